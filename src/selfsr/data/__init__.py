@@ -1,0 +1,1 @@
+"""Data: files to batches, and high to low resolution."""

@@ -1,0 +1,31 @@
+"""What a training step gets: the images of one batch, on the device."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one step.
+
+    Attributes:
+        hr: ground truth `[N, C, H, W]`, float in [0, 1].
+        lr: input `[N, C, H/s, W/s]`, float in [0, 1].
+        mask: pixels that enter the self-similarity graph, bool `[N, 1, H, W]`, where the data bring their own.
+    """
+
+    hr: Tensor
+    lr: Tensor
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format) -> "Batch":
+        """Return the batch on `device` (non-blocking)."""
+        move = {"device": device, "non_blocking": True}
+        return replace(
+            self,
+            hr=self.hr.to(**move, memory_format=memory_format),
+            lr=self.lr.to(**move, memory_format=memory_format),
+            mask=None if self.mask is None else self.mask.to(**move),
+        )

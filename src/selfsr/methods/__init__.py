@@ -1,0 +1,71 @@
+"""The contract between a training method and the loop: Clock, Ratio, Update, Method."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from selfsr.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time of training, on which schedules and curricula depend and nothing else does.
+
+    Attributes:
+        step: number of the optimiser step being taken, counted from 1.
+        steps_per_epoch: how many steps the recipe calls an epoch.
+    """
+
+    step: int
+    steps_per_epoch: int
+
+    @property
+    def epoch(self) -> float:
+        """Fractional epochs, `step / steps_per_epoch`: the age of the self-paced paper, never 0 in a step."""
+        return self.step / self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A masked loss, not yet divided: the loop divides by the count over all processes and micro-batches.
+
+    Attributes:
+        total: the sum over the counted pixels, a scalar with a gradient.
+        count: how many pixels were counted in this batch, a scalar without one.
+    """
+
+    total: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True)
+class Update:
+    """Take one optimiser step on `net` now, to make the sum of `terms` smaller.
+
+    Attributes:
+        net: key in `Method.nets` and in the recipe's optimisers.
+        terms: the weighted losses by name; each is logged.
+    """
+
+    net: str
+    terms: dict[str, Tensor | Ratio]
+
+
+class Method(Protocol):
+    """A way to train: what is stepped on, in which order, with which losses."""
+
+    nets: nn.ModuleDict
+
+    def updates(self, batch: Batch, clock: Clock) -> Iterator[Update]:
+        """Yield the updates of one step; the loop takes each before the method goes on."""
+        ...
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the count of every term that is a `Ratio`, known from the batch before any forward pass."""
+        ...
+
+    def upscale(self, lr: Tensor) -> Tensor:
+        """Upscale `[N, C, h, w]` to `[N, C, s*h, s*w]`, both in [0, 1]."""
+        ...
