@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from selfsr._checks import InputError
@@ -17,20 +18,20 @@ class Meter:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._steps: dict[str, int] = {}
+        self._steps: dict[str, float] = {}
 
-    def add(self, name: str, value: Tensor) -> None:
-        """Add one step's value, a scalar tensor."""
+    def add(self, name: str, value: Tensor, steps: float = 1.0) -> None:
+        """Add a scalar that belongs to `steps` steps; a micro-batch's share of a sum belongs to a part of one."""
         value = value.detach().double()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._steps[name] = self._steps.get(name, 0) + 1
+        self._steps[name] = self._steps.get(name, 0.0) + steps
 
-    def read(self) -> dict[str, float]:
-        """Return the means since the last reading, with one transfer, and start afresh."""
+    def read(self, accelerator: Accelerator) -> dict[str, float]:
+        """Return the means over steps and processes since the last reading, with one transfer; start afresh."""
         if not self._sums:
             return {}
-        values = torch.stack(list(self._sums.values())).tolist()
-        means = {name: value / self._steps[name] for name, value in zip(self._sums, values, strict=True)}
+        sums = torch.as_tensor(accelerator.reduce(torch.stack(list(self._sums.values())), reduction="mean"))
+        means = {name: value / self._steps[name] for name, value in zip(self._sums, sums.tolist(), strict=True)}
         self._sums.clear()
         self._steps.clear()
         return means

@@ -152,9 +152,7 @@ class SelfSimilarityTerm(Spec):
 Term = Annotated[L1Term | L2Term | CharbonnierTerm | SelfSimilarityTerm, Field(discriminator="kind")]
 
 
-def weigh(
-    terms: dict[str, Term], sr: Tensor, batch: Batch, clock: Clock
-) -> dict[str, Tensor | Ratio]:
+def weigh(terms: dict[str, Term], sr: Tensor, batch: Batch, clock: Clock) -> dict[str, Tensor | Ratio]:
     """Return every term's loss by name, computed in float32 whatever the network ran in."""
     with torch.autocast(sr.device.type, enabled=False):
         sr = sr.float()

@@ -1,0 +1,145 @@
+"""From a recipe to the parts of a run: networks on the device, optimisers, data, the published copy."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from selfsr import __version__
+from selfsr._checks import InputError
+from selfsr.data.loader import Loader
+from selfsr.device import choose_device, choose_precision
+from selfsr.ema import Ema
+from selfsr.methods import Method
+from selfsr.nets.weights import load_into
+from selfsr.recipe import Recipe, dump_recipe
+from selfsr.runstate import load_state
+
+_MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass
+class Run:
+    """The parts of a run, and how far it is.
+
+    Attributes:
+        recipe: what was asked for.
+        folder: the run folder.
+        accelerator: devices, processes and mixed precision.
+        method: what is stepped on, around the prepared networks.
+        optimisers: by the name of the network.
+        published: the averaged generator: what is judged, sampled and saved.
+        loader: batches from the step after `step` on.
+        step: steps that are done.
+        best: the best score so far, by name; empty before the first evaluation.
+    """
+
+    recipe: Recipe
+    folder: Path
+    accelerator: Accelerator
+    method: Method
+    optimisers: dict[str, Any]
+    published: Ema
+    loader: Loader
+    memory_format: torch.memory_format
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+
+    def average(self) -> nn.Module:
+        """Return the generator to judge: the moving average, or a copy of the weights where there is none."""
+        if self.recipe.ema_decay is None:
+            self.published.update(self.accelerator.unwrap_model(self.method.nets["g"]))
+        return self.published.net
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds; `step`, seeds and schedules are functions of the recipe and the step."""
+        unwrap = self.accelerator.unwrap_model
+        scaler = self.accelerator.scaler
+        return {
+            "nets": {name: unwrap(net).state_dict() for name, net in self.method.nets.items()},
+            "published": self.published.state_dict(),
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "best": self.best,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint."""
+        for name, net in self.method.nets.items():
+            self.accelerator.unwrap_model(net).load_state_dict(state["nets"][name])
+        self.published.load_state_dict(state["published"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.best = state["best"]
+        self.step = state["step"]
+
+    def metadata(self) -> dict[str, str]:
+        """Return what a weights file says of itself."""
+        return {
+            "architecture": self.recipe.network.kind,
+            "scale": str(self.recipe.scale),
+            "step": str(self.step),
+            "selfsr": __version__,
+            "recipe": dump_recipe(self.recipe),
+        }
+
+
+def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
+    """Build every part of the run; nothing is written yet.
+
+    Raises:
+        InputError: something that the recipe names is missing or does not fit.
+    """
+    AcceleratorState._reset_state()  # a second run in one process may use another precision
+    where = choose_device(device)
+    accelerator = Accelerator(
+        cpu=where.type == "cpu", mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, where)]
+    )
+    world = accelerator.num_processes
+    if recipe.batch % (world * recipe.accumulate):
+        raise InputError(
+            f"recipe: batch must be a multiple of processes x accumulate = {world} x {recipe.accumulate}, "
+            f"got {recipe.batch}."
+        )
+    torch.manual_seed(recipe.seed)
+    generator = recipe.network.build(recipe.scale)
+    if recipe.start_from is not None and not resume:
+        message = load_into(generator, recipe.start_from)
+        accelerator.print(message)
+    memory_format = _memory_format(recipe, accelerator.device)
+    generator = generator.to(accelerator.device, memory_format=memory_format)
+    published = Ema(generator, recipe.ema_decay or 0.0)
+    method = recipe.method.build(generator)
+    optimisers = {}
+    for name, net in method.nets.items():
+        trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        net, optimiser = accelerator.prepare(net.train(), recipe.optimisers[name].build(trained))
+        method.nets[name] = net
+        optimisers[name] = optimiser
+    state = load_state(folder) if resume else {"step": 0}
+    loader = Loader(
+        recipe.data.build(scale=recipe.scale, crop_px=recipe.crop_px),
+        batch=recipe.batch,
+        seed=recipe.seed,
+        rank=accelerator.process_index,
+        world=world,
+        start_step=state["step"],
+        workers=recipe.workers,
+    )
+    run = Run(recipe, folder, accelerator, method, optimisers, published, loader, memory_format)
+    if resume:
+        run.load(state)
+    return run
+
+
+def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
+    if recipe.memory_format == "auto":
+        faster = recipe.network.convolutional and device.type in ("cpu", "cuda")
+        return torch.channels_last if faster else torch.contiguous_format
+    return torch.channels_last if recipe.memory_format == "channels_last" else torch.contiguous_format

@@ -1,0 +1,202 @@
+"""A recipe: one YAML file is one run. Read strictly, typed to the leaf, refused with the path and the nearest key."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from selfsr._checks import InputError
+from selfsr._recipe_errors import sentence
+from selfsr.data.folder import Data
+from selfsr.methods.regression import RegressionSpec
+from selfsr.nets import Network
+from selfsr.optim import Optimiser, Schedule
+from selfsr.spec import Spec
+
+# With a second method this becomes a union told apart by `kind`.
+MethodSpec = RegressionSpec
+
+
+class EvalSet(Spec):
+    """A folder of pictures to judge on."""
+
+    hr: Path = Field(description="folder of ground-truth pictures")
+    lr: Path | None = Field(None, description="folder of inputs; without it they are made by bicubic")
+
+
+class Evaluate(Spec):
+    """When and on what the run is judged."""
+
+    every_steps: PositiveInt = Field(1000, description="steps between evaluations; the last step is always judged")
+    sets: dict[str, EvalSet] = Field(min_length=1, description="sets by name; a bare path is short for {hr: path}")
+    best_by: Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"] = Field(
+        "psnr_y", description="the score, on the first set, that chooses weights/best"
+    )
+    samples: NonNegativeInt = Field(4, description="pictures that are written at each evaluation, 0 for none")
+    sample_px: PositiveInt = Field(384, description="largest side of a sample; a larger picture gives its centre")
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _bare_paths(cls, sets: Any) -> Any:
+        if not isinstance(sets, dict):
+            return sets
+        return {name: {"hr": entry} if isinstance(entry, str | Path) else entry for name, entry in sets.items()}
+
+
+class Checkpoints(Spec):
+    """What is kept so that the run can go on."""
+
+    every_steps: PositiveInt = Field(1000, description="steps between checkpoints; the last step always has one")
+    keep_last: PositiveInt = Field(2, description="how many checkpoints stay")
+    weights_format: Literal["safetensors", "pth"] = Field("safetensors", description="format of weights/best and last")
+
+
+class Log(Spec):
+    """What is written down."""
+
+    every_steps: PositiveInt = Field(100, description="steps between lines of metrics.jsonl")
+    tensorboard: bool = Field(False, description="also write TensorBoard events")
+
+
+class Recipe(Spec):
+    """One training run. Sizes are in pixels of the ground truth, times in optimiser steps."""
+
+    name: str = Field(pattern=r"^[\w.\-]+$", description="the run's name, and its folder's")
+    scale: Literal[1, 2, 3, 4, 8] = Field(description="how many times larger the output is")
+    steps: PositiveInt = Field(description="optimiser steps of the whole run")
+    steps_per_epoch: PositiveInt = Field(1000, description="what an epoch is: the clock of the self-paced schedule")
+    seed: NonNegativeInt = Field(1, description="start of all randomness")
+    batch: PositiveInt = Field(16, description="samples in an optimiser step, over all processes and micro-batches")
+    accumulate: PositiveInt = Field(1, description="micro-batches that an optimiser step is cut into, to save memory")
+    crop_px: PositiveInt = Field(192, description="side of the ground-truth crop")
+    network: Network
+    start_from: Path | None = Field(None, description="weights that the network starts from")
+    data: Data
+    method: MethodSpec
+    optimisers: dict[str, Optimiser] = Field(description="one for each network that the method trains")
+    schedule: Schedule
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        0.999, description="share of the average kept at each step; null publishes the weights as they are"
+    )
+    clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm of a network")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the networks; losses are always float32; auto is bfloat16 where it is native"
+    )
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
+        "auto", description="layout of images and weights; auto is channels_last for convolutional networks"
+    )
+    workers: NonNegativeInt | Literal["auto"] = Field("auto", description="processes that load pictures")
+    evaluate: Evaluate | None = Field(None, description="null: never judged")
+    checkpoints: Checkpoints = Checkpoints()  # pyright: ignore[reportCallIssue]
+    log: Log = Log()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        if self.crop_px % self.scale:
+            raise ValueError(f"crop_px must be a multiple of the scale {self.scale}, got {self.crop_px}")
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate must divide batch {self.batch}, got {self.accumulate}")
+        trained, given = set(self.method.trains), set(self.optimisers)
+        if trained != given:
+            raise ValueError(
+                f"optimisers must name exactly the networks that the method trains, {sorted(trained)}, "
+                f"got {sorted(given)}"
+            )
+        for name, term in self.method.terms.items():
+            reach = getattr(term, "search_px", 0) // 2
+            if reach >= self.crop_px:
+                raise ValueError(
+                    f"crop_px must exceed half the search area of method.terms.{name}, {reach} px, got {self.crop_px}"
+                )
+        return self
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.1 with two amends: `1e-4` is a number, and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse one YAML document; a syntax error is one sentence with the line."""
+    try:
+        return yaml.load(text, Loader=_Yaml)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        raise InputError(f"{where}{place}: not valid YAML: {getattr(error, 'problem', None) or error}.") from error
+
+
+def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read and check the recipe in `path`, with `settings` such as `"method.terms.pixel.weight=2"` laid over it.
+
+    Raises:
+        InputError: the file is missing or wrong; the message has the path, the value and what was expected.
+    """
+    if not path.is_file():
+        raise InputError(f"recipe: {path} does not exist; list the shipped ones with: selfsr recipes list")
+    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: expected a mapping of settings, got {type(document).__name__}.")
+    for setting in settings:
+        _lay_over(document, setting)
+    return parse_recipe(document, str(path))
+
+
+def parse_recipe(document: dict[str, Any], where: str) -> Recipe:
+    """Check a recipe that is already parsed from YAML."""
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"{where}: {sentence(error, Recipe)}") from error
+
+
+def _lay_over(document: dict[str, Any], setting: str) -> None:
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise InputError(f"--set: expected path=value, such as steps=1000, got {setting!r}.")
+    *parents, leaf = path.split(".")
+    node = document
+    for depth, parent in enumerate(parents):
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            came = ".".join(parents[: depth + 1])
+            raise InputError(f"--set {setting}: {came} is the value {child!r}, it has no parts to set.")
+        node = child
+    node[leaf] = read_yaml(text, f"--set {path}")
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML, every default spelled out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name."""
+    folder = Path(__file__).parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
