@@ -44,7 +44,7 @@ def _nearest(key: str, owner: type[BaseModel] | None) -> str:
     return f"did you mean {guess[0]}" if guess else f"known keys are {', '.join(known)}"
 
 
-def _follow(loc: tuple[int | str, ...], document: Any, model: type[BaseModel]) -> tuple[type[BaseModel] | None, list]:
+def _follow(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[BaseModel] | None, list]:
     """Walk an error's location; return the model it ends in and the path as the user wrote it.
 
     Pydantic puts the tag of a union into the location (`network.edsr.blocks`); the user never wrote it.

@@ -69,7 +69,8 @@ def load_state(folder: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError) as error:
         raise InputError(
-            f"resume: {path} cannot be read ({str(error).splitlines()[0]}); delete its folder to go on from the one before."
+            f"resume: {path} cannot be read ({str(error).splitlines()[0]}); "
+            "delete its folder to go on from the one before."
         ) from error
     if state.get("format") != FORMAT:
         raise InputError(

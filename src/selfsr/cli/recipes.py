@@ -1,0 +1,80 @@
+"""`selfsr recipes`: the recipes that come with the package."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """List the shipped recipes, each with what it is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from selfsr.recipe import load_recipe, shipped_recipes
+
+    table = Table("recipe", "network", "scale", "steps", "what it is", box=None)
+    for name, path in shipped_recipes().items():
+        recipe = load_recipe(path)
+        table.add_row(name, recipe.network.kind, f"x{recipe.scale}", f"{recipe.steps:,}", _headline(path))
+    Console().print(table)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A name from `selfsr recipes list`.")]) -> None:
+    """Print a shipped recipe."""
+    typer.echo(_find(name).read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
+def copy(
+    name: Annotated[str, typer.Argument(help="A name from `selfsr recipes list`.")],
+    to: Annotated[Path, typer.Argument(help="The file to write.")],
+) -> None:
+    """Copy a shipped recipe, to change it."""
+    from selfsr._checks import InputError
+
+    source = _find(name)
+    if to.is_dir():
+        to = to / source.name
+    if to.exists():
+        raise InputError(f"recipes copy: {to} is already there; choose another name or delete it.")
+    to.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    typer.echo(f"Wrote {to}; train it with: selfsr train {to}")
+
+
+@app.command()
+def schema(to: Annotated[Path | None, typer.Argument(help="The file to write; without it, print.")] = None) -> None:
+    """Write the JSON Schema of a recipe, with which editors complete and check it."""
+    import json
+
+    from selfsr.recipe import Recipe
+
+    text = json.dumps(Recipe.model_json_schema(), indent=2)
+    if to is None:
+        typer.echo(text)
+    else:
+        to.write_text(text + "\n", encoding="utf-8")
+        typer.echo(f"Wrote {to}; name it in a recipe's first line: # yaml-language-server: $schema={to}")
+
+
+def _find(name: str) -> Path:
+    import difflib
+
+    from selfsr._checks import InputError
+    from selfsr.recipe import shipped_recipes
+
+    known = shipped_recipes()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}" if near else f"there are {', '.join(known)}"
+        raise InputError(f"recipes: there is no recipe called {name!r}; {hint}.")
+    return known[name]
+
+
+def _headline(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("# ") if first.startswith("# ") else ""

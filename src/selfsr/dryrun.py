@@ -1,0 +1,63 @@
+"""A rehearsal of a run: everything that could go wrong in hour nine goes wrong now."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from selfsr._checks import InputError
+from selfsr.data.check import check_folder
+from selfsr.device import choose_device, memory_in_use_mb
+from selfsr.progress import console
+from selfsr.recipe import Recipe
+from selfsr.runlog import Jsonl
+from selfsr.train import fit
+
+_REHEARSED_STEPS = 4
+
+
+def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
+    """Check the data, train a few steps, judge and save once in a temporary folder; print the cost of the run.
+
+    Raises:
+        InputError: the data are not usable, or the recipe does not fit them.
+    """
+    console.print(f"Recipe {recipe.name}: valid.", highlight=False)
+    summary = check_folder(recipe.data.hr, getattr(recipe.data, "lr", None), recipe.scale, recipe.crop_px)
+    if summary.problems:
+        first = summary.problems[0]
+        raise InputError(
+            f"dry run: {len(summary.problems)} of {summary.files} training files cannot be used, the first is {first}; "
+            f"see them all with: selfsr data check {recipe.data.hr}"
+        )
+    console.print(f"Data: {summary.files} files, all usable.", highlight=False)
+    steps = _REHEARSED_STEPS
+    changes: dict = {"steps": steps, "log": recipe.log.model_copy(update={"every_steps": steps // 2})}
+    if recipe.evaluate:
+        changes["evaluate"] = recipe.evaluate.model_copy(update={"every_steps": steps})
+    rehearsal = recipe.model_copy(update=changes)
+    with tempfile.TemporaryDirectory(prefix="selfsr-") as place:
+        start = time.perf_counter()
+        fit(rehearsal, Path(place), device=device)
+        spent = time.perf_counter() - start
+        lines = Jsonl(Path(place) / "metrics.jsonl", steps).read()
+        size_mb = sum(f.stat().st_size for f in Path(place).rglob("*") if f.is_file()) / 2**20
+    # The first steps warm up: caches, allocators, compiled kernels. The last reading is the honest one.
+    rate = lines[-1]["steps_per_s"]
+    training_s = recipe.steps / rate
+    judging_s = max(0.0, spent - steps / rate) / 2  # the rehearsal judges at the start and at the end
+    evaluations = recipe.steps // recipe.evaluate.every_steps if recipe.evaluate else 0
+    console.print(
+        f"{rate:.2f} steps/s: {recipe.steps:,} steps take about {_time(training_s)}, "
+        f"{evaluations} evaluations at most {_time(evaluations * judging_s)} more.\n"
+        f"Memory: {memory_in_use_mb(choose_device(device)):,.0f} MB at its peak. "
+        f"Disk: about {size_mb * recipe.checkpoints.keep_last:,.0f} MB.",
+        highlight=False,
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
