@@ -43,9 +43,7 @@ def imresize(image: Tensor, scale: float | None = None, size: tuple[int, int] | 
             "convert 8-bit images with image.float() / 255."
         )
     if (scale is None) == (size is None):
-        raise InputError(
-            f"imresize: exactly one of scale and size is needed, got scale={scale} and size={size}."
-        )
+        raise InputError(f"imresize: exactly one of scale and size is needed, got scale={scale} and size={size}.")
     height, width = image.shape[-2:]
     if scale is not None:
         if not (math.isfinite(scale) and scale > 0):
