@@ -1,0 +1,238 @@
+"""Judge an upscaler on sets of pictures by the protocol of the literature; the numbers and how they were made."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfsr._checks import InputError
+from selfsr.data.pictures import list_pictures, read_picture, to_tensor
+from selfsr.data.resize import bicubic_lr, imresize, mod_crop, quantised
+from selfsr.metrics import quantise, scores
+
+Upscale = Callable[[Tensor], Tensor]
+OnImage = Callable[[str, Tensor, Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """The scores of one set.
+
+    Attributes:
+        name: what the set is called.
+        images: for each image by name: `psnr_y`, `ssim_y`, `psnr_rgb`, `ssim_rgb`; a PSNR is infinite where the
+            output is the ground truth to the last bit.
+    """
+
+    name: str
+    images: dict[str, dict[str, float]]
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Each score's mean over the images, every image counting the same."""
+        rows = list(self.images.values())
+        return {key: math.fsum(row[key] for row in rows) / len(rows) for key in rows[0]}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return mean and images as JSON can hold them: JSON has no infinity, an infinite PSNR becomes null."""
+        return {
+            "mean": _without_infinity(self.mean),
+            "images": {name: _without_infinity(row) for name, row in self.images.items()},
+        }
+
+
+def evaluate_set(
+    upscale: Upscale,
+    name: str,
+    hr_paths: Sequence[Path],
+    *,
+    scale: int,
+    lr_paths: Sequence[Path] | None = None,
+    device: torch.device,
+    crop_px: int | None = None,
+    on_image: OnImage | None = None,
+    advance: Callable[..., None] | None = None,
+) -> SetScores:
+    """Upscale the low-resolution version of each picture and score the result against the picture.
+
+    Pictures are judged as 8-bit RGB: deeper ones are rounded, alpha is left out, and a grey one counts as
+    R = G = B, so that its luma lies in studio range like that of the others. (Set14 has one grey picture. Taking
+    its grey values as luma, as some MATLAB code does, would lower the set's mean by 0.09 dB.)
+
+    Args:
+        upscale: maps float `[1, 3, h, w]` in [0, 1] on `device` to `[1, 3, scale h, scale w]`; should be in eval
+            mode; is called without gradients.
+        name: what the set is called.
+        hr_paths: the ground truth; cut at the right and bottom to a multiple of `scale`.
+        scale: factor of the task.
+        lr_paths: the inputs, one for each of `hr_paths` in the same order; without them they are made by
+            antialiased bicubic, rounded to 8 bit.
+        device: where `upscale` computes.
+        crop_px: border left out of the scores; the scale, if not given.
+        on_image: called as `on_image(image name, lr, sr, hr)` with float `[1, 3, ., .]` in [0, 1] on the CPU, `sr`
+            rounded to 8 bit.
+        advance: called as `advance(note=image name)` after each picture.
+
+    Raises:
+        InputError: no pictures, sizes that do not fit, a picture too small to be scored, or an output with
+            NaN or infinite values; the sentence names the file.
+    """
+    if not hr_paths:
+        raise InputError(f"evaluate: the set {name} has no pictures.")
+    if lr_paths is not None and len(lr_paths) != len(hr_paths):
+        raise InputError(f"evaluate: {name} has {len(hr_paths)} HR pictures but {len(lr_paths)} LR pictures.")
+    images: dict[str, dict[str, float]] = {}
+    for index, (key, path) in enumerate(zip(image_names(hr_paths), hr_paths, strict=True)):
+        lr, hr = _pair(path, None if lr_paths is None else lr_paths[index], scale)
+        with torch.inference_mode():
+            sr = upscale(lr.to(device)).float()
+        if list(sr.shape) != list(hr.shape):
+            raise InputError(
+                f"{path}: expected an output of shape {list(hr.shape)} for an input of {list(lr.shape)}, "
+                f"got {list(sr.shape)}; is this a model for x{scale}?"
+            )
+        if not bool(sr.isfinite().all()):
+            raise InputError(f"{path}: the model's output has NaN or infinite values; the model is broken.")
+        try:
+            images[key] = scores(quantise(sr), quantise(hr).to(sr.device), scale if crop_px is None else crop_px)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        if on_image is not None:
+            on_image(key, lr, quantised(sr).cpu(), hr)
+        if advance is not None:
+            advance(note=key)
+    return SetScores(name, images)
+
+
+def evaluate_bicubic(
+    name: str,
+    hr_paths: Sequence[Path],
+    *,
+    scale: int,
+    lr_paths: Sequence[Path] | None = None,
+    device: torch.device,
+    crop_px: int | None = None,
+    on_image: OnImage | None = None,
+    advance: Callable[..., None] | None = None,
+) -> SetScores:
+    """Score bicubic interpolation, the usual lower bound; arguments as for `evaluate_set`."""
+    return evaluate_set(
+        lambda lr: imresize(lr, scale=scale),
+        name,
+        hr_paths,
+        scale=scale,
+        lr_paths=lr_paths,
+        device=device,
+        crop_px=crop_px,
+        on_image=on_image,
+        advance=advance,
+    )
+
+
+def protocol(scale: int, crop_px: int | None = None, lr: str | None = None) -> dict[str, Any]:
+    """Return what has to be said beside the numbers, so that others can compare theirs.
+
+    Args:
+        scale: factor of the task.
+        crop_px: as for `evaluate_set`.
+        lr: the folder of the inputs, if they were not made here.
+    """
+    return {
+        "scale": scale,
+        "crop_px": scale if crop_px is None else crop_px,
+        "hr": f"cut at the right and bottom to a multiple of {scale}, 8 bit, grey as R = G = B",
+        "lr": lr or f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bit",
+        "sr": "clamped and rounded to 8 bit",
+        "luma": "BT.601 studio range, 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded",
+        "psnr": "peak 255, float64; null where the images are identical",
+        "ssim": "11x11 Gaussian window of sigma 1.5 inside the image, K1 0.01, K2 0.03; RGB: mean over channels",
+        "mean": "over images",
+    }
+
+
+def image_names(paths: Sequence[Path]) -> list[str]:
+    """Name each picture by its file's stem; where two stems are equal, all by their paths below a common folder."""
+    stems = [path.stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    common = os.path.commonpath([path.absolute().parent for path in paths])
+    return [path.absolute().relative_to(common).as_posix() for path in paths]
+
+
+def pair_lr(hr_paths: Sequence[Path], folder: Path, scale: int) -> list[Path]:
+    """Find the input of each picture in `folder` by its name: `0801.png`, `0801x2.png` or `0801_x2.png`.
+
+    Raises:
+        InputError: the folder is missing or lacks the input of a picture.
+    """
+    found = {path.stem: path for path in list_pictures(folder)}
+    pairs = []
+    for hr in hr_paths:
+        names = [hr.stem, f"{hr.stem}x{scale}", f"{hr.stem}_x{scale}"]
+        fits = [found[name] for name in names if name in found]
+        if not fits:
+            raise InputError(
+                f"{folder}: expected the x{scale} input of {hr.name} under the name {names[0]} or {names[1]}, "
+                f"there is none among {len(found)} pictures; name the folder that belongs to these HR pictures."
+            )
+        pairs.append(fits[0])
+    return pairs
+
+
+def find_sets(data: Sequence[str]) -> dict[str, list[Path]]:
+    """Read `--data`: each entry is `DIR` or `NAME=DIR`; a DIR with no pictures but sub-folders is several sets.
+
+    Returns:
+        The pictures of each set by the set's name.
+
+    Raises:
+        InputError: a folder is missing or empty, or two sets have one name.
+    """
+    sets: dict[str, list[Path]] = {}
+    for entry in data:
+        name, equals, rest = entry.partition("=")
+        if not equals or Path(entry).is_dir():
+            name, rest = "", entry
+        folder = Path(rest)
+        pictures = list_pictures(folder)
+        parts = {"": pictures}
+        if not any(path.parent == folder for path in pictures):
+            parts = {}
+            for path in pictures:
+                parts.setdefault(path.relative_to(folder).parts[0], []).append(path)
+        for part, paths in parts.items():
+            key = "/".join(filter(None, (name, part))) or folder.resolve().name
+            if key in sets:
+                raise InputError(
+                    f"evaluate: two sets are called {key}; give one another name with --data NAME={folder}."
+                )
+            sets[key] = paths
+    return sets
+
+
+def _pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[Tensor, Tensor]:
+    """Return lr and hr of one picture, float `[1, 3, ., .]` in [0, 1] on the CPU, rounded to 8 bit."""
+    hr = quantised(to_tensor(read_picture(hr_path)))
+    try:
+        hr = mod_crop(hr, scale)
+    except InputError as error:
+        raise InputError(f"{hr_path}: {error}") from error
+    if lr_path is None:
+        return bicubic_lr(hr, scale), hr
+    lr = to_tensor(read_picture(lr_path))
+    (height, width), (lr_height, lr_width) = hr.shape[-2:], lr.shape[-2:]
+    if (height, width) != (lr_height * scale, lr_width * scale):
+        raise InputError(
+            f"{lr_path}: expected {width // scale}x{height // scale} px, 1/{scale} of {hr_path.name}, "
+            f"got {lr_width}x{lr_height} px; check --scale and that both folders belong together."
+        )
+    return lr, hr
+
+
+def _without_infinity(row: dict[str, float]) -> dict[str, float | None]:
+    return {key: None if math.isinf(value) else value for key, value in row.items()}
