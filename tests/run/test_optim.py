@@ -1,0 +1,50 @@
+"""Schedules are functions of the step; the moving average is what its formula says."""
+
+import pytest
+import torch
+from torch import nn
+
+from selfsr.ema import Ema
+from selfsr.optim import ConstantSpec, CosineSpec, MultiStepSpec
+
+
+def test_multistep_drops_after_its_steps() -> None:
+    schedule = MultiStepSpec(at_steps=(10, 20), gamma=0.5)
+    assert [schedule.factor(step, 30) for step in (1, 10, 11, 20, 21, 30)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_multistep_agrees_with_torch() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([weight], lr=1.0)
+    oracle = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones=[3, 5], gamma=0.1)
+    ours = MultiStepSpec(at_steps=(3, 5), gamma=0.1)
+    for step in range(1, 9):
+        assert ours.factor(step, 9) == pytest.approx(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        oracle.step()
+
+
+def test_cosine_falls_from_one_to_its_floor_after_the_warm_up() -> None:
+    schedule = CosineSpec(floor=0.1, warmup_steps=4)
+    factors = [schedule.factor(step, 25) for step in range(1, 26)]
+    assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert factors[14] == pytest.approx(0.55)
+    assert factors[-1] == pytest.approx(0.1)
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+
+
+def test_constant_warms_up() -> None:
+    assert [ConstantSpec(warmup_steps=2).factor(step, 9) for step in (1, 2, 3)] == [0.5, 1.0, 1.0]
+
+
+def test_average_follows_the_formula_and_copies_buffers() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = Ema(net, 0.75)
+    start = net[0].weight.detach().clone()
+    with torch.no_grad():
+        net[0].weight += 1.0
+        net[1].running_mean += 3.0
+    average.update(net)
+    torch.testing.assert_close(average.net[0].weight, 0.75 * start + 0.25 * (start + 1))
+    torch.testing.assert_close(average.net[1].running_mean, net[1].running_mean)
+    assert not average.net.training

@@ -1,0 +1,113 @@
+"""Recipes: what is refused, with which sentence; that the shipped ones are good."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfsr._checks import InputError
+from selfsr.recipe import dump_recipe, load_recipe, parse_recipe, read_yaml, shipped_recipes
+from selfsr.train import fit
+
+
+def refused(document: dict) -> str:
+    with pytest.raises(InputError) as caught:
+        parse_recipe(document, "my.yaml")
+    return str(caught.value)
+
+
+def changed(document: dict, path: str, value) -> dict:
+    document = copy.deepcopy(document)
+    *parents, leaf = path.split(".")
+    node = document
+    for parent in parents:
+        node = node[parent]
+    node[leaf] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("stepz", 10, "my.yaml: stepz: unknown key; did you mean steps."),
+        ("network.featuers", 8, "my.yaml: network.featuers: unknown key; did you mean features."),
+        ("method.terms.pixel.wieght", 1, "my.yaml: method.terms.pixel.wieght: unknown key; did you mean weight."),
+        ("method.terms.pixel.pace.alfa", 1, "my.yaml: method.terms.pixel.pace.alfa: unknown key; did you mean alpha."),
+        ("evaluate.setz", {}, "my.yaml: evaluate.setz: unknown key; did you mean sets."),
+        ("checkpoints.keep", 3, "my.yaml: checkpoints.keep: unknown key; did you mean keep_last."),
+        ("steps", "many", "steps: input should be a valid integer, unable to parse string as an integer, got 'many'."),
+        ("steps", 0, "my.yaml: steps: input should be greater than 0, got 0."),
+        ("crop_px", 33, "my.yaml: recipe: crop_px must be a multiple of the scale 2, got 33."),
+        ("accumulate", 3, "my.yaml: recipe: accumulate must divide batch 4, got 3."),
+        ("optimisers", {"d": {"kind": "adam"}}, "networks that the method trains, ['g'], got ['d']"),
+        ("method.terms.similarity.window_px", 4, "must be odd and window_px at most search_px, got 9 and 4"),
+        ("method.terms.similarity.search_px", 81, "half the search area of method.terms.similarity, 40 px, got 32"),
+        ("method.terms.pixel.pace", {"alpha": 0}, "alpha and beta must not both be 0"),
+        ("schedule", {"kind": "multistep", "at_steps": [3, 2]}, "at_steps must rise from one to the next, got [3, 2]"),
+    ],
+)  # fmt: skip
+def test_a_wrong_recipe_is_refused_with_path_and_remedy(tiny: dict, path: str, value, sentence: str) -> None:
+    assert sentence in refused(changed(tiny, path, value))
+
+
+def test_an_unknown_kind_lists_the_known_ones(tiny: dict) -> None:
+    message = refused(changed(tiny, "network.kind", "esdr"))
+    assert message.startswith("my.yaml: network.kind: expected one of ")
+    assert message.endswith("got 'esdr'; did you mean edsr?")
+
+
+def test_a_missing_key_is_named(tiny: dict) -> None:
+    del tiny["scale"]
+    assert refused(tiny) == "my.yaml: scale: missing; add it, it has no default."
+
+
+def test_more_problems_are_counted(tiny: dict) -> None:
+    assert refused(changed(changed(tiny, "steps", -1), "seed", -1)).endswith("(1 more problem after this one.)")
+
+
+def test_settings_are_laid_over_the_file(tiny: dict, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    recipe = load_recipe(path, ["steps=9", "method.terms.pixel.pace=null", "optimisers.g.lr=2e-4"])
+    assert recipe.steps == 9
+    assert recipe.method.terms["pixel"].pace is None
+    assert recipe.optimisers["g"].lr == 2e-4
+
+
+def test_a_setting_inside_a_value_is_refused(tiny: dict, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    with pytest.raises(InputError, match=r"--set steps.x=1: steps is the value 6, it has no parts to set"):
+        load_recipe(path, ["steps.x=1"])
+    with pytest.raises(InputError, match=r"--set: expected path=value, such as steps=1000, got 'steps'"):
+        load_recipe(path, ["steps"])
+
+
+def test_numbers_like_1e_4_are_numbers_and_twofold_keys_are_errors() -> None:
+    assert read_yaml("a: 1e-4", "x") == {"a": 1e-4}
+    with pytest.raises(InputError, match=r"x line 2: not valid YAML: the key 'a' stands twice"):
+        read_yaml("a: 1\na: 2", "x")
+    with pytest.raises(InputError, match=r"x line \d: not valid YAML"):
+        read_yaml("a: [1", "x")
+
+
+def test_the_resolved_recipe_reads_back_as_itself(tiny: dict) -> None:
+    recipe = parse_recipe(tiny, "x")
+    assert parse_recipe(read_yaml(dump_recipe(recipe), "y"), "y") == recipe
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_parses_and_takes_two_steps_on_a_tiny_network(
+    name: str, tiny: dict, photos: Path, tmp_path: Path
+) -> None:
+    path = shipped_recipes()[name]
+    full = load_recipe(path)
+    assert full.name == name
+    document = read_yaml(path.read_text(), name)
+    document.update(steps=2, batch=2, workers=0, start_from=None, precision="float32")
+    document["data"] = tiny["data"]
+    document["crop_px"] = min(document["crop_px"], 64) // full.scale * full.scale
+    document["evaluate"] = {"every_steps": 2, "sets": {"test": str(photos / "test")}}
+    document["network"] = {"kind": "edsr", "features": 4, "blocks": 1}
+    assert fit(parse_recipe(document, name), tmp_path / name, device="cpu")
