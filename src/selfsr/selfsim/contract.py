@@ -10,10 +10,13 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+# MiB that a call may take beside its images, unless the caller says otherwise.
+MEMORY_MB = 256.0
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes and constants of a graph (docs/selfsim.md, eq. 1 to 3).
+    """Sizes and constants of a graph (docs/selfsim.md, eq. 1 to 3); the defaults are the published ones.
 
     Attributes:
         search_px: side S of the square search area around a pixel, odd.
@@ -22,10 +25,10 @@ class Geometry:
         normalize: whether each row is divided by its sum.
     """
 
-    search_px: int
-    window_px: int
-    sigma: float
-    normalize: bool
+    search_px: int = 25
+    window_px: int = 9
+    sigma: float = 0.004
+    normalize: bool = True
 
     @property
     def half_search(self) -> int:
@@ -51,8 +54,59 @@ class Pixels(NamedTuple):
     column: Tensor
 
 
+class Chunk(NamedTuple):
+    """A part of the work: a band of rows of neighbouring images, and how many masked pixels it holds.
+
+    A pixel's row of the graph depends on no more than h rows above and below it, so a backend is given the band
+    as if it were an image: `padded` cut to the band and its h rows around, and pixels counted from its corner.
+    """
+
+    first_image: int
+    last_image: int
+    first_row: int
+    last_row: int
+    pixels: int
+
+    def join(self, other: "Chunk") -> "Chunk":
+        """Return the smallest chunk that holds both; `other` follows this one."""
+        return Chunk(
+            self.first_image,
+            other.last_image,
+            min(self.first_row, other.first_row),
+            max(self.last_row, other.last_row),
+            self.pixels + other.pixels,
+        )
+
+    def bytes(self, width: int, geometry: Geometry, itemsize: int) -> int:
+        """Bytes that this chunk takes while it is worked on."""
+        images, rows = self.last_image - self.first_image, self.last_row - self.first_row
+        return working_bytes(self.pixels, images, rows, width, geometry, itemsize)
+
+
+# How many columns of a graph a row pass may hold in temporary values at once.
+ROW_BLOCK = 2048
+
+
+def working_bytes(pixels: int, images: int, rows: int, width: int, geometry: Geometry, itemsize: int) -> int:
+    """Bytes that a backend may take for a chunk, beside the images and their gradient.
+
+    Two graphs; maps of S displacements, as many as the window has binary digits and three more, of the padded
+    band (a backend computes one dy after another); and a few blocks of graph columns in the row pass.
+    """
+    h = geometry.half_search
+    area = images * (rows + 2 * h) * (width + 2 * h)
+    maps = (geometry.window_px.bit_length() + 3) * geometry.search_px * area
+    blocks = 8 * geometry.entries * min(pixels, ROW_BLOCK)
+    return itemsize * (2 * geometry.entries * pixels + maps + blocks)
+
+
 class Backend(Protocol):
-    """The three stages of the operator; `padded` is `[N, C, H + 2h, W + 2h]`, contiguous, float32 or float64."""
+    """The three stages of the operator.
+
+    `padded` is `[N, C, H + 2h, W + 2h]`, contiguous, float32 or float64; `pixels` are distinct, in order, at
+    least one, counted in the image without its border. What a stage allocates, `working_bytes` bounds. A stage
+    never waits for the device and gives the same bits each time, whatever the number of threads.
+    """
 
     def graph_sums(self, padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
         """Return the window distances q `[S*S, M]` of eq. 1, in the dtype of `padded`."""
@@ -69,9 +123,9 @@ class Backend(Protocol):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the loss and its gradient towards `q_sr`; both arguments may be overwritten.
 
-        The first result is float64 `[2]`: the weighted L1 and KL parts, each summed over the M rows of the
-        mean over a row's entries (eq. 4 and 5 times M). The second is the gradient `[S*S, M]` of their sum,
-        or None if `with_gradient` is false.
+        The first result is float64 `[2]` (float32 on a device without float64): the weighted L1 and KL parts,
+        each summed over the M rows of the mean over a row's entries (eq. 4 and 5 times M). The second is the
+        gradient `[S*S, M]` of their sum, or None if `with_gradient` is false.
         """
         ...
 
