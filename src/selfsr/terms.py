@@ -12,21 +12,24 @@ from torch import Tensor
 
 from selfsr import SelfPacedLoss, edge_mask, self_similarity_loss
 from selfsr.data.batch import Batch
-from selfsr.losses.pixel import charbonnier, l1, l2
+from selfsr.losses.pixel import CHARBONNIER_EPS, charbonnier, l1, l2
+from selfsr.masks import THRESHOLD
 from selfsr.methods import Clock, Ratio
+from selfsr.pacing import ALPHA, BETA, PEAK
+from selfsr.selfsim.contract import MEMORY_MB, Geometry
 from selfsr.spec import Spec
 
 
 class Pace(Spec):
-    """Self-paced pixel weighting (PSPL, eq. 3 to 5): each pixel weighs `peak * exp(-((ssim + 1) / sigma)^2)`.
+    """Self-paced pixel weighting (PSPL; docs/pacing.md, eq. 3 and 4): each pixel weighs `peak * exp(-((ssim + 1) / sigma)^2)`.
 
     `sigma = alpha * epoch + beta` grows with the fractional epoch of the clock, whose length is the recipe's
     `steps_per_epoch`: that number sets the speed of the curriculum.
     """
 
-    alpha: float = Field(1.0, ge=0, description="growth of sigma in an epoch")
-    beta: float = Field(0.0, ge=0, description="sigma at the start")
-    peak: PositiveFloat = Field(2.0, description="largest weight")
+    alpha: float = Field(ALPHA, ge=0, description="growth of sigma in an epoch")
+    beta: float = Field(BETA, ge=0, description="sigma at the start")
+    peak: PositiveFloat = Field(PEAK, description="largest weight")
     data_range: PositiveFloat = Field(1.0, description="range of the SSIM constants; 1/255 is the published code's")
     padding: Literal["zero", "reflect", "replicate"] = Field("zero", description="border of the SSIM map")
 
@@ -45,19 +48,16 @@ class _PixelTerm(Spec):
         """Return None: the loss is a plain mean."""
         return None
 
-    def _loss(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Return the elementwise loss."""
-        raise NotImplementedError
-
     def __call__(self, sr: Tensor, batch: Batch, clock: Clock) -> Tensor:
         """Return the weighted mean over the batch."""
-        if self.pace is None:
-            return self.weight * self._loss(sr, batch.hr).mean()
-        return self.weight * self._paced()(sr, batch.hr, clock.epoch)
+        plain = self._plain(sr, batch.hr) if self.pace is None else self._paced(self.pace)(sr, batch.hr, clock.epoch)
+        return self.weight * plain
 
-    def _paced(self) -> SelfPacedLoss:
-        assert self.pace is not None
-        return SelfPacedLoss(self._loss, **self.pace.model_dump())
+    def _plain(self, sr: Tensor, hr: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _paced(self, pace: Pace) -> SelfPacedLoss:
+        raise NotImplementedError
 
 
 class L1Term(_PixelTerm):
@@ -65,8 +65,11 @@ class L1Term(_PixelTerm):
 
     kind: Literal["l1"] = "l1"
 
-    def _loss(self, sr: Tensor, hr: Tensor) -> Tensor:
-        return l1(sr, hr)
+    def _plain(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return l1(sr, hr, reduction="mean")
+
+    def _paced(self, pace: Pace) -> SelfPacedLoss:
+        return SelfPacedLoss("l1", **pace.model_dump())
 
 
 class L2Term(_PixelTerm):
@@ -74,22 +77,28 @@ class L2Term(_PixelTerm):
 
     kind: Literal["l2"] = "l2"
 
-    def _loss(self, sr: Tensor, hr: Tensor) -> Tensor:
-        return l2(sr, hr)
+    def _plain(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return l2(sr, hr, reduction="mean")
+
+    def _paced(self, pace: Pace) -> SelfPacedLoss:
+        return SelfPacedLoss("l2", **pace.model_dump())
 
 
 class CharbonnierTerm(_PixelTerm):
     """Mean of `sqrt(difference^2 + eps^2)` (Charbonnier et al., ICIP 1994)."""
 
     kind: Literal["charbonnier"] = "charbonnier"
-    eps: PositiveFloat = Field(1e-3, description="where the square turns into the absolute value, of [0, 1]")
+    eps: PositiveFloat = Field(CHARBONNIER_EPS, description="where the square turns into the absolute value, of [0, 1]")
 
-    def _loss(self, sr: Tensor, hr: Tensor) -> Tensor:
-        return charbonnier(sr, hr, eps=self.eps)
+    def _plain(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return charbonnier(sr, hr, eps=self.eps, reduction="mean")
+
+    def _paced(self, pace: Pace) -> SelfPacedLoss:
+        return SelfPacedLoss("charbonnier", eps=self.eps, **pace.model_dump())
 
 
 class SelfSimilarityTerm(Spec):
-    """Self-similarity loss (SSL, eq. 1 to 6): the output's graph is pulled to the ground truth's at its edges.
+    """Self-similarity loss (SSL; docs/selfsim.md, eq. 1 to 5): the output's graph is pulled to the ground truth's at its edges.
 
     The mask is the batch's own where the data bring one, else it is made from `hr` on the device.
     """
@@ -98,15 +107,17 @@ class SelfSimilarityTerm(Spec):
     weight: PositiveFloat = Field(1000.0, description="what both parts are multiplied by")
     l1_weight: float = Field(1.0, ge=0, description="weight of the L1 part")
     kl_weight: float = Field(1.0, ge=0, description="weight of the KL part")
-    search_px: PositiveInt = Field(25, description="side of the search area, odd")
-    window_px: PositiveInt = Field(9, description="side of the compared windows, odd, at most search_px")
-    sigma: PositiveFloat = Field(0.004, description="bandwidth of the similarity, for images in [0, 1]")
-    normalize: bool = Field(True, description="divide each row of the graph by its sum")
-    threshold: PositiveFloat = Field(20.0, description="Laplacian response that makes an edge, of 255 grey levels")
+    search_px: PositiveInt = Field(Geometry.search_px, description="side of the search area, odd")
+    window_px: PositiveInt = Field(
+        Geometry.window_px, description="side of the compared windows, odd, at most search_px"
+    )
+    sigma: PositiveFloat = Field(Geometry.sigma, description="bandwidth of the similarity, for images in [0, 1]")
+    normalize: bool = Field(Geometry.normalize, description="divide each row of the graph by its sum")
+    threshold: PositiveFloat = Field(THRESHOLD, description="Laplacian response that makes an edge, of 255 grey levels")
     stride: PositiveInt = Field(3, description="keep every stride-th diagonal of the mask; 1 keeps all")
     two_sided: bool = Field(False, description="count pixels brighter than their neighbours as edges, too")
     backend: Literal["auto", "eager", "cpu", "triton"] = Field("auto", description="which implementation runs")
-    memory_mb: PositiveInt = Field(256, description="budget of the operator's working memory")
+    memory_mb: PositiveFloat = Field(MEMORY_MB, description="budget of the operator's working memory")
 
     @model_validator(mode="after")
     def _sizes(self) -> "SelfSimilarityTerm":
