@@ -1,5 +1,8 @@
 """One kind of error for everything a user can get wrong: where, what was expected, what came, what to do."""
 
+import difflib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -48,3 +51,12 @@ def check_mask(where: str, mask: Tensor, image: Tensor) -> None:
         raise InputError(
             f"{where}: mask must be on {image.device} like the images, got {mask.device}; move it with .to()."
         )
+
+
+def check_choice(where: str, name: str, value: object, known: Sequence[str]) -> None:
+    """Check that an option is one of the known words; the error names the nearest one."""
+    if value in known:
+        return
+    guess = difflib.get_close_matches(str(value), known, 1)
+    advice = f"; did you mean {guess[0]!r}?" if guess else "."
+    raise InputError(f"{where}: {name} must be one of {', '.join(known)}, got {value!r}{advice}")

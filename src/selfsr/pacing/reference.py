@@ -1,0 +1,72 @@
+"""The SSIM map, the weight and the loss as defined: slow, float64, read by tests only.
+
+Equation numbers are those of docs/pacing.md. Nothing here is clever, so that it can be believed.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def window(tap_dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return the window `[11, 11]` of eq. 1 in float64, its taps and products rounded to `tap_dtype` on the way.
+
+    The published code computes its window in float32; with those 121 numbers its values are met exactly.
+    """
+    k = torch.arange(-5, 6, dtype=tap_dtype)
+    g = torch.exp(-(k**2) / (2 * 1.5**2))
+    g = g / g.sum()
+    return (g[:, None] @ g[None, :]).double()
+
+
+def pad(image: Tensor, padding: str) -> Tensor:
+    """Return `image` with 5 more pixels on each side."""
+    if padding == "zero":
+        return F.pad(image, (5, 5, 5, 5))
+    for axis in (2, 3):
+        size = image.shape[axis]
+        inside = range(size)
+        if padding == "replicate":
+            source = [min(max(i, 0), size - 1) for i in range(-5, size + 5)]
+        else:
+            # One period of an endless reflection that does not repeat the border: 0 1 2 3 2 1.
+            period = [*inside, *reversed(inside[1:-1])]
+            source = [period[i % len(period)] for i in range(-5, size + 5)]
+        image = image.index_select(axis, torch.tensor(source))
+    return image
+
+
+def ssim(x: Tensor, y: Tensor, *, data_range: float = 1.0, padding: str = "zero", taps: Tensor | None = None) -> Tensor:
+    """Return the SSIM map `[N, C, H, W]` of eq. 3; `taps` overrides the window."""
+    x, y = pad(x.double(), padding), pad(y.double(), padding)
+    taps = window() if taps is None else taps
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+
+    def mean(values: Tensor) -> Tensor:
+        # Each output pixel is a plain sum over its 121 neighbours.
+        return (values.unfold(2, 11, 1).unfold(3, 11, 1) * taps).sum((-1, -2))
+
+    # eq. 2
+    mu_x, mu_y = mean(x), mean(y)
+    var_x, var_y = mean(x * x) - mu_x**2, mean(y * y) - mu_y**2
+    cov = mean(x * y) - mu_x * mu_y
+    # eq. 3
+    s = (2 * mu_x * mu_y + c1) * (2 * cov + c2) / ((mu_x**2 + mu_y**2 + c1) * (var_x + var_y + c2))
+    return s.clamp(-1, 1)
+
+
+def weight(s: Tensor, sigma: float, peak: float = 2.0) -> Tensor:
+    """Return the weight of eq. 4 for an SSIM map."""
+    if sigma == 0:
+        return torch.where(s == -1, peak, 0.0).double()
+    return peak * torch.exp(-(((s + 1) / sigma) ** 2))
+
+
+def loss(sr: Tensor, hr: Tensor, w: Tensor, name: str, eps: float = 1e-3) -> Tensor:
+    """Return each element's loss (eq. 5): the difference of the weighted images."""
+    difference = sr * w - hr * w
+    if name == "l1":
+        return difference.abs()
+    if name == "l2":
+        return difference**2
+    return torch.sqrt(difference**2 + eps**2)
