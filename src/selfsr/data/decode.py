@@ -81,15 +81,13 @@ def _eight_bit_or_grey(image: Image.Image, icc: bytes | None) -> tuple[np.ndarra
         raise InputError(f"{'32-bit integer' if mode == 'I' else 'float'} samples, where 8 or 16 bit are supported")
     if mode in ("CMYK", "LAB"):
         image, icc = _to_srgb(image, icc), None
-    elif mode in ("1", "L"):
-        image = image.convert("L" if transparent is None else "LA")
-    elif mode in ("La", "LA"):
-        image = image.convert("LA")
-    elif mode in ("RGBA", "RGBa", "PA") or transparent is not None:
-        image = image.convert("RGBA")
+    elif mode in ("1", "L", "La", "LA"):
+        wanted = "L" if transparent is None and mode in ("1", "L") else "LA"
+        image = image if mode == wanted else image.convert(wanted)
     else:
-        image = image.convert("RGB")
-    samples = np.asarray(image)
+        wanted = "RGBA" if mode in ("RGBA", "RGBa", "PA") or transparent is not None else "RGB"
+        image = image if mode == wanted else image.convert(wanted)
+    samples = np.array(image)
     if samples.ndim == 2:
         samples = samples[:, :, None]
     if samples.shape[2] in (2, 4):
@@ -149,7 +147,7 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
         array = array[::-1]
     if flip_columns:
         array = array[:, ::-1]
-    return np.require(array, requirements=("C", "W"))  # what Pillow hands out is read-only
+    return np.ascontiguousarray(array)
 
 
 def _check_memory(image: ImageFile) -> None:

@@ -1,5 +1,6 @@
 """Picture files to arrays and back: any depth, with alpha, ICC profile and orientation."""
 
+import contextlib
 import difflib
 import io
 import os
@@ -122,7 +123,7 @@ def read_header(path: Path) -> Header:
 
 
 def write_picture(path: Path, picture: Picture) -> None:
-    """Write a file in the format of the suffix; either the whole file appears or nothing.
+    """Write a file in the format of the suffix, into a folder that is made if need be; the whole file or nothing.
 
     PNG, TIFF and WebP are lossless; JPEG has quality 95 without chroma subsampling. WebP has no grey and stores it
     as RGB, as does TIFF for grey of 16 bit with alpha. An ICC profile that does not fit the channels (a grey picture
@@ -267,14 +268,14 @@ def _encode(suffix: str, picture: Picture) -> bytes:
 
 def _replace(path: Path, data: bytes) -> None:
     """Write beside `path` and move into place, so that no reader and no crash sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        try:
-            unfinished.write_bytes(data)
-            os.replace(unfinished, path)
-        except BaseException:
+        unfinished.write_bytes(data)
+        os.replace(unfinished, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
+        if isinstance(error, OSError):  # a full disk comes without a name, other errors with the temporary one
+            error.filename, error.filename2 = str(path), None
         raise

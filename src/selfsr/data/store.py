@@ -1,0 +1,141 @@
+"""Decoded pictures by number, kept in memory where they fit."""
+
+import mmap
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import psutil
+
+from selfsr._checks import InputError
+from selfsr.data.pictures import Header, Picture, read_header, read_picture
+
+Cache = Literal["auto", "off", "memory"]
+
+# Shares of the free memory that the cache may take.
+_AUTO_SHARE = 0.25
+_ASKED_SHARE = 0.8
+
+
+class PictureStore:
+    """The pictures of a list of files.
+
+    With the cache on, each is decoded when it is first asked for and stays. The cache is one block of memory that
+    forked worker processes share: whoever decodes a picture first, decodes it for all. A process that gets the
+    store by pickling reads without the cache.
+
+    Args:
+        where: what the files are, for messages, such as "data.hr".
+        paths: the files.
+        channels: 3 repeats grey to RGB, 1 turns colour to grey (ITU-R BT.601 luma, full range).
+        cache: "memory" keeps all, "auto" does so if they take at most a quarter of the free memory, "off" nothing.
+
+    Raises:
+        InputError: a file is not a picture by its header, or the pictures do not fit though "memory" is asked for.
+        OSError: a file cannot be read.
+    """
+
+    def __init__(self, where: str, paths: Sequence[Path], channels: Literal[1, 3], cache: Cache) -> None:
+        self.paths = list(paths)
+        self.channels = channels
+        self.headers = read_headers(self.paths)
+        sizes = [h.height * h.width * channels * h.bits // 8 for h in self.headers]
+        self._start = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
+        self.decoded_bytes = int(self._start[-1])
+        self._memory: mmap.mmap | None = None
+        if _cached(where, cache, self.decoded_bytes):
+            # The first bytes are flags: picture i is decoded. Nothing is taken up until it is written to.
+            self._memory = mmap.mmap(-1, len(self.paths) + self.decoded_bytes)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_memory": None}
+
+    @property
+    def cached(self) -> bool:
+        """Whether decoded pictures are kept."""
+        return self._memory is not None
+
+    def read(self, index: int) -> np.ndarray:
+        """Return picture `index`, uint8 or uint16 `[H, W, channels]`; not to be written to.
+
+        Raises:
+            InputError: the file is damaged, or is no longer what it was when the store was made.
+            OSError: the file cannot be read.
+        """
+        if self._memory is None:
+            return self._decode(index)
+        header = self.headers[index]
+        kept = np.frombuffer(
+            self._memory,
+            np.uint8 if header.bits == 8 else np.uint16,
+            count=header.height * header.width * self.channels,
+            offset=len(self.paths) + int(self._start[index]),
+        ).reshape(header.height, header.width, self.channels)
+        if not self._memory[index]:
+            kept[:] = self._decode(index)
+            self._memory[index] = 1
+        return kept
+
+    def _decode(self, index: int) -> np.ndarray:
+        path, header = self.paths[index], self.headers[index]
+        pixels = _with_channels(read_picture(path), self.channels)
+        if pixels.shape[:2] != (header.height, header.width) or pixels.dtype.itemsize * 8 != header.bits:
+            raise InputError(
+                f"{path}: expected the picture of {header.height} x {header.width} pixels that was there at the "
+                f"start, got {pixels.shape[0]} x {pixels.shape[1]}; do not change files during a run."
+            )
+        return pixels
+
+
+def read_headers(paths: Sequence[Path]) -> list[Header]:
+    """Read all headers, several at a time: on a network drive each takes a round trip.
+
+    Raises:
+        InputError: the first file that is not a picture.
+        OSError: the first file that cannot be read.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(read_header, paths))
+
+
+def free_memory_bytes() -> int:
+    """Return how much memory can still be taken, of the machine and of the container this process is in."""
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else max(0, min(free, int(limit) - used))
+
+
+def _cached(where: str, cache: Cache, need_bytes: int) -> bool:
+    if cache == "off":
+        return False
+    # Every process of a machine has a store of its own.
+    free_bytes = free_memory_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if cache == "auto":
+        return need_bytes <= _AUTO_SHARE * free_bytes
+    if need_bytes > _ASKED_SHARE * free_bytes:
+        raise InputError(
+            f"{where}: cache: memory needs {need_bytes / 2**30:.1f} GB for the decoded pictures, "
+            f"{free_bytes / 2**30:.1f} GB are free; set cache: off or auto."
+        )
+    return True
+
+
+def _with_channels(picture: Picture, channels: int) -> np.ndarray:
+    pixels = picture.pixels
+    if picture.channels == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    luma = pixels @ np.array([0.299, 0.587, 0.114])
+    return np.floor(luma + 0.5).astype(pixels.dtype)[:, :, None]
