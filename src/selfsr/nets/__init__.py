@@ -1,0 +1,51 @@
+"""The generators: a union of typed specs, of which a recipe chooses one by `kind`."""
+
+from dataclasses import dataclass
+from typing import Annotated, get_args
+
+from pydantic import Field
+
+from selfsr.nets.base import NetworkSpec
+from selfsr.nets.community import (
+    CompactSpec,
+    DatSpec,
+    HatSpec,
+    RcanSpec,
+    RealPlksrSpec,
+    RrdbSpec,
+    SpanSpec,
+    SwinIrSpec,
+)
+from selfsr.nets.edsr import EdsrSpec
+
+AnyNetwork = EdsrSpec | RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | RealPlksrSpec | DatSpec | HatSpec
+Network = Annotated[AnyNetwork, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """One line of the list of networks.
+
+    Attributes:
+        kinds: the words that choose it in a recipe; the first is the usual one.
+        title: how people call it.
+        paper: where it was published.
+        scales: what it can be built for.
+        parameters: how many numbers are trained, by default options at x4.
+    """
+
+    kinds: tuple[str, ...]
+    title: str
+    paper: str
+    scales: tuple[int, ...]
+    parameters: int
+
+
+def describe() -> list[NetworkFacts]:
+    """Return the networks there are, with the facts of their default options."""
+    lines = []
+    for spec_type in get_args(AnyNetwork):
+        kinds = get_args(spec_type.model_fields["kind"].annotation)
+        spec: NetworkSpec = spec_type()
+        lines.append(NetworkFacts(kinds, spec.title, spec.paper, spec.scales, spec.parameters))
+    return lines

@@ -1,0 +1,79 @@
+"""The layers around a network that stay in float32 when the rest of it runs in bfloat16.
+
+A network's first values are the picture and its last ones are, too: numbers up to 255 grey levels that
+bfloat16, with its 8 significant bits, rounds to the next half or whole grey level. What lies between carries
+the picture in many channels at once and averages such errors out. So it is the ends that decide, and they cost
+next to nothing.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Mean colour of DIV2K's training images in [0, 1], R, G, B: the constants of the published EDSR weights.
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+# The same for a network that sees grey alone: the ITU-R BT.601 luma of that colour.
+DIV2K_GREY = 0.299 * DIV2K_MEAN[0] + 0.587 * DIV2K_MEAN[1] + 0.114 * DIV2K_MEAN[2]
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that computes in float32 (or better), under autocast and with half-precision weights, too."""
+
+    @classmethod
+    def like(cls, conv: nn.Conv2d) -> "Float32Conv2d":
+        """Return one that takes over the parameters of `conv`, names and all."""
+        assert isinstance(conv.padding, tuple)
+        assert conv.padding_mode == "zeros"
+        twin = cls(
+            conv.in_channels,
+            conv.out_channels,
+            (conv.kernel_size[0], conv.kernel_size[1]),
+            stride=(conv.stride[0], conv.stride[1]),
+            padding=(conv.padding[0], conv.padding[1]),
+            groups=conv.groups,
+            bias=conv.bias is not None,
+        )
+        twin.weight, twin.bias = conv.weight, conv.bias
+        return twin
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve `[N, C, H, W]` of any float dtype; the result is float32, or float64 for float64."""
+        dtype = torch.promote_types(input.dtype, torch.float32)
+        with torch.autocast(input.device.type, enabled=False):
+            return functional.conv2d(
+                input.to(dtype),
+                self.weight.to(dtype),
+                None if self.bias is None else self.bias.to(dtype),
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.groups,
+            )
+
+
+class MeanShift(nn.Module):
+    """Add `sign * value_range * mean` to each channel, in float32; nothing in it is trained.
+
+    The published weights keep it as a 1x1 convolution, so it has that layout in the state dict; as a sum it is
+    exact where a GPU would convolve with TF32.
+
+    Args:
+        channels: 3 for RGB or 1 for grey.
+        sign: -1 to take the mean away, 1 to give it back.
+        value_range: what 1.0 is inside the network.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, channels: int, sign: int, value_range: float) -> None:
+        super().__init__()
+        mean = torch.tensor(DIV2K_MEAN if channels == 3 else (DIV2K_GREY,))
+        self.register_buffer("weight", torch.eye(channels).view(channels, channels, 1, 1))
+        self.register_buffer("bias", sign * value_range * mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shift `[N, C, H, W]` of any float dtype; the result is float32, or float64 for float64."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        gain = self.weight[:, :, 0, 0].diagonal().to(dtype).view(1, -1, 1, 1)
+        return x.to(dtype) * gain + self.bias.to(dtype).view(1, -1, 1, 1)
