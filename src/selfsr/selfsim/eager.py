@@ -1,0 +1,390 @@
+"""The portable backend: plain torch on any device, exact, at a cost that hardly depends on the mask.
+
+The padded images of a batch lie end to end in one flat array. A displacement d = (dy, dx) is then one offset,
+`dy * width + dx`, and a window sum is a few additions of the array to itself, shifted. What a shift reads beyond
+the end of a row lies outside every search area and is never looked at. Only the half plane (dy > 0, or dy = 0
+and dx > 0) is computed, one dy after another: q(p, -d) is found among the same sums (docs/selfsim.md, eq. 9).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfsr.selfsim.contract import ROW_BLOCK, Geometry, Pixels
+
+# The floor under both graphs in eq. 5.
+FLOOR = 1e-10
+
+# Columns of a graph that the row pass takes at once on a CPU, so that its temporaries stay in the cache.
+_CPU_BLOCK = 128
+
+
+class _Slab(NamedTuple):
+    """Neighbouring displacements of one dy; each is a row of a slab's arrays."""
+
+    dy: int
+    first_dx: int
+    last_dx: int
+
+    @property
+    def rows(self) -> int:
+        return self.last_dx - self.first_dx + 1
+
+    @property
+    def dxs(self) -> range:
+        return range(self.first_dx, self.last_dx + 1)
+
+
+class _Run(NamedTuple):
+    """Rows of a slab whose offsets grow by `step` from one to the next."""
+
+    first: int
+    last: int
+    offset: int
+    step: int
+
+
+class _Layout:
+    """How a batch lies in the flat array, and where the windows of each displacement begin and end."""
+
+    def __init__(self, padded: Tensor, pixels: Pixels, geometry: Geometry):
+        self.half_search, self.half_window = geometry.half_search, geometry.half_window
+        # E: up to this displacement a window lies inside the search area as a whole.
+        self.inner = self.half_search - self.half_window
+        images, _, height, self.width = padded.shape
+        self.length = images * height * self.width
+        # [C, length + h]: the flat array of each channel, and h values more, so that u + d always exists.
+        self.planes = F.pad(padded.transpose(0, 1).reshape(-1, self.length), (0, self.half_search))
+        # Where search areas begin; h rows and columns on is the masked pixel itself.
+        self.corner = (pixels.image * height + pixels.row) * self.width + pixels.column
+        self.to_centre = self.half_search * (self.width + 1)
+        self.reach = self.length - 2 * self.to_centre
+        # Zeros before and after a row, enough for a window and for a shift by the search area's side.
+        self.margin = max(self.half_window * (self.width + 1), geometry.search_px)
+
+    def slabs(self) -> Iterator[_Slab]:
+        """Yield the half plane of displacements."""
+        h = self.half_search
+        for dy in range(h + 1):
+            if dy == 0 and h == 0:
+                continue
+            yield _Slab(dy, 1 if dy == 0 else -h, h)
+
+    def row_length(self, slab: _Slab) -> int:
+        """How many u there are with both u and u + (dy, 0) in the flat array."""
+        return self.length - slab.dy * self.width
+
+    def first_offset(self, d: int) -> int:
+        """a0 of eq. 6 along one axis: where the window at displacement `d` begins."""
+        return max(-self.half_window, -self.half_search - d)
+
+    def last_offset(self, d: int) -> int:
+        """a1 of eq. 6 along one axis: where the window at displacement `d` ends."""
+        return min(self.half_window, self.half_search - d)
+
+    def window(self, d: int) -> int:
+        """Side of what is left of the window at displacement `d`, along one axis."""
+        return self.last_offset(d) - self.first_offset(d) + 1
+
+    def shift(self, d: int) -> int:
+        """e_d of eq. 8 along one axis: B_d at p - e_d is the window sum of -d at p."""
+        return max(-self.inner, min(d, self.inner))
+
+    def differences(self, slab: _Slab, plane: Tensor, out: Tensor) -> Tensor:
+        """Write `I(u) - I(u + d)` `[rows, length]` of one channel into `out`."""
+        here = plane[: out.shape[1]]
+        there = plane.as_strided(out.shape, (1, 1), plane.storage_offset() + slab.dy * self.width + slab.first_dx)
+        return torch.sub(here, there, out=out)
+
+
+def _runs(offsets: Iterable[int]) -> list[_Run]:
+    """Group rows whose offsets are in arithmetic progression."""
+    runs: list[_Run] = []
+    for row, offset in enumerate(offsets):
+        if runs:
+            last = runs[-1]
+            step = offset - (last.offset + (row - 1 - last.first) * last.step)
+            if row - last.first == 1 or step == last.step:
+                runs[-1] = _Run(last.first, row + 1, last.offset, step)
+                continue
+        runs.append(_Run(row, row + 1, offset, 0))
+    return runs
+
+
+def _at(flat: Tensor, row_length: int, run: _Run, base: int, length: int) -> Tensor:
+    """View the rows of a run, each from its own offset on."""
+    return flat.as_strided(
+        (run.last - run.first, length),
+        (row_length + run.step, 1),
+        run.first * row_length + base + run.offset,
+    )
+
+
+def _doublings(powers: list[Tensor], step: int, top: int) -> None:
+    """Fill `powers[i]`, for i up to `top`, with sums of 2**i values of `powers[0]`, `step` apart."""
+    valid = powers[0].shape[0]
+    for i in range(top):
+        by = step << i
+        valid -= by
+        torch.add(powers[i][:valid], powers[i][by : by + valid], out=powers[i + 1][:valid])
+
+
+def _complete(powers: list[Tensor], width: int, step: int, out: Tensor, rows: slice) -> None:
+    """Write sums of `width` values, `step` apart, into the given stretch of `out`, from sums of powers of two.
+
+    `out` may be the highest of `powers`, whose values of this stretch are then lost.
+    """
+    start, stop = rows.start, rows.stop
+    top = width.bit_length() - 1
+    have, target = powers[top], out[start:stop]
+    covered = 1 << top
+    for i in reversed(range(top)):
+        if width >> i & 1:
+            by = covered * step
+            last = min(stop, out.shape[0] - by)
+            torch.add(have[start:last], powers[i][start + by : last + by], out=out[start:last])
+            have = out
+            covered += 1 << i
+    if have is not out:
+        target.copy_(have[start:stop])
+
+
+def _window_sums(layout: _Layout, slab: _Slab, row_length: int, buffers: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Sum over windows: for each row of a slab and each start u, over the window as eq. 6 truncates it.
+
+    Args:
+        layout: where things are.
+        slab: which displacements.
+        row_length: length of a row.
+        buffers: the first holds the values, rows one after another; the others are space.
+
+    Returns:
+        The sums, in one of the buffers, and the other buffers.
+    """
+    full = 2 * layout.half_window + 1
+    height = layout.window(slab.dy)
+    top = height.bit_length() - 1
+    _doublings(buffers, layout.width, top)
+    _complete(buffers, height, layout.width, buffers[top], slice(0, buffers[top].shape[0]))
+    # The sums over the height are the values to be summed over the width.
+    powers = [buffers[top], *buffers[:top], *buffers[top + 1 :]]
+
+    top = full.bit_length() - 1
+    _doublings(powers, 1, top)
+    widths = [layout.window(dx) for dx in slab.dxs]
+    for row, width in enumerate(widths):
+        if width < full:
+            _complete(powers, width, 1, powers[top], slice(row * row_length, (row + 1) * row_length))
+    if full in widths:
+        first = widths.index(full)
+        last = first + widths.count(full)
+        _complete(powers, full, 1, powers[top], slice(first * row_length, last * row_length))
+    return powers[top], [*powers[:top], *powers[top + 1 :]]
+
+
+def _buffers(layout: _Layout, padded: Tensor, geometry: Geometry) -> list[Tensor]:
+    """Allocate what one slab needs: a buffer for each power of two in the window, two at least."""
+    size = geometry.search_px * (layout.length + layout.margin) + layout.margin
+    return [padded.new_empty(size) for _ in range(max(2, geometry.window_px.bit_length()))]
+
+
+def graph_sums(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
+    """See `selfsr.selfsim.contract.Backend`."""
+    layout = _Layout(padded, pixels, geometry)
+    h, side, count = layout.half_search, geometry.search_px, layout.corner.shape[0]
+    q = padded.new_empty(side, side, count)
+    q[h, h] = 0
+    buffers = _buffers(layout, padded, geometry)
+    mirrored = padded.new_empty(side, count)
+    for slab in layout.slabs():
+        row_length = layout.row_length(slab)
+        flat = [buffer[: slab.rows * row_length] for buffer in buffers]
+        values, difference = (buffer.view(slab.rows, row_length) for buffer in (flat[0], flat[-1]))
+        layout.differences(slab, layout.planes[0], values).square_()
+        for plane in layout.planes[1:]:
+            layout.differences(slab, plane, difference)
+            values.addcmul_(difference, difference)
+        sums, _ = _window_sums(layout, slab, row_length, flat)
+
+        begin = layout.to_centre + layout.first_offset(slab.dy) * layout.width
+        ahead = _runs(layout.first_offset(dx) for dx in slab.dxs)
+        behind = _runs(layout.first_offset(dx) - layout.shift(dx) for dx in slab.dxs)
+        _gather(sums, row_length, ahead, begin, layout, q[h + slab.dy, h + slab.first_dx : h + slab.last_dx + 1])
+        begin -= layout.shift(slab.dy) * layout.width
+        _gather(sums, row_length, behind, begin, layout, mirrored[: slab.rows])
+        q[h - slab.dy, h - slab.last_dx : h - slab.first_dx + 1] = mirrored[: slab.rows].flip(0)
+    del buffers
+    _add_outside(q, layout)
+    return q.div_(padded.shape[1] * geometry.window_px**2).view(side * side, count)
+
+
+def _gather(sums: Tensor, row_length: int, runs: list[_Run], begin: int, layout: _Layout, out: Tensor) -> None:
+    for run in runs:
+        view = _at(sums, row_length, run, begin, layout.reach)
+        torch.gather(view, 1, layout.corner.expand(run.last - run.first, -1), out=out[run.first : run.last])
+
+
+def _ends(values: Tensor, f: int) -> Tensor:
+    """Sum the first f, ..., 2, 1, no, and the last 1, 2, ..., f of `values` `[n, ...]`; `[2f + 1, ...]`."""
+    first = values[:f].cumsum(0)
+    last = values[-f:].flip(0).cumsum(0)
+    return torch.cat((first.flip(0), torch.zeros_like(values[:1]), last))
+
+
+def _kept(values: Tensor, f: int) -> Tensor:
+    """Sum what `_ends` leaves out; by adding, since a difference of sums would lose digits."""
+    head, inner, tail = values[:f], values[f:-f].sum(0), values[-f:]
+    nothing = torch.zeros_like(values[:1])
+    without_head = inner + tail.sum(0) + torch.cat((nothing, head.flip(0))).cumsum(0)
+    without_tail = inner + head.sum(0) + torch.cat((nothing, tail)).cumsum(0)
+    return torch.cat((without_head[:-1], without_tail.flip(0)))
+
+
+def _outside(values: Tensor, f: int) -> Tensor:
+    """Sum `values` `[n, n, M]` over what a shift by each (y, x), -f to f, moves over the rim; `[2f+1, 2f+1, M]`."""
+    columns = _ends(values.transpose(0, 1), f).transpose(0, 1)
+    return _ends(values.sum(1), f)[:, None] + _kept(columns, f)
+
+
+def _add_outside(q: Tensor, layout: _Layout) -> None:
+    """Add to q `[S, S, M]` the energy of the offsets whose counterpart lies outside the search area (eq. 7)."""
+    f, h = layout.half_window, layout.half_search
+    if f == 0:
+        return
+    k = 2 * f + 1
+    energy = layout.planes.square().sum(0)
+    patches = energy.as_strided((k, k, layout.reach), (layout.width, 1, 1), layout.inner * (layout.width + 1))
+    outside = _outside(torch.gather(patches, 2, layout.corner.expand(k, k, -1)), f)
+    classes = torch.arange(-h, h + 1, device=q.device)
+    classes = classes - classes.clamp(-layout.inner, layout.inner) + f
+    for dy in range(-h, h + 1):
+        q[h + dy] += outside[dy - layout.shift(dy) + f][classes]
+
+
+def row_pass(
+    q_sr: Tensor, q_hr: Tensor, geometry: Geometry, l1_weight: float, kl_weight: float, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """See `selfsr.selfsim.contract.Backend`."""
+    on_cpu = q_sr.device.type == "cpu"
+    block = _CPU_BLOCK if on_cpu else ROW_BLOCK
+    wide = torch.float32 if q_sr.device.type == "mps" else torch.float64
+    parts = torch.zeros(2, dtype=wide, device=q_sr.device)
+    for first in range(0, q_sr.shape[1], block):
+        columns = slice(first, first + block)
+        l1, kl, gradient = _row_block(q_sr[:, columns], q_hr[:, columns], geometry, l1_weight, kl_weight, with_gradient)
+        parts += torch.stack((l1.to(wide).sum(), kl.to(wide).sum()))
+        if gradient is not None:
+            q_sr[:, columns] = gradient
+    weights = torch.tensor((l1_weight, kl_weight), dtype=wide) / geometry.entries
+    return parts * weights.to(parts.device), q_sr if with_gradient else None
+
+
+def _row_block(
+    q_sr: Tensor, q_hr: Tensor, geometry: Geometry, l1_weight: float, kl_weight: float, with_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return both sums over a row `[m]` and the gradient towards `q_sr` `[S*S, m]` (eq. 3 to 5 and 10)."""
+    ln_x, ln_y = q_sr * (-1 / geometry.sigma), q_hr * (-1 / geometry.sigma)
+    x, y = ln_x.exp(), ln_y.exp()
+    difference = x - y
+    ln_floor: float | Tensor = math.log(FLOOR)
+    if geometry.normalize:
+        sum_x, sum_y = x.sum(0), y.sum(0)
+        # ln sum_x - ln sum_y, exact also where the two are close: a rounding error here would shift a whole
+        # row of logarithms, whose weighted mean, the divergence, is much smaller than they are. Below, both
+        # logarithms lack the term -ln sum_y, which their difference does not need.
+        ln_x -= (difference.sum(0) / sum_y).log1p_()
+        ln_floor = ln_floor + sum_y.log()
+        x /= sum_x
+        y /= sum_y
+        torch.sub(x, y, out=difference)
+    l1 = difference.abs().sum(0)
+    floored = y.clamp(min=FLOOR)
+    kl = ln_y.clamp_(min=ln_floor).sub_(ln_x.clamp_(min=ln_floor)).mul_(floored).sum(0)
+    if not with_gradient:
+        return l1, kl, None
+    gradient = difference.sign_().mul_(x)
+    pull = floored.mul_(x >= FLOOR)
+    if geometry.normalize:
+        gradient.sub_(x * gradient.sum(0)).mul_(l1_weight)
+        # The sum of `pull` is 1 less what the floors change: written so, equal graphs cancel exactly.
+        changed = y.sub_(pull).sum(0)
+        gradient.add_(x.mul_(1 - changed).sub_(pull), alpha=kl_weight)
+    else:
+        gradient.mul_(l1_weight).sub_(pull, alpha=kl_weight)
+    return l1, kl, gradient.mul_(-1 / (geometry.sigma * geometry.entries))
+
+
+def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
+    """See `selfsr.selfsim.contract.Backend`."""
+    layout = _Layout(padded, pixels, geometry)
+    h, f, side = layout.half_search, layout.half_window, geometry.search_px
+    images, channels, height, width = padded.shape
+    g = grad_q.mul_(2 / (channels * geometry.window_px**2)).view(side, side, -1)
+    gradient = torch.zeros_like(layout.planes)
+    _outside_to_image(gradient, g, layout)
+    buffers = _buffers(layout, padded, geometry)
+    for slab in layout.slabs():
+        length = layout.row_length(slab)
+        row_length = layout.margin + length
+        size = slab.rows * row_length + layout.margin
+        flat = [buffer[:size] for buffer in buffers]
+
+        # m_d of eq. 12, each row shifted so that every window ends at the same offset f.
+        spread = flat[0].zero_()
+        begin = layout.margin + layout.to_centre
+        lags = [layout.last_offset(dx) - f for dx in slab.dxs]
+        ahead = g[h + slab.dy, h + slab.first_dx : h + slab.last_dx + 1]
+        behind = g[h - slab.dy, h - slab.last_dx : h - slab.first_dx + 1].flip(0)
+        _scatter_add(ahead, spread, row_length, _runs(lags), begin, layout)
+        begin -= layout.shift(slab.dy) * layout.width
+        runs = _runs(lag - layout.shift(dx) for lag, dx in zip(lags, slab.dxs, strict=True))
+        _scatter_add(behind, spread, row_length, runs, begin, layout)
+
+        # M_d of eq. 12.
+        sums, spare = _window_sums(layout, slab, row_length, flat)
+        begin = layout.margin - layout.last_offset(slab.dy) * layout.width - f
+        weight = sums.as_strided((slab.rows, length), (row_length, 1), begin)
+
+        # The far end u + d: rows read one value earlier each, from zeros into zeros, line up at u + d.
+        rows = spare[0][: slab.rows * row_length].view(slab.rows, row_length)
+        rows[:, : layout.margin] = 0
+        spare[0][slab.rows * row_length :] = 0
+        near, far_length = rows[:, layout.margin :], length + slab.rows - 1
+        far = spare[0].as_strided((slab.rows, far_length), (row_length - 1, 1), layout.margin)
+        far_begin = slab.dy * layout.width + slab.first_dx
+        for plane, out in zip(layout.planes, gradient, strict=True):
+            layout.differences(slab, plane, near).mul_(weight)
+            out[:length] += near.sum(0)
+            out[far_begin : far_begin + far_length] -= far.sum(0)
+    return gradient[:, : layout.length].reshape(channels, images, height, width).transpose(0, 1).contiguous()
+
+
+def _scatter_add(values: Tensor, flat: Tensor, row_length: int, runs: list[_Run], begin: int, layout: _Layout) -> None:
+    """Add `values` `[rows, M]` at the masked pixels; the targets of a row are distinct, so order is no matter."""
+    for run in runs:
+        view = _at(flat, row_length, run, begin, layout.reach)
+        index = layout.corner.expand(run.last - run.first, -1)
+        view.scatter_(1, index, values[run.first : run.last] + view.gather(1, index))
+
+
+def _outside_to_image(gradient: Tensor, g: Tensor, layout: _Layout) -> None:
+    """Add to `gradient` `[C, T]` what comes through the energy of eq. 7, which is linear in `g` `[S, S, M]`."""
+    f = layout.half_window
+    if f == 0:
+        return
+    k = 2 * f + 1
+    weights = _outside(g, f)
+    factor = torch.zeros_like(gradient[0])
+    spread = factor.new_empty(k, layout.reach + k - 1)
+    for row in range(k):
+        spread.zero_()
+        # Entry x of the window goes x further, so that the sum over entries is the value at each place.
+        view = spread.as_strided((k, layout.reach), (spread.shape[1] + 1, 1))
+        view.scatter_(1, layout.corner.expand(k, -1), weights[row])
+        begin = layout.inner * (layout.width + 1) + row * layout.width
+        factor[begin : begin + spread.shape[1]] += spread.sum(0)
+    gradient += layout.planes * factor
