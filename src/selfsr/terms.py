@@ -21,7 +21,7 @@ from selfsr.spec import Spec
 
 
 class Pace(Spec):
-    """Self-paced pixel weighting (PSPL; docs/pacing.md, eq. 3 and 4): each pixel weighs `peak * exp(-((ssim + 1) / sigma)^2)`.
+    """Self-paced pixel weighting (docs/pacing.md, eq. 3 and 4): a pixel weighs `peak * exp(-((ssim + 1) / sigma)^2)`.
 
     `sigma = alpha * epoch + beta` grows with the fractional epoch of the clock, whose length is the recipe's
     `steps_per_epoch`: that number sets the speed of the curriculum.
@@ -98,7 +98,7 @@ class CharbonnierTerm(_PixelTerm):
 
 
 class SelfSimilarityTerm(Spec):
-    """Self-similarity loss (SSL; docs/selfsim.md, eq. 1 to 5): the output's graph is pulled to the ground truth's at its edges.
+    """Self-similarity loss (docs/selfsim.md, eq. 1 to 5): the output's graph is pulled to the ground truth's at edges.
 
     The mask is the batch's own where the data bring one, else it is made from `hr` on the device.
     """

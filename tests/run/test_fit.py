@@ -63,7 +63,7 @@ def test_training_lowers_the_loss(tiny: dict, tmp_path: Path) -> None:
     tiny["method"]["terms"] = {"pixel": {"kind": "l1"}}
     tiny["evaluate"]["every_steps"] = tiny["checkpoints"]["every_steps"] = 40
     losses = [line["loss"]["g"]["pixel"] for line in lines(run(tiny, tmp_path / "run") / "metrics.jsonl")]
-    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
