@@ -1,0 +1,381 @@
+// Draws the curves as SVG: one card per quantity, one line per run, one cursor over all of them.
+(() => {
+  const holder = document.getElementById("charts");
+  if (!holder) return;
+  const { runs, charts } = JSON.parse(document.getElementById("chart-data").textContent);
+  const SVG = document.querySelector("svg.defs").namespaceURI;
+  const MARGIN = { top: 10, right: 14, bottom: 26, left: 52 };
+  const HEIGHT = 208;
+  const state = { smooth: 2, time: false, hidden: new Set(), cursor: null };
+  const cards = [];
+
+  const html = (name, attributes = {}, ...children) => {
+    const node = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
+  };
+  const svg = (name, attributes = {}, text = "") => {
+    const node = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    if (text) node.textContent = text;
+    return node;
+  };
+  const mark = (run) => {
+    const node = svg("svg", { class: `mark run-${run % 6}`, "aria-hidden": "true" });
+    node.append(svg("use", { href: `#shape-${run % 6}` }));
+    return node;
+  };
+
+  // --- Numbers ---------------------------------------------------------------------------------------------
+  const niceStep = (span, count) => {
+    const rough = span / count;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const factor = [1, 2, 2.5, 5, 10].find((f) => f * power >= rough * 0.999);
+    return factor * power;
+  };
+  const linearTicks = (low, high, count) => {
+    const step = niceStep(high - low || Math.abs(high) || 1, count);
+    const ticks = [];
+    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(i * step || 0);
+    return ticks;
+  };
+  const logTicks = (low, high) => {
+    const ticks = [];
+    const wide = Math.log10(high / low) > 2.2;
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+      for (const factor of wide ? [1] : [1, 2, 5]) ticks.push(factor * 10 ** power);
+    }
+    const inside = ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+    return inside.length >= 2 ? inside : linearTicks(low, high, 4);
+  };
+  const exact = (value, step) => {
+    if (value === 0) return "0";
+    if (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3) return value.toExponential(1).replace(".0e", "e").replace("e+", "e");
+    const decimals = Math.min(6, Math.max(0, -Math.floor(Math.log10(step || Math.abs(value)) + 1e-9) + ((step * 10 ** -Math.floor(Math.log10(step))) % 1 > 1e-6 ? 1 : 0)));
+    return value.toFixed(decimals);
+  };
+  const stepText = (value) => {
+    if (value >= 1e6) return `${+(value / 1e6).toFixed(2)}M`;
+    if (value >= 1e4) return `${+(value / 1e3).toFixed(1)}k`;
+    return value.toLocaleString("en");
+  };
+  const timeText = (seconds) => {
+    if (seconds < 90) return `${+seconds.toFixed(1)} s`;
+    if (seconds < 5400) return `${+(seconds / 60).toFixed(1)} min`;
+    return `${+(seconds / 3600).toFixed(2)} h`;
+  };
+  const valueText = (chart, value) => {
+    if (value === null) return "not finite";
+    if (chart.percent) return `${(100 * value).toFixed(1)} %`;
+    const digits = chart.group.startsWith("Scores") ? value.toFixed(chart.unit === "dB" ? 2 : 4) : value.toPrecision(4);
+    const small = Math.abs(value) < 1e-3 && value !== 0 ? value.toExponential(2) : digits;
+    return small;
+  };
+  const withUnit = (chart, value) => `${valueText(chart, value)} ${chart.unit}`.trim();
+
+  // --- Time axis: seconds of a run at a step, from its log ---------------------------------------------------
+  const secondsAt = (run, step) => {
+    const clock = runs[run].clock;
+    if (!clock.length) return null;
+    let before = [0, 0];
+    for (const point of clock) {
+      if (step <= point[0]) {
+        const share = (step - before[0]) / (point[0] - before[0] || 1);
+        return before[1] + share * (point[1] - before[1]);
+      }
+      before = point;
+    }
+    return before[1] * (step / before[0]);
+  };
+  const place = (run, step) => (state.time ? secondsAt(run, step) : step);
+
+  // A Gaussian over neighbouring points: unlike a running average it does not lag behind the curve.
+  const smoothed = (values, width) => {
+    if (!width) return values;
+    const reach = Math.ceil(width * 2.5);
+    return values.map((value, i) => {
+      if (value === null) return null;
+      let sum = 0;
+      let weight = 0;
+      for (let j = Math.max(0, i - reach); j <= Math.min(values.length - 1, i + reach); j++) {
+        if (values[j] === null) continue;
+        const w = Math.exp(-0.5 * ((i - j) / width) ** 2);
+        sum += w * values[j];
+        weight += w;
+      }
+      return sum / weight;
+    });
+  };
+
+  // --- One chart -----------------------------------------------------------------------------------------------
+  const yDomain = (chart, lines, log) => {
+    const values = lines.flatMap((line) => line.y).filter((y) => y !== null && (!log || y > 0));
+    const levels = chart.baselines.map((b) => b.y);
+    let low = Math.min(...values, ...levels);
+    let high = Math.max(...values, ...levels);
+    if (chart.markers && values.length > 2) {
+      // The untrained network's score would flatten all that follows: the axis starts where training has got going.
+      const base = levels.length ? Math.min(...levels) : [...values].sort((a, b) => a - b)[values.length >> 1];
+      const floor = base - 2.5 * Math.max(high - base, 0.02 * Math.abs(high));
+      low = Math.min(...values.filter((y) => y >= floor), ...levels);
+    }
+    if (log) return [low * 0.93, high * 1.07];
+    const pad = (high - low || Math.abs(high) * 0.1 || 1) * 0.07;
+    if (low >= 0 && low < 0.35 * high && !chart.markers) low = 0;
+    else low -= pad;
+    return [low, high + pad];
+  };
+
+  const xDomain = () => {
+    let high = 0;
+    for (const chart of charts) {
+      for (const line of chart.lines) {
+        if (!state.hidden.has(line.run) && line.x.length) high = Math.max(high, place(line.run, line.x[line.x.length - 1]) ?? 0);
+      }
+    }
+    return [0, high || 1];
+  };
+
+  const pathOf = (points) => {
+    let path = "";
+    let open = false;
+    for (const point of points) {
+      if (point === null) open = false;
+      else {
+        path += `${open ? "L" : "M"}${point[0].toFixed(1)} ${point[1].toFixed(1)}`;
+        open = true;
+      }
+    }
+    return path;
+  };
+
+  const draw = (card) => {
+    const { chart, plot } = card;
+    const width = Math.max(240, plot.clientWidth || 360);
+    const log = card.log;
+    const lines = chart.lines.filter((line) => !state.hidden.has(line.run) && line.x.length);
+    const title = plot.querySelector("title");
+    plot.replaceChildren(title);
+    plot.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
+    plot.setAttribute("height", HEIGHT);
+    card.scale = null;
+    if (!lines.some((line) => line.y.some((y) => y !== null && (!log || y > 0)))) return;
+
+    const [x0, x1] = xDomain();
+    const [y0, y1] = yDomain(chart, lines, log);
+    const inner = { w: width - MARGIN.left - MARGIN.right, h: HEIGHT - MARGIN.top - MARGIN.bottom };
+    const toX = (x) => MARGIN.left + ((x - x0) / (x1 - x0)) * inner.w;
+    const warp = log ? Math.log : (v) => v;
+    const toY = (y) => MARGIN.top + (1 - (warp(y) - warp(y0)) / (warp(y1) - warp(y0))) * inner.h;
+    card.scale = { toX, toY, width, inner, x0, x1 };
+
+    const ticks = log ? logTicks(y0, y1) : linearTicks(y0, y1, 4);
+    const tickStep = ticks.length > 1 ? ticks[1] - ticks[0] : ticks[0];
+    for (const tick of ticks) {
+      const y = Math.round(toY(tick)) + 0.5;
+      plot.append(svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y }));
+      const label = chart.percent ? `${+(100 * tick).toFixed(1)} %` : exact(tick, log ? tick : tickStep);
+      plot.append(svg("text", { x: MARGIN.left - 8, y: y + 3.5, "text-anchor": "end" }, label));
+    }
+    const unit = state.time ? (x1 < 90 ? 1 : x1 < 5400 ? 60 : 3600) : 1;
+    const unitName = state.time ? { 1: "s", 60: "min", 3600: "h" }[unit] : "steps";
+    const xTicks = linearTicks(x0 / unit, x1 / unit, Math.max(2, Math.floor(inner.w / 72)));
+    xTicks.forEach((tick, i) => {
+      const text = state.time ? `${+tick.toFixed(2)}` : stepText(tick);
+      plot.append(svg("text", { x: toX(tick * unit), y: HEIGHT - 8, "text-anchor": i ? "middle" : "start" }, i === 0 ? `${text} ${unitName}` : text));
+    });
+
+    const clip = `clip-${card.index}`;
+    const clipPath = svg("clipPath", { id: clip });
+    clipPath.append(svg("rect", { x: MARGIN.left - 5, y: MARGIN.top - 5, width: inner.w + 10, height: inner.h + 10 }));
+    plot.append(clipPath);
+    const field = svg("g", { "clip-path": `url(#${clip})` });
+    plot.append(field);
+    for (const baseline of chart.baselines) {
+      const y = toY(baseline.y);
+      field.append(svg("line", { class: "baseline", x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y }));
+      plot.append(svg("text", { class: "baseline-label", x: width - MARGIN.right, y: y - 5, "text-anchor": "end" }, `${baseline.label} ${withUnit(chart, baseline.y)}`));
+    }
+    card.drawn = lines.map((line) => drawLine(card, field, line, { toX, toY, log }));
+    card.marks = svg("g", { class: "cursor-marks" });
+    plot.append(card.marks);
+    point(card);
+  };
+
+  const drawLine = (card, field, line, { toX, toY, log }) => {
+    const { chart } = card;
+    const width = chart.noisy ? state.smooth : 0;
+    const xs = line.x.map((step) => toX(place(line.run, step) ?? 0));
+    const at = (values) => values.map((y, i) => (y === null || (log && y <= 0) ? null : [xs[i], toY(y)]));
+    const group = svg("g", { class: `run-${line.run % 6}` });
+    const shown = at(smoothed(line.y, width));
+    if (width) group.append(svg("path", { class: "raw", d: pathOf(at(line.y)) }));
+    group.append(svg("path", { class: "line", d: pathOf(shown) }));
+    // Shapes tell the runs apart without colour: at every measurement, or a few along a dense line.
+    const every = chart.markers ? 1 : Math.max(1, Math.ceil(shown.length / 5));
+    const solid = chart.markers || runs.length > 1 || shown.length === 1;
+    shown.forEach((p, i) => {
+      const dense = chart.markers && shown.length > 40;
+      if (p && solid && !dense && (i + Math.floor((line.run + 1) * every / (runs.length + 1))) % every === 0) {
+        group.append(svg("use", { class: "point", href: `#shape-${line.run % 6}`, x: p[0] - 5, y: p[1] - 5, width: 10, height: 10 }));
+      }
+    });
+    line.y.forEach((y, i) => {
+      if (y === null) group.append(svg("path", { class: "lost", d: `M${xs[i] - 4} ${MARGIN.top}l8 8m0-8l-8 8` }));
+    });
+    field.append(group);
+    return { line, xs };
+  };
+
+  // --- Cursor --------------------------------------------------------------------------------------------------
+  const nearest = (xs, x) => {
+    let low = 0;
+    let high = xs.length - 1;
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (xs[middle] < x) low = middle;
+      else high = middle;
+    }
+    return Math.abs(xs[low] - x) <= Math.abs(xs[high] - x) ? low : high;
+  };
+
+  const point = (card) => {
+    const { chart, scale } = card;
+    card.readout.replaceChildren();
+    card.marks?.replaceChildren();
+    if (!scale) {
+      card.readout.append("nothing to draw");
+      return;
+    }
+    const x = state.cursor === null ? null : scale.toX(state.cursor);
+    const now = state.time ? timeText(state.cursor ?? 0) : `step ${Math.round(state.cursor ?? 0).toLocaleString("en")}`;
+    card.readout.append(html("span", {}, x === null ? "last" : now));
+    if (x !== null) card.marks.append(svg("line", { class: "cursor", x1: Math.round(x) + 0.5, x2: Math.round(x) + 0.5, y1: MARGIN.top, y2: MARGIN.top + scale.inner.h }));
+    for (const { line, xs } of card.drawn) {
+      const i = x === null ? line.x.length - 1 : nearest(xs, x);
+      const entry = html("span", { class: `run-${line.run % 6}` }, mark(line.run), " ", html("b", {}, valueText(chart, line.y[i])));
+      const when = state.time ? timeText(place(line.run, line.x[i]) ?? 0) : `step ${line.x[i].toLocaleString("en")}`;
+      entry.title = `${runs[line.run].name}, ${when}`;
+      card.readout.append(entry);
+      if (x !== null && line.y[i] !== null) {
+        const y = scale.toY(line.y[i]);
+        if (y <= HEIGHT - MARGIN.bottom + 4) card.marks.append(svg("circle", { class: `point run-${line.run % 6}`, cx: xs[i], cy: y, r: 4.5 }));
+      }
+    }
+  };
+  let asked = false;
+  const setCursor = (value) => {
+    state.cursor = value;
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      cards.forEach(point);
+    });
+  };
+
+  const follow = (card) => {
+    const { plot } = card;
+    const move = (event) => {
+      if (!card.scale) return;
+      const box = plot.getBoundingClientRect();
+      const share = ((event.clientX - box.left) * (card.scale.width / box.width) - MARGIN.left) / card.scale.inner.w;
+      setCursor(card.scale.x0 + Math.min(1, Math.max(0, share)) * (card.scale.x1 - card.scale.x0));
+    };
+    plot.addEventListener("pointermove", move);
+    plot.addEventListener("pointerdown", move);
+    plot.addEventListener("pointerleave", () => setCursor(null));
+    plot.addEventListener("blur", () => setCursor(null));
+    plot.addEventListener("keydown", (event) => {
+      if (!card.scale) return;
+      const places = [...new Set(card.drawn.flatMap(({ line }) => line.x.map((step) => place(line.run, step) ?? 0)))].sort((a, b) => a - b);
+      const here = state.cursor === null ? places.length - 1 : nearest(places, state.cursor);
+      const jump = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -places.length, End: places.length }[event.key];
+      if (event.key === "Escape") setCursor(null);
+      if (jump === undefined) return;
+      event.preventDefault();
+      setCursor(places[Math.min(places.length - 1, Math.max(0, here + jump))]);
+    });
+  };
+
+  // --- The page --------------------------------------------------------------------------------------------------
+  const redraw = () => cards.forEach(draw);
+
+  const build = (chart, index) => {
+    const readout = html("p", { class: "readout", "aria-live": "polite" });
+    const plot = svg("svg", { class: "plot", role: "img", tabindex: "0", "aria-roledescription": "line chart" });
+    const last = chart.lines.map((line) => `${runs[line.run].name} ${withUnit(chart, line.y[line.y.length - 1])} at step ${line.x[line.x.length - 1]}`);
+    const base = chart.baselines.map((b) => `${b.label} ${withUnit(chart, b.y)}`);
+    plot.append(svg("title", {}, `${chart.title}. Last: ${[...last, ...base].join(", ")}. Arrow keys read values.`));
+    const head = html("div", { class: "chart-head" }, html("h4", {}, chart.title, chart.unit ? html("small", {}, ` ${chart.unit}`) : ""));
+    const card = { chart, index, plot, readout, log: chart.starts_logarithmic };
+    if (chart.log_scale) {
+      const button = html("button", { type: "button", "aria-pressed": String(card.log), "aria-label": `Logarithmic scale for ${chart.title}` }, "log");
+      button.addEventListener("click", () => {
+        card.log = !card.log;
+        button.setAttribute("aria-pressed", String(card.log));
+        draw(card);
+      });
+      head.append(button);
+    }
+    card.node = html("figure", { class: "chart" }, head, readout, plot);
+    follow(card);
+    return card;
+  };
+
+  const toolbar = () => {
+    const bar = html("div", { class: "toolbar" });
+    if (runs.length > 1) {
+      const set = html("fieldset", { class: "runs" }, html("legend", {}, "Runs"));
+      runs.forEach((run, index) => {
+        const box = html("input", { type: "checkbox", checked: "" });
+        box.addEventListener("change", () => {
+          if (box.checked) state.hidden.delete(index);
+          else state.hidden.add(index);
+          redraw();
+        });
+        set.append(html("label", { class: `run-${index % 6}` }, box, mark(index), run.name));
+      });
+      bar.append(set);
+    }
+    const slider = html("input", { type: "range", min: "0", max: "20", step: "1", value: String(state.smooth) });
+    const shown = html("output", { class: "num" }, String(state.smooth));
+    slider.addEventListener("input", () => {
+      state.smooth = Number(slider.value);
+      shown.textContent = slider.value;
+      redraw();
+    });
+    bar.append(html("label", { title: "Width of the Gaussian, in logged points. Readings stay unsmoothed." }, "Smoothing", slider, shown));
+    if (runs.every((run) => run.clock.length)) {
+      const choice = html("select", {}, html("option", { value: "" }, "steps"), html("option", { value: "time" }, "time in steps"));
+      choice.addEventListener("change", () => {
+        state.time = choice.value === "time";
+        setCursor(null);
+        redraw();
+      });
+      bar.append(html("label", {}, "Over", choice));
+    }
+    return bar;
+  };
+
+  holder.append(toolbar());
+  for (const group of new Set(charts.map((chart) => chart.group))) {
+    const grid = html("div", { class: "chart-grid" });
+    charts.forEach((chart, index) => {
+      if (chart.group !== group) return;
+      const card = build(chart, index);
+      cards.push(card);
+      grid.append(card.node);
+    });
+    holder.append(html("h3", { class: "chart-group" }, group), grid);
+  }
+  redraw();
+  document.querySelector("details.values").open = false;
+  let width = holder.clientWidth;
+  new ResizeObserver(() => {
+    if (holder.clientWidth === width) return;
+    width = holder.clientWidth;
+    redraw();
+  }).observe(holder);
+})();
