@@ -43,7 +43,7 @@ class Upscaler:
         precision: of the network; "auto" takes float16 or bfloat16 where the device computes it natively, the model
             supports it and the result is still fine enough for 8 bit, and float32 for pictures of 16 bit.
         tile: the largest tile in input pixels; "auto" measures what fits into free memory, "off" uses none.
-        overlap_px: what neighbouring tiles share; see `selfsr.tiling`.
+        overlap_px: what neighbouring tiles share, half a tile at most (see `selfsr.tiling`); 64 px if not given.
         ensemble: average over the eight flips and rotations of each tile (EDSR, section 3.4): slower by eight.
         notify: called with a sentence when tiles or the precision are changed on the way.
 
@@ -58,7 +58,7 @@ class Upscaler:
         device: torch.device,
         precision: Precision = "auto",
         tile: Tile = "auto",
-        overlap_px: int = OVERLAP_PX,
+        overlap_px: int | None = None,
         ensemble: bool = False,
         notify: Callable[[str], None] = _say,
     ) -> None:
@@ -69,13 +69,13 @@ class Upscaler:
         least_px = max(LEAST_TILE_PX, model.multiple_of_px)
         if isinstance(tile, int) and tile < least_px:
             raise InputError(f"upscale: the tile must be auto, off or at least {least_px} px, got {tile}.")
-        if overlap_px < 0 or (isinstance(tile, int) and overlap_px > tile // 2):
+        if overlap_px is not None and (overlap_px < 0 or (isinstance(tile, int) and overlap_px > tile // 2)):
             raise InputError(
                 f"upscale: the overlap must be from 0 to half of the tile, got {overlap_px} px with tile {tile}."
             )
         self.model = model
         self.device = device
-        self.overlap_px = overlap_px
+        self.overlap_px = OVERLAP_PX if overlap_px is None else overlap_px
         self._tile = tile
         # The largest tile that is known to fit; None is not known yet.
         self._tile_px = tile // model.multiple_of_px * model.multiple_of_px if isinstance(tile, int) else None
@@ -281,6 +281,19 @@ class Upscaler:
         side = -(-max(16, self.model.minimum_px) // step_px) * step_px
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
             return self._net(torch.zeros(1, self.model.channels, side, side, device=self.device)).dtype == torch.float32
+
+
+def parse_tile(text: str) -> Tile:
+    """Read the option `--tile`.
+
+    Raises:
+        InputError: neither auto nor off nor a number.
+    """
+    if text == "auto" or text == "off":
+        return text
+    if not text.isdecimal():
+        raise InputError(f"upscale: --tile must be auto, off or a number of pixels, got {text!r}.")
+    return int(text)
 
 
 def why_not_float16(device: torch.device) -> str | None:
