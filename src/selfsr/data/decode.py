@@ -55,7 +55,8 @@ def decode(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
     _check_memory(image)
     icc = image.info.get("icc_profile") or None
     if bits(image) == 16 and not image.mode.startswith("I"):
-        layout, orientation = _layout(image), _orientation(image)
+        # OpenCV turns a TIFF by its orientation, a PNG not.
+        layout, orientation = _layout(image), 1 if image.format == "TIFF" else _orientation(image)
         # OpenCV returns part of a truncated file without a word: let Pillow, which notices, decode it first.
         image.load()
         samples = deep.decode(data)
@@ -97,16 +98,15 @@ def _eight_bit_or_grey(image: Image.Image, icc: bytes | None) -> tuple[np.ndarra
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     """Convert CMYK (by its profile, if it has a usable one) or Lab to sRGB."""
-    target = ImageCms.createProfile("sRGB")
-    if image.mode == "LAB":
-        source = ImageCms.createProfile("LAB")
-    elif icc is not None:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-    else:
-        return image.convert("RGB")
     try:
-        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    except ImageCms.PyCMSError:
+        if image.mode == "LAB":
+            source = ImageCms.createProfile("LAB")
+        elif icc is not None:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        else:
+            return image.convert("RGB")
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):  # a profile that is damaged, or of another colour space
         return image.convert("RGB")
     assert converted is not None
     return converted

@@ -192,15 +192,15 @@ def missing(path: Path, what: str) -> InputError:
     """Return the error for a path that is not there, with the nearest name that is."""
     if path.is_dir():
         return InputError(f"{path}: expected {what}, got a folder; name a file.")
-    parent = path.parent
+    lost, parent = path.name, path.parent
     while not parent.is_dir() and parent != parent.parent:
-        path, parent = parent, parent.parent
+        lost, parent = parent.name, parent.parent
     try:
         names = os.listdir(parent)
     except OSError:
         names = []
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
-    hint = f"did you mean {parent / close[0]}?" if close else f"check the path; {parent.resolve()} has no {path.name}."
+    close = difflib.get_close_matches(lost, names, n=1, cutoff=0.6)
+    hint = f"did you mean {parent / close[0]}?" if close else f"check the path; {parent.resolve()} has no {lost}."
     return InputError(f"{path}: expected {what}, but there is nothing of this name; {hint}")
 
 
