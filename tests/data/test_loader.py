@@ -1,0 +1,257 @@
+import itertools
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from selfsr._checks import InputError
+from selfsr.data.folder import FolderSpec, PairsSpec
+from selfsr.data.loader import Loader
+from selfsr.data.pictures import Picture, read_picture, to_tensor, write_picture
+from selfsr.data.resize import bicubic_lr, imresize
+
+CPU = torch.device("cpu")
+
+
+def put(path: Path, pixels: np.ndarray) -> Path:
+    write_picture(path, Picture(pixels))
+    return path
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0, dtype=np.uint8) -> np.ndarray:
+    top = np.iinfo(dtype).max + 1
+    return np.random.default_rng(seed).integers(0, top, (height, width, channels)).astype(dtype)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    for i in range(7):
+        put(tmp_path / f"{i}.png", noise(20 + i, 24, seed=i))
+    return tmp_path
+
+
+def loader(folder: Path, cache: str = "off", **options) -> Loader:
+    dataset = FolderSpec(kind="folder", hr=folder, cache=cache).build(scale=2, crop_px=12)
+    return Loader(dataset, **{"batch": 4, "seed": 5, "workers": 0, **options})
+
+
+def take(source: Loader, count: int) -> list[torch.Tensor]:
+    crops = [raw.hr for raw in itertools.islice(source, count)]
+    source.close()
+    return crops
+
+
+def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+# --- determinism -------------------------------------------------------------------------------------------------
+
+
+def test_workers_cache_and_repetition_do_not_change_a_bit(photos):
+    expected = take(loader(photos), 6)
+    assert same(take(loader(photos), 6), expected)
+    assert same(take(loader(photos, cache="memory"), 6), expected)
+    assert same(take(loader(photos, workers=2), 6), expected)
+    assert same(take(loader(photos, cache="memory", workers=2), 6), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_starting_at_a_step_equals_skipping_to_it(photos, workers):
+    whole = take(loader(photos), 9)
+    resumed = loader(photos, start_step=6, workers=workers)
+    first = next(resumed)
+    assert first.step == 6
+    assert same([first.hr, *take_open(resumed, 2)], whole[6:])
+    resumed.close()
+
+
+def take_open(source: Loader, count: int) -> list[torch.Tensor]:
+    return [raw.hr for raw in itertools.islice(source, count)]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_together_see_what_one_sees(photos, world):
+    whole = take(loader(photos), 5)
+    shares = [take(loader(photos, rank=rank, world=world), 5) for rank in range(world)]
+    assert same([torch.cat(parts) for parts in zip(*shares, strict=True)], whole)
+
+
+def test_the_seed_changes_everything_and_samples_differ(photos):
+    first, other = take(loader(photos), 5), take(loader(photos, seed=6), 5)
+    assert not any(map(torch.equal, first, other))
+    samples = {sample.numpy().tobytes() for crops in first for sample in crops}
+    assert len(samples) == 20
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_each_epoch_shows_every_picture_once_in_an_order_of_its_own(tmp_path, count):
+    for i in range(count):
+        put(tmp_path / f"{i}.png", np.full((12, 12, 3), 10 * i, np.uint8))
+    batches = take(loader(tmp_path, batch=5), 14)
+    shown = [int(sample[0, 0, 0]) // 10 for crops in batches for sample in crops]
+    epochs = [shown[i : i + count] for i in range(0, 70 // count * count, count)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    if count == 7:
+        assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+def test_the_trainers_random_state_is_left_alone(photos):
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    for workers in (0, 1):
+        torch.manual_seed(3)
+        take(loader(photos, workers=workers), 2)
+        assert torch.equal(torch.rand(3), expected)
+
+
+# --- what reaches the network ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_lr_is_the_crop_of_the_whole_pictures_lr(tmp_path, scale):
+    side = 5 * scale
+    put(tmp_path / "a.png", noise(side + 1, side + scale - 1))
+    spec = FolderSpec(kind="folder", hr=tmp_path, lr_bits=None)
+    source = Loader(spec.build(scale=scale, crop_px=side), batch=8, seed=0, workers=0)
+    (batch,) = source.prepare(next(source), CPU)
+    picture = to_tensor(read_picture(tmp_path / "a.png"))[..., :side, :side]
+    whole = imresize(picture, scale=1 / scale)
+    matched = 0
+    for hr, lr in zip(batch.hr, batch.lr, strict=True):
+        for turn in itertools.product([False, True], repeat=3):
+            if torch.equal(_turned(picture[0], turn), hr):
+                torch.testing.assert_close(lr, _turned(whole[0], turn), rtol=0, atol=1e-6)
+                matched += 1
+    assert matched == 8
+
+
+def _turned(image: torch.Tensor, turn: tuple[bool, ...]) -> torch.Tensor:
+    for flip, axis in zip(turn, (-1, -2), strict=False):
+        image = image.flip(axis) if flip else image
+    return image.mT if turn[2] else image
+
+
+def test_lr_is_rounded_like_a_file(photos):
+    source = loader(photos)
+    (batch,) = source.prepare(next(source), CPU)
+    levels = batch.lr.double() * 255
+    assert (levels - levels.round()).abs().max() < 1e-4
+    assert batch.hr.shape == (4, 3, 12, 12)
+    assert batch.lr.shape == (4, 3, 6, 6)
+    assert batch.hr.dtype == batch.lr.dtype == torch.float32
+    bare = bicubic_lr(batch.hr, 2)
+    assert torch.equal(bare[..., 2:-2, 2:-2], batch.lr[..., 2:-2, 2:-2])
+    assert not torch.equal(bare, batch.lr), "the halo is expected to matter at the border"
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_micro_batches_are_the_batch_in_order(photos, memory_format):
+    source = loader(photos)
+    raw = next(source)
+    (whole,) = source.prepare(raw, CPU, memory_format)
+    parts = source.prepare(raw, CPU, memory_format, accumulate=2)
+    assert [part.hr.shape[0] for part in parts] == [2, 2]
+    assert torch.equal(torch.cat([part.hr for part in parts]), whole.hr)
+    assert torch.equal(torch.cat([part.lr for part in parts]), whole.lr)
+    for part in (whole, *parts):
+        assert part.hr.is_contiguous(memory_format=memory_format)
+        assert part.lr.is_contiguous(memory_format=memory_format)
+    default = source.prepare(raw, CPU)[0]
+    assert torch.equal(default.lr, whole.lr)
+
+
+def test_pairs_reach_the_network_as_they_are(tmp_path):
+    lr = noise(6, 6)
+    put(tmp_path / "lr" / "a.png", lr)
+    put(tmp_path / "hr" / "a.png", np.kron(lr, np.ones((2, 2, 1), np.uint8)))
+    spec = PairsSpec(kind="pairs", hr=tmp_path / "hr", lr=tmp_path / "lr")
+    source = Loader(spec.build(scale=2, crop_px=8), batch=6, seed=0, workers=0)
+    (batch,) = source.prepare(next(source), CPU)
+    assert torch.equal(batch.lr.repeat_interleave(2, 2).repeat_interleave(2, 3), batch.hr)
+    assert set((batch.lr * 255).round().int().ravel().tolist()) <= set(lr.ravel().tolist())
+
+
+def test_8_and_16_bit_mix_in_a_batch(tmp_path):
+    put(tmp_path / "a.png", np.full((12, 12, 3), 51, np.uint8))
+    put(tmp_path / "b.png", np.full((12, 12, 3), 13107 + 2, np.uint16))
+    source = loader(tmp_path, batch=2)
+    raw = next(source)
+    assert raw.hr.dtype == torch.uint16
+    (batch,) = source.prepare(raw, CPU)
+    assert sorted(batch.hr[:, 0, 0, 0].tolist()) == pytest.approx([0.2, 13109 / 65535], abs=1e-7)
+
+
+# --- trouble -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_goes_bad_is_replaced_reported_once_and_counted(photos, workers, capfd):
+    good = take(loader(photos), 8)
+    source = loader(photos, workers=workers)
+    (photos / "3.png").write_bytes(b"rubbish")
+    (photos / "5.png").unlink()
+    crops = take_open(source, 8)
+    source.close()
+    assert source.skipped == 2
+    words = " ".join(capfd.readouterr().err.split())
+    assert words.count("Skipping a file that went bad") == 2
+    assert words.count("3.png: expected a readable picture") == 1
+    assert words.count("5.png: expected a picture, but there is nothing of this name") == 1
+    changed = [not torch.equal(a, b) for a, b in zip(torch.cat(good), torch.cat(crops), strict=True)]
+    assert sum(changed) == 9  # two bad files in each of four epochs, one in the four samples after them
+    assert len({crop.numpy().tobytes() for crop in torch.cat(crops)}) == 32
+
+
+def test_the_stand_in_is_the_same_everywhere(photos):
+    sources = [loader(photos, workers=workers) for workers in (0, 1, 2)]
+    (photos / "2.png").write_bytes(b"")
+    taken = [take(source, 6) for source in sources]
+    assert same(taken[0], taken[1])
+    assert same(taken[0], taken[2])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_when_nothing_is_left_the_run_stops(photos, workers):
+    source = loader(photos, workers=workers)
+    for path in photos.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"data.hr: none of the 7 pictures can be read any more, the first: .*empty"):
+        next(source)
+    source.close()
+
+
+def test_a_killed_worker_is_named(photos):
+    source = loader(photos, workers=1)
+    next(source)
+    os.kill(source._steps._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(InputError, match=r"a process that loads pictures died .*set workers to 0 or fewer"):
+        list(itertools.islice(source, 50))
+    source.close()
+
+
+def test_close_ends_the_workers(photos):
+    source = loader(photos, workers=2)
+    next(source)
+    workers = list(source._steps._workers)
+    assert all(worker.is_alive() for worker in workers)
+    source.close()
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_ctrl_c_leaves_the_workers_to_the_loop(photos):
+    expected = take(loader(photos), 12)
+    source = loader(photos, workers=1)
+    crops = take_open(source, 1)
+    os.kill(source._steps._workers[0].pid, signal.SIGINT)
+    crops += take_open(source, 11)
+    assert same(crops, expected)
+    source.close()
+
+
+def test_a_batch_must_divide(photos):
+    with pytest.raises(InputError, match="batch: expected a multiple of the 3 processes, got 4"):
+        loader(photos, rank=0, world=3)
