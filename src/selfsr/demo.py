@@ -16,7 +16,7 @@ from selfsr.progress import console
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
 from selfsr.report import write_report
 from selfsr.train import fit
-from selfsr.upscale import upscale_files
+from selfsr.upscale import Upscaler
 
 # Photographs inside the scikit-image package. The last ones are judged on and never trained on.
 _TRAIN = ("astronaut", "rocket", "immunohistochemistry", "hubble_deep_field", "retina", "brick", "grass", "gravel")
@@ -118,7 +118,8 @@ def _weights(run: Path) -> Path:
 
 def _upscale(run: Path, photos: Path, out: Path, device: str) -> None:
     photo = list_pictures(photos)[0]
-    upscale_files([photo], out / "upscaled" / f"{photo.stem}_x2.png", model=_weights(run), device=device)
+    upscaler = Upscaler(load_model(_weights(run)), device=choose_device(device))
+    write_picture(out / "upscaled" / f"{photo.stem}_x2.png", upscaler.picture(read_picture(photo), scratch=out))
 
 
 def _finish(out: Path, runs: list[Path], better: Path, entries: list[_Entry]) -> Path:
