@@ -159,37 +159,6 @@ def tiled(
     return out[0]
 
 
-def padded(upscale: Upscale, scale: int, *, multiple_px: int = 1, minimum_px: int = 0, square: bool = False) -> Upscale:
-    """Make an upscaler that takes any size: mirror the picture at the right and bottom as needed, cut the output.
-
-    Args:
-        upscale: maps `[N, C, h, w]` to `[N, C', scale h, scale w]` for some sizes only.
-        scale: of the upscaler.
-        multiple_px: both sizes must be multiples of this.
-        minimum_px: no size may be less than this.
-        square: both sizes must be equal.
-    """
-
-    def upscale_any(lr: Tensor) -> Tensor:
-        height, width = lr.shape[-2:]
-        sizes = [-(-max(px, minimum_px) // multiple_px) * multiple_px for px in (height, width)]
-        if square:
-            sizes = [max(sizes)] * 2
-        lr = _mirrored_on(_mirrored_on(lr, sizes[0], axis=-2), sizes[1], axis=-1)
-        return upscale(lr)[..., : height * scale, : width * scale]
-
-    return upscale_any
-
-
-def _mirrored_on(x: Tensor, length: int, axis: int) -> Tensor:
-    """Lengthen an axis by reflection, again and again where it is short: 0 1 2 goes on with 1 0 1 2 1 0."""
-    side = x.shape[axis]
-    if side == length:
-        return x
-    index = torch.arange(length, device=x.device) % max(2 * side - 2, 1)
-    return x.index_select(axis, torch.where(index < side, index, 2 * side - 2 - index))
-
-
 def self_ensemble(upscale: Upscale) -> Upscale:
     """Make an upscaler that averages over the eight flips and rotations of its input (EDSR, section 3.4).
 

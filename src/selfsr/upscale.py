@@ -1,6 +1,7 @@
 """Run a model on pictures: any size, depth and colours, in the memory there is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -16,7 +17,7 @@ from selfsr.large import new_array
 from selfsr.memory import LEAST_TILE_PX, is_out_of_memory, largest_tile_px, release, smaller_tile_px
 from selfsr.nets.weights import Model
 from selfsr.progress import console
-from selfsr.tiling import OVERLAP_PX, padded, self_ensemble, tiled, upscale_blocks
+from selfsr.tiling import OVERLAP_PX, self_ensemble, tiled, upscale_blocks
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Tile = int | Literal["auto", "off"]
@@ -62,10 +63,6 @@ class Upscaler:
         ensemble: bool = False,
         notify: Callable[[str], None] = _say,
     ) -> None:
-        if model.channels not in (1, 3):
-            raise InputError(
-                f"upscale: expected a model for 1 or 3 channels, {model.architecture} has {model.channels}."
-            )
         least_px = max(LEAST_TILE_PX, model.multiple_of_px)
         if isinstance(tile, int) and tile < least_px:
             raise InputError(f"upscale: the tile must be auto, off or at least {least_px} px, got {tile}.")
@@ -80,18 +77,11 @@ class Upscaler:
         # The largest tile that is known to fit; None is not known yet.
         self._tile_px = tile // model.multiple_of_px * model.multiple_of_px if isinstance(tile, int) else None
         self._notify = notify
-        self._layout = _memory_layout(model.net)
-        self._net = model.net.to(device=device, memory_format=self._layout).eval()
-        self._upscale = padded(
-            self_ensemble(self._coloured) if ensemble else self._coloured,
-            model.scale,
-            multiple_px=model.multiple_of_px,
-            minimum_px=model.minimum_px,
-            square=model.square,
-        )
+        self._running = _Running(model.net.to(device).eval())
+        self._whole = replace(model, net=self._running).upscale
+        self._upscale = self_ensemble(self._in_range) if ensemble else self._in_range
         self._asked = precision
         self._half = self._choose_half(precision)
-        self._dtype = torch.float32  # what is in force for the picture in hand
 
     @property
     def precision(self) -> str:
@@ -99,8 +89,8 @@ class Upscaler:
         return str(self._half or torch.float32).removeprefix("torch.")
 
     def __call__(self, lr: Tensor) -> Tensor:
-        """Upscale float `[N, C, h, w]` in [0, 1], C 1 or 3, to `[N, C, s h, s w]` float32, not clamped."""
-        self._dtype = self._half or torch.float32
+        """Upscale float `[N, C, h, w]` in [0, 1], C 1 or 3, to float32 `[N, C, s h, s w]`."""
+        self._running.dtype = self._half or torch.float32
 
         def attempt(tile_px: int) -> Tensor:
             return tiled(
@@ -131,9 +121,8 @@ class Upscaler:
             InputError: not even the smallest tile fits into memory, or the model gives NaN.
             OSError: no room in `scratch`.
         """
-        self._dtype = torch.float32
-        if self._half is not None and (picture.bits == 8 or self._asked != "auto"):
-            self._dtype = self._half
+        fine = self._asked == "auto" and picture.bits == 16
+        self._running.dtype = torch.float32 if self._half is None or fine else self._half
         scale, peak, dtype = self.model.scale, 2**picture.bits - 1, picture.pixels.dtype
         alpha = picture.alpha if picture.alpha is not None and int(picture.alpha.min()) < peak else None
         size = (picture.height * scale, picture.width * scale)
@@ -151,8 +140,6 @@ class Upscaler:
             return part[None].to(self.device) / peak
 
         def write(rows: slice, columns: slice, block: Tensor) -> None:
-            if not bool(block.isfinite().all()):
-                raise InputError("the model's output has NaN or infinite values; the model or its weights are broken.")
             levels = from_tensor(block[0], picture.bits)
             out_pixels[rows, columns] = levels[..., : picture.channels]
             if out_alpha is not None and alpha is not None:
@@ -176,28 +163,19 @@ class Upscaler:
             self._fitting(attempt, max(picture.height, picture.width))
         return Picture(out_pixels, out_alpha, picture.icc)
 
-    def _forward(self, lr: Tensor) -> Tensor:
-        """Run the network in the precision that is in force; float32 in, float32 out."""
-        # A copy, because some networks write to their input.
-        lr = lr.to(torch.float32, memory_format=self._layout, copy=True)
-        if self._dtype == torch.float32:
-            return self._net(lr)
-        with torch.autocast(self.device.type, self._dtype):
-            sr = self._net(lr).float()
-        if bool(sr.isfinite().all()):
-            return sr
-        self._notify(f"{self.model.architecture} overflows in {self.precision}; going on in float32.")
-        self._dtype, self._half = torch.float32, None
-        return self._forward(lr)
-
-    def _coloured(self, lr: Tensor) -> Tensor:
-        """Upscale 1 or 3 channels by a network that has 1 or 3."""
-        channels = lr.shape[1]
-        if channels == self.model.channels:
-            return self._forward(lr)
-        if channels == 1:
-            return self._forward(lr.expand(-1, 3, -1, -1)).mean(1, keepdim=True)
-        return self._forward(lr.flatten(0, 1)[:, None]).unflatten(0, (-1, channels))[:, :, 0]
+    def _in_range(self, lr: Tensor) -> Tensor:
+        """Upscale a tile; where a half precision leaves its range, here and from now on in float32."""
+        try:
+            return self._whole(lr)
+        except FloatingPointError as error:
+            if self._half is None or self._running.dtype == torch.float32:
+                raise InputError(
+                    f"upscale: the output of {self.model.architecture} has NaN or infinite values; "
+                    "the model or its weights are broken."
+                ) from error
+        self._notify(f"{self.model.architecture} leaves the range of {self.precision}; going on in float32.")
+        self._half, self._running.dtype = None, torch.float32
+        return self._in_range(lr)
 
     def _with_alpha(self, lr: Tensor) -> Tensor:
         """Upscale `[1, C + 1, h, w]`, the last channel being alpha."""
@@ -240,7 +218,7 @@ class Upscaler:
         measure = self._tile == "auto" and self.model.tiling == "supported" and longest_px > _SMALL_PX
         if self._tile_px is None and measure:
             self._tile_px = largest_tile_px(
-                self._forward,
+                self._in_range,
                 self.model.channels,
                 self.device,
                 multiple_px=step_px,
@@ -280,7 +258,34 @@ class Upscaler:
         step_px = self.model.multiple_of_px
         side = -(-max(16, self.model.minimum_px) // step_px) * step_px
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
-            return self._net(torch.zeros(1, self.model.channels, side, side, device=self.device)).dtype == torch.float32
+            return (
+                self._running.net(torch.zeros(1, self.model.channels, side, side, device=self.device)).dtype
+                == torch.float32
+            )
+
+
+class _Running(nn.Module):
+    """A network in the precision and memory layout that it is run in; float32 in, float32 out.
+
+    Raises:
+        FloatingPointError: the output is not finite. (Told before the output is clamped, which would hide infinity.)
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        # Channels-last is faster for networks of convolutions alone.
+        attends = any(isinstance(module, nn.Linear | nn.MultiheadAttention) for module in net.modules())
+        self.layout = torch.contiguous_format if attends else torch.channels_last
+        self.net = net.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+        self.dtype = torch.float32
+
+    def forward(self, lr: Tensor) -> Tensor:
+        lr = lr.contiguous(memory_format=self.layout)
+        with torch.autocast(lr.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            sr = self.net(lr).float()
+        if not bool(sr.isfinite().all()):
+            raise FloatingPointError
+        return sr
 
 
 def parse_tile(text: str) -> Tile:
@@ -322,9 +327,3 @@ def filled(colours: Tensor, known: Tensor) -> Tensor:
     coarse = filled(coarse, share > 0)
     size = (colours.shape[2], colours.shape[3])
     return torch.where(known, colours, functional.interpolate(coarse, size, mode="bilinear"))
-
-
-def _memory_layout(net: nn.Module) -> torch.memory_format:
-    """Return channels-last for networks of convolutions alone, where it is the faster layout."""
-    attends = any(isinstance(module, nn.Linear | nn.MultiheadAttention) for module in net.modules())
-    return torch.contiguous_format if attends else torch.channels_last

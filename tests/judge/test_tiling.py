@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from selfsr.memory import PeakBytes, is_out_of_memory, largest_tile_px, smaller_tile_px
-from selfsr.tiling import padded, self_ensemble, spans, tiled, upscale_blocks
+from selfsr.tiling import self_ensemble, spans, tiled, upscale_blocks
 
 MULTIPLES = st.sampled_from([1, 1, 1, 2, 3, 8])
 
@@ -127,38 +127,14 @@ def test_tiled_equals_untiled_where_the_context_covers_the_receptive_field(scale
 
 
 def test_tiles_keep_step_with_the_grid_of_the_network():
-    """A network that works on blocks of 4 gives the same blocks, tiled, also where the picture is no multiple."""
-    net = padded(lambda x: functional.interpolate(functional.avg_pool2d(x, 4), scale_factor=4), 1, multiple_px=4)
-    lr = torch.rand(1, 1, 47, 90, dtype=torch.float64)
-    assert torch.equal(tiled(net, lr, scale=1, tile_px=20, overlap_px=8, multiple_px=4), net(lr))
-    assert not torch.equal(tiled(net, lr, scale=1, tile_px=22, overlap_px=8), net(lr))
+    """A network that works on blocks of 4 gives the same blocks, tiled."""
 
+    def blocks(x):
+        return functional.interpolate(functional.avg_pool2d(x, 4), scale_factor=4)
 
-@settings(max_examples=40, deadline=None)
-@given(
-    st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 4, 8, 16]), st.sampled_from([0, 16, 64]), st.booleans()
-)
-def test_padding_gives_sizes_that_the_network_takes(height, width, multiple_px, minimum_px, square):
-    lr = torch.rand(1, 3, height, width)
-    seen = []
-
-    def picky(x):
-        seen.extend(x.shape[-2:])
-        return functional.interpolate(x, scale_factor=2)
-
-    sr = padded(picky, 2, multiple_px=multiple_px, minimum_px=minimum_px, square=square)(lr)
-    assert torch.equal(sr, functional.interpolate(lr, scale_factor=2))
-    assert all(px % multiple_px == 0 and px >= minimum_px for px in seen)
-    assert seen[0] == seen[1] or not square
-    assert all(
-        px < max(side, minimum_px) + multiple_px or square for px, side in zip(seen, (height, width), strict=True)
-    )
-
-
-def test_padding_mirrors():
-    seen = []
-    padded(lambda x: seen.append(x) or x, 1, multiple_px=4, minimum_px=8)(torch.arange(3.0).view(1, 1, 1, 3))
-    assert seen[0][0, 0, 0].tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
+    lr = torch.rand(1, 1, 48, 48, dtype=torch.float64)
+    assert torch.equal(tiled(blocks, lr, scale=1, tile_px=20, overlap_px=8, multiple_px=4), blocks(lr))
+    assert not torch.equal(tiled(blocks, lr, scale=1, tile_px=20, overlap_px=6), blocks(lr))
 
 
 def test_self_ensemble_is_the_mean_over_the_eight_symmetries():
