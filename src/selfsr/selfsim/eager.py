@@ -91,7 +91,7 @@ class _Layout:
         return self.last_offset(d) - self.first_offset(d) + 1
 
     def shift(self, d: int) -> int:
-        """e_d of eq. 8 along one axis: B_d at p - e_d is the window sum of -d at p."""
+        """e_d of eq. 9 along one axis: B_d at p - e_d is the window sum of -d at p."""
         return max(-self.inner, min(d, self.inner))
 
     def differences(self, slab: _Slab, plane: Tensor, out: Tensor) -> Tensor:
@@ -251,7 +251,7 @@ def _outside(values: Tensor, f: int) -> Tensor:
 
 
 def _add_outside(q: Tensor, layout: _Layout) -> None:
-    """Add to q `[S, S, M]` the energy of the offsets whose counterpart lies outside the search area (eq. 7)."""
+    """Add to q `[S, S, M]` the energy of the offsets whose counterpart lies outside the search area (eq. 8)."""
     f, h = layout.half_window, layout.half_search
     if f == 0:
         return
@@ -286,7 +286,7 @@ def row_pass(
 def _row_block(
     q_sr: Tensor, q_hr: Tensor, geometry: Geometry, l1_weight: float, kl_weight: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return both sums over a row `[m]` and the gradient towards `q_sr` `[S*S, m]` (eq. 3 to 5 and 10)."""
+    """Return both sums over a row `[m]` and the gradient towards `q_sr` `[S*S, m]` (eq. 2 to 5, 12 and 13)."""
     ln_x, ln_y = q_sr * (-1 / geometry.sigma), q_hr * (-1 / geometry.sigma)
     x, y = ln_x.exp(), ln_y.exp()
     difference = x - y
@@ -333,7 +333,7 @@ def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geo
         size = slab.rows * row_length + layout.margin
         flat = [buffer[:size] for buffer in buffers]
 
-        # m_d of eq. 12, each row shifted so that every window ends at the same offset f.
+        # m_d of eq. 10, each row shifted so that every window ends at the same offset f.
         spread = flat[0].zero_()
         begin = layout.margin + layout.to_centre
         lags = [layout.last_offset(dx) - f for dx in slab.dxs]
@@ -344,7 +344,7 @@ def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geo
         runs = _runs(lag - layout.shift(dx) for lag, dx in zip(lags, slab.dxs, strict=True))
         _scatter_add(behind, spread, row_length, runs, begin, layout)
 
-        # M_d of eq. 12.
+        # M_d of eq. 10.
         sums, spare = _window_sums(layout, slab, row_length, flat)
         begin = layout.margin - layout.last_offset(slab.dy) * layout.width - f
         weight = sums.as_strided((slab.rows, length), (row_length, 1), begin)
@@ -372,7 +372,7 @@ def _scatter_add(values: Tensor, flat: Tensor, row_length: int, runs: list[_Run]
 
 
 def _outside_to_image(gradient: Tensor, g: Tensor, layout: _Layout) -> None:
-    """Add to `gradient` `[C, T]` what comes through the energy of eq. 7, which is linear in `g` `[S, S, M]`."""
+    """Add to `gradient` `[C, T]` what comes through the energy of eq. 8, which is linear in `g` `[S, S, M]`."""
     f = layout.half_window
     if f == 0:
         return

@@ -300,7 +300,7 @@ def graph_backward_op(
         done = 0
         for chunk, pixels in _chunks(mask, geometry, image.element_size(), memory_mb, None):
             x = graph[done : done + chunk.pixels]
-            # docs/selfsim.md, eq. 7
+            # docs/selfsim.md, eq. 12
             x_grad = x * grad[done : done + chunk.pixels]
             if normalize:
                 x_grad -= x * x_grad.sum(1, keepdim=True)
