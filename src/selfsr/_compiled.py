@@ -66,8 +66,7 @@ def _compile(kernel: Callable[..., None], signature: tuple[Any, ...]) -> Any:
     return compiled
 
 
-@intrinsic
-def next_task(_typing, counter):
+def _fetch_and_add(_typing, counter):
     """Return the next number of `counter` `[1]`, int64, to one thread alone."""
 
     def generate(context, builder, signature, arguments):
@@ -75,6 +74,10 @@ def next_task(_typing, counter):
         return builder.atomic_rmw("add", array.data, ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(counter), generate
+
+
+# numba calls this with the counter alone.
+next_task: Any = intrinsic(_fetch_and_add)
 
 
 def exp(value):

@@ -166,7 +166,8 @@ class SelfPacedLoss(nn.Module):
             check_eps(where, eps)
         self.loss = next((name for name, function in _LOSSES.items() if function is loss), loss)
         self.alpha, self.beta, self.peak = alpha, beta, peak
-        self.data_range, self.padding = data_range, padding
+        self.data_range = data_range
+        self.padding: Padding = padding
         self.eps = CHARBONNIER_EPS if eps is None else eps
         self.reduction, self.backend = reduction, backend
 
