@@ -76,6 +76,10 @@ class PeakBytes(TorchDispatchMode):
         self._alive = 0
         self._holders: dict[int, int] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True would import the compiler, a second for nothing
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):

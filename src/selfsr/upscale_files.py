@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from selfsr._checks import InputError
-from selfsr.data.pictures import SUFFIXES, Picture, list_pictures, missing, read_picture
+from selfsr.data.pictures import SUFFIXES, Picture, check_format, list_pictures, missing, read_picture
 from selfsr.large import write_any_picture
 
 Format = Literal["png", "jpg", "webp", "tiff", "keep"]
@@ -98,6 +98,7 @@ def upscale_files(
     jobs: Sequence[Job],
     run: Callable[[Picture, Job], Picture],
     *,
+    scale: int,
     advance: Callable[[], None],
     on_failure: Callable[[str], None],
 ) -> Outcome:
@@ -109,6 +110,7 @@ def upscale_files(
     Args:
         jobs: what to do.
         run: upscales a picture.
+        scale: by how much.
         advance: called after each picture.
         on_failure: called with a sentence for each picture that is left out.
 
@@ -146,6 +148,13 @@ def upscale_files(
                     continue
                 job.target.parent.mkdir(parents=True, exist_ok=True)
                 try:
+                    check_format(
+                        job.target,
+                        height=picture.height * scale,
+                        width=picture.width * scale,
+                        bits=picture.bits,
+                        alpha=picture.alpha is not None,
+                    )
                     upscaled = run(picture, job)
                 except InputError as error:
                     failed(job, error)

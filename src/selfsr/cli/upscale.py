@@ -83,6 +83,7 @@ def upscale(
             lambda picture, job: upscaler.picture(
                 picture, scratch=job.target.parent, on_tile=partial(on_tile, job.source.name)
             ),
+            scale=upscaler.model.scale,
             advance=advance,
             on_failure=lambda sentence: console.print(f"selfsr: {sentence}", markup=False, highlight=False),
         )

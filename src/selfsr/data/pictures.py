@@ -17,6 +17,8 @@ from torch import Tensor
 from selfsr._checks import InputError
 from selfsr.data import decode, deep
 
+# What JPEG and WebP can say of a side, and libjpeg's own limit below it.
+_LARGEST_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -134,24 +136,36 @@ def write_picture(path: Path, picture: Picture) -> None:
         OSError: the file cannot be written; `filename` is `path`.
     """
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(
-            f"{path}: the suffix must be one of {', '.join(SUFFIXES)}, got {path.suffix or 'none'}; "
-            "choose the format by the file's name."
-        )
-    lacking = None
-    if picture.bits == 16 and suffix not in (".png", ".tif", ".tiff"):
-        lacking = "16 bits per sample; write PNG or TIFF"
-    elif picture.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
-        lacking = "an alpha channel; write PNG, TIFF or WebP"
-    if lacking is not None:
-        raise InputError(f"{path}: expected a format that can hold the picture, but {suffix} cannot hold {lacking}.")
+    check_format(path, height=picture.height, width=picture.width, bits=picture.bits, alpha=picture.alpha is not None)
     try:
         data = _encode(suffix, picture)
     except (OSError, ValueError, OverflowError) as error:
         size = f"{picture.height} x {picture.width} pixels"
         raise InputError(f"{path}: could not encode {size} as {suffix}: {error}; choose another format.") from error
     _replace(path, data)
+
+
+def check_format(path: Path, *, height: int, width: int, bits: int, alpha: bool) -> None:
+    """Check, before the pixels are made, that the format of the suffix can hold such a picture.
+
+    Raises:
+        InputError: unknown suffix, or the format cannot hold the depth, alpha or size.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(
+            f"{path}: the suffix must be one of {', '.join(SUFFIXES)}, got {path.suffix or 'none'}; "
+            "choose the format by the file's name."
+        )
+    lacking = None
+    if bits == 16 and suffix not in (".png", ".tif", ".tiff"):
+        lacking = "16 bits per sample; write PNG or TIFF"
+    elif alpha and suffix in (".jpg", ".jpeg", ".bmp"):
+        lacking = "an alpha channel; write PNG, TIFF or WebP"
+    elif max(height, width) > _LARGEST_SIDE_PX.get(suffix, 2**31 - 1):
+        lacking = f"{height} x {width} pixels; write PNG or TIFF"
+    if lacking is not None:
+        raise InputError(f"{path}: expected a format that can hold the picture, but {suffix} cannot hold {lacking}.")
 
 
 def to_tensor(picture: Picture) -> Tensor:
