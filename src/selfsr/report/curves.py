@@ -154,7 +154,7 @@ def _blank(key: str) -> Chart:
         case "data_wait_share":
             return Chart(key, _GROUPS["machine"], "Share of time waiting for data", percent=True, noisy=True)
         case "memory_mb":
-            return Chart(key, _GROUPS["machine"], "Peak memory", "MB")
+            return Chart(key, _GROUPS["machine"], "Memory in use", "MB")
         case "pace/mean_weight":
             return Chart(key, _GROUPS["health"], "Mean self-paced weight", noisy=True)
     if head == "lr":

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from selfsr import __version__
@@ -131,7 +132,8 @@ def _status(run: Run) -> tuple[str, str]:
         return "done", "finished"
     if run.steps_planned is None:
         return "open", f"at step {run.step:,}"
-    return "open", f"interrupted at step {run.step:,} of {run.steps_planned:,}"
+    # A folder does not tell whether its run was stopped or is still going on.
+    return "open", f"unfinished, at step {run.step:,} of {run.steps_planned:,}"
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -141,12 +143,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         facts.append(("Scale", f"x{scale}"))
     facts.append(("Steps", f"{run.step:,}"))
     if run.seconds is not None:
-        facts.append(("Time in steps", _duration(run.seconds)))
+        facts.append(("Training time", _duration(run.seconds)))
     for label, key in (("Batch", "batch"), ("Crop", "crop_px")):
         if isinstance(value := recipe.get(key), int):
             facts.append((label, f"{value} px" if key == "crop_px" else str(value)))
     if start := recipe.get("start_from"):
-        facts.append(("Started from", Path(str(start)).name))
+        facts.append(("Started from", _origin(Path(str(start)))))
     return [(label, text) for label, text in facts if text]
 
 
@@ -172,6 +174,13 @@ def _losses(recipe: dict[str, Any]) -> str:
     return " + ".join(told)
 
 
+def _origin(weights: Path) -> str:
+    """Return the run that the weights are of, or the file's name."""
+    if weights.parent.name == "weights":
+        return f"{weights.parent.parent.name} ({weights.stem})"
+    return weights.name
+
+
 def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
@@ -191,15 +200,17 @@ def _picture_card(picture: Picture, lead: int) -> dict[str, Any]:
         "overview": pictures.data_uri(overview, quality=84),
         "width": overview.shape[1],
         "height": overview.shape[0],
-        "crops": [_crop_card(crop, picture) for crop in pictures.choose_crops(picture, lead)],
+        "crops": [_crop_card(crop, picture, lead) for crop in pictures.choose_crops(picture, lead)],
     }
 
 
-def _crop_card(crop: Crop, picture: Picture) -> dict[str, Any]:
+def _crop_card(crop: Crop, picture: Picture, lead: int) -> dict[str, Any]:
     height, width = picture.hr.shape[:2]
     truth = crop.cut(picture.hr)
-    shown = [picture.bicubic] if picture.bicubic else []
-    shown += [*picture.last, Version("HR", picture.hr), *(v for v in picture.versions if v.earlier)]
+    shown = [("bicubic", picture.bicubic)] if picture.bicubic else []
+    shown += [("lead" if version.run == lead else "run", version) for version in picture.last]
+    shown.append(("hr", Version("HR", picture.hr)))
+    shown += [("earlier", version) for version in picture.versions if version.earlier]
     return {
         "why": crop.why,
         "side": crop.side,
@@ -207,19 +218,17 @@ def _crop_card(crop: Crop, picture: Picture) -> dict[str, Any]:
         "top": round(100 * crop.top / height, 3),
         "width": round(100 * crop.side / width, 3),
         "height": round(100 * crop.side / height, 3),
-        "versions": [_version_card(version, crop, truth) for version in shown],
+        "versions": [_version_card(role, version, crop, truth) for role, version in shown],
     }
 
 
-def _version_card(version: Version, crop: Crop, truth: Any) -> dict[str, Any]:
+def _version_card(role: str, version: Version, crop: Crop, truth: np.ndarray) -> dict[str, Any]:
     pixels = crop.cut(version.pixels)
-    role = {"bicubic": "bicubic", "HR": "hr"}.get(version.label, "run") if version.run is None else "run"
     score = "" if role == "hr" else f"{pictures.psnr_y(pixels, truth):.2f} dB"
     return {
         "label": version.label,
         "run": version.run,
         "role": role,
-        "earlier": version.earlier,
         "psnr": score,
         "image": pictures.data_uri(pixels),
     }

@@ -49,11 +49,14 @@
     const inside = ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
     return inside.length >= 2 ? inside : linearTicks(low, high, 4);
   };
-  const exact = (value, step) => {
-    if (value === 0) return "0";
-    if (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3) return value.toExponential(1).replace(".0e", "e").replace("e+", "e");
-    const decimals = Math.min(6, Math.max(0, -Math.floor(Math.log10(step || Math.abs(value)) + 1e-9) + ((step * 10 ** -Math.floor(Math.log10(step))) % 1 > 1e-6 ? 1 : 0)));
-    return value.toFixed(decimals);
+  // Labels of one axis have one form: as many decimals as tell neighbours apart, or powers for the very small.
+  const tickTexts = (ticks, log) => {
+    const largest = Math.max(...ticks.map(Math.abs));
+    if (largest >= 1e5 || largest < 5e-3) return ticks.map((t) => (t === 0 ? "0" : t.toExponential(1).replace(".0e", "e").replace("e+", "e")));
+    if (log) return ticks.map((t) => String(+t.toPrecision(3)));
+    const step = ticks.length > 1 ? ticks[1] - ticks[0] : largest;
+    const decimals = [0, 1, 2, 3, 4, 5].find((d) => Math.abs(step - +step.toFixed(d)) < 1e-6 * step) ?? 6;
+    return ticks.map((t) => t.toFixed(decimals));
   };
   const stepText = (value) => {
     if (value >= 1e6) return `${+(value / 1e6).toFixed(2)}M`;
@@ -114,11 +117,12 @@
     const levels = chart.baselines.map((b) => b.y);
     let low = Math.min(...values, ...levels);
     let high = Math.max(...values, ...levels);
-    if (chart.markers && values.length > 2) {
-      // The untrained network's score would flatten all that follows: the axis starts where training has got going.
+    if (chart.markers && values.length > 1) {
+      // The untrained network's score would flatten all that follows: a few scores far down are left below the axis.
       const base = levels.length ? Math.min(...levels) : [...values].sort((a, b) => a - b)[values.length >> 1];
       const floor = base - 2.5 * Math.max(high - base, 0.02 * Math.abs(high));
-      low = Math.min(...values.filter((y) => y >= floor), ...levels);
+      const near = values.filter((y) => y >= floor);
+      if (near.length * 2 >= values.length) low = Math.min(...near, ...levels);
     }
     if (log) return [low * 0.93, high * 1.07];
     const pad = (high - low || Math.abs(high) * 0.1 || 1) * 0.07;
@@ -171,13 +175,12 @@
     card.scale = { toX, toY, width, inner, x0, x1 };
 
     const ticks = log ? logTicks(y0, y1) : linearTicks(y0, y1, 4);
-    const tickStep = ticks.length > 1 ? ticks[1] - ticks[0] : ticks[0];
-    for (const tick of ticks) {
+    const texts = chart.percent ? tickTexts(ticks.map((t) => 100 * t), log).map((t) => `${t} %`) : tickTexts(ticks, log);
+    ticks.forEach((tick, i) => {
       const y = Math.round(toY(tick)) + 0.5;
       plot.append(svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y }));
-      const label = chart.percent ? `${+(100 * tick).toFixed(1)} %` : exact(tick, log ? tick : tickStep);
-      plot.append(svg("text", { x: MARGIN.left - 8, y: y + 3.5, "text-anchor": "end" }, label));
-    }
+      plot.append(svg("text", { x: MARGIN.left - 8, y: y + 3.5, "text-anchor": "end" }, texts[i]));
+    });
     const unit = state.time ? (x1 < 90 ? 1 : x1 < 5400 ? 60 : 3600) : 1;
     const unitName = state.time ? { 1: "s", 60: "min", 3600: "h" }[unit] : "steps";
     const xTicks = linearTicks(x0 / unit, x1 / unit, Math.max(2, Math.floor(inner.w / 72)));
@@ -348,7 +351,7 @@
     });
     bar.append(html("label", { title: "Width of the Gaussian, in logged points. Readings stay unsmoothed." }, "Smoothing", slider, shown));
     if (runs.every((run) => run.clock.length)) {
-      const choice = html("select", {}, html("option", { value: "" }, "steps"), html("option", { value: "time" }, "time in steps"));
+      const choice = html("select", {}, html("option", { value: "" }, "steps"), html("option", { value: "time" }, "training time"));
       choice.addEventListener("change", () => {
         state.time = choice.value === "time";
         setCursor(null);

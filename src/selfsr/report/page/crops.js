@@ -14,13 +14,11 @@
       label: figure.querySelector(".label").textContent.trim(),
       score: figure.querySelector(".psnr")?.textContent ?? "",
       role: figure.dataset.role,
-      earlier: figure.classList.contains("earlier"),
     }));
     if (versions.length < 2) return;
-    const runs = versions.filter((version) => version.role === "run" && !version.earlier);
     const sides = {
       left: versions.find((version) => version.role === "bicubic") ?? versions[0],
-      right: runs[runs.length - 1] ?? versions[versions.length - 1],
+      right: versions.find((version) => version.role === "lead") ?? versions[versions.length - 1],
     };
 
     const frame = make("div", "compare");
