@@ -39,7 +39,7 @@ def encode_png(samples: np.ndarray, icc: bytes | None) -> bytes:
     PNG specification (W3C, third edition), sections 5 and 11: IHDR, iCCP, IDAT, IEND.
     """
     height, width, channels = samples.shape
-    lines = samples.astype(">u2").view(np.uint8).reshape(height, -1)
+    lines = np.ascontiguousarray(samples, ">u2").view(np.uint8).reshape(height, -1)
     filtered = np.empty((height, lines.shape[1] + 1), np.uint8)
     filtered[:, 0] = 1  # filter "Sub": the difference to the pixel on the left, byte by byte
     pixel_bytes = 2 * channels
