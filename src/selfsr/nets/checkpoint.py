@@ -7,6 +7,7 @@ put its own before (`module.`, `_orig_mod.`). What comes out are bare tensors un
 import difflib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ _GENERATORS = ("ema_model", "net_g_ema", "net_g", "netG", "generator")
 _BESIDE_THEM = frozenset({"online_model", "net_d", "netD", "discriminator"})
 # Counters that averaging wrappers keep among the tensors.
 _COUNTERS = frozenset({"n_averaged", "initted", "step"})
+# How the two unpicklers say which name they refused.
+_NAMED = re.compile(r"(?:GLOBAL |Global ')([\w.]+)")
 # Bytes; the format's own limit.
 _SAFETENSORS_HEADER_LIMIT = 100_000_000
 
@@ -137,9 +140,19 @@ def _what_else(path: Path, head: bytes) -> str:
 
 def _unpickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if _NAMED.search(str(error)):
+                raise
+            # Torch's unpickler knows one protocol; spandrel's knows all, and names as little as torch's may be named.
+            from spandrel.__helpers.unpickler import RestrictedUnpickle
+
+            return torch.load(path, map_location="cpu", pickle_module=RestrictedUnpickle, weights_only=False)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        named = _NAMED.search(str(error))
         if named is None:
             raise _damaged(path, error) from error
         raise InputError(
