@@ -1,7 +1,7 @@
 """Upscale files: what goes where, and how a long job survives a bad file, a full disk and Ctrl-C."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,26 +135,17 @@ def upscale_files(
             advance()
 
     with ThreadPoolExecutor(_WRITERS) as writers, ThreadPoolExecutor(1) as reader:
-        reading = reader.submit(read_picture, jobs[0].source) if jobs else None
         pending: deque[tuple[Job, Future[None]]] = deque()
         try:
-            for job, following in zip(jobs, [*jobs[1:], None], strict=True):
-                assert reading is not None
-                current, reading = reading, following and reader.submit(read_picture, following.source)
+            for job, reading in _read_ahead(jobs, reader):
                 try:
-                    picture = current.result()
+                    picture = reading.result()
                 except (InputError, OSError) as error:
                     failed(job, error)
                     continue
                 job.target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    check_format(
-                        job.target,
-                        height=picture.height * scale,
-                        width=picture.width * scale,
-                        bits=picture.bits,
-                        alpha=picture.alpha is not None,
-                    )
+                    _check_format(job, picture, scale)
                     upscaled = run(picture, job)
                 except InputError as error:
                     failed(job, error)
@@ -162,13 +153,33 @@ def upscale_files(
                 while len(pending) >= _WRITERS:
                     finish(*pending.popleft())
                 pending.append((job, writers.submit(write_any_picture, job.target, upscaled)))
-                del picture, upscaled
             while pending:
                 finish(*pending.popleft())
         finally:
             reader.shutdown(cancel_futures=True)
             writers.shutdown(cancel_futures=True)
     return outcome
+
+
+def _read_ahead(jobs: Sequence[Job], reader: ThreadPoolExecutor) -> Iterator[tuple[Job, Future[Picture]]]:
+    """Yield each job with its picture while the next one is being read."""
+    ahead: deque[tuple[Job, Future[Picture]]] = deque()
+    for job in jobs:
+        ahead.append((job, reader.submit(read_picture, job.source)))
+        if len(ahead) > 1:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def _check_format(job: Job, picture: Picture, scale: int) -> None:
+    """Check that the target can hold the result, before it is made."""
+    check_format(
+        job.target,
+        height=picture.height * scale,
+        width=picture.width * scale,
+        bits=picture.bits,
+        alpha=picture.alpha is not None,
+    )
 
 
 def _named(path: Path, suffix: Format | None) -> Path:
