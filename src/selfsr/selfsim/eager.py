@@ -21,6 +21,8 @@ FLOOR = 1e-10
 
 # Columns of a graph that the row pass takes at once on a CPU, so that its temporaries stay in the cache.
 _CPU_BLOCK = 128
+# Values of one array that a slab of displacements may have on a CPU, for the same reason.
+_CPU_SLAB = 2**19
 
 
 class _Slab(NamedTuple):
@@ -63,6 +65,8 @@ class _Layout:
         self.corner = (pixels.image * height + pixels.row) * self.width + pixels.column
         self.to_centre = self.half_search * (self.width + 1)
         self.reach = self.length - 2 * self.to_centre
+        values = _CPU_SLAB if padded.device.type == "cpu" else self.length * geometry.search_px
+        self.slab_rows = min(max(values // self.length, 1), geometry.search_px)
         # Zeros before and after a row, enough for a window and for a shift by the search area's side.
         self.margin = max(self.half_window * (self.width + 1), geometry.search_px)
 
@@ -70,9 +74,8 @@ class _Layout:
         """Yield the half plane of displacements."""
         h = self.half_search
         for dy in range(h + 1):
-            if dy == 0 and h == 0:
-                continue
-            yield _Slab(dy, 1 if dy == 0 else -h, h)
+            for first in range(1 if dy == 0 else -h, h + 1, self.slab_rows):
+                yield _Slab(dy, first, min(first + self.slab_rows - 1, h))
 
     def row_length(self, slab: _Slab) -> int:
         """How many u there are with both u and u + (dy, 0) in the flat array."""
@@ -187,8 +190,8 @@ def _window_sums(layout: _Layout, slab: _Slab, row_length: int, buffers: list[Te
 
 
 def _buffers(layout: _Layout, padded: Tensor, geometry: Geometry) -> list[Tensor]:
-    """Allocate what one slab needs: a buffer for each power of two in the window, two at least."""
-    size = geometry.search_px * (layout.length + layout.margin) + layout.margin
+    """Allocate what a slab needs: a buffer for each power of two in the window, two at least."""
+    size = layout.slab_rows * (layout.length + layout.margin) + layout.margin
     return [padded.new_empty(size) for _ in range(max(2, geometry.window_px.bit_length()))]
 
 
@@ -228,19 +231,25 @@ def _gather(sums: Tensor, row_length: int, runs: list[_Run], begin: int, layout:
         torch.gather(view, 1, layout.corner.expand(run.last - run.first, -1), out=out[run.first : run.last])
 
 
+def _running(values: Tensor) -> Tensor:
+    """Return the running sums along the first axis; torch's own cumsum is slow across rows."""
+    sums = values.clone()
+    for i in range(1, len(sums)):
+        sums[i] += sums[i - 1]
+    return sums
+
+
 def _ends(values: Tensor, f: int) -> Tensor:
     """Sum the first f, ..., 2, 1, no, and the last 1, 2, ..., f of `values` `[n, ...]`; `[2f + 1, ...]`."""
-    first = values[:f].cumsum(0)
-    last = values[-f:].flip(0).cumsum(0)
+    first, last = _running(values[:f]), _running(values[-f:].flip(0))
     return torch.cat((first.flip(0), torch.zeros_like(values[:1]), last))
 
 
 def _kept(values: Tensor, f: int) -> Tensor:
     """Sum what `_ends` leaves out; by adding, since a difference of sums would lose digits."""
-    head, inner, tail = values[:f], values[f:-f].sum(0), values[-f:]
-    nothing = torch.zeros_like(values[:1])
-    without_head = inner + tail.sum(0) + torch.cat((nothing, head.flip(0))).cumsum(0)
-    without_tail = inner + head.sum(0) + torch.cat((nothing, tail)).cumsum(0)
+    head, inner, tail = values[:f], values[f:-f].sum(0, keepdim=True), values[-f:]
+    without_head = _running(torch.cat((inner + tail.sum(0), head.flip(0))))
+    without_tail = _running(torch.cat((inner + head.sum(0), tail)))
     return torch.cat((without_head[:-1], without_tail.flip(0)))
 
 
