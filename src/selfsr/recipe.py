@@ -82,6 +82,9 @@ class Recipe(Spec):
     crop_px: PositiveInt = Field(192, description="side of the ground-truth crop")
     network: Network
     start_from: Path | None = Field(None, description="weights that the network starts from")
+    start_transfer: bool = Field(
+        False, description="start_from may be of another scale: its upsampling tail is left out, the rest must match"
+    )
     data: Data
     method: MethodSpec
     optimisers: dict[str, Optimiser] = Field(description="one for each network that the method trains")
@@ -107,6 +110,9 @@ class Recipe(Spec):
             raise ValueError(f"crop_px must be a multiple of the scale {self.scale}, got {self.crop_px}")
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate must divide batch {self.batch}, got {self.accumulate}")
+        if self.start_transfer and self.start_from is None:
+            raise ValueError("start_transfer does nothing without start_from; give both or neither")
+        self._fits_network()
         trained, given = set(self.method.trains), set(self.optimisers)
         if trained != given:
             raise ValueError(
@@ -120,6 +126,22 @@ class Recipe(Spec):
                     f"crop_px must exceed half the search area of method.terms.{name}, {reach} px, got {self.crop_px}"
                 )
         return self
+
+    def _fits_network(self) -> None:
+        network, lr_px, micro_batch = self.network, self.crop_px // self.scale, self.batch // self.accumulate
+        if self.scale not in network.scales:
+            known = ", ".join(map(str, network.scales))
+            raise ValueError(f"scale must be one of {known} for network {network.kind}, got {self.scale}")
+        if lr_px < network.minimum_px:
+            raise ValueError(
+                f"crop_px must be at least {network.minimum_px * self.scale} for network {network.kind} "
+                f"at scale {self.scale}, got {self.crop_px}"
+            )
+        if micro_batch < network.minimum_batch:
+            raise ValueError(
+                f"batch / accumulate must be at least {network.minimum_batch} for network {network.kind}, "
+                f"got {micro_batch}"
+            )
 
 
 class _Yaml(yaml.SafeLoader):

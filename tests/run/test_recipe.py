@@ -44,11 +44,22 @@ def changed(document: dict, path: str, value) -> dict:
         ("method.terms.similarity.window_px", 4, "must be odd and window_px at most search_px, got 9 and 4"),
         ("method.terms.similarity.search_px", 81, "half the search area of method.terms.similarity, 40 px, got 32"),
         ("method.terms.pixel.pace", {"alpha": 0}, "alpha and beta must not both be 0"),
+        ("start_transfer", True, "start_transfer does nothing without start_from; give both or neither"),
         ("schedule", {"kind": "multistep", "at_steps": [3, 2]}, "at_steps must rise from one to the next, got [3, 2]"),
     ],
 )  # fmt: skip
 def test_a_wrong_recipe_is_refused_with_path_and_remedy(tiny: dict, path: str, value, sentence: str) -> None:
     assert sentence in refused(changed(tiny, path, value))
+
+
+def test_a_network_that_cannot_do_the_scale_is_refused(tiny: dict) -> None:
+    document = {**tiny, "scale": 3, "crop_px": 33, "network": {"kind": "rrdb"}}
+    assert "scale must be one of 2, 4, 8 for network rrdb, got 3" in refused(document)
+
+
+def test_a_crop_or_a_micro_batch_too_small_for_the_network_is_refused(tiny: dict) -> None:
+    dat = {**tiny, "network": {"kind": "dat"}}
+    assert "batch / accumulate must be at least 2 for network dat, got 1" in refused({**dat, "accumulate": 4})
 
 
 def test_an_unknown_kind_lists_the_known_ones(tiny: dict) -> None:
