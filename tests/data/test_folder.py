@@ -137,7 +137,7 @@ def test_each_picture_is_decoded_once(tmp_path, monkeypatch):
 def test_the_cache_stays_within_the_free_memory(tmp_path, monkeypatch):
     put(tmp_path / "a.png", coordinates(100, 100))  # 30 000 bytes
     free = {"bytes": 120_000}
-    monkeypatch.setattr(store, "free_memory_bytes", lambda: free["bytes"])
+    monkeypatch.setattr(store, "free_bytes", lambda device: free["bytes"])
     assert folder(tmp_path, cache="auto").build(scale=2, crop_px=4).cached
     free["bytes"] = 119_999
     assert not folder(tmp_path, cache="auto").build(scale=2, crop_px=4).cached
@@ -148,14 +148,6 @@ def test_the_cache_stays_within_the_free_memory(tmp_path, monkeypatch):
     free["bytes"] = 200_000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # each process of the machine keeps its own
     assert not folder(tmp_path, cache="auto").build(scale=2, crop_px=4).cached
-
-
-def test_free_memory_is_that_of_the_container(monkeypatch):
-    files = {"memory.max": "1000000\n", "memory.current": "400000\n"}
-    monkeypatch.setattr(Path, "read_text", lambda self: files[self.name])
-    assert store.free_memory_bytes() == 600_000
-    files["memory.max"] = "max\n"
-    assert store.free_memory_bytes() > 1_000_000
 
 
 def test_a_picture_that_changed_is_noticed(tmp_path, cache):

@@ -1,6 +1,7 @@
 import itertools
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,7 @@ def test_a_killed_worker_is_named(photos):
     source = loader(photos, workers=1)
     next(source)
     os.kill(source._steps._workers[0].pid, signal.SIGKILL)
+    time.sleep(0.2)  # no line of the training step is where its death is told
     with pytest.raises(InputError, match=r"a process that loads pictures died .*set workers to 0 or fewer"):
         list(itertools.islice(source, 50))
     source.close()

@@ -330,7 +330,11 @@ def test_a_missing_file_names_the_nearest(tmp_path):
         ("a.jpg", Picture(noise(2, 2, 3), noise(2, 2)), r"\.jpg cannot hold an alpha channel; write PNG, TIFF or WebP"),
         ("a.bmp", Picture(noise(2, 2, 3), noise(2, 2)), r"\.bmp cannot hold an alpha channel"),
         ("a.webp", Picture(noise(2, 2, 3, bits=16)), r"\.webp cannot hold 16 bits per sample; write PNG or TIFF"),
-        ("a.webp", Picture(np.zeros((2, 17_000, 3), np.uint8)), r"\.webp cannot hold 2 x 17000 pixels; write PNG or TIFF"),
+        (
+            "a.webp",
+            Picture(np.zeros((2, 17_000, 3), np.uint8)),
+            r"\.webp cannot hold 2 x 17000 pixels; write PNG or TIFF",
+        ),
     ],
 )
 def test_what_a_format_cannot_hold_is_refused(tmp_path, name, picture, words):

@@ -72,22 +72,26 @@ def check_folder(
     paths = [*hr_paths, *lr_paths]
     problems: dict[Path, Problem] = {}
     headers: dict[Path, Header] = {}
-    alphas = 0
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool, bar(f"Checking {hr}", len(paths)) as advance:
-        for path, outcome in zip(paths, pool.map(_look_at, paths), strict=True):
-            if isinstance(outcome, str):
-                problems[path] = Problem(path, "unreadable", outcome)
-            else:
-                headers[path], has_alpha = outcome
-                alphas += has_alpha
-            advance()
+    colours: Counter[str] = Counter()
+    pool = ThreadPoolExecutor(threads or os.cpu_count())
+    try:
+        with bar(f"Checking {hr}", len(paths)) as advance:
+            for path, outcome in zip(paths, pool.map(_look_at, paths), strict=True):
+                if isinstance(outcome, str):
+                    problems[path] = Problem(path, "unreadable", outcome)
+                else:
+                    headers[path], found = outcome
+                    colours.update(found)
+                advance()
+    finally:  # after Ctrl-C do not go on to the last file
+        pool.shutdown(cancel_futures=True)
     for problem in [*_small(hr_paths, headers, crop_px), *_misfits(hr, hr_paths, lr, lr_paths, scale, headers)]:
         problems.setdefault(problem.path, problem)
     order = {path: place for place, path in enumerate(paths)}
     return CheckSummary(
         files=len(paths),
         problems=sorted(problems.values(), key=lambda problem: order[problem.path]),
-        notes={note: n for note, n in _notes(hr, hr_paths, lr_paths, headers, alphas).items() if n},
+        notes={note: n for note, n in _notes(hr, hr_paths, lr_paths, headers, colours).items() if n},
         layouts=dict(Counter((h.format, h.mode, h.bits) for h in headers.values()).most_common()),
         sizes=sorted(
             ((headers[p].height, headers[p].width) for p in hr_paths if p in headers), key=lambda s: s[0] * s[1]
@@ -96,10 +100,11 @@ def check_folder(
     )
 
 
-def _look_at(path: Path) -> tuple[Header, bool] | str:
+def _look_at(path: Path) -> tuple[Header, list[str]] | str:
+    """Return the header and which of "alpha" and "grey" the picture has, or what is wrong with the file."""
     try:
-        header = read_header(path)
-        return header, read_picture(path).alpha is not None
+        header, picture = read_header(path), read_picture(path)
+        return header, ["alpha"] * (picture.alpha is not None) + ["grey"] * (picture.channels == 1)
     except InputError as error:
         return str(error).removeprefix(f"{path}: ")
     except OSError as error:
@@ -134,26 +139,23 @@ def _misfits(
 
 
 def _notes(
-    hr: Path, hr_paths: list[Path], lr_paths: list[Path], headers: dict[Path, Header], alphas: int
+    hr: Path, hr_paths: list[Path], lr_paths: list[Path], headers: dict[Path, Header], colours: Counter[str]
 ) -> dict[str, int]:
     names = Counter(path.relative_to(hr).with_suffix("") for path in hr_paths)
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
     formats |= {".tif": "TIFF", ".tiff": "TIFF"}
-    known = headers.items()
     return {
         "share a name with another and differ by the suffix: the same picture twice?": sum(
             n for n in names.values() if n > 1
         ),
         "are of another format than their suffix says": sum(
-            header.format != formats[path.suffix.lower()] for path, header in known
+            header.format != formats[path.suffix.lower()] for path, header in headers.items()
         ),
         "of the LR folder are JPEG, whose losses the model would learn to undo": sum(
             headers[path].format == "JPEG" for path in lr_paths if path in headers
         ),
-        "have transparency, which training leaves out": alphas,
-        "are CMYK or Lab, and are converted to sRGB": sum(h.mode in ("CMYK", "LAB") for _, h in known),
-        "have a palette of at most 256 colours": sum(h.mode in ("P", "PA") for _, h in known),
-        "are grey, and are repeated to RGB": sum(
-            h.mode in ("1", "L", "LA", "La") or h.mode[0] == "I" for _, h in known
-        ),
+        "have transparency, which training leaves out": colours["alpha"],
+        "are CMYK or Lab, and are converted to sRGB": sum(h.mode in ("CMYK", "LAB") for h in headers.values()),
+        "have a palette of at most 256 colours": sum(h.mode in ("P", "PA") for h in headers.values()),
+        "are grey": colours["grey"],
     }

@@ -4,11 +4,13 @@ import io
 from typing import BinaryIO
 
 import numpy as np
+import torch
 from PIL import BmpImagePlugin, Image, ImageCms, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
 from selfsr._checks import InputError
 from selfsr.data import deep
+from selfsr.memory import free_bytes
 
 KINDS = "PNG, JPEG, WebP, TIFF or BMP"
 
@@ -155,13 +157,11 @@ def _check_memory(image: ImageFile) -> None:
     width, height = image.size
     if width * height < 2**26:
         return
-    import psutil
-
     # Twice: the decoder's own copy and ours.
     need_bytes = width * height * len(image.getbands()) * bits(image) // 4
-    free_bytes = psutil.virtual_memory().available
-    if need_bytes > free_bytes:
+    there_are_bytes = free_bytes(torch.device("cpu"))
+    if need_bytes > there_are_bytes:
         raise InputError(
             f"{height} x {width} pixels, which take {need_bytes / 2**30:.1f} GB to decode where "
-            f"{free_bytes / 2**30:.1f} GB are free"
+            f"{there_are_bytes / 2**30:.1f} GB are free"
         )

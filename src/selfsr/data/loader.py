@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -138,13 +139,13 @@ class Loader:
             memory_format: layout of the images.
             accumulate: micro-batches to cut the batch into, in order.
         """
-        hr = _floats(raw.hr, device)
+        samples = raw.hr.to(device, non_blocking=True)
         halo, scale = self.dataset.halo_px, self.dataset.scale
+        hr = _floats(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
         if raw.lr is None:
-            lr = bicubic_lr(hr, scale, bits=self.dataset.lr_bits, halo_px=halo)
+            lr = bicubic_lr(_floats(samples), scale, bits=self.dataset.lr_bits, halo_px=halo)
         else:
-            lr = _floats(raw.lr, device)
-        hr = hr[..., halo : hr.shape[-2] - halo, halo : hr.shape[-1] - halo]
+            lr = _floats(raw.lr.to(device, non_blocking=True))
         hr, lr = (image.contiguous(memory_format=memory_format) for image in (hr, lr))
         parts = zip(hr.chunk(accumulate), lr.chunk(accumulate), strict=True)
         return [Batch(hr=hr_part, lr=lr_part) for hr_part, lr_part in parts]
@@ -158,7 +159,7 @@ class Loader:
         pin = torch.cuda.is_available()
         if self.workers == 0:
             return (self._plan.pinned(step) if pin else self._plan[step] for step in steps)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _child_signal_kept():
             # Python 3.12 warns of fork in a process with threads; the workers use none of those threads' locks.
             warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
             return iter(
@@ -243,14 +244,25 @@ def _stacked(windows: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(out)
 
 
-def _floats(samples: Tensor, device: torch.device) -> Tensor:
+def _floats(samples: Tensor) -> Tensor:
     """Return float32 `[n, C, H, W]` in [0, 1] of `[n, H, W, C]`."""
     peak = 255 if samples.dtype == torch.uint8 else 65535
-    return samples.to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32).div_(peak)
+    return samples.permute(0, 3, 1, 2).to(torch.float32).div_(peak)
 
 
 def _as_it_is(item: Any) -> Any:
     return item
+
+
+@contextlib.contextmanager
+def _child_signal_kept() -> Iterator[None]:
+    """Put back the handler that torch replaces: a worker's death shall be an error of `next`, not of any line."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    handler = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
+    yield
+    signal.signal(signal.SIGCHLD, handler)
 
 
 def _start_worker(_: int) -> None:

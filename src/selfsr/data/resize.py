@@ -58,7 +58,7 @@ def imresize(image: Tensor, scale: float | None = None, size: tuple[int, int] | 
         factors = (size[0] / height, size[1] / width)
 
     work = image if image.dtype in (torch.float32, torch.float64) else image.float()
-    axes = ((-2, height, size[0], factors[0]), (-1, width, size[1], factors[1]))
+    axes = ((2, height, size[0], factors[0]), (3, width, size[1], factors[1]))
     # The axis that shrinks most goes first, as in MATLAB: less is left to do for the other.
     for axis, n_in, n_out, factor in sorted(axes, key=lambda a: a[3]):
         if n_in != n_out or factor != 1:
@@ -193,8 +193,10 @@ def _weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
 
 def _resize_axis(image: Tensor, axis: int, n_in: int, n_out: int, factor: float) -> Tensor:
-    moved = image.movedim(axis, 0)
-    rows = moved.reshape(n_in, -1)
-    out = _Resample.apply(rows.contiguous(), (n_in, n_out, factor), False)
+    # The other axes keep their order in memory, whatever the layout: rows are then copied in long runs.
+    others = sorted((d for d in range(4) if d != axis), key=lambda d: -image.stride(d))
+    moved = image.permute(axis, *others)
+    out = _Resample.apply(moved.reshape(n_in, -1).contiguous(), (n_in, n_out, factor), False)
     assert isinstance(out, Tensor)
-    return out.reshape(n_out, *moved.shape[1:]).movedim(0, axis)
+    order = [axis, *others]
+    return out.reshape(n_out, *moved.shape[1:]).permute([order.index(d) for d in range(4)])

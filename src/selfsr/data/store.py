@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import psutil
+import torch
 
 from selfsr._checks import InputError
 from selfsr.data.pictures import Header, Picture, read_header, read_picture
+from selfsr.memory import free_bytes
 
 Cache = Literal["auto", "off", "memory"]
 
@@ -104,29 +105,17 @@ def read_headers(paths: Sequence[Path]) -> list[Header]:
         return list(pool.map(read_header, paths))
 
 
-def free_memory_bytes() -> int:
-    """Return how much memory can still be taken, of the machine and of the container this process is in."""
-    free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else max(0, min(free, int(limit) - used))
-
-
 def _cached(where: str, cache: Cache, need_bytes: int) -> bool:
     if cache == "off":
         return False
     # Every process of a machine has a store of its own.
-    free_bytes = free_memory_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    own_bytes = free_bytes(torch.device("cpu")) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if cache == "auto":
-        return need_bytes <= _AUTO_SHARE * free_bytes
-    if need_bytes > _ASKED_SHARE * free_bytes:
+        return need_bytes <= _AUTO_SHARE * own_bytes
+    if need_bytes > _ASKED_SHARE * own_bytes:
         raise InputError(
             f"{where}: cache: memory needs {need_bytes / 2**30:.1f} GB for the decoded pictures, "
-            f"{free_bytes / 2**30:.1f} GB are free; set cache: off or auto."
+            f"{own_bytes / 2**30:.1f} GB are free; set cache: off or auto."
         )
     return True
 
