@@ -11,6 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from selfsr.report import write_report
+
 PHOTOS = ("astronaut", "chelsea", "coffee")
 
 
@@ -119,7 +121,7 @@ def _recipe(name: str, steps: int, similarity: bool, paced: bool) -> dict[str, A
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run() -> Callable[..., Path]:
     """Return `make(folder, ...)`, which writes a run folder of the format that training writes."""
 
@@ -144,3 +146,21 @@ def make_run() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def two_runs(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return a plain run and one that is self-paced and has the self-similarity loss."""
+    root = tmp_path_factory.mktemp("runs")
+    return {
+        "plain": make_run(root / "plain", side=224, skill=0.4, seed=1),
+        "similar": make_run(root / "similar", side=224, skill=0.6, similarity=True, paced=True, seed=2),
+    }
+
+
+@pytest.fixture(scope="session")
+def two_run_page(two_runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the report of both."""
+    out = tmp_path_factory.mktemp("page") / "deep" / "report.html"
+    assert write_report(list(two_runs.values()), out) == out
+    return out

@@ -40,8 +40,11 @@ def write_report(runs: Sequence[Path], out: Path, *, against: Path | None = None
         index = folders.index(folder)
     found = read_runs(folders)
     total = len({name for run in found for name in run.samples})
-    with bar("Drawing the report", total) as advance:
-        page = render(found, index, advance)
+    if total:
+        with bar("Drawing the report", total) as advance:
+            page = render(found, index, advance)
+    else:
+        page = render(found, index, lambda **_: None)
     out.parent.mkdir(parents=True, exist_ok=True)
     _write_whole(out, page)
     return out

@@ -267,15 +267,9 @@
       }
     }
   };
-  let asked = false;
   const setCursor = (value) => {
     state.cursor = value;
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => {
-      asked = false;
-      cards.forEach(point);
-    });
+    cards.forEach(point);
   };
 
   const follow = (card) => {

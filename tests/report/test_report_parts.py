@@ -1,0 +1,288 @@
+"""What the page is made of: reading, thinning, choosing crops and pixels, graphs, colours, scores."""
+
+import base64
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from selfsr.report import colours, curves, pictures, similarity
+from selfsr.report.pictures import Picture, Version
+from selfsr.report.runfolder import Run, flatten, read_runs
+from selfsr.report.scores import Cell
+from selfsr.selfsim.reference import graph as reference_graph
+
+
+def decoded(uri: str) -> np.ndarray:
+    head, data = uri.split(",")
+    assert head in ("data:image/webp;base64", "data:image/png;base64")
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        return np.asarray(image)
+
+
+def write_lines(path: Path, lines: list[dict]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def run_of(folder: Path, log: list[dict] | None = None, evaluations: list[dict] | None = None) -> Run:
+    folder.mkdir(exist_ok=True)
+    write_lines(folder / "metrics.jsonl", log or [])
+    write_lines(folder / "eval.jsonl", evaluations or [])
+    return read_runs([folder])[0]
+
+
+def textured(height: int = 96, width: int = 128) -> np.ndarray:
+    """A picture that is flat but for a texture in rows 40 to 80, columns 70 to 110."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((height, width, 3), 120, dtype=np.uint8)
+    pixels[40:80, 70:110] = rng.integers(0, 255, (40, 40, 1))
+    return pixels
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------
+
+
+def test_steps_that_a_resumed_run_wrote_again_count_once(tmp_path):
+    steps = [10, 20, 30, 40, 20, 30]
+    log = [{"step": step, "loss": {"g": {"pixel": float(i)}}} for i, step in enumerate(steps)]
+    run = run_of(tmp_path / "run", log)
+    assert [(line["step"], line["loss"]["g"]["pixel"]) for line in run.log] == [(10, 0.0), (20, 4.0), (30, 5.0)]
+
+
+def test_baseline_stays_when_its_line_is_apart_from_the_first_evaluation(tmp_path):
+    scores = {"Set5": {"mean": {"psnr_y": 30.0}, "images": {}}}
+    better = {"Set5": {"mean": {"psnr_y": 31.0}, "images": {}}}
+    run = run_of(tmp_path / "run", None, [{"step": 0, "bicubic": scores}, {"step": 0, "sets": better}])
+    assert run.bicubic == scores
+    assert [line["sets"] for line in run.evaluations] == [better]
+
+
+def test_clock_adds_up_the_time_of_every_stretch(tmp_path):
+    run = run_of(tmp_path / "run", [{"step": 100, "steps_per_s": 10.0}, {"step": 300, "steps_per_s": 4.0}])
+    assert run.clock() == [(100, 10.0), (300, 60.0)]
+    assert run.seconds == 60.0
+
+
+def test_flatten_names_every_leaf():
+    tree = {"a": {"b": [1, {"c": None}]}, "d": {}, "e": False}
+    assert dict(flatten(tree)) == {"a.b.0": "1", "a.b.1.c": "none", "d": "{}", "e": "False"}
+
+
+# --- Curves -----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400), st.integers(6, 60))
+def test_thinning_keeps_ends_and_extremes_in_order(values, limit):
+    points = list(enumerate(values))
+    kept = curves.thin(points, limit)
+    assert len(kept) <= max(limit, 2)
+    assert kept == sorted(set(kept))
+    assert set(kept) <= set(points)
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert (min(y for _, y in kept), max(y for _, y in kept)) == (min(values), max(values))
+
+
+def test_thinning_keeps_a_value_that_is_not_finite():
+    points = [(step, math.nan if step == 777 else 1.0) for step in range(2000)]
+    assert any(math.isnan(y) for _, y in curves.thin(points, 50))
+
+
+def test_every_logged_number_has_a_chart_and_networks_are_told_apart(tmp_path):
+    line = {
+        "step": 5,
+        "epoch": 0.1,
+        "loss": {"g": {"pixel": 1.0, "gan": 2.0}, "d": {"real": 3.0}},
+        "lr": {"g": 1e-4, "d": 1e-4},
+        "grad_norm": {"g": 0.5},
+        "steps_per_s": 3.0,
+        "logits": {"d": {"real": 0.7}},
+    }
+    charts = {c.key: c for c in curves.charts([run_of(tmp_path / "run", [line])])}
+    assert {key: (c.title, c.lines[0].y) for key, c in charts.items()} == {
+        "loss/g/pixel": ("Loss: pixel (g)", [1.0]),
+        "loss/g/gan": ("Loss: gan (g)", [2.0]),
+        "loss/d/real": ("Loss: real (d)", [3.0]),
+        "lr/g": ("Learning rate (g)", [1e-4]),
+        "lr/d": ("Learning rate (d)", [1e-4]),
+        "grad_norm/g": ("Gradient norm", [0.5]),
+        "steps_per_s": ("Speed", [3.0]),
+        "logits/d/real": ("Logits d real", [0.7]),
+    }
+
+
+def test_runs_share_a_baseline_only_if_it_is_the_same(tmp_path):
+    def of(name, level):
+        sets = {"Set5": {"mean": {"psnr_y": level + 1}, "images": {}}}
+        bicubic = {"Set5": {"mean": {"psnr_y": level}, "images": {}}}
+        return run_of(tmp_path / name, None, [{"step": 0, "sets": sets, "bicubic": bicubic}])
+
+    (chart,) = curves.charts([of("a", 33.68), of("b", 33.68), of("c", 28.43)])
+    assert [b.y for b in chart.baselines] == [33.68, 28.43]
+    assert [line.y for line in chart.lines] == [[34.68], [34.68], [29.43]]
+
+
+# --- Scores -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gain", "text", "direction"),
+    [(0.126, "+0.13", "up"), (-0.126, "-0.13", "down"), (-0.004, "+0.00", "level"), (None, "", "level")],
+)
+def test_gain_is_told_as_it_is_rounded(gain, text, direction):
+    cell = Cell(30.0, gain, 2)
+    assert (cell.gain_text, cell.direction) == (text, direction)
+
+
+# --- Crops ------------------------------------------------------------------------------------------------------
+
+
+def test_box_sums_are_those_of_a_plain_loop():
+    values = np.random.default_rng(1).standard_normal((9, 12))
+    sums = pictures.box_sums(values, 4)
+    expected = [[values[y : y + 4, x : x + 4].sum() for x in range(9)] for y in range(6)]
+    np.testing.assert_allclose(sums, expected, atol=1e-12)
+
+
+def test_crops_lie_where_their_reason_is(monkeypatch):
+    monkeypatch.setattr(pictures, "CROP_PX", 16)
+    hr = textured()
+    bicubic, sr = hr.astype(int), hr.astype(int)
+    bicubic[4:20, 4:20] += 40  # the output mends this
+    sr[72:88, 8:24] += 30  # and gets this wrong
+    versions = [Version("run", sr.astype(np.uint8), 0, 10)]
+    picture = Picture("p", hr, Version("bicubic", bicubic.astype(np.uint8)), versions)
+    crops = {crop.why: (crop.top, crop.left) for crop in pictures.choose_crops(picture, 0)}
+    assert crops["largest gain over bicubic"] == (4, 4)
+    assert crops["largest remaining error"] == (72, 8)
+    top, left = crops["most detail"]
+    assert 38 <= top <= 66
+    assert 68 <= left <= 96
+
+
+def test_crop_of_a_gain_that_is_nowhere_is_left_out():
+    hr = textured()
+    picture = Picture("p", hr, Version("bicubic", hr), [Version("run", 255 - hr, 0, 10)])
+    assert "largest gain over bicubic" not in [crop.why for crop in pictures.choose_crops(picture, 0)]
+
+
+def test_crop_psnr_is_that_of_the_luma():
+    hr = np.zeros((8, 8, 3), dtype=np.uint8)
+    sr = hr + np.array([0, 10, 0], dtype=np.uint8)
+    assert pictures.psnr_y(sr, hr) == pytest.approx(20 * math.log10(255 / (10 * 128.553 / 255)))
+    assert pictures.psnr_y(hr, hr) == math.inf
+
+
+def test_lossless_encoding_is_lossless():
+    pixels = textured()
+    np.testing.assert_array_equal(decoded(pictures.data_uri(pixels)), pixels)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_spread_takes_both_ends_and_is_denser_early(count):
+    steps = list(range(100, 10_001, 100))
+    chosen = pictures.spread(steps, count)
+    assert len(set(chosen)) == count
+    assert chosen == sorted(chosen)
+    assert (chosen[0], chosen[-1]) == (100, 10_000)
+    if count == 3:
+        assert chosen[1] == 1000
+    assert pictures.spread([3, 7], 10) == [3, 7]
+
+
+# --- Self-similarity --------------------------------------------------------------------------------------------
+
+
+def test_graphs_of_chosen_pixels_are_those_of_the_whole_picture():
+    rng = np.random.default_rng(2)
+    hr = rng.integers(0, 255, (40, 44, 3), dtype=np.uint8)
+    wanted = np.zeros(hr.shape[:2], dtype=bool)
+    wanted[[0, 3, 20, 39], [0, 43, 21, 5]] = True  # corners and rims, where the picture is reflected
+    (graph,) = similarity._graphs([hr], wanted)
+    image = torch.from_numpy(hr / 255).permute(2, 0, 1)[None]
+    mask = torch.from_numpy(wanted)[None, None]
+    expected = reference_graph(image, mask, search_px=25, window_px=9, sigma=0.004, normalize=True)
+    np.testing.assert_allclose(graph, expected.numpy(), atol=2e-6)
+
+
+def test_study_of_the_truth_itself_has_no_distance_and_others_their_own():
+    rng = np.random.default_rng(3)
+    hr = textured()
+    noisy = np.clip(hr + rng.normal(0, 12, hr.shape), 0, 255).astype(np.uint8)
+    picture = Picture("p", hr, Version("bicubic", noisy), [])
+    found = similarity.study(picture, [("same", Version("same", hr, 0, 1)), ("noisy", Version("n", noisy, 1, 1))])
+    assert found is not None
+    same, other, bicubic = found.distances
+    assert (same.l1, same.kl) == (0, pytest.approx(0, abs=1e-9))
+    assert 0 < other.l1 <= 2
+    assert other.kl > 0
+    assert (bicubic.label, bicubic.l1, bicubic.kl) == ("bicubic", other.l1, other.kl)
+    assert [panel.label for panel in found.points[0].panels] == ["HR", "same", "noisy"]
+    assert found.points[0].panels[1].l1 == 0
+
+
+def test_studied_pixels_are_edges_of_the_truth_and_the_patch_is_around_them():
+    hr = textured()
+    found = similarity.study(Picture("p", hr, None, []), [("a", Version("a", hr, 0, 1))])
+    assert found is not None
+    assert 3 <= len(found.points) <= similarity.POINTS_SHOWN
+    for point in found.points:
+        assert 38 <= point.row <= 81
+        assert 68 <= point.column <= 111
+        patch = decoded(point.panels[0].patch)
+        assert patch.shape == (25, 25, 3)
+        np.testing.assert_array_equal(patch[12, 12], hr[point.row, point.column])
+
+
+def test_outputs_with_the_loss_come_first_then_the_one_named_then_the_rest(make_run, tmp_path):
+    names = ("plain", "similar", "other")
+    folders = [make_run(tmp_path / n, similarity=n == "similar", samples=False) for n in names]
+    runs = read_runs(folders)
+    hr = textured()
+    last = [Version("", hr, index, 1000) for index in range(3)]
+    earlier = [
+        Version("similar, step 0", hr, 1, 0, earlier=True),
+        Version("similar, step 500", hr, 1, 500, earlier=True),
+    ]
+    picture = Picture("p", hr, None, [*last, *earlier])
+
+    def labels(picture, against):
+        return [label for label, _ in similarity.compared(picture, runs, against)]
+
+    assert labels(picture, 2) == ["similar, with the loss", "other, without the loss", "plain, without the loss"]
+    assert labels(picture, None) == ["similar, with the loss", "plain, without the loss", "other, without the loss"]
+    alone = Picture("p", hr, None, [last[1], *earlier])
+    assert labels(alone, None) == ["similar, with the loss", "similar, step 0"]
+
+
+def test_study_needs_room_and_edges():
+    flat = np.full((64, 64, 3), 90, dtype=np.uint8)
+    small = textured()[40:52, 70:110]
+    for hr in (flat, small):
+        assert similarity.study(Picture("p", hr, None, []), [("a", Version("a", hr, 0, 1))]) is None
+
+
+def test_graph_picture_holds_the_logarithm_of_its_entries():
+    row = np.geomspace(1e-9, 1, 625)
+    grey = decoded(similarity._graph_png(row)).ravel()
+    back = 10.0 ** (-6 * (1 - grey / 255.0))
+    assert (grey[row <= 1e-6] == 0).all()
+    np.testing.assert_allclose(np.log10(back[row > 1e-6]), np.log10(row[row > 1e-6]), atol=6 / 255)
+
+
+# --- Colours ----------------------------------------------------------------------------------------------------
+
+
+def test_lightness_of_the_scale_rises_evenly():
+    color = pytest.importorskip("skimage.color", reason="CIELAB of scikit-image is the independent judge")
+    lightness = color.rgb2lab(np.array(colours.scale_colours())[None])[0, :, 0]
+    steps = np.diff(lightness)
+    assert (steps > 0).all()
+    assert lightness[-1] - lightness[0] > 80
+    assert steps.max() < 2 * steps.mean()
