@@ -79,6 +79,15 @@ def rrdb_published_names(tensors: Tensors) -> Tensors:
     return _renamed(tensors, _rrdb_rules(2, 0, blocks, stages))
 
 
+def upsampling_tail(tensors: Tensors) -> re.Pattern[str]:
+    """Return what matches the names of those layers that a network has otherwise, or not at all, at another scale."""
+    for stack in ("body", "feats"):  # Compact and RealPLKSR: the last layer of one long stack
+        if all(name.startswith((f"{stack}.", "to_img.")) for name in tensors):
+            last = count(tensors, stack + r"\.(\d+)\.") - 1
+            return re.compile(rf"({stack}\.{last}|to_img)\.")
+    return re.compile(r"(tail|upsample|upsampler|conv_up\d)\.")
+
+
 def count(tensors: Tensors, pattern: str) -> int:
     """Return one more than the largest number that `pattern` finds at the start of a name."""
     found = [int(match[1]) for name in tensors if (match := re.match(pattern, name))]

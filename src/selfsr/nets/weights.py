@@ -4,20 +4,18 @@ import io
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from selfsr._checks import InputError
-from selfsr.data.resize import imresize
 from selfsr.nets import names
 from selfsr.nets.checkpoint import read_checkpoint
 from selfsr.nets.edsr import Edsr
+from selfsr.nets.model import Model
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
@@ -31,81 +29,6 @@ _DERIVED = re.compile(
 _WIDE_EDSR_FEATURES, _WIDE_EDSR_RES_SCALE = 256, 0.1
 # How many names a message lists of each kind.
 _LISTED = 3
-# Luma of R, G, B by ITU-R BT.601, full range: how a grey network is shown a colour image.
-_LUMA = (0.299, 0.587, 0.114)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network from a file, ready to upscale, and what a caller must know to use it well.
-
-    Attributes:
-        net: in evaluation mode and float32; `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
-        architecture: its name, as spandrel spells it.
-        scale: upscaling factor; 1 for networks that restore.
-        channels: of the input; 1 for grey, 3 for RGB, 4 for RGB and alpha.
-        tiling: whether an image may be cut into tiles; "internal" networks cut it themselves.
-        multiple_of_px: sides must be multiples of this; `upscale` sees to it.
-        minimum_px: no side may be smaller; `upscale` sees to it.
-        square: both sides must be equal; `upscale` sees to it.
-        supports_half: float16 is safe.
-        supports_bfloat16: bfloat16 is safe.
-    """
-
-    net: nn.Module
-    architecture: str
-    scale: int
-    channels: int
-    tiling: Literal["supported", "discouraged", "internal"]
-    multiple_of_px: int
-    minimum_px: int
-    square: bool
-    supports_half: bool
-    supports_bfloat16: bool
-
-    @torch.no_grad()
-    def upscale(self, lr: Tensor) -> Tensor:
-        """Upscale images of any size and colour, without a gradient.
-
-        A grey network is given the luma of a colour image, and the colour differences are upscaled bicubically.
-        A network of RGB and alpha is given an opaque image.
-
-        Args:
-            lr: float `[N, C, h, w]` in [0, 1] on the device of the network, C = 1 or 3, or 4 where the network
-                takes 4.
-
-        Returns:
-            `[N, C, scale * h, scale * w]` in [0, 1], dtype of `lr`.
-
-        Raises:
-            InputError: another number of channels.
-        """
-        if lr.shape[1] == self.channels:
-            return self._run(lr).clamp(0, 1)
-        if lr.shape[1] == 3 and self.channels == 4:
-            return self._run(torch.cat([lr, torch.ones_like(lr[:, :1])], dim=1))[:, :3].clamp(0, 1)
-        weights = torch.tensor(_LUMA, dtype=lr.dtype, device=lr.device).view(1, 3, 1, 1)
-        if lr.shape[1] == 3 and self.channels == 1:
-            luma = (lr * weights).sum(1, keepdim=True)
-            return (self._run(luma) + imresize(lr - luma, self.scale)).clamp(0, 1)
-        if lr.shape[1] == 1 and self.channels == 3:
-            return (self._run(lr.expand(-1, 3, -1, -1)) * weights).sum(1, keepdim=True).clamp(0, 1)
-        raise InputError(
-            f"upscale: the {self.architecture} network takes {self.channels} channels, got {lr.shape[1]}; "
-            "convert the image to RGB."
-        )
-
-    def _run(self, lr: Tensor) -> Tensor:
-        height, width = lr.shape[-2:]
-        padded = _pad(lr, *self._padded_size(height, width))
-        # A copy in any case: some networks of the community change their input in place.
-        padded = padded.to(next(self.net.parameters()).dtype, copy=True)
-        return self.net(padded)[..., : height * self.scale, : width * self.scale].to(lr.dtype)
-
-    def _padded_size(self, height: int, width: int) -> tuple[int, int]:
-        sides = [max(side, self.minimum_px) for side in (height, width)]
-        sides = [-(-side // self.multiple_of_px) * self.multiple_of_px for side in sides]
-        return (max(sides), max(sides)) if self.square else (sides[0], sides[1])
 
 
 def load_model(path: Path) -> Model:
@@ -139,7 +62,7 @@ def load_model(path: Path) -> Model:
     )
 
 
-def load_into(net: nn.Module, path: Path) -> str:
+def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
     """Load the weights in `path` into `net`, all of them or none.
 
     Tensors are found in bare files and under `params_ema` (preferred), `params`, `state_dict` and the like, with
@@ -148,9 +71,11 @@ def load_into(net: nn.Module, path: Path) -> str:
     Args:
         net: a network that a `NetworkSpec` built, or any other module.
         path: the file.
+        transfer: the file may be of another scale: tensors of the upsampling tail that do not fit stay as
+            initialised, and all others must fit. The published x3 and x4 EDSR start from the x2 one like this.
 
     Returns:
-        One line that says what was loaded.
+        One line that says what was loaded, and what was left as initialised.
 
     Raises:
         InputError: the file does not fit `net`, which is then unchanged; the message counts what fits.
@@ -158,30 +83,43 @@ def load_into(net: nn.Module, path: Path) -> str:
     """
     checkpoint = read_checkpoint(path)
     _check_numbers(path, checkpoint.tensors)
-    own = net.state_dict()
-    given = checkpoint.tensors
-    if isinstance(net, Edsr):
-        given = names.as_edsr(given) or given
-    elif names.is_rrdb(own):
-        given = names.rrdb_first_names(given)
+    own, given = _under_one_layout(net, checkpoint.tensors)
     derived = {name for name in own if _DERIVED.match(name)}
     missing = [name for name in own if name not in given and name not in derived]
     unexpected = [name for name in given if name not in own and not _DERIVED.match(name)]
     misshapen = [name for name in own if name in given and name not in derived and given[name].shape != own[name].shape]
-    if missing or unexpected or misshapen:
+    unfit = missing + unexpected + misshapen
+    tail = names.upsampling_tail(own)
+    in_tail = all(tail.match(name) for name in unfit)
+    if unfit and not (transfer and in_tail):
         fits = len(own) - len(derived) - len(missing) - len(misshapen)
         raise InputError(
             f"weights {path}: {fits} of {len(own) - len(derived)} tensors fit the network"
             + _listed("missing", missing)
             + _listed("not of this network", unexpected)
             + _listed("of another shape", [f"{n} {_shape(given[n])} for {_shape(own[n])}" for n in misshapen])
-            + f"; {_advice(path, checkpoint.tensors)}."
+            + f"; {_advice(path, checkpoint.tensors)}"
+            + (", or leave out its upsampling tail with start_transfer: true." if in_tail else ".")
         )
     taken = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
-    net.load_state_dict({**own, **taken})
+    loaded = {**own, **taken}
+    net.load_state_dict(names.rrdb_first_names(loaded) if names.is_rrdb(net.state_dict()) else loaded)
     numbers = sum(taken[name].numel() for name in taken if name not in derived)
     part = f" [{checkpoint.part}]" if checkpoint.part else ""
-    return f"loaded {len(taken)} tensors ({numbers:,} numbers) from {path}{part}"
+    left = f"; left as initialised: {', '.join(missing + misshapen)}" if missing or misshapen else ""
+    unused = f"; not used: {', '.join(unexpected)}" if unexpected else ""
+    return f"loaded {len(taken)} tensors ({numbers:,} numbers) from {path}{part}{left}{unused}"
+
+
+def _under_one_layout(net: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the tensors of `net` and of the file under names that mean the same in both, whatever their scales."""
+    own = net.state_dict()
+    if isinstance(net, Edsr):
+        return own, names.as_edsr(given) or given
+    if names.is_rrdb(own):
+        given = names.rrdb_first_names(given)
+        return names.rrdb_published_names(own), names.rrdb_published_names(given) if names.is_rrdb(given) else given
+    return own, given
 
 
 def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str]) -> None:
@@ -338,17 +276,6 @@ def _listed(what: str, found: list[str]) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def _pad(image: Tensor, height: int, width: int) -> Tensor:
-    """Grow `image` to the right and below by mirroring, and by repeating the edge where the mirror ends."""
-    for axis, target in ((-2, height), (-1, width)):
-        while (gap := target - image.shape[axis]) > 0:
-            side = image.shape[axis]
-            mirrored = min(gap, side - 1)
-            pad = (0, 0, 0, mirrored or gap) if axis == -2 else (0, mirrored or gap, 0, 0)
-            image = functional.pad(image, pad, mode="reflect" if mirrored else "replicate")
-    return image
 
 
 def _write(path: Path, content: bytes) -> None:
