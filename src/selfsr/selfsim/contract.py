@@ -8,6 +8,7 @@ and writes memory in order, and sums over a row run over the outer axis.
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 # MiB that a call may take beside its images, unless the caller says otherwise.
@@ -54,33 +55,9 @@ class Pixels(NamedTuple):
     column: Tensor
 
 
-class Chunk(NamedTuple):
-    """A part of the work: a band of rows of neighbouring images, and how many masked pixels it holds.
-
-    A pixel's row of the graph depends on no more than h rows above and below it, so a backend is given the band
-    as if it were an image: `padded` cut to the band and its h rows around, and pixels counted from its corner.
-    """
-
-    first_image: int
-    last_image: int
-    first_row: int
-    last_row: int
-    pixels: int
-
-    def join(self, other: "Chunk") -> "Chunk":
-        """Return the smallest chunk that holds both; `other` follows this one."""
-        return Chunk(
-            self.first_image,
-            other.last_image,
-            min(self.first_row, other.first_row),
-            max(self.last_row, other.last_row),
-            self.pixels + other.pixels,
-        )
-
-    def bytes(self, width: int, geometry: Geometry, itemsize: int) -> int:
-        """Bytes that this chunk takes while it is worked on."""
-        images, rows = self.last_image - self.first_image, self.last_row - self.first_row
-        return working_bytes(self.pixels, images, rows, width, geometry, itemsize)
+def sum_dtype(image: Tensor) -> torch.dtype:
+    """Return the dtype in which sums over pixels are kept: float64 wherever the device has it."""
+    return torch.float32 if image.device.type == "mps" else torch.float64
 
 
 # How many columns of a graph a row pass may hold in temporary values at once.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsr.selfsim.contract import ROW_BLOCK, Geometry, Pixels
+from selfsr.selfsim.contract import ROW_BLOCK, Geometry, Pixels, sum_dtype
 
 # The floor under both graphs in eq. 5.
 FLOOR = 1e-10
@@ -280,7 +280,7 @@ def row_pass(
     """See `selfsr.selfsim.contract.Backend`."""
     on_cpu = q_sr.device.type == "cpu"
     block = _CPU_BLOCK if on_cpu else ROW_BLOCK
-    wide = torch.float32 if q_sr.device.type == "mps" else torch.float64
+    wide = sum_dtype(q_sr)
     parts = torch.zeros(2, dtype=wide, device=q_sr.device)
     for first in range(0, q_sr.shape[1], block):
         columns = slice(first, first + block)
@@ -288,8 +288,10 @@ def row_pass(
         parts += torch.stack((l1.to(wide).sum(), kl.to(wide).sum()))
         if gradient is not None:
             q_sr[:, columns] = gradient
-    weights = torch.tensor((l1_weight, kl_weight), dtype=wide) / geometry.entries
-    return parts * weights.to(parts.device), q_sr if with_gradient else None
+    # One by one: a tensor of weights would have to be copied to the device, for which the host waits.
+    parts[0] *= l1_weight / geometry.entries
+    parts[1] *= kl_weight / geometry.entries
+    return parts, q_sr if with_gradient else None
 
 
 def _row_block(
