@@ -11,6 +11,7 @@ from selfsr._checks import InputError
 from selfsr.assemble import Run, assemble
 from selfsr.data.batch import Batch
 from selfsr.device import memory_in_use_mb
+from selfsr.environment import write_environment
 from selfsr.judging import Judge
 from selfsr.methods import Clock, Ratio, Update
 from selfsr.nets.weights import save_weights
@@ -39,6 +40,7 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
     if main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+        write_environment(folder / "environment.json", run.accelerator.device)
     log = RunLog(folder, after_step=run.step, tensorboard=recipe.log.tensorboard) if main else None
     judge = Judge(recipe, folder, run.accelerator.device) if main and recipe.evaluate else None
     meter, guard, watch = Meter(), Guard(), Stopwatch()
