@@ -16,7 +16,7 @@ from selfsr.losses.pixel import charbonnier as _charbonnier
 from selfsr.losses.pixel import l1 as _l1
 from selfsr.losses.pixel import l2 as _l2
 from selfsr.pacing.contract import TINY, LossName, Padding, Reduction, compute_dtype
-from selfsr.pacing.operator import load_backend, loss_op, ssim_op, weight_op
+from selfsr.pacing.operator import loss_op, ssim_op, weight_op
 
 __all__ = ["SelfPacedLoss", "self_paced_weight", "ssim_map"]
 
@@ -58,7 +58,7 @@ def ssim_map(
     1.0
     """
     check_images("ssim_map", x=x, y=y)
-    _check_map("ssim_map", x, data_range, padding, backend)
+    _check_map("ssim_map", data_range, padding)
     return ssim_op(x.detach(), y.detach(), *_constants(data_range), padding, backend)
 
 
@@ -84,7 +84,8 @@ def self_paced_weight(
         sr: float images `[N, C, H, W]`.
         hr: ground truth of the same shape.
         epoch: age of the training in epochs, fractional, at least 0; a number or a scalar tensor. A tensor is read
-            on the device, so that neither a compiled nor a captured step depends on its value.
+            on the device, so that neither a compiled nor a captured step depends on its value; a negative one counts
+            as 0 there.
         alpha: growth of sigma in an epoch, at least 0.
         beta: sigma at the start, at least 0.
         peak: largest weight M, greater than 0.
@@ -102,7 +103,7 @@ def self_paced_weight(
     """
     where = "self_paced_weight"
     check_images(where, sr=sr, hr=hr)
-    _check_map(where, sr, data_range, padding, backend)
+    _check_map(where, data_range, padding)
     _check_pace(where, alpha, beta, peak)
     sigma = _sigma(where, epoch, alpha, beta, sr, hr)
     return weight_op(sr.detach(), hr.detach(), sigma, *_constants(data_range), padding, peak, backend)
@@ -181,7 +182,6 @@ class SelfPacedLoss(nn.Module):
         check_images(where, sr=sr, hr=hr)
         if not isinstance(self.loss, str):
             return self._call(where, sr, hr.detach(), epoch)
-        load_backend(where, self.backend, sr)
         sigma = _sigma(where, epoch, self.alpha, self.beta, sr, hr)
         value, _ = loss_op(
             sr,
@@ -246,10 +246,9 @@ def _sigma(where: str, epoch: float | Tensor, alpha: float, beta: float, sr: Ten
     return torch.full((), max(alpha * epoch + beta, TINY), dtype=dtype, device=sr.device)
 
 
-def _check_map(where: str, image: Tensor, data_range: float, padding: str, backend: str) -> None:
+def _check_map(where: str, data_range: float, padding: str) -> None:
     _check_range(where, data_range)
     check_choice(where, "padding", padding, _PADDINGS)
-    load_backend(where, backend, image)
 
 
 def _check_range(where: str, data_range: float) -> None:

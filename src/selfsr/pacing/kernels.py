@@ -9,7 +9,8 @@ so that memory is read in order in both layouts.
 """
 
 # In a kernel, names are values of Triton's own language, which a checker of Python's types cannot follow.
-# pyright: reportPossiblyUnbound=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
 import torch
 import triton

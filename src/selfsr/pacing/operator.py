@@ -1,7 +1,8 @@
 """The operators as torch sees them: dispatch to a backend, and the torch.library nodes with their gradients.
 
-The weight is a constant for differentiation, so the derivative by `sr` is elementwise and known as soon as the loss
-is: the forward pass writes it, and it is the one tensor that is kept.
+Backends are chosen inside the nodes, where torch.compile does not look. The weight is a constant for
+differentiation, so the derivative by `sr` is elementwise and known as soon as the loss is: the forward pass writes
+it, and it is the one tensor that is kept.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from selfsr import _backends
 from selfsr.pacing.contract import LossName, Pace, Padding, Reduction, Ssim, compute_dtype
 
 
-def load_backend(where: str, requested: str, image: Tensor) -> ModuleType:
+def _load_backend(where: str, requested: str, image: Tensor) -> ModuleType:
     """Import and return the backend module for `image`; see `selfsr._backends.choose`."""
     name = _backends.choose(where, requested, image)
     if name == "cpu":
@@ -44,7 +45,7 @@ def _plain_arithmetic(image: Tensor) -> Iterator[None]:
 def ssim_op(x: Tensor, y: Tensor, c1: float, c2: float, padding: str, backend: str) -> Tensor:
     """Return the SSIM map of eq. 3."""
     with _plain_arithmetic(x):
-        return load_backend("ssim_map", backend, x).ssim(x, y, Ssim(c1, c2, cast(Padding, padding)))
+        return _load_backend("ssim_map", backend, x).ssim(x, y, Ssim(c1, c2, cast(Padding, padding)))
 
 
 @torch.library.custom_op("selfsr::self_paced_weight", mutates_args=())
@@ -54,7 +55,7 @@ def weight_op(
     """Return the weight of eq. 4."""
     options = Ssim(c1, c2, cast(Padding, padding))
     with _plain_arithmetic(sr):
-        module = load_backend("self_paced_weight", backend, sr)
+        module = _load_backend("self_paced_weight", backend, sr)
         return module.weight(sr, hr, sigma, options, Pace(peak, "l1", 0.0))
 
 
@@ -77,7 +78,7 @@ def loss_op(
     options = Ssim(c1, c2, cast(Padding, padding))
     pace = Pace(peak, cast(LossName, loss), eps)
     with _plain_arithmetic(sr):
-        module = load_backend("SelfPacedLoss", backend, sr)
+        module = _load_backend("SelfPacedLoss", backend, sr)
         return module.loss(sr, hr, sigma, options, pace, cast(Reduction, reduction), with_gradient)
 
 
@@ -107,7 +108,7 @@ def _scale_gradient(ctx, grad_value, grad_gradient):
     if grad_value is None:
         return (None,) * 12
     (gradient,) = ctx.saved_tensors
-    assert gradient.numel() or ctx.divisor == 0, "the gradient was not asked for in forward"
+    assert gradient.ndim == 4, "the gradient was not asked for in forward"
     # The division comes last and in the wider dtype: 1/n would be lost in half precision.
     scaled = gradient.to(grad_value.dtype) * (grad_value / ctx.divisor)
     return scaled.to(gradient.dtype), *(None,) * 11

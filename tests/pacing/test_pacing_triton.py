@@ -1,0 +1,123 @@
+"""The Triton backend without a GPU: interpreted on tiny images, and compiled ahead of time for two GPUs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+triton = pytest.importorskip("triton", reason="Triton comes with torch on Linux, and is not installed here")
+
+HERE = Path(__file__).parent
+# Of float32 and bfloat16 results; docs/numerics.md.
+LIMITS = {"value": 3e-6, "gradient": 4e-6, "map": 1e-6, "weight": 4e-6, "each": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> dict[str, dict[str, float]]:
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", HERE / "interpret_pacing.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_interpreted_kernel_meets_the_definition(interpreted: dict) -> None:
+    for name, errors in interpreted.items():
+        for what, limit in LIMITS.items():
+            # The gradient of a bfloat16 image is itself bfloat16.
+            limit = 5e-3 if (name, what) == ("bfloat16", "gradient") else limit
+            assert errors.get(what, 0) <= limit, f"{name}: {what}"
+
+
+def test_interpreted_kernel_keeps_layouts_and_nan(interpreted: dict) -> None:
+    assert all(errors.get("same layout", True) for errors in interpreted.values())
+    assert interpreted["outputs"]["nan"]
+
+
+def test_interpreted_kernel_is_exact_in_float64(interpreted: dict) -> None:
+    for name in ("layouts differ", "reflected"):
+        assert interpreted[name]["value"] < 1e-12
+        assert interpreted[name]["gradient"] < 1e-12
+
+
+# Registers of a thread, so that at least four programs of 128 threads share the 65,536 of a multiprocessor.
+REGISTER_LIMIT = 128
+# name: constants that differ from the usual training step, which is L1 on planar float32 images
+VARIANTS = {
+    "L1": {},
+    "channels-last": {"GROUP": 3, "X_SW": 3, "Y_SW": 3},
+    "reflected, Charbonnier": {"PADDING": 1, "LOSS": 2},
+    "map alone": {"WHAT": 1, "WITH_GRADIENT": False, "WITH_SUM": False},
+    "bfloat16": {"image": "bf16"},
+}
+
+
+def compile_ahead(capability: int, changes: dict):
+    """Compile the kernel for a GPU that is not there, with the constants that the launcher passes."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from selfsr.pacing import kernels
+    from selfsr.pacing.contract import taps
+
+    changes = dict(changes)
+    image = changes.pop("image", "fp32")
+    constants = {"TAPS": taps(), "C1": 1e-4, "C2": 9e-4, "PEAK": 2.0, "EPS2": 1e-6, "PADDING": 0, "LOSS": 0, "WHAT": 0}
+    constants |= {"WITH_GRADIENT": True, "WITH_SUM": True, "X_SW": 1, "Y_SW": 1, "GROUP": 1}
+    constants |= {"DTYPE": triton.language.float32, "ROWS": kernels.ROWS, "BLOCK": kernels.BLOCK, **changes}
+    pointers = {"x": image, "y": "fp32", "gradient": image, "out": "fp32", "sigma": "fp32", "sums": "fp64"}
+    signature = {
+        name: "constexpr" if name in constants else f"*{pointers[name]}" if name in pointers else "i32"
+        for name in kernels.walk.arg_names
+    }
+    source = ASTSource(fn=kernels.walk, signature=signature, constexprs=constants)
+    options = {"num_warps": kernels.WARPS, "enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers, stack and so on, as the assembler's own tool reads them from the machine code."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if not tool.exists():
+        pytest.skip("this build of Triton has no cuobjdump to read machine code with")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return {key: int(number) for key, number in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", text)}
+
+
+@pytest.mark.parametrize(
+    ("capability", "name"), [(80, "L1"), (80, "channels-last"), *((90, name) for name in VARIANTS)]
+)
+def test_compiled_ahead_of_time(capability: int, name: str) -> None:
+    kernel = compile_ahead(capability, VARIANTS[name])
+    used = resources(kernel.asm["cubin"])
+    assert used["STACK"] == 0, "spills"
+    assert used["LOCAL"] == 0, "spills"
+    assert 64 < used["REG"] <= REGISTER_LIMIT
+    assert used["SHARED"] <= 1024
+    assert "atom" not in kernel.asm["ptx"]
+
+
+def test_the_whole_ring_is_carried_through_the_loop() -> None:
+    """Triton takes a name that a loop only shifts for a constant, unless each starts from a value of its own.
+
+    The interpreter runs Python and cannot show that; in the compiled loop ten rows of four moments and the sum must
+    be carried. (The oldest row is overwritten before it is read.)
+    """
+    loop = next(line for line in compile_ahead(90, {}).asm["ttir"].splitlines() if "scf.for" in line)
+    carried = re.search(r"iter_args\((.*?)\) ->", loop)
+    assert carried is not None
+    assert len(carried[1].split(",")) == 4 * 10 + 1
