@@ -10,7 +10,7 @@ import torch
 
 from selfsr._checks import InputError
 from selfsr.data.folder import FolderSpec, PairsSpec
-from selfsr.data.loader import Loader
+from selfsr.data.loader import Loader, choose_workers
 from selfsr.data.pictures import Picture, read_picture, to_tensor, write_picture
 from selfsr.data.resize import bicubic_lr, imresize
 
@@ -257,3 +257,18 @@ def test_ctrl_c_leaves_the_workers_to_the_loop(photos):
 def test_a_batch_must_divide(photos):
     with pytest.raises(InputError, match="batch: expected a multiple of the 3 processes, got 4"):
         loader(photos, rank=0, world=3)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"), [(1, 1, 1), (2, 1, 1), (16, 1, 15), (16, 4, 3), (16, 16, 1), (128, 2, 16)]
+)
+def test_workers_by_cores_where_pictures_are_decoded_again(monkeypatch, cores, processes, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert choose_workers(cached=False) == workers
+    assert choose_workers(cached=True) == 0
+
+
+def test_auto_asks_the_dataset(photos):
+    assert loader(photos, cache="memory", workers="auto").workers == 0
+    assert loader(photos, cache="off", workers="auto").workers == choose_workers(cached=False)

@@ -22,7 +22,11 @@ from selfsr._checks import InputError
 from selfsr.data.batch import Batch
 from selfsr.data.folder import Crop, Dataset
 from selfsr.data.resize import bicubic_lr
+from selfsr.data.store import processes_here
 from selfsr.progress import console
+
+# More than this read from the disk faster than disks can give.
+_MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Loader:
             raise InputError(f"batch: expected a multiple of the {world} processes, got {batch}.")
         assert 0 <= rank < world, (rank, world)
         self.dataset = dataset
-        self.workers = choose_workers(dataset, world) if workers == "auto" else workers
+        self.workers = choose_workers(dataset.cached) if workers == "auto" else workers
         self._bad: set[Path] = set()
         self._steps: Iterator[Raw | str] | None = None
         share = batch // world
@@ -178,11 +182,16 @@ class Loader:
             )
 
 
-def choose_workers(dataset: Dataset, world: int) -> int:
-    """Return how many processes should load for each of `world` on this machine."""
-    if dataset.cached:
+def choose_workers(cached: bool) -> int:
+    """Return how many processes should load for each process that trains on this machine.
+
+    Cutting a kept picture costs a twentieth of a millisecond: less than a second process would. Decoding costs
+    milliseconds, and then every core but the one that trains should decode.
+    """
+    if cached:
         return 0
-    return max(1, min(8, len(os.sched_getaffinity(0)) // world - 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores // processes_here() - 1, 1), _MOST_WORKERS)
 
 
 class _Plan(TorchDataset):

@@ -105,11 +105,16 @@ def read_headers(paths: Sequence[Path]) -> list[Header]:
         return list(pool.map(read_header, paths))
 
 
+def processes_here() -> int:
+    """Return how many processes train on this machine, as torchrun and accelerate tell them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def _cached(where: str, cache: Cache, need_bytes: int) -> bool:
     if cache == "off":
         return False
     # Every process of a machine has a store of its own.
-    own_bytes = free_bytes(torch.device("cpu")) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    own_bytes = free_bytes(torch.device("cpu")) // processes_here()
     if cache == "auto":
         return need_bytes <= _AUTO_SHARE * own_bytes
     if need_bytes > _ASKED_SHARE * own_bytes:
