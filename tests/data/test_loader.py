@@ -180,10 +180,17 @@ def test_8_and_16_bit_mix_in_a_batch(tmp_path):
     put(tmp_path / "a.png", np.full((12, 12, 3), 51, np.uint8))
     put(tmp_path / "b.png", np.full((12, 12, 3), 13107 + 2, np.uint16))
     source = loader(tmp_path, batch=2)
-    raw = next(source)
-    assert raw.hr.dtype == torch.uint16
-    (batch,) = source.prepare(raw, CPU)
+    (batch,) = source.prepare(next(source), CPU)
     assert sorted(batch.hr[:, 0, 0, 0].tolist()) == pytest.approx([0.2, 13109 / 65535], abs=1e-7)
+
+
+def test_all_levels_of_16_bit_arrive(tmp_path):
+    levels = np.arange(65536).astype(np.uint16).reshape(256, 256, 1)
+    put(tmp_path / "a.png", levels)
+    dataset = FolderSpec(kind="folder", hr=tmp_path).build(scale=2, crop_px=256)
+    source = Loader(dataset, batch=1, seed=0, workers=0)
+    (batch,) = source.prepare(next(source), CPU)
+    assert torch.equal(batch.hr[0, 1].ravel().sort().values, torch.arange(65536) / 65535)
 
 
 # --- trouble -----------------------------------------------------------------------------------------------------
@@ -230,7 +237,7 @@ def test_a_killed_worker_is_named(photos):
     next(source)
     os.kill(source._steps._workers[0].pid, signal.SIGKILL)
     time.sleep(0.2)  # no line of the training step is where its death is told
-    with pytest.raises(InputError, match=r"a process that loads pictures died .*set workers to 0 or fewer"):
+    with pytest.raises(InputError, match=r"a process that loads pictures died .*set workers to 0, or data.cache"):
         list(itertools.islice(source, 50))
     source.close()
 

@@ -35,7 +35,7 @@ class Raw:
 
     Attributes:
         step: number of the step, from 0.
-        hr: uint8 or uint16 `[n, crop + 2 halo, crop + 2 halo, C]`.
+        hr: `[n, crop + 2 halo, crop + 2 halo, C]`, uint8, or the bits of uint16 in int16, which every device has.
         lr: of the same dtype `[n, crop / scale, crop / scale, C]`, or None.
         bad: files that could not be read, with the reason; other pictures stand in for them.
     """
@@ -44,10 +44,6 @@ class Raw:
     hr: Tensor
     lr: Tensor | None
     bad: dict[Path, str]
-
-    def pin_memory(self) -> "Raw":
-        """Return a copy in page-locked memory, from which a GPU takes it without making the CPU wait."""
-        return Raw(self.step, self.hr.pin_memory(), None if self.lr is None else self.lr.pin_memory(), self.bad)
 
 
 class Loader:
@@ -113,7 +109,7 @@ class Loader:
                 raise
             raise InputError(
                 f"data: a process that loads pictures died ({str(error).splitlines()[0].rstrip('.')}), most often for "
-                "want of memory; set workers to 0 or fewer, or data.cache to off."
+                "want of memory; set workers to 0, or data.cache to off."
             ) from error
         if isinstance(raw, str):
             raise InputError(raw)
@@ -143,13 +139,13 @@ class Loader:
             memory_format: layout of the images.
             accumulate: micro-batches to cut the batch into, in order.
         """
-        samples = raw.hr.to(device, non_blocking=True)
+        samples = _moved(raw.hr, device)
         halo, scale = self.dataset.halo_px, self.dataset.scale
         hr = _floats(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
         if raw.lr is None:
             lr = bicubic_lr(_floats(samples), scale, bits=self.dataset.lr_bits, halo_px=halo)
         else:
-            lr = _floats(raw.lr.to(device, non_blocking=True))
+            lr = _floats(_moved(raw.lr, device))
         hr, lr = (image.contiguous(memory_format=memory_format) for image in (hr, lr))
         parts = zip(hr.chunk(accumulate), lr.chunk(accumulate), strict=True)
         return [Batch(hr=hr_part, lr=lr_part) for hr_part, lr_part in parts]
@@ -160,9 +156,8 @@ class Loader:
 
     def _start(self) -> Iterator[Raw | str]:
         steps = itertools.count(self._start_step)
-        pin = torch.cuda.is_available()
         if self.workers == 0:
-            return (self._plan.pinned(step) if pin else self._plan[step] for step in steps)
+            return map(self._plan.__getitem__, steps)
         with warnings.catch_warnings(), _child_signal_kept():
             # Python 3.12 warns of fork in a process with threads; the workers use none of those threads' locks.
             warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
@@ -173,7 +168,6 @@ class Loader:
                     sampler=steps,
                     num_workers=self.workers,
                     collate_fn=_as_it_is,
-                    pin_memory=pin,
                     worker_init_fn=_start_worker,
                     # Forked workers share the cache of decoded pictures.
                     multiprocessing_context="fork" if sys.platform == "linux" else None,
@@ -215,10 +209,6 @@ class _Plan(TorchDataset):
         lrs = [crop.lr for crop in crops if crop.lr is not None]
         return Raw(step, _stacked([crop.hr for crop in crops]), _stacked(lrs) if lrs else None, bad)
 
-    def pinned(self, step: int) -> Raw | str:
-        raw = self[step]
-        return raw.pin_memory() if isinstance(raw, Raw) else raw
-
     def _sample(self, step: int, slot: int, bad: dict[Path, str]) -> Crop:
         count = len(self._dataset)
         epoch, position = divmod(step * self._batch + slot, count)
@@ -250,13 +240,21 @@ def _stacked(windows: list[np.ndarray]) -> Tensor:
         if window.dtype != deepest:
             window = window.astype(deepest) * 257
         target.view(pixel)[...] = window.view(pixel)
-    return torch.from_numpy(out)
+    return torch.from_numpy(out if deepest == np.uint8 else out.view(np.int16))
+
+
+def _moved(samples: Tensor, device: torch.device) -> Tensor:
+    """Bring to the device; to a GPU through page-locked memory, so that the CPU does not wait."""
+    if device.type == "cuda":
+        samples = samples.pin_memory()
+    return samples.to(device, non_blocking=True)
 
 
 def _floats(samples: Tensor) -> Tensor:
     """Return float32 `[n, C, H, W]` in [0, 1] of `[n, H, W, C]`."""
-    peak = 255 if samples.dtype == torch.uint8 else 65535
-    return samples.permute(0, 3, 1, 2).to(torch.float32).div_(peak)
+    if samples.dtype == torch.int16:
+        return (samples.permute(0, 3, 1, 2).to(torch.int32) & 65535).to(torch.float32).div_(65535)
+    return samples.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
 def _as_it_is(item: Any) -> Any:
