@@ -1,10 +1,10 @@
 """The run report: one HTML page, made from run folders alone, that needs no network and no other file."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from selfsr._checks import InputError
+from selfsr.report.assets import write_whole
 from selfsr.report.page import render
 from selfsr.report.runfolder import read_runs
 
@@ -46,16 +46,5 @@ def write_report(runs: Sequence[Path], out: Path, *, against: Path | None = None
     else:
         page = render(found, index, lambda **_: None)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(out, page)
+    write_whole(out, page)
     return out
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write beside the place and rename, so that a failure leaves the former page as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

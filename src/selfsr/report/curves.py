@@ -27,12 +27,15 @@ class Line:
         x: steps, rising.
         y: values; None where the logged value is not finite.
         logged: how many points were logged, of which `x` may show fewer.
+        low, high: edges of a band around the line, as many values as `y`; None draws no band.
     """
 
     run: int
     x: list[int]
     y: list[float | None]
     logged: int
+    low: list[float] | None = None
+    high: list[float] | None = None
 
 
 @dataclass(frozen=True)

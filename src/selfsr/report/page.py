@@ -1,19 +1,17 @@
 """Put the page together: what each part shows, as the templates in `page/` want it."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from selfsr import __version__
 from selfsr.report import attention, colours, curves, pictures, scores, similarity
+from selfsr.report.assets import asset, render_template, script_json
 from selfsr.report.pictures import Crop, Picture, Version
 from selfsr.report.runfolder import Run, flatten
 
-_PARTS = Path(__file__).parent / "page"
 _SCRIPTS = ("charts.js", "tables.js", "crops.js", "maps.js")
 
 
@@ -43,7 +41,7 @@ def render(runs: list[Run], against: int | None, advance: Callable[..., None]) -
         "score_tables": scores.tables(runs),
         "metrics": scores.METRICS,
         "charts": charts,
-        "chart_data": _script_json(
+        "chart_data": script_json(
             {
                 "runs": [{"name": run.name, "clock": curves.thin(run.clock(), 200)} for run in runs],
                 "charts": [chart.payload() for chart in charts],
@@ -66,24 +64,11 @@ def render(runs: list[Run], against: int | None, advance: Callable[..., None]) -
         "notes": _all_notes(runs, notes),
         "gradient": colours.css_gradient(),
         "tables": colours.svg_tables(),
-        "css": (_PARTS / "page.css").read_text(encoding="utf-8"),
-        "start_js": (_PARTS / "start.js").read_text(encoding="utf-8"),
-        "scripts": [(_PARTS / name).read_text(encoding="utf-8") for name in _SCRIPTS],
+        "css": asset("page.css"),
+        "start_js": asset("start.js"),
+        "scripts": [asset(name) for name in _SCRIPTS],
     }
-    environment = Environment(
-        loader=FileSystemLoader(_PARTS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(context)
-
-
-def _script_json(value: Any) -> str:
-    """Return JSON that may stand inside a script element whatever the names in it are."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
+    return render_template("page.html.j2", context)
 
 
 def _card(index: int, run: Run) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 (() => {
   const holder = document.getElementById("charts");
   if (!holder) return;
-  const { runs, charts } = JSON.parse(document.getElementById("chart-data").textContent);
+  // `noun` names what the lines are; `apart` gives every group of charts its own axis of steps.
+  const { runs, charts, noun = "Runs", apart = false } = JSON.parse(document.getElementById("chart-data").textContent);
   const SVG = document.querySelector("svg.defs").namespaceURI;
   const MARGIN = { top: 10, right: 14, bottom: 26, left: 52 };
   const HEIGHT = 208;
@@ -113,7 +114,7 @@
 
   // --- One chart -----------------------------------------------------------------------------------------------
   const yDomain = (chart, lines, log) => {
-    const values = lines.flatMap((line) => line.y).filter((y) => y !== null && (!log || y > 0));
+    const values = lines.flatMap((line) => [...line.y, ...(line.low ?? []), ...(line.high ?? [])]).filter((y) => y !== null && (!log || y > 0));
     const levels = chart.baselines.map((b) => b.y);
     let low = Math.min(...values, ...levels);
     let high = Math.max(...values, ...levels);
@@ -131,9 +132,9 @@
     return [low, high + pad];
   };
 
-  const xDomain = () => {
+  const xDomain = (own) => {
     let high = 0;
-    for (const chart of charts) {
+    for (const chart of apart ? charts.filter((chart) => chart.group === own.group) : charts) {
       for (const line of chart.lines) {
         if (!state.hidden.has(line.run) && line.x.length) high = Math.max(high, place(line.run, line.x[line.x.length - 1]) ?? 0);
       }
@@ -166,7 +167,7 @@
     card.scale = null;
     if (!lines.some((line) => line.y.some((y) => y !== null && (!log || y > 0)))) return;
 
-    const [x0, x1] = xDomain();
+    const [x0, x1] = xDomain(chart);
     const [y0, y1] = yDomain(chart, lines, log);
     const inner = { w: width - MARGIN.left - MARGIN.right, h: HEIGHT - MARGIN.top - MARGIN.bottom };
     const toX = (x) => MARGIN.left + ((x - x0) / (x1 - x0)) * inner.w;
@@ -212,6 +213,10 @@
     const xs = line.x.map((step) => toX(place(line.run, step) ?? 0));
     const at = (values) => values.map((y, i) => (y === null || (log && y <= 0) ? null : [xs[i], toY(y)]));
     const group = svg("g", { class: `run-${line.run % 6}` });
+    if (line.low) {
+      const edge = [...at(line.high), ...at(line.low).reverse()].filter((p) => p !== null);
+      group.append(svg("path", { class: "band", d: `${pathOf(edge)}Z` }));
+    }
     const shown = at(smoothed(line.y, width));
     if (width) group.append(svg("path", { class: "raw", d: pathOf(at(line.y)) }));
     group.append(svg("path", { class: "line", d: pathOf(shown) }));
@@ -251,13 +256,14 @@
       card.readout.append("nothing to draw");
       return;
     }
-    const x = state.cursor === null ? null : scale.toX(state.cursor);
+    const x = state.cursor === null || state.cursor > scale.x1 ? null : scale.toX(state.cursor);
     const now = state.time ? timeText(state.cursor ?? 0) : `step ${Math.round(state.cursor ?? 0).toLocaleString("en")}`;
     card.readout.append(html("span", {}, x === null ? "last" : now));
     if (x !== null) card.marks.append(svg("line", { class: "cursor", x1: Math.round(x) + 0.5, x2: Math.round(x) + 0.5, y1: MARGIN.top, y2: MARGIN.top + scale.inner.h }));
     for (const { line, xs } of card.drawn) {
       const i = x === null ? line.x.length - 1 : nearest(xs, x);
       const entry = html("span", { class: `run-${line.run % 6}` }, mark(line.run), " ", html("b", {}, valueText(chart, line.y[i])));
+      if (line.low) entry.append(` (${valueText(chart, line.low[i])} to ${valueText(chart, line.high[i])})`);
       const when = state.time ? timeText(place(line.run, line.x[i]) ?? 0) : `step ${line.x[i].toLocaleString("en")}`;
       entry.title = `${runs[line.run].name}, ${when}`;
       card.readout.append(entry);
@@ -324,7 +330,7 @@
   const toolbar = () => {
     const bar = html("div", { class: "toolbar" });
     if (runs.length > 1) {
-      const set = html("fieldset", { class: "runs" }, html("legend", {}, "Runs"));
+      const set = html("fieldset", { class: "runs" }, html("legend", {}, noun));
       runs.forEach((run, index) => {
         const box = html("input", { type: "checkbox", checked: "" });
         box.addEventListener("change", () => {
@@ -336,14 +342,16 @@
       });
       bar.append(set);
     }
-    const slider = html("input", { type: "range", min: "0", max: "20", step: "1", value: String(state.smooth) });
-    const shown = html("output", { class: "num" }, String(state.smooth));
-    slider.addEventListener("input", () => {
-      state.smooth = Number(slider.value);
-      shown.textContent = slider.value;
-      redraw();
-    });
-    bar.append(html("label", { title: "Width of the Gaussian, in logged points. Readings stay unsmoothed." }, "Smoothing", slider, shown));
+    if (charts.some((chart) => chart.noisy)) {
+      const slider = html("input", { type: "range", min: "0", max: "20", step: "1", value: String(state.smooth) });
+      const shown = html("output", { class: "num" }, String(state.smooth));
+      slider.addEventListener("input", () => {
+        state.smooth = Number(slider.value);
+        shown.textContent = slider.value;
+        redraw();
+      });
+      bar.append(html("label", { title: "Width of the Gaussian, in logged points. Readings stay unsmoothed." }, "Smoothing", slider, shown));
+    }
     if (runs.every((run) => run.clock.length)) {
       const choice = html("select", {}, html("option", { value: "" }, "steps"), html("option", { value: "time" }, "training time"));
       choice.addEventListener("change", () => {
