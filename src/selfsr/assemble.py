@@ -110,7 +110,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     torch.manual_seed(recipe.seed)
     generator = recipe.network.build(recipe.scale)
     if recipe.start_from is not None and not resume:
-        message = load_into(generator, recipe.start_from)
+        message = load_into(generator, recipe.start_from, transfer=recipe.start_transfer)
         accelerator.print(message)
     memory_format = _memory_format(recipe, accelerator.device)
     generator = generator.to(accelerator.device, memory_format=memory_format)

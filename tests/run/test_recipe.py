@@ -116,7 +116,7 @@ def test_a_shipped_recipe_parses_and_takes_two_steps_on_a_tiny_network(
     full = load_recipe(path)
     assert full.name == name
     document = read_yaml(path.read_text(), name)
-    document.update(steps=2, batch=2, workers=0, start_from=None, precision="float32")
+    document.update(steps=2, batch=2, workers=0, start_from=None, start_transfer=False, precision="float32")
     document["data"] = tiny["data"]
     document["crop_px"] = min(document["crop_px"], 64) // full.scale * full.scale
     document["evaluate"] = {"every_steps": 2, "sets": {"test": str(photos / "test")}}
