@@ -19,7 +19,7 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
     owner, path = _follow(problem["loc"], model)
-    place = ".".join(map(str, path)) or "recipe"
+    place = ".".join(map(str, path)) or model.__name__.lower()
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{place}: unknown key; {_nearest(str(path[-1]), owner)}."
