@@ -16,8 +16,8 @@ from selfsr.data.pictures import Picture, write_picture
 
 # Below this many bytes an array is held in memory, and an encoder may copy it as often as it likes.
 LARGE_BYTES = 2**28
-_CHUNK_BYTES = 2**24
-_ZLIB_LEVEL = 6
+_CHUNK_BYTES = 2**22
+_ZLIB_LEVEL = 4  # a quarter of the time of level 6 for 6 % more bytes
 
 
 def new_array(shape: tuple[int, ...], dtype: np.dtype, folder: Path) -> np.ndarray:
