@@ -1,0 +1,53 @@
+"""Every test of the operator that takes `backend` runs once for each backend that there is."""
+
+import os
+
+import pytest
+import torch
+from selfsim_cases import CASES, TINY, Case
+
+from selfsr import _backends
+
+
+def interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    names = metafunc.fixturenames
+    only = metafunc.config.getoption("--backend")
+    if "backend" in names:
+        on_cpu = metafunc.config.getoption("--device") == "cpu"
+        default = ["eager", "cpu"] if on_cpu else ["eager", "triton"]
+        metafunc.parametrize("backend", [only] if only else default)
+    if "case" in names:
+        # The interpreter takes seconds for what a kernel does in microseconds.
+        metafunc.parametrize("case", TINY if only == "triton" and interpreted() else CASES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _can_run(request: pytest.FixtureRequest, device: torch.device) -> None:
+    if "backend" in request.fixturenames:
+        reason = _backends.WHY_NOT[request.getfixturevalue("backend")](torch.empty(0, device=device))
+        if reason is not None:
+            pytest.skip(reason)
+
+
+@pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
+def dtype(request: pytest.FixtureRequest, device: torch.device) -> torch.dtype:
+    if request.param == torch.float64 and device.type == "mps":
+        pytest.skip("this device has no float64")
+    return request.param
+
+
+@pytest.fixture
+def small() -> Case:
+    """One case for tests of behaviour, where the sizes do not matter."""
+    return TINY[0]
+
+
+@pytest.fixture
+def large(request: pytest.FixtureRequest) -> Case:
+    """One case with the published sizes, or a tiny one if the backend is interpreted."""
+    is_interpreted = request.getfixturevalue("backend") == "triton" and interpreted()
+    return TINY[0] if is_interpreted else Case(2, 3, 24, 20, 25, 9, 0.004)
