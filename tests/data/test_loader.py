@@ -1,6 +1,8 @@
 import itertools
 import os
+import pickle
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -107,6 +109,25 @@ def test_the_trainers_random_state_is_left_alone(photos):
         torch.manual_seed(3)
         take(loader(photos, workers=workers), 2)
         assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only forked workers share memory")
+def test_workers_decode_for_all(photos):
+    source = loader(photos, cache="memory", workers=1)
+    crops = take(source, 6)
+    for path in photos.iterdir():
+        path.unlink()
+    again = Loader(source.dataset, batch=4, seed=5, workers=0)
+    assert same(take(again, 6), crops)
+    assert again.skipped == 0
+
+
+def test_a_pickled_dataset_reads_the_files(photos):
+    dataset = FolderSpec(kind="folder", hr=photos, cache="memory").build(scale=2, crop_px=12)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert (dataset.cached, copy.cached) == (True, False)
+    crops = [data.sample(3, np.random.default_rng(0)).hr for data in (dataset, copy)]
+    assert np.array_equal(*crops)
 
 
 # --- what reaches the network ------------------------------------------------------------------------------------

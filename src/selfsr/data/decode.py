@@ -59,9 +59,10 @@ def decode(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
     if bits(image) == 16 and not image.mode.startswith("I"):
         # OpenCV turns a TIFF by its orientation, a PNG not.
         layout, orientation = _layout(image), 1 if image.format == "TIFF" else _orientation(image)
-        # OpenCV returns part of a truncated file without a word: let Pillow, which notices, decode it first.
-        image.load()
         samples = deep.decode(data)
+        if samples is None:
+            image.load()  # says what is wrong, unless the file is whole
+            raise InputError(f"16-bit samples in a layout ({layout}) that OpenCV does not decode")
         grey = layout.startswith("L")  # Pillow calls grey with alpha of 16 bit RGBA, and so does OpenCV
         colours, alpha = samples[:, :, :1] if grey else samples[:, :, :3], None
         if samples.shape[2] == 4:

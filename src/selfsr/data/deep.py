@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -11,24 +12,22 @@ from selfsr._checks import InputError
 _ZLIB_LEVEL = 3
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Return the samples of a 16-bit PNG or TIFF file as uint16 `[H, W, 3 or 4]`, RGB(A), as stored.
+def decode(data: bytes) -> np.ndarray | None:
+    """Return the samples of a 16-bit PNG or TIFF file as uint16 `[H, W, 3 or 4]`, RGB(A), or None if damaged.
 
-    The EXIF orientation is not applied. Grey with alpha comes as R = G = B.
-
-    Raises:
-        InputError: OpenCV has no decoder for this kind of file.
+    A TIFF comes upright, a PNG as stored. Grey with alpha comes as R = G = B.
     """
     import cv2
 
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved it
+    level = log.getLogLevel()
+    log.setLogLevel(0)
     try:
         samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        log.setLogLevel(level)
     if samples is None or samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[2] not in (3, 4):
-        raise InputError("a 16-bit layout that OpenCV does not decode")
+        return None
     order = [2, 1, 0, 3][: samples.shape[2]]
     return np.ascontiguousarray(samples[:, :, order])
 
