@@ -1,0 +1,116 @@
+"""`selfsr study`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from selfsr.study.plan import Plan
+    from selfsr.study.results import Results
+
+EPILOG = """[bold]Examples[/bold]
+
+selfsr study study.yaml --dry-run
+
+selfsr study study.yaml --jobs 2
+
+selfsr study studies/self_paced          (go on where it was stopped)
+
+selfsr study study.yaml --set base.steps=200 --out studies/trial
+
+selfsr study studies/self_paced --summary"""
+
+
+def study(
+    study: Annotated[Path, typer.Argument(help="A study (YAML), or the folder of one that was begun, to go on.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The study folder; studies/NAME without it.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; without it one for each GPU, or one on a CPU.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (spread over all GPUs), cuda:1 or mps.")] = "auto",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change every recipe (base.steps=1000) or the study (seeds=[1,2]). May be given often."
+        ),
+    ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Train nothing; compute the results again from what is there.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would run.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add seeds, arms or recipes to a study that was begun; the results say so.")
+    ] = False,
+    quiet_reports: Annotated[
+        bool, typer.Option("--no-reports", help="Do not write a report.html in each run folder.")
+    ] = False,
+) -> None:
+    """Compare the arms of a study over recipes and seeds. Ctrl-C saves and stops; the same command goes on."""
+    from selfsr._checks import InputError
+    from selfsr.study import open_study, run_study, summarise
+    from selfsr.study.plan import check_inputs
+    from selfsr.study.runner import say_how_to_go_on
+
+    if summary and (dry_run or extend):
+        raise InputError("study: --summary trains nothing; leave out --dry-run and --extend.")
+    plan, folder = open_study(study, settings or (), out, any_version=summary)
+    if summary:
+        _tell(summarise(plan, folder), folder)
+        return
+    _announce(plan, folder)
+    if dry_run:
+        check_inputs(plan)
+        return
+    results, outcome = run_study(plan, folder, device=device, jobs=jobs, reports=not quiet_reports, extend=extend)
+    _tell(results, folder)
+    if outcome.interrupted:
+        say_how_to_go_on(folder)
+        raise typer.Exit(130)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def _announce(plan: "Plan", folder: Path) -> None:
+    """Print what will be compared."""
+    from selfsr.progress import console
+    from selfsr.study.wording import told_changes
+
+    runs = plan.runs()
+    steps = sum(run.recipe.steps for run in runs)
+    console.print(
+        f"Study {plan.name}: {len(plan.setups)} recipe(s) x {len(plan.changes)} arms x {len(plan.seeds)} seed(s) = "
+        f"{len(runs)} runs, {steps:,} steps, in {folder}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    for arm, changes in plan.changes.items():
+        baseline = " (baseline)" if arm == plan.baseline else ""
+        console.print(f"  {arm}{baseline}: {told_changes(changes)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell(results: "Results", folder: Path) -> None:
+    """Print the final scores and where the rest is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from selfsr.progress import console
+    from selfsr.study.tables import main_table, sentences
+    from selfsr.study.wording import Numbers
+
+    numbers = Numbers(results.plan.score)
+    for setup in results.setups.values():
+        if setup.comparison:
+            told = main_table(setup.comparison, numbers, setup.steps)
+            table = Table(box=None, title=f"{setup.name}: {len(setup.comparison.seeds)} seed(s), {setup.judged_on}")
+            for index, heading in enumerate(told.headings):
+                table.add_column(heading, justify="right" if index else "left")
+            for row in told.rows:
+                table.add_row(*row)
+            Console().print(table)
+        for sentence in sentences(setup, numbers):
+            console.print(sentence, markup=False, highlight=False)
+    for note in results.notes:
+        console.print(f"Note: {note}", markup=False, highlight=False)
+    console.print(f"Page: {folder / 'study.html'}  Tables: {folder / 'results.md'}", markup=False, highlight=False)
