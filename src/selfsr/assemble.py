@@ -108,7 +108,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
             f"got {recipe.batch}."
         )
     torch.manual_seed(recipe.seed)
-    generator = recipe.network.build(recipe.scale)
+    generator = recipe.network.build(recipe.scale, recipe.data.channels)
     if recipe.start_from is not None and not resume:
         message = load_into(generator, recipe.start_from, transfer=recipe.start_transfer)
         accelerator.print(message)

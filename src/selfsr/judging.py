@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from selfsr import self_paced_weight
-from selfsr._checks import InputError
 from selfsr.data.pictures import Picture, from_tensor, list_pictures, write_picture
 from selfsr.data.resize import imresize
-from selfsr.evaluate import evaluate_bicubic, evaluate_set
+from selfsr.evaluate import evaluate_bicubic, evaluate_set, pair_lr
 from selfsr.methods import Clock
 from selfsr.progress import bar
 from selfsr.recipe import Recipe
@@ -35,7 +34,10 @@ class Judge:
         self.scale = recipe.scale
         self.device = device
         self.spec = recipe.evaluate
-        self.sets = {name: (list_pictures(s.hr), s.lr and list_pictures(s.lr)) for name, s in self.spec.sets.items()}
+        self.sets: dict[str, tuple[list[Path], list[Path] | None]] = {}
+        for name, entry in self.spec.sets.items():
+            hr = list_pictures(entry.hr)
+            self.sets[name] = (hr, pair_lr(hr, entry.lr, self.scale) if entry.lr else None)
         self.samples = _Samples(recipe, folder)
 
     def baseline(self, net: nn.Module) -> dict[str, Any]:
@@ -131,15 +133,3 @@ class _Samples:
 
 def _write(path: Path, image: Tensor) -> None:
     write_picture(path, Picture(from_tensor(image[0])))
-
-
-def check_sets(recipe: Recipe) -> None:
-    """Check that the sets of the recipe are there, before anything is built.
-
-    Raises:
-        InputError: a folder is missing or empty.
-    """
-    for name, entry in (recipe.evaluate.sets if recipe.evaluate else {}).items():
-        for kind, folder in (("hr", entry.hr), ("lr", entry.lr)):
-            if folder is not None and not folder.is_dir():
-                raise InputError(f"recipe: evaluate.sets.{name}.{kind}: the folder {folder} does not exist.")
