@@ -133,11 +133,7 @@ class Upscaler:
             out_alpha[:] = peak
 
         def read(rows: slice, columns: slice) -> Tensor:
-            part = picture.pixels[rows, columns]
-            if alpha is not None:
-                part = np.concatenate((part, alpha[rows, columns, None]), axis=2)
-            part = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1), np.float32))
-            return part[None].to(self.device) / peak
+            return _channels_first(picture.pixels, alpha, rows, columns).to(self.device) / peak
 
         def write(rows: slice, columns: slice, block: Tensor) -> None:
             levels = from_tensor(block[0], picture.bits)
@@ -196,7 +192,7 @@ class Upscaler:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).splitlines()[0].rstrip(".")
+                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             # Not inside `except`: the error holds on to the tensors of the failed attempt.
             release()
             if self._tile == "off":
@@ -262,6 +258,14 @@ class Upscaler:
                 self._running.net(torch.zeros(1, self.model.channels, side, side, device=self.device)).dtype
                 == torch.float32
             )
+
+
+def _channels_first(pixels: np.ndarray, alpha: np.ndarray | None, rows: slice, columns: slice) -> Tensor:
+    """Return a part of a picture as float32 `[1, C, h, w]`, not scaled, alpha last if there is any."""
+    part = pixels[rows, columns]
+    if alpha is not None:
+        part = np.concatenate((part, alpha[rows, columns, None]), axis=2)
+    return torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1), np.float32))[None]
 
 
 class _Running(nn.Module):

@@ -191,6 +191,15 @@ def test_no_tile_fits(tmp_path):
         upscaler(net, tile="off").picture(picture, scratch=tmp_path)
 
 
+def test_pythons_own_memory_error_says_nothing_and_is_understood(tmp_path):
+    class Starved(Doubler):
+        def forward(self, x):
+            raise MemoryError
+
+    with pytest.raises(InputError, match=r"a tile of 32 px fits into memory \(MemoryError\)"):
+        upscaler(Starved(), tile=32).picture(random_picture(50, 40), scratch=tmp_path)
+
+
 def test_other_errors_are_not_taken_for_memory(tmp_path):
     class Broken(Doubler):
         def forward(self, x):
