@@ -107,7 +107,8 @@ def _judge(runs: list[Path], photos: Path, device: str) -> list[_Entry]:
     entries = [_Entry("bicubic", evaluate_bicubic("held-out", paths, scale=2, device=where).mean)]
     for run in runs:
         model = load_model(_weights(run))
-        scores = evaluate_set(model.net.to(where), "held-out", paths, scale=model.scale, device=where)
+        model.net.to(where)
+        scores = evaluate_set(model.upscale, "held-out", paths, scale=model.scale, device=where)
         entries.append(_Entry(run.name, scores.mean))
     return entries
 

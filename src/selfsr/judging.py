@@ -12,6 +12,7 @@ from selfsr.data.pictures import Picture, from_tensor, list_pictures, write_pict
 from selfsr.data.resize import imresize
 from selfsr.evaluate import evaluate_bicubic, evaluate_set, pair_lr
 from selfsr.methods import Clock
+from selfsr.nets.model import in_any_colours
 from selfsr.progress import bar
 from selfsr.recipe import Recipe
 from selfsr.terms import Pace
@@ -32,6 +33,7 @@ class Judge:
     def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
         assert recipe.evaluate is not None
         self.scale = recipe.scale
+        self.kind, self.channels = recipe.network.kind, recipe.data.channels
         self.device = device
         self.spec = recipe.evaluate
         self.sets: dict[str, tuple[list[Path], list[Path] | None]] = {}
@@ -56,7 +58,7 @@ class Judge:
 
         def score(name: str, hr: list[Path], lr: list[Path] | None, advance: Callable[..., None]):
             return evaluate_set(
-                net,
+                lambda lr: in_any_colours(net, lr, channels=self.channels, scale=self.scale, architecture=self.kind),
                 name,
                 hr,
                 scale=self.scale,
@@ -82,7 +84,7 @@ class Judge:
         with bar(what, sum(len(hr) for hr, _ in self.sets.values())) as advance:
             for name, (hr, lr) in self.sets.items():
                 result = score(name, hr, lr, advance)
-                found[name] = {"mean": result.mean, "images": result.images}
+                found[name] = result.as_json()
         return found
 
 

@@ -147,3 +147,11 @@ def test_without_an_average_the_weights_themselves_are_published(tiny: dict, tmp
     state = torch.load(checkpoints(folder)[-1] / "state.pt", weights_only=True)
     published = load_file(folder / "weights/last.safetensors")
     assert all(torch.equal(published[key], value) for key, value in state["nets"]["g"].items())
+
+
+def test_a_grey_network_trains_on_luma_and_is_judged_in_colour(tiny: dict, tmp_path: Path) -> None:
+    tiny["data"]["channels"] = 1
+    folder = run(tiny, tmp_path / "run")
+    assert load_file(folder / "weights/last.safetensors")["head.0.weight"].shape[1] == 1
+    last = lines(folder / "eval.jsonl")[-1]["sets"]["test"]["mean"]
+    assert last["psnr_rgb"] < last["psnr_y"]

@@ -68,6 +68,7 @@ def main() -> None:
 _DISK = {
     errno.ENOSPC: "the disk is full, cannot write",
     errno.EDQUOT: "the disk quota is used up, cannot write",
+    errno.ENOENT: "there is no such place",
     errno.EACCES: "no permission for",
     errno.EPERM: "no permission for",
     errno.EROFS: "the file system is read-only, cannot write",
