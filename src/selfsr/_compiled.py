@@ -8,7 +8,6 @@ each thread of a pool, and takes its share of the work from a counter.
 import functools
 import math
 import os
-import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -45,8 +44,9 @@ def run(kernel: Callable[..., None], tasks: int, *arguments: Any) -> None:
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    # A forked process has none of these threads and makes its own.
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    if hasattr(os, "register_at_fork"):
+        # A forked process has none of these threads and makes its own.
+        os.register_at_fork(after_in_child=_pool.cache_clear)
     return ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), "selfsr-cpu")
 
 
@@ -54,15 +54,18 @@ def _pool() -> ThreadPoolExecutor:
 def _compile(kernel: Callable[..., None], signature: tuple[Any, ...]) -> Any:
     """Compile a kernel, or load it from numba's cache: beside its file or, where that is read-only, the user's.
 
-    Without a place for the cache, or with a full disk or a damaged file, it is compiled for this process alone.
+    Without a place for the cache, or with a full disk or a damaged file, it is compiled for this process alone. The
+    cache follows changes of the kernel's own file; who edits `next_task` or `exp` here touches those of the kernels.
     """
     compiled = numba.njit(**OPTIONS)(kernel)
     try:
         compiled.enable_caching()
         compiled.compile(signature)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
-        compiled = numba.njit(**OPTIONS)(kernel)
-        compiled.compile(signature)
+    except Exception:
+        # Damaged files raise all sorts of errors. One that is the kernel's own is raised again by compiling anew.
+        if not compiled.signatures:
+            compiled = numba.njit(**OPTIONS)(kernel)
+            compiled.compile(signature)
     return compiled
 
 
