@@ -76,7 +76,8 @@ def compile_ahead(capability: int, changes: dict):
     constants = {"TAPS": taps(), "C1": 1e-4, "C2": 9e-4, "PEAK": 2.0, "EPS2": 1e-6, "PADDING": 0, "LOSS": 0, "WHAT": 0}
     constants |= {"WITH_GRADIENT": True, "WITH_SUM": True, "X_SW": 1, "Y_SW": 1, "GROUP": 1}
     constants |= {"DTYPE": triton.language.float32, "ROWS": kernels.ROWS, "BLOCK": kernels.BLOCK, **changes}
-    pointers = {"x": image, "y": "fp32", "gradient": image, "out": "fp32", "sigma": "fp32", "sums": "fp64"}
+    wide = "fp64" if image == "fp64" else "fp32"
+    pointers = {"x": image, "y": wide, "gradient": image, "out": wide, "sigma": wide, "sums": "fp64"}
     signature = {
         name: "constexpr" if name in constants else f"*{pointers[name]}" if name in pointers else "i32"
         for name in kernels.walk.arg_names
@@ -109,6 +110,12 @@ def test_compiled_ahead_of_time(capability: int, name: str) -> None:
     assert 64 < used["REG"] <= REGISTER_LIMIT
     assert used["SHARED"] <= 1024
     assert "atom" not in kernel.asm["ptx"]
+
+
+def test_float64_compiles_without_spills() -> None:
+    kernel = compile_ahead(90, {"image": "fp64", "DTYPE": triton.language.float64})
+    used = resources(kernel.asm["cubin"])
+    assert used["STACK"] == used["LOCAL"] == 0
 
 
 def test_the_whole_ring_is_carried_through_the_loop() -> None:

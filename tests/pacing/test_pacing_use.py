@@ -330,3 +330,13 @@ def test_options_show_in_the_module() -> None:
     text = repr(SelfPacedLoss("l2", peak=3.0))
     assert "loss=l2" in text
     assert "peak=3.0" in text
+
+
+def test_examples_of_the_docstrings() -> None:
+    import doctest
+
+    from selfsr import pacing
+
+    results = doctest.testmod(pacing)
+    assert results.attempted >= 4
+    assert results.failed == 0

@@ -227,20 +227,19 @@ def _start_ring(BLOCK: tl.constexpr, DTYPE: tl.constexpr):
     If they shared one value, the first turn of a loop that shifts the ring would leave most names with the value they
     had, and Triton (3.9) would take those for constants of the loop.
     """
-    r0, r1, r2, r3 = (
+    return (
+        tl.zeros([BLOCK], DTYPE),
+        tl.zeros([BLOCK], DTYPE),
+        tl.zeros([BLOCK], DTYPE),
+        tl.zeros([BLOCK], DTYPE),
+        tl.zeros([BLOCK], DTYPE),
+        tl.zeros([BLOCK], DTYPE),
+        tl.zeros([BLOCK], DTYPE),
         tl.zeros([BLOCK], DTYPE),
         tl.zeros([BLOCK], DTYPE),
         tl.zeros([BLOCK], DTYPE),
         tl.zeros([BLOCK], DTYPE),
     )
-    r4, r5, r6, r7 = (
-        tl.zeros([BLOCK], DTYPE),
-        tl.zeros([BLOCK], DTYPE),
-        tl.zeros([BLOCK], DTYPE),
-        tl.zeros([BLOCK], DTYPE),
-    )
-    r8, r9, r10 = tl.zeros([BLOCK], DTYPE), tl.zeros([BLOCK], DTYPE), tl.zeros([BLOCK], DTYPE)
-    return r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10
 
 
 @triton.jit
