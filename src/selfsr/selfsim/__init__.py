@@ -93,8 +93,8 @@ def self_similarity_loss(
 
     Args:
         sr: float `[N, C, H, W]`, meant to be in [0, 1] (`sigma` is made for that); values outside are taken as
-            they are, nothing is clamped. NaN in the search area of a masked pixel gives NaN, so that a training
-            loop can stop. H and W must exceed `search_px // 2`.
+            they are, nothing is clamped. NaN or infinity near a masked pixel gives NaN, so that a training loop can
+            stop. H and W must exceed `search_px // 2`.
         hr: the ground truth, of the same shape.
         mask: bool `[N, 1, H, W]`, the pixels that count; None takes `selfsr.edge_mask(hr)`. Where it is empty
             the loss and its gradient are 0; images without a masked pixel add nothing.

@@ -53,9 +53,11 @@ def loss_and_gradient(
     total = torch.zeros((), dtype=sum_dtype(sr), device=sr.device)
     gradient = torch.zeros_like(padded_sr) if with_gradient else None
     for chunk, pixels in cut(mask, geometry, sr.element_size(), memory_mb, max_pixels):
-        band = chunk.of(padded_sr, h).contiguous()
+        band, band_hr = (chunk.of(padded, h).contiguous() for padded in (padded_sr, padded_hr))
+        # NaN for NaN and infinity: an infinite difference alone would be no more than a similarity of 0.
+        total += 0 * (band.sum() + band_hr.sum())
         q_sr = stages.graph_sums(band, pixels, geometry)
-        q_hr = stages.graph_sums(chunk.of(padded_hr, h).contiguous(), pixels, geometry)
+        q_hr = stages.graph_sums(band_hr, pixels, geometry)
         unused = None if max_pixels is None else is_masked(pixels, mask).logical_not_()
         if unused is not None:
             # Pixels that only fill up the list: equal rows have no loss.
@@ -63,7 +65,7 @@ def loss_and_gradient(
             q_hr.masked_fill_(unused, 0)
         parts, grad_q = stages.row_pass(q_sr, q_hr, geometry, l1_weight, kl_weight, with_gradient)
         total += parts.sum()
-        del q_sr, q_hr
+        del q_sr, q_hr, band_hr
         if gradient is not None:
             assert grad_q is not None, "asked for the gradient, the backend gave none"
             if unused is not None:

@@ -1,0 +1,100 @@
+"""The cutting of a batch: every masked pixel once, in order, within the budget."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from selfsim_cases import CASES, Case, images
+
+from selfsr.memory import PeakBytes
+from selfsr.selfsim import eager
+from selfsr.selfsim.chunks import Chunk, cut, plan
+from selfsr.selfsim.contract import Geometry, working_bytes
+
+GEOMETRY = Geometry(search_px=5, window_px=3)
+WIDTH = 6
+COUNTS = st.integers(1, 5).flatmap(
+    lambda height: st.lists(st.lists(st.integers(0, WIDTH), min_size=height, max_size=height), min_size=1, max_size=5)
+)
+
+
+@given(counts=COUNTS, share=st.floats(0, 1))
+def test_each_masked_row_is_in_one_chunk_within_the_budget(counts, share):
+    one_row = working_bytes(WIDTH, 1, 1, WIDTH, GEOMETRY, 4)
+    everything = working_bytes(sum(map(sum, counts)), len(counts), len(counts[0]), WIDTH, GEOMETRY, 4)
+    budget = one_row + share * max(everything - one_row, 0)
+    chunks = plan(counts, WIDTH, GEOMETRY, 4, budget)
+    seen = []
+    for chunk in chunks:
+        assert chunk.bytes(WIDTH, GEOMETRY, 4) <= budget
+        rows = [
+            (n, y)
+            for n in range(chunk.first_image, chunk.last_image)
+            for y in range(chunk.first_row, chunk.last_row)
+            if counts[n][y]
+        ]
+        assert sum(counts[n][y] for n, y in rows) == chunk.pixels > 0
+        seen += rows
+    assert seen == [(n, y) for n, rows in enumerate(counts) for y, pixels in enumerate(rows) if pixels]
+
+
+def test_whole_images_share_a_chunk_and_empty_rims_are_left_out():
+    counts = [[0, 0, 0], [0, 2, 0], [0, 0, 0], [0, 1, 3], [0, 0, 0]]
+    assert plan(counts, WIDTH, GEOMETRY, 4, 1e9) == [Chunk(1, 4, 1, 3, 6)]
+
+
+@settings(deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.just(1), st.integers(1, 6), st.integers(1, 6)),
+    seed=st.integers(0, 99),
+    share=st.floats(0, 1),
+)
+def test_the_pixels_of_the_chunks_are_those_of_the_mask(shape, seed, share):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.4
+    wanted = mask[:, 0].nonzero()
+    budget_mb = (working_bytes(6, 1, 1, 6, GEOMETRY, 4) + share * 20000) / 2**20
+    found = [
+        torch.stack((pixels.image + chunk.first_image, pixels.row + chunk.first_row, pixels.column), 1)
+        for chunk, pixels in cut(mask, GEOMETRY, 4, budget_mb, None)
+    ]
+    assert torch.equal(torch.cat([wanted[:0], *found]), wanted)
+
+
+@given(seed=st.integers(0, 99), maximum=st.integers(1, 100))
+def test_a_foreseen_number_of_pixels_is_distinct_ordered_and_holds_the_first_masked(seed, maximum):
+    mask = torch.rand(2, 1, 5, 4, generator=torch.Generator().manual_seed(seed)) < 0.4
+    ((chunk, pixels),) = cut(mask, GEOMETRY, 4, 100, maximum)
+    flat = (pixels.image * 5 + pixels.row) * 4 + pixels.column
+    assert len(flat) == chunk.pixels == min(maximum, 40)
+    assert (flat.diff() > 0).all()
+    masked = mask.flatten().nonzero()[:, 0][:maximum]
+    assert torch.isin(masked, flat).all()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [*CASES[6:10], Case(1, 3, 13, 100, 25, 9, 0.004, mask="all"), Case(3, 1, 40, 30, 13, 5, 0.004, mask="all")],
+    ids=str,
+)
+def test_the_portable_backend_stays_within_what_the_budget_counts(sizes):
+    """Count the bytes of every tensor alive; both graphs of the row pass are there before it."""
+    sr, hr, mask = (tensor[:, :, :] for tensor in images(sizes))
+    geometry = Geometry(sizes.search_px, sizes.window_px, sizes.sigma)
+    ((chunk, pixels),) = cut(mask, geometry, 8, 1e6, None)
+    promised = chunk.bytes(sizes.width, geometry, 8)
+    bands = [chunk.of(torch.nn.functional.pad(image, (geometry.half_search,) * 4, "reflect"), geometry.half_search)
+             for image in (sr, hr)]  # fmt: skip
+    bands = [band.contiguous() for band in bands]
+    graph_bytes = 8 * geometry.entries * chunk.pixels
+    with PeakBytes() as counted:
+        q_sr = eager.graph_sums(bands[0], pixels, geometry)
+    image_bytes = 8 * bands[0].numel() + 8 * 8 * chunk.pixels
+    assert counted.peak <= promised - graph_bytes + 3 * image_bytes
+    q_hr = eager.graph_sums(bands[1], pixels, geometry)
+    with PeakBytes() as counted:
+        _, grad_q = eager.row_pass(q_sr, q_hr, geometry, 1.0, 1.0, True)
+    assert counted.peak <= promised - 2 * graph_bytes
+    assert grad_q is not None
+    with PeakBytes() as counted:
+        eager.graph_backward(bands[0], grad_q, pixels, geometry)
+    assert counted.peak <= promised - graph_bytes + 4 * image_bytes

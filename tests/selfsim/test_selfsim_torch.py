@@ -1,0 +1,257 @@
+"""The operator as a citizen of torch: dtypes, layouts, autocast, compile, export, devices."""
+
+import pytest
+import torch
+from selfsim_cases import TINY, Case, images
+from selfsim_tolerances import TOLERANCES, relative_error
+
+from conftest import interpreted
+from selfsr import SelfSimilarityLoss, self_similarity_graph, self_similarity_loss
+from selfsr.selfsim.operator import graph_backward_op, graph_op, loss_op
+
+OPTIONS = {"search_px": 7, "window_px": 3, "sigma": 0.05}
+
+
+@pytest.fixture
+def pair(device, backend):
+    sr, hr, mask = images(TINY[0])
+    return sr.float().to(device), hr.float().to(device), mask.to(device)
+
+
+def value_and_gradient(sr, hr, mask, **options):
+    sr = sr.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    loss = self_similarity_loss(sr, hr, mask, **{**OPTIONS, **options})
+    (gradient,) = torch.autograd.grad(loss, sr)
+    return loss.detach(), gradient
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_images_are_computed_in_float32(half, pair, backend):
+    sr, hr, mask = pair[0].to(half), pair[1].to(half), pair[2]
+    wanted, wanted_gradient = value_and_gradient(sr.float(), hr.float(), mask, backend=backend)
+    loss, gradient = value_and_gradient(sr, hr, mask, backend=backend)
+    assert loss.dtype == torch.float32
+    assert gradient.dtype == half
+    assert torch.equal(loss, wanted)
+    assert torch.equal(gradient, wanted_gradient.to(half))
+
+
+def test_images_of_two_dtypes(pair, backend):
+    sr, hr, mask = pair
+    loss, _ = value_and_gradient(sr.bfloat16(), hr, mask, backend=backend)
+    assert torch.equal(loss, value_and_gradient(sr.bfloat16().float(), hr, mask, backend=backend)[0])
+
+
+def test_autocast_changes_nothing(pair, backend, device):
+    wanted, wanted_gradient = value_and_gradient(*pair, backend=backend)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        loss, gradient = value_and_gradient(*pair, backend=backend)
+        graph = self_similarity_graph(pair[0], pair[2], backend=backend, **OPTIONS)
+    assert loss.dtype == graph.dtype == torch.float32
+    assert torch.equal(loss, wanted)
+    assert torch.equal(gradient, wanted_gradient)
+
+
+def test_any_memory_layout(pair, backend):
+    sr, hr, mask = pair
+    wanted, wanted_gradient = value_and_gradient(*pair, backend=backend)
+    wide = torch.zeros(*sr.shape[:3], 2 * sr.shape[3], device=sr.device)
+    wide[..., ::2] = sr
+    layouts = {
+        "channels last": sr.to(memory_format=torch.channels_last),
+        "every second column": wide[..., ::2],
+        "transposed": sr.mT.contiguous().mT,
+        "expanded": sr,
+    }
+    for name, layout in layouts.items():
+        leaf = layout.detach().requires_grad_()
+        loss = self_similarity_loss(leaf, hr.to(memory_format=torch.channels_last), mask, backend=backend, **OPTIONS)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        assert torch.equal(loss.detach(), wanted), name
+        assert torch.equal(gradient, wanted_gradient), name
+    expanded = sr[:, :1].expand(-1, 3, -1, -1)
+    loss, gradient = value_and_gradient(expanded, hr, mask, backend=backend)
+    assert torch.equal(gradient, value_and_gradient(expanded.contiguous(), hr, mask, backend=backend)[1])
+
+
+def test_the_inputs_stay_as_they_were(pair, backend):
+    before = [tensor.clone() for tensor in pair]
+    value_and_gradient(*pair, backend=backend)
+    self_similarity_graph(pair[0], pair[2], backend=backend, **OPTIONS)
+    assert all(torch.equal(a, b) for a, b in zip(before, pair, strict=True))
+
+
+def test_the_gradient_goes_to_sr_only(pair, backend):
+    sr, hr, mask = pair
+    sr, hr = sr.requires_grad_(), hr.requires_grad_()
+    self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS).backward()
+    assert sr.grad is not None
+    assert hr.grad is None
+
+
+def test_the_gradient_is_scaled_by_what_follows(pair, backend):
+    sr, hr, mask = pair
+    _, gradient = value_and_gradient(sr, hr, mask, backend=backend)
+    leaf = sr.clone().requires_grad_()
+    loss = self_similarity_loss(2 * leaf - leaf.detach(), hr, mask, backend=backend, **OPTIONS)
+    (5 * loss**2).backward()
+    torch.testing.assert_close(leaf.grad, 2 * 10 * loss.detach() * gradient)
+
+
+def test_without_grad_nothing_is_kept(pair, backend, monkeypatch):
+    sr, hr, mask = pair
+    from selfsr.selfsim import operator
+
+    asked = []
+    compute = operator.loss_and_gradient
+    monkeypatch.setattr(operator, "loss_and_gradient", lambda *args: asked.append(args[6]) or compute(*args))
+    with torch.no_grad():
+        assert not self_similarity_loss(sr.requires_grad_(), hr, mask, backend=backend, **OPTIONS).requires_grad
+    assert not self_similarity_loss(sr.detach(), hr, mask, backend=backend, **OPTIONS).requires_grad
+    assert self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS).requires_grad
+    assert asked == [False, False, True]
+
+
+def test_a_second_derivative_is_refused_not_forgotten(pair, backend):
+    sr, hr, mask = pair
+    sr.requires_grad_()
+    loss = self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS)
+    (gradient,) = torch.autograd.grad(loss, sr, create_graph=True)
+    with pytest.raises(RuntimeError, match="self_similarity_loss has no second derivatives"):
+        gradient.square().sum().backward()
+
+
+def test_checkpointing_recomputes_it(pair, backend):
+    from torch.utils.checkpoint import checkpoint
+
+    sr, hr, mask = pair
+    _, wanted = value_and_gradient(sr, hr, mask, backend=backend)
+    leaf = sr.clone().requires_grad_()
+    loss = checkpoint(
+        lambda image: self_similarity_loss(image, hr, mask, backend=backend, **OPTIONS), leaf, use_reentrant=False
+    )
+    loss.backward()
+    assert torch.equal(leaf.grad, wanted)
+
+
+def test_torch_library_accepts_the_nodes(pair, backend):
+    sr, hr, mask = pair
+    common = (7, 3, 0.05, True)
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    options = (*common, 1.0, 1.0, True, backend, 256.0, None)
+    torch.library.opcheck(loss_op, (sr.clone().requires_grad_(), hr, mask, *options), test_utils=tests)
+    # With a gradient this check would ask for the derivative of the second output, which is the gradient itself.
+    torch.library.opcheck(loss_op, (sr, hr, mask, *options), test_utils="test_aot_dispatch_dynamic")
+    graph = self_similarity_graph(sr, mask, backend=backend, **OPTIONS)
+    torch.library.opcheck(graph_op, (sr, mask, *common, backend, 256.0), test_utils=tests)
+    arguments = (torch.ones_like(graph), graph, sr, mask, *common, backend, 256.0)
+    torch.library.opcheck(graph_backward_op, arguments, test_utils=tests)
+
+
+def step(sr, hr, mask, backend):
+    blurred = torch.nn.functional.avg_pool2d(sr, 3, 1, 1)
+    return self_similarity_loss(blurred, hr, mask, backend=backend, **OPTIONS) + blurred.mean()
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_compile_sees_one_opaque_node(with_mask, pair, backend):
+    sr, hr, mask = pair
+    mask = mask if with_mask else None
+    eager_leaf, compiled_leaf = sr.clone().requires_grad_(), sr.clone().requires_grad_()
+    wanted = step(eager_leaf, hr, mask, backend)
+    wanted.backward()
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    loss = compiled(compiled_leaf, hr, mask, backend)
+    loss.backward()
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(compiled_leaf.grad, eager_leaf.grad)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(compiled_leaf, hr, mask, backend), wanted)
+
+
+def test_export_sees_one_opaque_node(pair, backend):
+    sr, hr, mask = pair
+    module = SelfSimilarityLoss(backend=backend, **OPTIONS)
+    program = torch.export.export(module, (sr, hr, mask))
+    targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert targets.count("selfsr.self_similarity_loss.default") == 1
+    assert torch.equal(program.module()(sr, hr, mask), module(sr, hr, mask))
+
+
+def test_it_works_where_determinism_is_demanded(pair, backend):
+    wanted = value_and_gradient(*pair, backend=backend)
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = value_and_gradient(*pair, backend=backend)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(found[0], wanted[0])
+    assert torch.equal(found[1], wanted[1])
+
+
+def test_inference_mode(pair, backend):
+    sr, hr, mask = pair
+    wanted, _ = value_and_gradient(sr, hr, mask, backend=backend)
+    with torch.inference_mode():
+        assert torch.equal(self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS), wanted)
+
+
+def test_a_model_trains_through_it(backend, device):
+    """Gradient descent on the pixels themselves brings the graphs together."""
+    if backend == "triton" and interpreted():
+        pytest.skip("takes the interpreter too long")
+    sr, hr, mask = images(Case(1, 1, 12, 12, 7, 3, 0.05))
+    sr, hr, mask = sr.float().to(device).requires_grad_(), hr.float().to(device), mask.to(device)
+    optimiser = torch.optim.Adam([sr], lr=2e-3)
+    losses = []
+    for _ in range(60):
+        loss = 1000 * self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_one_host_sync_and_none_with_a_known_number_of_pixels(pair, backend, device):
+    if device.type != "cuda":
+        pytest.skip("needs a GPU")
+    mask = pair[2]
+    value_and_gradient(*pair, backend=backend, max_pixels=mask.numel())  # what is compiled once may wait
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        value_and_gradient(*pair, backend=backend, max_pixels=mask.numel())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_cuda_graph_replays_it(pair, backend, device):
+    if device.type != "cuda":
+        pytest.skip("needs a GPU")
+    sr, hr, mask = pair
+    static, options = sr.clone(), {"backend": backend, "max_pixels": mask.numel()}
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        value_and_gradient(static, hr, mask, **options)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss, gradient = value_and_gradient(static, hr, mask, **options)
+    static.copy_(0.9 * sr)
+    graph.replay()
+    wanted, wanted_gradient = value_and_gradient(0.9 * sr, hr, mask, **options)
+    assert torch.equal(loss, wanted)
+    assert torch.equal(gradient, wanted_gradient)
+
+
+def test_a_device_that_is_not_the_current_one(backend, device):
+    if device.type != "cuda" or torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    sr, hr, mask = (tensor.to("cuda:1") for tensor in images(TINY[0]))
+    loss, gradient = value_and_gradient(sr, hr, mask, backend=backend)
+    here = value_and_gradient(*(tensor.to("cuda:0") for tensor in (sr, hr, mask)), backend=backend)
+    assert loss.device == gradient.device == torch.device("cuda:1")
+    assert relative_error(gradient.cpu(), here[1].cpu()) <= TOLERANCES[torch.float64].gradient

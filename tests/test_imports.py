@@ -1,0 +1,97 @@
+"""What `import selfsr` may load, and that arrows between modules point one way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "selfsr"
+
+# Third parties of the trainer and of the optional backends.
+FORBIDDEN = {
+    "triton", "numba", "llvmlite", "yaml", "PIL", "accelerate", "torchvision", "pydantic", "spandrel", "typer", "rich",
+    "safetensors", "cv2", "jinja2", "psutil", "skimage", "scipy", "torchmetrics", "tensorboard",
+}  # fmt: skip
+
+# The losses' side of the house: torch, the standard library and each other.
+LOSSES_SIDE = ("__init__.py", "_backends.py", "_checks.py", "masks.py", "selfsim", "pacing", "losses")
+# What a branch may import when it needs it.
+LAZY = {"numba", "triton", "llvmlite", "numpy"}
+
+
+def in_fresh_interpreter(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_importing_selfsr_loads_torch_alone_and_prints_nothing():
+    code = (
+        "import sys; import torch; before = set(sys.modules); import selfsr; "
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    loaded = set(in_fresh_interpreter(code).split())
+    assert "selfsr" in loaded
+    assert not loaded & FORBIDDEN
+    assert loaded - {"selfsr"} <= set(sys.stdlib_module_names)
+
+
+def test_importing_selfsr_loads_neither_a_backend_nor_the_trainer():
+    code = "import sys, selfsr; print(*sorted(name for name in sys.modules if name.startswith('selfsr')))"
+    loaded = in_fresh_interpreter(code).split()
+    assert not [name for name in loaded if name.endswith((".eager", ".cpu", ".kernels", ".reference"))]
+    for name in loaded:
+        parts = name.split(".")
+        assert len(parts) == 1 or parts[1] in {"_backends", "_checks", "masks", "selfsim", "pacing", "losses"}, name
+
+
+def test_the_loss_runs_with_torch_alone():
+    code = (
+        "import sys, torch\n"
+        "class Blocker:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {FORBIDDEN!r}: raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Blocker())\n"
+        "import importlib.util\n"
+        "real = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name, *a: None if name in {FORBIDDEN!r} else real(name, *a)\n"
+        "from selfsr import SelfSimilarityLoss\n"
+        "sr = torch.rand(1, 3, 16, 16, requires_grad=True)\n"
+        "loss = SelfSimilarityLoss()(sr, torch.rand(1, 3, 16, 16))\n"
+        "loss.backward()\n"
+        "assert loss.item() > 0\n"
+    )
+    assert in_fresh_interpreter(code) == ""
+
+
+def python_files(entry: str) -> list[Path]:
+    path = PACKAGE / entry
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+@pytest.mark.parametrize("entry", LOSSES_SIDE)
+def test_modules_of_the_losses_import_torch_and_each_other_only(entry):
+    files = python_files(entry)
+    assert files
+    allowed = {name.removesuffix(".py") for name in LOSSES_SIDE}
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}:{node.lineno} imports relatively"
+                names = [node.module or ""]
+                if node.module == "selfsr":
+                    names = [f"selfsr.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                first, *rest = name.split(".")
+                if first == "selfsr":
+                    assert rest, f"{file}:{node.lineno} imports the package from inside"
+                    assert rest[0] in allowed | {"_compiled"}, f"{file}:{node.lineno} imports {name} against the arrows"
+                else:
+                    assert first in {"torch"} | LAZY | set(sys.stdlib_module_names), f"{file}:{node.lineno}: {name}"
