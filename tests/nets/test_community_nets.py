@@ -1,4 +1,4 @@
-"""Every network of the union trains, saves, and opens in spandrel as the network that it was."""
+"""Every network of the community trains, saves, and opens in spandrel as the network that it was."""
 
 import copy
 from typing import Any, get_args
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from selfsr._checks import InputError
-from selfsr.nets import AnyNetwork, Network, describe
+from selfsr.nets import AnyNetwork, CommunityNetwork, Network, describe
 from selfsr.nets.community import (
     CompactSpec,
     DatSpec,
@@ -22,11 +22,9 @@ from selfsr.nets.community import (
     SpanSpec,
     SwinIrSpec,
 )
-from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.weights import load_into, load_model, save_weights
 
 TINY = {
-    "edsr": EdsrSpec(features=8, blocks=1),
     "rrdb": RrdbSpec(features=8, blocks=1),
     "rrdb unshuffle": RrdbSpec(features=8, blocks=1, unshuffle=2),
     "swinir": SwinIrSpec(features=12, depths=(2,), heads=(2,), window_px=4),
@@ -55,8 +53,8 @@ def image(channels=3, batch=2, height=16, width=20):
     return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def test_every_network_of_the_union_is_tried_here():
-    assert {type(spec) for spec in TINY.values()} == set(get_args(AnyNetwork))
+def test_every_network_of_the_community_is_tried_here():
+    assert {type(spec) for spec in TINY.values()} == set(get_args(CommunityNetwork))
 
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's own, when it loads
@@ -87,10 +85,9 @@ def test_trains_saves_and_opens_elsewhere(name, scale, tmp_path):
     model = load_model(path)
     assert (model.scale, model.channels) == (scale, 3)
     torch.testing.assert_close(model.upscale(x[:1]), expected, rtol=1e-5, atol=1e-5)
-    if name != "edsr":  # the one that spandrel 0.4.2 does not know
-        descriptor = spandrel.ModelLoader().load_from_file(path)
-        assert descriptor.scale == scale
-        torch.testing.assert_close(descriptor(x[:1]), expected, rtol=1e-5, atol=1e-5)
+    descriptor = spandrel.ModelLoader().load_from_file(path)
+    assert descriptor.scale == scale
+    torch.testing.assert_close(descriptor(x[:1]), expected, rtol=1e-5, atol=1e-5)
 
     other = spec.build(scale)
     load_into(other, path)
@@ -154,9 +151,8 @@ class ZerosForDraws(TorchFunctionMode):
 
 
 # Trained numbers by default options for RGB at x4, and tensors in the file; from the published files or papers where
-# they are known (ESRGAN, SwinIR, RCAN, EDSR), else as spandrel's class had them when this was written.
+# they are known (ESRGAN, SwinIR, RCAN), else as spandrel's class had them when this was written.
 PUBLISHED = {
-    EdsrSpec: (1_517_571, 78),
     RrdbSpec: (16_697_987, 702),
     SwinIrSpec: (11_900_199, 550),
     RcanSpec: (15_592_355, 1634),
@@ -181,18 +177,21 @@ def test_default_options_are_the_published_networks(spec_type):
 def test_the_list_of_networks_names_all():
     lines = describe()
     assert [line.parameters for line in lines] == [spec_type.parameters for spec_type in get_args(AnyNetwork)]
-    assert lines[1].kinds == ("rrdb", "esrgan")
-    assert lines[1].scales == (2, 4, 8)
     assert [line.title for line in lines] == [
-        "EDSR", "ESRGAN (RRDB)", "SwinIR", "RCAN", "Compact (SRVGG)", "SPAN", "RealPLKSR", "DAT", "HAT",
+        "SRCNN", "VDSR", "DRRN", "LapSRN", "SRResNet", "EDSR", "MDSR", "SRDenseNet", "RDN", "D-DBPN",
+        "ESRGAN (RRDB)", "SwinIR", "RCAN", "Compact (SRVGG)", "SPAN", "RealPLKSR", "DAT", "HAT",
     ]  # fmt: skip
+    by_title = {line.title: line for line in lines}
+    assert by_title["ESRGAN (RRDB)"].kinds == ("rrdb", "esrgan")
+    assert by_title["ESRGAN (RRDB)"].scales == (2, 4, 8)
+    assert (by_title["LapSRN"].scales, by_title["LapSRN"].colours) == ((2, 4, 8), (1,))
 
 
 def test_a_recipe_chooses_by_kind():
     read = TypeAdapter(Network).validate_python
     assert read({"kind": "esrgan", "blocks": 6}) == RrdbSpec(kind="esrgan", blocks=6)
     assert read({"kind": "hat", "heads": [6] * 6}) == HatSpec()
-    with pytest.raises(ValidationError, match=r"'edsr', 'rrdb', 'esrgan', 'swinir', .*'hat'"):
+    with pytest.raises(ValidationError, match=r"'srcnn', .*'edsr', .*'rrdb', 'esrgan', 'swinir', .*'hat'"):
         read({"kind": "drct"})
     with pytest.raises(ValidationError, match=r"window_size\n.*Extra inputs"):
         read({"kind": "swinir", "window_size": 8})

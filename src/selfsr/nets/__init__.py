@@ -16,9 +16,32 @@ from selfsr.nets.community import (
     SpanSpec,
     SwinIrSpec,
 )
+from selfsr.nets.dbpn import DbpnSpec
+from selfsr.nets.drrn import DrrnSpec
 from selfsr.nets.edsr import EdsrSpec
+from selfsr.nets.lapsrn import LapSrnSpec
+from selfsr.nets.mdsr import MdsrSpec
+from selfsr.nets.rdn import RdnSpec
+from selfsr.nets.srcnn import SrcnnSpec
+from selfsr.nets.srdensenet import SrDenseNetSpec
+from selfsr.nets.srresnet import SrResNetSpec
+from selfsr.nets.vdsr import VdsrSpec
 
-AnyNetwork = EdsrSpec | RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | RealPlksrSpec | DatSpec | HatSpec
+# Those that are written here, oldest first, and those that spandrel brings.
+OwnNetwork = (
+    SrcnnSpec
+    | VdsrSpec
+    | DrrnSpec
+    | LapSrnSpec
+    | SrResNetSpec
+    | EdsrSpec
+    | MdsrSpec
+    | SrDenseNetSpec
+    | RdnSpec
+    | DbpnSpec
+)
+CommunityNetwork = RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | RealPlksrSpec | DatSpec | HatSpec
+AnyNetwork = OwnNetwork | CommunityNetwork
 Network = Annotated[AnyNetwork, Field(discriminator="kind")]
 
 
@@ -31,13 +54,15 @@ class NetworkFacts:
         title: how people call it.
         paper: where it was published.
         scales: what it can be built for.
-        parameters: how many numbers are trained, by default options at x4.
+        colours: the numbers of channels that it can be built for.
+        parameters: how many numbers are trained, by default options at x4, for RGB where the network takes it.
     """
 
     kinds: tuple[str, ...]
     title: str
     paper: str
     scales: tuple[int, ...]
+    colours: tuple[int, ...]
     parameters: int
 
 
@@ -47,5 +72,5 @@ def describe() -> list[NetworkFacts]:
     for spec_type in get_args(AnyNetwork):
         kinds = get_args(spec_type.model_fields["kind"].annotation)
         spec: NetworkSpec = spec_type()
-        lines.append(NetworkFacts(kinds, spec.title, spec.paper, spec.scales, spec.parameters))
+        lines.append(NetworkFacts(kinds, spec.title, spec.paper, spec.scales, spec.colours, spec.parameters))
     return lines

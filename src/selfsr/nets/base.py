@@ -1,11 +1,30 @@
-"""What every network of a recipe states: its options, where it works, and how to build it."""
+"""What every network of a recipe states: its options, where it works, how to build it and how to know it again."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from selfsr._checks import InputError
 from selfsr.spec import Spec
+
+
+class SrNetwork(nn.Module):
+    """A network that is written here, as opposed to those that spandrel brings.
+
+    Args:
+        scale: upscaling factor.
+        channels: 3 for RGB, 1 for grey.
+    """
+
+    def __init__(self, scale: int, channels: int) -> None:
+        super().__init__()
+        self.scale, self.channels = scale, channels
+
+    def facts(self) -> dict[str, str]:
+        """Return what a weights file must say of the network because its tensors do not show it."""
+        return {}
 
 
 class NetworkSpec(Spec):
@@ -15,13 +34,17 @@ class NetworkSpec(Spec):
         title: how people call the network.
         paper: where it was published.
         convolutional: built of convolutions alone, so that the channels-last layout pays.
-        parameters: how many numbers are trained by default options for RGB at x4.
+        parameters: how many numbers are trained by default options at x4, for RGB where the network takes it.
+        tiling: whether an image may be cut into tiles; "discouraged" where the network sees all of it at once.
+        why_scales: why there are no other scales, as the end of a sentence; empty where it needs no reason.
     """
 
     title: ClassVar[str]
     paper: ClassVar[str]
     convolutional: ClassVar[bool]
     parameters: ClassVar[int]
+    tiling: ClassVar[Literal["supported", "discouraged"]] = "supported"
+    why_scales: ClassVar[str] = ""
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -60,7 +83,10 @@ class NetworkSpec(Spec):
         """
         if scale not in self.scales:
             known = ", ".join(map(str, self.scales))
-            raise InputError(f"network {self.title}: scale must be one of {known} with these options, got {scale}.")
+            why = f", because {self.why_scales}" if self.why_scales else ""
+            raise InputError(
+                f"network {self.title}: scale must be one of {known} with these options, got {scale}{why}."
+            )
         if channels not in self.colours:
             known = " or ".join(map(str, self.colours))
             raise InputError(f"network {self.title}: channels must be {known} with these options, got {channels}.")
@@ -68,3 +94,32 @@ class NetworkSpec(Spec):
 
     def _make(self, scale: int, channels: int) -> nn.Module:
         raise NotImplementedError
+
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> "Recognised | None":  # noqa: ARG003
+        """Return the network that the tensors of a weights file make up, or None if it is not of this kind.
+
+        Networks that spandrel knows leave this to spandrel.
+
+        Args:
+            tensors: what the file holds, by name.
+            said: the file's metadata.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A network that was known by the names of its tensors.
+
+    Attributes:
+        spec: builds it.
+        scales: what it can upscale by; empty where the tensors serve any scale and the file does not say which.
+        channels: 1 for grey, 3 for RGB.
+        tensors: under the names and in the value range that the built network has.
+    """
+
+    spec: NetworkSpec
+    scales: tuple[int, ...]
+    channels: int
+    tensors: dict[str, Tensor]

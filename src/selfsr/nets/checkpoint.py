@@ -96,11 +96,11 @@ def _format_of(path: Path) -> Literal["safetensors", "torch"]:
         head = file.read(512)
     if head[:4] == b"PK\x03\x04":
         return _check_archive(path)
-    if head[:1] == b"\x80":
-        return "torch"
-    # Eight bytes of length, then JSON; in a text file the length would be astronomical.
+    # Eight bytes of length, then JSON; in a text file or a pickle the length would be astronomical.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _SAFETENSORS_HEADER_LIMIT:
         return "safetensors"
+    if head[:1] == b"\x80":
+        return "torch"
     raise InputError(
         f"weights {path}: expected network weights (.safetensors, .pth), got {_what_else(path, head)}; "
         "name a weights file, or download it anew."

@@ -4,17 +4,28 @@ Written under the key names of the published checkpoints (`head.0`, `body.3.body
 their value range of 0 to 255 inside, so those checkpoints load; images go in and come out in [0, 1].
 """
 
-import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from selfsr.nets.base import NetworkSpec
-from selfsr.nets.layers import Float32Conv2d, MeanShift
+from selfsr.nets import names
+from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.blocks import ResidualBlock, conv, upsampler
+from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
 
-# What 1.0 is between the two mean shifts, as in the published weights.
-VALUE_RANGE = 255.0
+# The authors' network of 256 channels scales its residuals, their smaller one does not; the tensors do not tell.
+_WIDE_FEATURES, _WIDE_RES_SCALE = 256, 0.1
+# EDSR as BasicSR names it, and the authors' names.
+_BASICSR = (
+    (r"conv_first\.", "head.0."),
+    (r"body\.(\d+)\.conv1\.", r"body.\1.body.0."),
+    (r"body\.(\d+)\.conv2\.", r"body.\1.body.2."),
+    (r"conv_after_body\.", "body.{blocks}."),
+    (r"upsample\.", "tail.0."),
+    (r"conv_last\.", "tail.1."),
+)
 
 
 class EdsrSpec(NetworkSpec):
@@ -35,8 +46,26 @@ class EdsrSpec(NetworkSpec):
     def _make(self, scale: int, channels: int) -> nn.Module:
         return Edsr(scale, channels, features=self.features, blocks=self.blocks, res_scale=self.res_scale)
 
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:
+        """Know the authors' names and BasicSR's, of either value range."""
+        if {"conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "upsample.0.weight"} <= set(tensors):
+            blocks = str(names.count(tensors, r"body\.(\d+)\."))
+            tensors = names.renamed(tensors, [(old, new.replace("{blocks}", blocks)) for old, new in _BASICSR])
+        if not {"head.0.weight", "body.0.body.0.weight", "tail.0.0.weight", "tail.1.weight"} <= set(tensors):
+            return None
+        features, channels = tensors["head.0.weight"].shape[:2]
+        res_scale = float(said.get("res_scale", _WIDE_RES_SCALE if features >= _WIDE_FEATURES else 1.0))
+        blocks = names.count(tensors, r"body\.(\d+)\.body\.")
+        return Recognised(
+            cls(features=features, blocks=blocks, res_scale=res_scale),
+            (names.pixel_shuffles(tensors, r"tail\.0\.\d+\.weight"),),
+            channels,
+            names.of_range_255(tensors),
+        )
 
-class Edsr(nn.Module):
+
+class Edsr(SrNetwork):
     """The network of EDSR: `y = shift(tail(h + body(h)))` with `h = head(unshift(x))`.
 
     Under autocast both mean shifts and the last convolution compute in float32. In bfloat16 a brightness of 128
@@ -55,13 +84,14 @@ class Edsr(nn.Module):
     """
 
     def __init__(self, scale: int, channels: int = 3, *, features: int, blocks: int, res_scale: float) -> None:
-        super().__init__()
-        self.scale, self.channels, self.res_scale = scale, channels, res_scale
+        super().__init__(scale, channels)
+        self.res_scale = res_scale
         self.sub_mean = MeanShift(channels, -1, VALUE_RANGE)
         self.add_mean = MeanShift(channels, 1, VALUE_RANGE)
-        self.head = nn.Sequential(_conv(channels, features))
-        self.body = nn.Sequential(*(_Block(features, res_scale) for _ in range(blocks)), _conv(features, features))
-        self.tail = nn.Sequential(_upsampler(scale, features), Float32Conv2d(features, channels, 3, padding=1))
+        self.head = nn.Sequential(conv(channels, features))
+        residual = (ResidualBlock(features, res_scale=res_scale) for _ in range(blocks))
+        self.body = nn.Sequential(*residual, conv(features, features))
+        self.tail = nn.Sequential(upsampler(scale, features), Float32Conv2d(features, channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, C, h, w]` in [0, 1] to float32 `[N, C, scale * h, scale * w]`, not clamped."""
@@ -70,30 +100,5 @@ class Edsr(nn.Module):
         return self.add_mean(self.tail(features + self.body(features))) / VALUE_RANGE
 
     def facts(self) -> dict[str, str]:
-        """Return what a weights file must say of the network because its tensors do not show it."""
+        """Return the residual scale."""
         return {"res_scale": repr(self.res_scale)}
-
-
-class _Block(nn.Module):
-    """`x + res_scale * conv(relu(conv(x)))`, without batch normalisation."""
-
-    def __init__(self, features: int, res_scale: float) -> None:
-        super().__init__()
-        self.res_scale = res_scale
-        self.body = nn.Sequential(_conv(features, features), nn.ReLU(inplace=True), _conv(features, features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.add(self.body(x), alpha=self.res_scale)
-
-
-def _upsampler(scale: int, features: int) -> nn.Sequential:
-    """Return one stage for a scale of 3, and a stage of 2 for each doubling otherwise."""
-    stages = [3] if scale == 3 else [2] * round(math.log2(scale))
-    layers = []
-    for factor in stages:
-        layers += [_conv(features, features * factor**2), nn.PixelShuffle(factor)]
-    return nn.Sequential(*layers)
-
-
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)

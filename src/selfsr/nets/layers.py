@@ -10,10 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from selfsr.data.resize import imresize
+
 # Mean colour of DIV2K's training images in [0, 1], R, G, B: the constants of the published EDSR weights.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 # The same for a network that sees grey alone: the ITU-R BT.601 luma of that colour.
 DIV2K_GREY = 0.299 * DIV2K_MEAN[0] + 0.587 * DIV2K_MEAN[1] + 0.114 * DIV2K_MEAN[2]
+# What 1.0 is inside the networks whose published weights were trained on 0 to 255.
+VALUE_RANGE = 255.0
+# Black and the way from there to white in ITU-R BT.601 studio range, the Y of the literature, of 255.
+_STUDIO_BLACK, _STUDIO_SPAN = 16.0, 219.0
 
 
 class Float32Conv2d(nn.Conv2d):
@@ -51,11 +57,30 @@ class Float32Conv2d(nn.Conv2d):
             )
 
 
+class Float32ConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution that computes in float32 (or better), under autocast, too."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Upsample `[N, C, H, W]` of any float dtype; the result is float32, or float64 for float64."""
+        assert output_size is None
+        assert isinstance(self.padding, tuple)
+        dtype = torch.promote_types(input.dtype, torch.float32)
+        with torch.autocast(input.device.type, enabled=False):
+            return functional.conv_transpose2d(
+                input.to(dtype),
+                self.weight.to(dtype),
+                None if self.bias is None else self.bias.to(dtype),
+                self.stride,
+                self.padding,
+            )
+
+
 class MeanShift(nn.Module):
     """Add `sign * value_range * mean` to each channel, in float32; nothing in it is trained.
 
-    The published weights keep it as a 1x1 convolution, so it has that layout in the state dict; as a sum it is
-    exact where a GPU would convolve with TF32.
+    The published weights keep it as a 1x1 convolution, so it has that layout in the state dict, and a file may
+    bring another one (the self-paced paper's SRResNet has one that mixes colours). As a sum it is exact where a
+    GPU would convolve with TF32.
 
     Args:
         channels: 3 for RGB or 1 for grey.
@@ -75,5 +100,35 @@ class MeanShift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shift `[N, C, H, W]` of any float dtype; the result is float32, or float64 for float64."""
         dtype = torch.promote_types(x.dtype, torch.float32)
-        gain = self.weight[:, :, 0, 0].diagonal().to(dtype).view(1, -1, 1, 1)
-        return x.to(dtype) * gain + self.bias.to(dtype).view(1, -1, 1, 1)
+        x, weight = x.to(dtype), self.weight.to(dtype)
+        shifted = self.bias.to(dtype).view(1, -1, 1, 1)
+        for colour in range(x.shape[1]):
+            shifted = shifted + x[:, colour : colour + 1] * weight[:, colour].view(1, -1, 1, 1)
+        return shifted
+
+
+def studio_range(grey: Tensor) -> Tensor:
+    """Turn grey in [0, 1] into the Y of the literature, 16 to 235; float32, or float64 for float64."""
+    return _STUDIO_SPAN * grey.to(torch.promote_types(grey.dtype, torch.float32)) + _STUDIO_BLACK
+
+
+def full_range(luma: Tensor) -> Tensor:
+    """Turn Y of 16 to 235 into grey in [0, 1]."""
+    return (luma - _STUDIO_BLACK) / _STUDIO_SPAN
+
+
+def bicubic(lr: Tensor, scale: int) -> Tensor:
+    """Upscale as the inputs of the first networks were; float32, or float64 for float64, whatever autocast says."""
+    return imresize(lr.to(torch.promote_types(lr.dtype, torch.float32)), scale=scale)
+
+
+def studio_ends(channels: int) -> dict[str, Tensor]:
+    """Return mean shifts that hand a network of range 255 its grey as Y of 16 to 235, and RGB as it is."""
+    gain, black = (_STUDIO_SPAN / VALUE_RANGE, _STUDIO_BLACK) if channels == 1 else (1.0, 0.0)
+    eye = torch.eye(channels).view(channels, channels, 1, 1)
+    return {
+        "sub_mean.weight": gain * eye,
+        "sub_mean.bias": torch.full((channels,), black),
+        "add_mean.weight": eye / gain,
+        "add_mean.bias": torch.full((channels,), -black / gain),
+    }

@@ -1,5 +1,6 @@
 """A network from a file, of any origin, as everything that upscales uses it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ class Model:
 
     Attributes:
         net: in evaluation mode and float32; `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
-        architecture: its name, as spandrel spells it.
+        architecture: its name, that of spandrel where spandrel knows it.
         scale: upscaling factor; 1 for networks that restore.
         channels: of the input; 1 for grey, 3 for RGB, 4 for RGB and alpha.
         tiling: whether an image may be cut into tiles; "internal" networks cut it themselves.
@@ -44,10 +45,7 @@ class Model:
 
     @torch.no_grad()
     def upscale(self, lr: Tensor) -> Tensor:
-        """Upscale images of any size and colour, without a gradient.
-
-        A grey network is given the luma of a colour image, and the colour differences are upscaled bicubically.
-        A network of RGB and alpha is given an opaque image.
+        """Upscale images of any size and colour, without a gradient (see `in_any_colours`).
 
         Args:
             lr: float `[N, C, h, w]` in [0, 1] on the device of the network, C = 1 or 3, or 4 where the network
@@ -59,20 +57,9 @@ class Model:
         Raises:
             InputError: another number of channels.
         """
-        if lr.shape[1] == self.channels:
-            return self._run(lr).clamp(0, 1)
-        if lr.shape[1] == 3 and self.channels == 4:
-            return self._run(torch.cat([lr, torch.ones_like(lr[:, :1])], dim=1))[:, :3].clamp(0, 1)
-        weights = torch.tensor(_LUMA, dtype=lr.dtype, device=lr.device).view(1, 3, 1, 1)
-        if lr.shape[1] == 3 and self.channels == 1:
-            luma = (lr * weights).sum(1, keepdim=True)
-            return (self._run(luma) + imresize(lr - luma, self.scale)).clamp(0, 1)
-        if lr.shape[1] == 1 and self.channels == 3:
-            return (self._run(lr.expand(-1, 3, -1, -1)) * weights).sum(1, keepdim=True).clamp(0, 1)
-        raise InputError(
-            f"upscale: the {self.architecture} network takes {self.channels} channels, got {lr.shape[1]}; "
-            "convert the image to RGB."
-        )
+        return in_any_colours(
+            self._run, lr, channels=self.channels, scale=self.scale, architecture=self.architecture
+        ).clamp(0, 1)
 
     def _run(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
@@ -85,6 +72,43 @@ class Model:
         sides = [max(side, self.minimum_px) for side in (height, width)]
         sides = [-(-side // self.multiple_of_px) * self.multiple_of_px for side in sides]
         return (max(sides), max(sides)) if self.square else (sides[0], sides[1])
+
+
+def in_any_colours(
+    net: Callable[[Tensor], Tensor], lr: Tensor, *, channels: int, scale: int, architecture: str
+) -> Tensor:
+    """Upscale colour or grey images with a network that may take the other.
+
+    A grey network is given the luma of a colour image, and the colour differences are upscaled bicubically: with
+    its studio range inside, this is the literature's way of Y through the network, and Cb and Cr by bicubic. A
+    network of RGB is given grey three times, one of RGB and alpha an opaque image.
+
+    Args:
+        net: `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
+        lr: `[N, C, h, w]` in [0, 1], C = 1 or 3, or `channels`.
+        channels: what the network takes: 1, 3 or 4.
+        scale: its factor.
+        architecture: its name, for the message.
+
+    Returns:
+        `[N, C, scale * h, scale * w]`, not clamped.
+
+    Raises:
+        InputError: another number of channels.
+    """
+    if lr.shape[1] == channels:
+        return net(lr)
+    if lr.shape[1] == 3 and channels == 4:
+        return net(torch.cat([lr, torch.ones_like(lr[:, :1])], dim=1))[:, :3]
+    weights = torch.tensor(_LUMA, dtype=lr.dtype, device=lr.device).view(1, 3, 1, 1)
+    if lr.shape[1] == 3 and channels == 1:
+        luma = (lr * weights).sum(1, keepdim=True)
+        return net(luma) + imresize(lr - luma, scale)
+    if lr.shape[1] == 1 and channels == 3:
+        return (net(lr.expand(-1, 3, -1, -1)) * weights).sum(1, keepdim=True)
+    raise InputError(
+        f"upscale: the {architecture} network takes {channels} channels, got {lr.shape[1]}; convert the image to RGB."
+    )
 
 
 def _pad(image: Tensor, height: int, width: int) -> Tensor:

@@ -1,23 +1,14 @@
 """The names that one network's tensors go by in different projects, and how to get from one to the other."""
 
 import re
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from selfsr._checks import InputError
-from selfsr.nets.edsr import VALUE_RANGE
+from selfsr.nets.layers import VALUE_RANGE
 
-Tensors = dict[str, Tensor]
+Tensors = Mapping[str, Tensor]
 
-# EDSR as BasicSR names it, and the authors' names; the body's last layer follows after counting blocks.
-_EDSR_BASICSR = (
-    (r"conv_first\.", "head.0."),
-    (r"body\.(\d+)\.conv1\.", r"body.\1.body.0."),
-    (r"body\.(\d+)\.conv2\.", r"body.\1.body.2."),
-    (r"conv_after_body\.", "body.{blocks}."),
-    (r"upsample\.", "tail.0."),
-    (r"conv_last\.", "tail.1."),
-)
 # RRDB: today's names (BasicSR), those of 2018 to 2020 (BSRGAN, BebyGAN, mmsr), and the first ones, which spandrel
 # keeps; {last} is the number of the layer after the last upsampling stage.
 _RRDB = (
@@ -30,53 +21,27 @@ _RRDB = (
 )
 
 
-def as_edsr(tensors: Tensors) -> Tensors | None:
-    """Return the tensors of an EDSR under the authors' names and value range, or None if it is none.
-
-    A network of convolutions, ReLU and sums that was trained on the range 0 to 1 computes the same on 0 to 255
-    once all its biases are multiplied by 255.
-
-    Raises:
-        InputError: the mean shifts mix colours, which ours do not.
-    """
-    if {"conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "upsample.0.weight"} <= set(tensors):
-        blocks = str(count(tensors, r"body\.(\d+)\."))
-        tensors = _renamed(tensors, [(old, new.replace("{blocks}", blocks)) for old, new in _EDSR_BASICSR])
-    if not {"head.0.weight", "body.0.body.0.weight", "tail.0.0.weight", "tail.1.weight"} <= set(tensors):
-        return None
-    if "sub_mean.bias" not in tensors:
-        return tensors
-    for name in ("sub_mean.weight", "add_mean.weight"):
-        shift = tensors[name][:, :, 0, 0]
-        if bool((shift - shift.diagonal().diag()).any()):
-            raise InputError(f"EDSR weights: {name} must be diagonal, got a matrix that mixes colours.")
-    # The DIV2K mean is below 0.45 of the range: the bias of a shift tells 1 from 255 at a glance.
-    if float(tensors["sub_mean.bias"].abs().max()) < 1:
-        return {name: t * VALUE_RANGE if name.endswith(".bias") else t for name, t in tensors.items()}
-    return tensors
-
-
 def is_rrdb(names: Tensors) -> bool:
     """Say whether these are the tensors of an RRDB under its first names, as spandrel's class has them."""
     return "model.1.sub.0.RDB1.conv1.0.weight" in names
 
 
-def rrdb_first_names(tensors: Tensors) -> Tensors:
+def rrdb_first_names(tensors: Tensors) -> dict[str, Tensor]:
     """Rename an RRDB's tensors from either later layout to the first one; other tensors stay as they are."""
     for layout in (0, 1):
         if _RRDB[1][layout].format(n=0, k=1, m=1) + "weight" in tensors:
             blocks = count(tensors, r"(?:body|RRDB_trunk)\.(\d+)\.")
             stages = sum(bool(re.fullmatch(r"(conv_up|upconv)\d\.weight", name)) for name in tensors)
-            return _renamed(tensors, _rrdb_rules(layout, 2, blocks, stages))
-    return tensors
+            return renamed(tensors, _rrdb_rules(layout, 2, blocks, stages))
+    return dict(tensors)
 
 
-def rrdb_published_names(tensors: Tensors) -> Tensors:
+def rrdb_published_names(tensors: Tensors) -> dict[str, Tensor]:
     """Rename an RRDB's tensors from the first layout to today's, which BasicSR's tools need and all others read."""
     blocks = count(tensors, r"model\.1\.sub\.(\d+)\.RDB")
     # model.0 and .1 come before the stages, which take three numbers each; four layers with parameters are not in one.
     stages = (count(tensors, r"model\.(\d+)\.") - 5) // 3
-    return _renamed(tensors, _rrdb_rules(2, 0, blocks, stages))
+    return renamed(tensors, _rrdb_rules(2, 0, blocks, stages))
 
 
 def upsampling_tail(tensors: Tensors) -> re.Pattern[str]:
@@ -85,7 +50,8 @@ def upsampling_tail(tensors: Tensors) -> re.Pattern[str]:
         if all(name.startswith((f"{stack}.", "to_img.")) for name in tensors):
             last = count(tensors, stack + r"\.(\d+)\.") - 1
             return re.compile(rf"({stack}\.{last}|to_img)\.")
-    return re.compile(r"(tail|upsample|upsampler|conv_up\d)\.")
+    levels = r"(img|residual|feat)_branch_[1-9]"  # LapSRN's, each a doubling of the one before
+    return re.compile(rf"(tail|upsample|upsampler|upscale|upscale4x|deconv|conv_up\d|{levels})\.")
 
 
 def count(tensors: Tensors, pattern: str) -> int:
@@ -115,7 +81,8 @@ def _rrdb_rules(source: int, target: int, blocks: int, stages: int) -> list[tupl
     return rules
 
 
-def _renamed(tensors: Tensors, rules: list[tuple[str, str]]) -> Tensors:
+def renamed(tensors: Tensors, rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """Rename by the first rule (start of a name, its replacement) that fits; other names stay."""
     renamed = {}
     for name, tensor in tensors.items():
         for pattern, new in rules:
@@ -124,3 +91,39 @@ def _renamed(tensors: Tensors, rules: list[tuple[str, str]]) -> Tensors:
                 break
         renamed[name] = tensor
     return renamed
+
+
+def without_shift(tensors: Tensors) -> set[str]:
+    """Return the names but for those of the mean shifts."""
+    return {name for name in tensors if not re.match(r"(sub|add)_mean\.", name)}
+
+
+def layers(*names: str) -> set[str]:
+    """Return the names of the weight and the bias of each layer."""
+    return {f"{name}.{part}" for name in names for part in ("weight", "bias")}
+
+
+def pixel_shuffles(tensors: Tensors, pattern: str) -> int:
+    """Return the scale of an upsampling tail, whose convolutions have the names that `pattern` matches."""
+    scale = 1
+    for name, tensor in tensors.items():
+        if re.fullmatch(pattern, name):
+            scale *= round((tensor.shape[0] / tensor.shape[1]) ** 0.5)
+    return scale
+
+
+def times_bias(tensors: Tensors, factor: float) -> dict[str, Tensor]:
+    """Carry weights over to a value range that is `factor` times as large.
+
+    A network of convolutions, ReLU (also leaky or PReLU), concatenation and sums computes the same there once all
+    its biases are multiplied.
+    """
+    return {name: tensor * factor if name.endswith(".bias") else tensor for name, tensor in tensors.items()}
+
+
+def of_range_255(tensors: Tensors) -> dict[str, Tensor]:
+    """Carry weights of the range 0 to 1 over to 0 to 255; those whose mean shift is of that range stay."""
+    shift = tensors.get("sub_mean.bias")
+    # The DIV2K mean is below 0.45 of the range: the bias of a shift tells 1 from 255 at a glance.
+    of_one = shift is not None and 0 < float(shift.abs().max()) < 1
+    return times_bias(tensors, VALUE_RANGE) if of_one else dict(tensors)

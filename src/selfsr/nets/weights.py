@@ -5,16 +5,17 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from selfsr._checks import InputError
-from selfsr.nets import names
-from selfsr.nets.checkpoint import read_checkpoint
-from selfsr.nets.edsr import Edsr
+from selfsr.nets import AnyNetwork, names
+from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.checkpoint import Checkpoint, read_checkpoint
 from selfsr.nets.model import Model
 
 if TYPE_CHECKING:
@@ -25,27 +26,29 @@ if TYPE_CHECKING:
 _DERIVED = re.compile(
     r"(.*\.)?(attn_mask(_[01])?|num_batches_tracked|eval_conv\.(weight|bias))$|(sub|add)_mean\.(weight|bias)$"
 )
-# The authors' EDSR of 256 channels scales its residuals, their smaller one does not; the tensors do not tell.
-_WIDE_EDSR_FEATURES, _WIDE_EDSR_RES_SCALE = 256, 0.1
 # How many names a message lists of each kind.
 _LISTED = 3
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path, scale: int | None = None) -> Model:
     """Open the model in `path`: ours, or any that spandrel knows.
 
     Args:
         path: .safetensors, .pth, .pt or .ckpt, of any layout that `read_checkpoint` finds weights in.
+        scale: what to upscale by, for the networks whose files leave it open: one for several scales (MDSR), and
+            those that work on an upscaled image (SRCNN, VDSR, DRRN) where the file does not say what they were
+            trained for. All others have their own, whatever this says.
 
     Raises:
-        InputError: no such file, no weights in it, or a network that neither we nor spandrel know.
+        InputError: no such file, no weights in it, a network that neither we nor spandrel know, or a scale that is
+            needed and not given, or not one of the network's.
         OSError: the file cannot be read.
     """
     checkpoint = read_checkpoint(path)
     _check_numbers(path, checkpoint.tensors)
-    edsr = names.as_edsr(checkpoint.tensors)
-    if edsr is not None:
-        return _edsr_model(path, edsr, checkpoint.metadata)
+    found = _recognise(path, checkpoint)
+    if found is not None:
+        return _own_model(path, found, _scale(path, found, checkpoint.metadata, scale))
     descriptor = _described(path, checkpoint.tensors)
     size = descriptor.size_requirements
     return Model(
@@ -66,7 +69,7 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
     """Load the weights in `path` into `net`, all of them or none.
 
     Tensors are found in bare files and under `params_ema` (preferred), `params`, `state_dict` and the like, with
-    the prefixes of wrappers taken off; an RRDB or EDSR may go by any of its layouts' names.
+    the prefixes of wrappers taken off; a network may go by the names of any layout that `recognise` or RRDB has.
 
     Args:
         net: a network that a `NetworkSpec` built, or any other module.
@@ -83,7 +86,8 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
     """
     checkpoint = read_checkpoint(path)
     _check_numbers(path, checkpoint.tensors)
-    own, given = _under_one_layout(net, checkpoint.tensors)
+    found = _recognise(path, checkpoint)
+    own, given = _under_one_layout(net, checkpoint.tensors if found is None else found.tensors)
     derived = {name for name in own if _DERIVED.match(name)}
     missing = [name for name in own if name not in given and name not in derived]
     unexpected = [name for name in given if name not in own and not _DERIVED.match(name)]
@@ -98,7 +102,7 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
             + _listed("missing", missing)
             + _listed("not of this network", unexpected)
             + _listed("of another shape", [f"{n} {_shape(given[n])} for {_shape(own[n])}" for n in misshapen])
-            + f"; {_advice(path, checkpoint.tensors)}"
+            + f"; {_advice(path, checkpoint.tensors, found)}"
             + (", or leave out its upsampling tail with start_transfer: true." if in_tail else ".")
         )
     taken = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
@@ -114,8 +118,6 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
 def _under_one_layout(net: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the tensors of `net` and of the file under names that mean the same in both, whatever their scales."""
     own = net.state_dict()
-    if isinstance(net, Edsr):
-        return own, names.as_edsr(given) or given
     if names.is_rrdb(own):
         given = names.rrdb_first_names(given)
         return names.rrdb_published_names(own), names.rrdb_published_names(given) if names.is_rrdb(given) else given
@@ -150,7 +152,7 @@ def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str]) -> Non
         tensors = names.rrdb_published_names(tensors)
     # A clone each: safetensors refuses tensors that share memory, and an averaged one must not move on meanwhile.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    said = {**metadata, **(net.facts() if isinstance(net, Edsr) else {})}
+    said = {**metadata, **(net.facts() if isinstance(net, SrNetwork) else {})}
     if path.suffix == ".safetensors":
         content = safetensors.torch.save(tensors, metadata={"format": "pt", **said})
     else:
@@ -170,44 +172,62 @@ def read_metadata(path: Path) -> dict[str, str]:
     return read_checkpoint(path).metadata
 
 
-def _edsr_model(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Model:
-    head = tensors["head.0.weight"]
-    features, channels = head.shape[:2]
-    if "res_scale" in metadata:
-        res_scale = float(metadata["res_scale"])
-    else:
-        res_scale = _WIDE_EDSR_RES_SCALE if features >= _WIDE_EDSR_FEATURES else 1.0
-    scale, blocks = _edsr_scale(tensors), names.count(tensors, r"body\.(\d+)\.body\.")
-    net = Edsr(scale, channels, features=features, blocks=blocks, res_scale=res_scale)
+def _recognise(path: Path, checkpoint: Checkpoint) -> Recognised | None:
+    """Return which of our networks the file holds, or None."""
+    for spec_type in get_args(AnyNetwork):
+        try:
+            found = spec_type.recognise(checkpoint.tensors, checkpoint.metadata)
+        except (ValueError, IndexError) as error:  # a tensor with other axes, or options that no network can have
+            first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
+            raise _patchwork(path, f"{spec_type.title} ({first})") from error
+        if found is not None:
+            return found
+    return None
+
+
+def _scale(path: Path, found: Recognised, said: Mapping[str, str], asked: int | None) -> int:
+    """Choose the scale of a network that may serve several."""
+    if len(found.scales) == 1:
+        return found.scales[0]
+    if asked is None and "scale" in said:
+        asked = int(said["scale"])
+    title, possible = found.spec.title, found.scales or found.spec.scales
+    if asked is None:
+        why = f"serves {_factors(possible)}" if found.scales else "works at any scale, and the file does not say which"
+        raise InputError(f"weights {path}: {title} {why}; choose one, as with --scale {possible[0]}.")
+    if asked not in possible:
+        raise InputError(f"weights {path}: {title} upscales by {_factors(possible)}, got x{asked}; choose one of them.")
+    return asked
+
+
+def _own_model(path: Path, found: Recognised, scale: int) -> Model:
+    spec, tensors = found.spec, found.tensors
+    net = spec.build(scale, found.channels)
     own = net.state_dict()
     if set(tensors) - set(own) or any(
         tensors[n].shape != own[n].shape if n in tensors else not _DERIVED.match(n) for n in own
     ):
-        raise InputError(
-            f"weights {path}: the names are those of an EDSR, but the tensors do not make up one of "
-            f"{features} features and {blocks} blocks; use the file with the program that wrote it."
-        )
+        raise _patchwork(path, f"{spec.title} with {_options(spec)}")
     net.load_state_dict({**own, **tensors})
     return Model(
         net=net.eval(),
-        architecture="EDSR",
+        architecture=spec.title,
         scale=scale,
-        channels=channels,
-        tiling="supported",
+        channels=found.channels,
+        tiling=spec.tiling,
         multiple_of_px=1,
-        minimum_px=1,
+        minimum_px=spec.minimum_px,
         square=False,
         supports_half=False,  # features of a picture of range 255 may leave the range of float16
         supports_bfloat16=True,
     )
 
 
-def _edsr_scale(tensors: Mapping[str, Tensor]) -> int:
-    scale = 1
-    for name, tensor in tensors.items():
-        if re.fullmatch(r"tail\.0\.\d+\.weight", name):
-            scale *= round((tensor.shape[0] / tensor.shape[1]) ** 0.5)
-    return scale
+def _patchwork(path: Path, what: str) -> InputError:
+    return InputError(
+        f"weights {path}: the names are those of {what}, but the tensors do not make up one; "
+        "use the file with the program that wrote it."
+    )
 
 
 def _described(path: Path, tensors: dict[str, Tensor]) -> "ImageModelDescriptor[nn.Module]":
@@ -244,12 +264,11 @@ def _discriminator(tensors: Mapping[str, Tensor]) -> str:
     return " (they look like a discriminator: give the generator, net_g)" if critic else ""
 
 
-def _advice(path: Path, tensors: dict[str, Tensor]) -> str:
+def _advice(path: Path, tensors: dict[str, Tensor], found: Recognised | None) -> str:
     """Say what the file holds, where that can be told."""
-    edsr = names.as_edsr(tensors)
-    if edsr is not None:
-        features, blocks = edsr["head.0.weight"].shape[0], names.count(edsr, r"body\.(\d+)\.body\.")
-        what = f"EDSR x{_edsr_scale(edsr)} with {features} features and {blocks} blocks"
+    if found is not None:
+        scales = f" {_factors(found.scales)}" if found.scales else ""
+        what = f"{found.spec.title}{scales} with {_options(found.spec)}"
     else:
         try:
             descriptor = _described(path, tensors)
@@ -257,6 +276,16 @@ def _advice(path: Path, tensors: dict[str, Tensor]) -> str:
             return "choose the network and the options that the file was trained with"
         what = f"{descriptor.architecture.id} x{descriptor.scale} ({', '.join(descriptor.tags)})"
     return f"the file holds {what}: set network and scale to match it"
+
+
+def _factors(scales: tuple[int, ...]) -> str:
+    return " and ".join(filter(None, (", ".join(f"x{s}" for s in scales[:-1]), f"x{scales[-1]}")))
+
+
+def _options(spec: NetworkSpec) -> str:
+    """Spell out the options as a recipe has them."""
+    options = spec.model_dump(mode="json", exclude={"kind"})
+    return ", ".join(f"{name} {value}" for name, value in options.items() if not isinstance(value, bool))
 
 
 def _check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:

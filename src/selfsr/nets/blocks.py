@@ -1,0 +1,33 @@
+"""What several of the networks that are written here are built of."""
+
+import math
+
+from torch import Tensor, nn
+
+
+def conv(inputs: int, outputs: int, kernel_px: int = 3, *, bias: bool = True) -> nn.Conv2d:
+    """Return a convolution that keeps the size of the image."""
+    return nn.Conv2d(inputs, outputs, kernel_px, padding=kernel_px // 2, bias=bias)
+
+
+class ResidualBlock(nn.Module):
+    """`x + res_scale * conv(relu(conv(x)))`, without batch normalisation (EDSR, figure 2c)."""
+
+    def __init__(self, features: int, kernel_px: int = 3, res_scale: float = 1.0) -> None:
+        super().__init__()
+        self.res_scale = res_scale
+        self.body = nn.Sequential(
+            conv(features, features, kernel_px), nn.ReLU(inplace=True), conv(features, features, kernel_px)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[N, features, H, W]` of the same size."""
+        return x.add(self.body(x), alpha=self.res_scale)
+
+
+def upsampler(scale: int, features: int) -> nn.Sequential:
+    """Return one stage of convolution and pixel shuffle for a scale of 3, and one for each doubling otherwise."""
+    layers = []
+    for factor in [3] if scale == 3 else [2] * round(math.log2(scale)):
+        layers += [conv(features, features * factor**2), nn.PixelShuffle(factor)]
+    return nn.Sequential(*layers)

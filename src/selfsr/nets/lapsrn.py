@@ -1,0 +1,143 @@
+"""LapSRN (Lai et al., "Deep Laplacian Pyramid Networks for Fast and Accurate Super-Resolution", CVPR 2017)."""
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from selfsr.nets import names
+from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.blocks import conv
+from selfsr.nets.layers import Float32Conv2d, Float32ConvTranspose2d, full_range, studio_range
+
+_SLOPE = 0.2
+# Names of another implementation that is common in PyTorch, which counts its levels from 1, and ours.
+_OTHERS = (
+    (r"conv_input\.", "head.0."),
+    (r"convt_I(\d+)\.", r"img_branch_\1."),
+    (r"convt_R(\d+)\.", r"residual_branch_\1."),
+    (r"convt_F(\d+)\.0\.cov_block\.20\.", r"feat_branch_\1.tail.0."),
+    (r"convt_F(\d+)\.0\.cov_block\.", r"feat_branch_\1.body."),
+)
+
+
+class LapSrnSpec(NetworkSpec):
+    """LapSRN, for luma alone: a pyramid, each level of which doubles the image and adds what it lacks."""
+
+    title: ClassVar[str] = "LapSRN"
+    paper: ClassVar[str] = "Lai et al., CVPR 2017"
+    convolutional: ClassVar[bool] = True
+    parameters: ClassVar[int] = 870_112
+    why_scales: ClassVar[str] = "each level doubles the image"
+
+    kind: Literal["lapsrn"] = "lapsrn"
+    features: PositiveInt = Field(default=64, description="channels of the body (n_feats)")
+    convs: PositiveInt = Field(default=10, description="convolutions of each level before it doubles (depth)")
+    bilinear_start: bool = Field(
+        default=True,
+        description="start the image branch as bilinear upscaling like the authors; false draws it at random like "
+        "the self-paced paper's code",
+    )
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Powers of two."""
+        return (2, 4, 8)
+
+    @property
+    def colours(self) -> tuple[int, ...]:
+        """Grey alone, as published."""
+        return (1,)
+
+    def _make(self, scale: int, channels: int) -> nn.Module:
+        net = LapSrn(scale, channels, features=self.features, convs=self.convs)
+        net.start(bilinear=self.bilinear_start)
+        return net
+
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+        """Know our names, levels counted from 0 or from 1, and those of the implementation with `convt_I1`."""
+        if {"conv_input.weight", "convt_I1.weight", "convt_R1.weight"} <= set(tensors):
+            tensors = names.renamed(tensors, _OTHERS)
+        if not any(name.startswith("img_branch_") for name in tensors) or "head.0.weight" not in tensors:
+            return None
+        if not any(name.startswith("img_branch_0.") for name in tensors):
+            levels = names.count(tensors, r"img_branch_(\d+)\.")
+            rules = [(rf"(\w+_branch_){level}\.", rf"\g<1>{level - 1}.") for level in range(1, levels)]
+            tensors = names.renamed(tensors, rules)
+        features, channels = tensors["head.0.weight"].shape[:2]
+        convs = names.count(tensors, r"feat_branch_0\.body\.(\d+)\.") // 2 + 1
+        scale = 2 ** names.count(tensors, r"img_branch_(\d+)\.")
+        return Recognised(cls(features=features, convs=convs), (scale,), channels, dict(tensors))
+
+
+class LapSrn(SrNetwork):
+    """The network of LapSRN as the self-paced paper's code has it, on Y of 16 to 235; no biases.
+
+    `f = lrelu(head(Y))`; on each level `f <- lrelu(up(ten times lrelu(conv(f))))` and
+    `Y <- image(Y) + residual(f)`, where `up` and `image` are transposed convolutions. Levels share no weights, and
+    the last one is the output. All but the image branch starts He normal.
+
+    Args:
+        scale: 2, 4 or 8.
+        channels: 1.
+        features: channels of the body.
+        convs: convolutions of each level.
+    """
+
+    def __init__(self, scale: int, channels: int = 1, *, features: int, convs: int) -> None:
+        super().__init__(scale, channels)
+        self.levels = round(math.log2(scale))
+        self.head = nn.Sequential(conv(channels, features, bias=False), _activation())
+        for level in range(self.levels):
+            image = Float32ConvTranspose2d(channels, channels, 4, stride=2, padding=1, bias=False)
+            self.add_module(f"img_branch_{level}", image)
+            self.add_module(f"residual_branch_{level}", Float32Conv2d.like(conv(features, channels, bias=False)))
+            self.add_module(f"feat_branch_{level}", _Level(features, convs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upscale `[N, 1, h, w]` in [0, 1] to float32 `[N, 1, scale * h, scale * w]`, not clamped."""
+        image = studio_range(x)
+        features = self.head(image.to(next(self.head.parameters()).dtype))
+        for level in range(self.levels):
+            features = self.get_submodule(f"feat_branch_{level}")(features)
+            residual = self.get_submodule(f"residual_branch_{level}")(features)
+            image = self.get_submodule(f"img_branch_{level}")(image) + residual
+        return full_range(image)
+
+    @torch.no_grad()
+    def start(self, *, bilinear: bool) -> None:
+        """Draw the weights, and start the image branch as bilinear upscaling (or leave it as PyTorch draws it)."""
+        gain = nn.init.calculate_gain("leaky_relu", _SLOPE)
+        for module in self.modules():
+            if isinstance(module, Float32ConvTranspose2d):
+                if bilinear:
+                    taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
+                    module.weight.copy_(taps[:, None] * taps)
+            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                # Of the 4 x 4 taps of a transposed convolution 2 x 2 reach any one pixel.
+                taps_in = module.in_channels * (4 if isinstance(module, nn.ConvTranspose2d) else 9)
+                module.weight.normal_(std=gain / math.sqrt(taps_in))
+
+
+class _Level(nn.Module):
+    """The feature branch of one level."""
+
+    def __init__(self, features: int, convs: int) -> None:
+        super().__init__()
+        layers = []
+        for _ in range(convs):
+            layers += [conv(features, features, bias=False), _activation()]
+        self.body = nn.Sequential(*layers)
+        up = nn.ConvTranspose2d(features, features, 4, stride=2, padding=1, bias=False)
+        self.tail = nn.Sequential(up, _activation())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.body(x))
+
+
+def _activation() -> nn.Module:
+    return nn.LeakyReLU(_SLOPE, inplace=True)

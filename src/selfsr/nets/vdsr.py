@@ -1,0 +1,77 @@
+"""VDSR (Kim et al., "Accurate Image Super-Resolution Using Very Deep Convolutional Networks", CVPR 2016)."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from selfsr.nets import names
+from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.blocks import conv
+from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift, bicubic
+
+
+class VdsrSpec(NetworkSpec):
+    """VDSR: twenty convolutions that correct the bicubically upscaled image."""
+
+    title: ClassVar[str] = "VDSR"
+    paper: ClassVar[str] = "Kim et al., CVPR 2016"
+    convolutional: ClassVar[bool] = True
+    parameters: ClassVar[int] = 668_227
+
+    kind: Literal["vdsr"] = "vdsr"
+    features: PositiveInt = Field(default=64, description="channels of the body (n_feats)")
+    convs: int = Field(default=20, ge=2, description="convolutions, the first and the last among them (n_resblocks)")
+
+    def _make(self, scale: int, channels: int) -> nn.Module:
+        return Vdsr(scale, channels, features=self.features, convs=self.convs)
+
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+        """Know the names of the self-paced paper's code, `body.0.0` to `body.19.0`."""
+        if "body.0.0.weight" not in tensors:
+            return None
+        convs = names.count(tensors, r"body\.(\d+)\.")
+        if convs < 2 or names.without_shift(tensors) != names.layers(*(f"body.{n}.0" for n in range(convs))):
+            return None
+        features, channels = tensors["body.0.0.weight"].shape[:2]
+        return Recognised(cls(features=features, convs=convs), (), channels, names.of_range_255(tensors))
+
+
+class Vdsr(SrNetwork):
+    """The network of VDSR, `y = shift(z + body(z))` with `z = unshift(bicubic(x))`.
+
+    Key names, mean shift and the range of 0 to 255 inside are those of the self-paced paper's code. Weights start
+    He normal, biases 0, as in the paper.
+
+    Args:
+        scale: 2, 3, 4 or 8.
+        channels: 3 for RGB, 1 for grey.
+        features: channels of the body.
+        convs: convolutions of the body.
+    """
+
+    def __init__(self, scale: int, channels: int = 3, *, features: int, convs: int) -> None:
+        super().__init__(scale, channels)
+        self.sub_mean = MeanShift(channels, -1, VALUE_RANGE)
+        self.add_mean = MeanShift(channels, 1, VALUE_RANGE)
+        inputs = [channels] + [features] * (convs - 1)
+        stages = [nn.Sequential(conv(width, features), nn.ReLU(inplace=True)) for width in inputs[:-1]]
+        last = Float32Conv2d.like(conv(inputs[-1], channels))
+        self.body = nn.Sequential(*stages, nn.Sequential(last))
+        for module in self.body.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upscale `[N, C, h, w]` in [0, 1] to float32 `[N, C, scale * h, scale * w]`, not clamped."""
+        shifted = self.sub_mean(bicubic(x, self.scale) * VALUE_RANGE)
+        residual = self.body(shifted.to(next(self.body.parameters()).dtype))
+        return self.add_mean(shifted + residual) / VALUE_RANGE
+
+    def facts(self) -> dict[str, str]:
+        """Return the scale, which no tensor shows."""
+        return {"scale": str(self.scale)}

@@ -1,0 +1,307 @@
+"""The networks that are written here: sizes, names, training, files, and what each refuses."""
+
+from typing import get_args
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from selfsr._checks import InputError
+from selfsr.nets import Network, OwnNetwork
+from selfsr.nets.dbpn import DbpnSpec
+from selfsr.nets.drrn import DrrnSpec
+from selfsr.nets.edsr import EdsrSpec
+from selfsr.nets.lapsrn import LapSrnSpec
+from selfsr.nets.mdsr import MdsrSpec
+from selfsr.nets.rdn import RdnSpec
+from selfsr.nets.srcnn import SrcnnSpec
+from selfsr.nets.srdensenet import SrDenseNetSpec
+from selfsr.nets.srresnet import SrResNetSpec
+from selfsr.nets.vdsr import VdsrSpec
+from selfsr.nets.weights import load_into, load_model, save_weights
+
+TINY = {
+    "srcnn": SrcnnSpec(features=(8, 6), kernels_px=(5, 1, 3)),
+    "vdsr": VdsrSpec(features=8, convs=4),
+    "drrn": DrrnSpec(features=8, recursions=3),
+    "lapsrn": LapSrnSpec(features=8, convs=2),
+    "lapsrn random": LapSrnSpec(features=8, convs=1, bilinear_start=False),
+    "srresnet": SrResNetSpec(features=8, blocks=2),
+    "edsr": EdsrSpec(features=8, blocks=1, res_scale=0.3),
+    "mdsr": MdsrSpec(features=8, blocks=1),
+    "mdsr other scales": MdsrSpec(features=8, blocks=2, factors=(8, 2)),
+    "srdensenet": SrDenseNetSpec(growth=4, blocks=2, convs=3, bottleneck=8),
+    "rdn": RdnSpec(features=8, growth=6, blocks=2, convs=2),
+    "dbpn": DbpnSpec(features=8, projected=4, stages=3),
+}
+BUILDS = [(name, scale, c) for name, spec in TINY.items() for scale in spec.scales for c in spec.colours]
+FIRST = [(name, spec.scales[0], spec.colours[-1]) for name, spec in TINY.items()]
+KIND = {spec_type.model_fields["kind"].default: spec_type for spec_type in get_args(OwnNetwork)}
+
+
+def image(channels, height=5, width=7, batch=2):
+    return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_every_network_that_is_written_here_is_tried_here():
+    assert {type(spec) for spec in TINY.values()} == set(get_args(OwnNetwork))
+
+
+# ---- sizes and names
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "scale", "parameters", "tensors"),
+    [
+        ("srcnn", {}, 2, 69_251, 10),
+        ("vdsr", {}, 3, 668_227, 44),
+        ("drrn", {}, 4, 297_216, 4),
+        ("lapsrn", {}, 2, 435_344, 14),
+        ("lapsrn", {}, 4, 870_112, 27),
+        ("srresnet", {}, 4, 1_546_752, 107),
+        ("mdsr", {}, 2, 3_227_203, 106),
+        ("mdsr", {"blocks": 80}, 4, 7_953_987, 362),
+        ("rdn", {}, 2, 22_123_395, 300),
+        ("rdn", {}, 3, 22_308_035, 300),
+        ("rdn", {}, 4, 22_271_107, 302),
+        ("dbpn", {}, 2, 1_260_867, 135),
+        ("dbpn", {}, 4, 2_207_043, 135),
+        ("dbpn", {}, 8, 4_910_403, 135),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(kind, options, scale, parameters, tensors):
+    spec = KIND[kind](**options)
+    with torch.device("meta"):
+        net = spec.build(scale, max(spec.colours))
+    assert sum(p.numel() for p in net.parameters()) == parameters
+    assert len(net.state_dict()) == tensors
+
+
+def test_the_size_of_srdensenet_follows_from_its_paper():
+    blocks = sum(9 * 128 * b * 16 + 16 + sum(9 * 16 * n * 16 + 16 for n in range(1, 8)) for b in range(1, 9))
+    fusion = 128 * 9 * 256 + 256
+    for channels, first_and_last in ((1, 9 * 128 + 128 + 9 * 256 + 1), (3, 27 * 128 + 128 + 27 * 256 + 3)):
+        expected = first_and_last + blocks + fusion + 2 * (9 * 256 * 256 + 256)
+        with torch.device("meta"):
+            net = SrDenseNetSpec().build(4, channels)
+        assert sum(p.numel() for p in net.parameters()) == expected
+    assert expected == SrDenseNetSpec.parameters
+
+
+@pytest.mark.parametrize("kind", KIND)
+def test_the_stated_size_is_that_of_the_default_options(kind):
+    spec = KIND[kind]()
+    with torch.device("meta"):
+        net = spec.build(4, max(spec.colours))
+    assert sum(p.numel() for p in net.parameters()) == spec.parameters
+
+
+def both(*layers):
+    return {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+
+
+def weights(*layers):
+    return {f"{layer}.weight" for layer in layers}
+
+
+MEANS = both("sub_mean", "add_mean")
+NAMES = {
+    "srcnn": MEANS | both("body.0", "body.2", "body.4"),
+    "vdsr": MEANS | both(*(f"body.{n}.0" for n in range(20))),
+    "drrn": weights("head", "conv1", "conv2", "tail"),
+    "lapsrn": weights("head.0")
+    | weights(*(f"{part}_branch_{level}" for part in ("img", "residual") for level in (0, 1)))
+    | weights(*(f"feat_branch_{level}.body.{n}" for n in range(0, 20, 2) for level in (0, 1)))
+    | weights("feat_branch_0.tail.0", "feat_branch_1.tail.0"),
+    "srresnet": MEANS
+    | weights("conv_input", "conv_mid", "conv_output", "upscale4x.0", "upscale4x.3")
+    | both("bn_mid", *(f"residual.{n}.in{k}" for n in range(16) for k in (1, 2)))
+    | weights(*(f"residual.{n}.conv{k}" for n in range(16) for k in (1, 2))),
+    "mdsr": MEANS
+    | both("head.0", "body.16", "tail.0", "upsample.0.0", "upsample.1.0", "upsample.2.0", "upsample.2.2")
+    | both(*(f"body.{n}.body.{k}" for n in range(16) for k in (0, 2)))
+    | both(*(f"pre_process.{s}.{n}.body.{k}" for s in range(3) for n in (0, 1) for k in (0, 2))),
+    "rdn": both("sfe1", "sfe2", "gff.0", "gff.1", "upscale.0", "upscale.2", "output")
+    | both(*(f"rdbs.{n}.lff" for n in range(16)))
+    | both(*(f"rdbs.{n}.layers.{k}.conv" for n in range(16) for k in range(8))),
+    "dbpn": MEANS
+    | both("initial.0", "initial.2", "reconstruction.0")
+    | weights("initial.1", "initial.3")
+    | {
+        f"{unit}.{stage}.{part}"
+        for unit in [f"upmodules.{n}" for n in range(6)] + [f"downmodules.{n}" for n in range(5)]
+        for stage in ("bottleneck", "conv_1", "conv_2", "conv_3")
+        for part in ("0.weight", "0.bias", "1.weight")
+        if stage != "bottleneck" or unit not in ("upmodules.0", "upmodules.1", "downmodules.0")
+    },
+    "srdensenet": both("conv.conv", "bottleneck.0", "deconv.0", "deconv.2", "reconstruction")
+    | both(*(f"dense_blocks.{b}.block.{n}.conv" for b in range(8) for n in range(8))),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_are_those_of_the_published_files(kind):
+    spec = KIND[kind]()
+    with torch.device("meta"):
+        net = spec.build(4, max(spec.colours))
+    assert set(net.state_dict()) == NAMES[kind]
+    assert not [name for name, _ in net.named_parameters() if "mean" in name]
+
+
+# ---- training, saving, opening
+
+
+@pytest.mark.parametrize(("name", "scale", "channels"), BUILDS)
+def test_trains_saves_and_opens_as_it_was(name, scale, channels, tmp_path):
+    torch.manual_seed(7)
+    spec = TINY[name]
+    net = spec.build(scale, channels)
+    assert net.training
+    x = image(channels)
+    given = x.clone()
+    out = net(x)
+    assert out.shape == (2, channels, 5 * scale, 7 * scale)
+    (out * torch.randn_like(out)).mean().backward()
+    idle = {
+        f"{part}.{spec.scales.index(s)}." for part in ("pre_process", "upsample") for s in spec.scales if s != scale
+    }
+    for parameter_name, parameter in net.named_parameters():
+        if spec.kind == "mdsr" and parameter_name.startswith(tuple(idle)):
+            assert parameter.grad is None, f"{parameter_name} is of another scale"
+            continue
+        assert parameter.grad is not None, f"no gradient for {parameter_name}"
+        assert parameter.grad.isfinite().all(), parameter_name
+        if parameter.ndim > 1:  # a slope of a PReLU has none where nothing is negative
+            assert parameter.grad.any(), f"a zero gradient for {parameter_name}"
+    assert torch.equal(x, given), "the network changed its input"
+
+    for suffix in (".safetensors", ".pth"):
+        path = tmp_path / f"net{suffix}"
+        save_weights(path, net, {"architecture": spec.kind})
+        model = load_model(path)
+        assert (model.architecture, model.scale, model.channels) == (spec.title, scale, channels)
+        assert (model.tiling, model.minimum_px) == (spec.tiling, spec.minimum_px)
+        with torch.no_grad():
+            assert torch.equal(model.upscale(x), net.eval()(x).clamp(0, 1))
+    other = spec.build(scale, channels)
+    load_into(other, path)
+    for key, tensor in net.state_dict().items():
+        assert torch.equal(other.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize(("name", "scale", "channels"), FIRST)
+def test_pictures_leave_in_float32_under_autocast(name, scale, channels):
+    torch.manual_seed(3)
+    net = TINY[name].build(scale, channels)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = net(image(channels))
+    assert out.dtype == torch.float32
+    # What is rounded to bfloat16 has 16 zero bits at the end; a picture must not be.
+    assert (out.view(torch.int32) & 0xFFFF).bool().float().mean() > 0.9
+    out.mean().backward()
+    exact = net(image(channels))
+    assert 0 < (out - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize(("name", "scale", "channels"), FIRST)
+def test_half_precision_weights_give_float32_pictures(name, scale, channels):
+    torch.manual_seed(3)
+    net = TINY[name].build(scale, channels).eval()
+    x = image(channels)
+    with torch.no_grad():
+        exact = net(x)
+        coarse = net.bfloat16()(x)
+    assert coarse.dtype == torch.float32
+    assert (coarse - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize(("name", "scale", "channels"), FIRST)
+def test_the_smallest_crop_and_batch_are_enough(name, scale, channels):
+    spec = TINY[name]
+    side = spec.minimum_px
+    out = spec.build(scale, channels)(image(channels, side, side, spec.minimum_batch))
+    assert out.shape == (spec.minimum_batch, channels, scale * side, scale * side)
+
+
+@pytest.mark.parametrize(("name", "scale", "channels"), FIRST)
+def test_networks_compute_each_image_by_itself(name, scale, channels):
+    net = TINY[name].build(scale, channels).eval()
+    x = image(channels)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x)[1:], net(x[1:]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["edsr", "vdsr", "srcnn", "rdn", "drrn", "lapsrn", "mdsr", "dbpn", "srdensenet"])
+def test_a_network_of_convolutions_sees_no_further_than_it_reaches(name):
+    spec = TINY[name]
+    net = spec.build(2, spec.colours[0]).eval()
+    x = image(spec.colours[0], 60, 60, 1)
+    y = x.clone()
+    y[..., :2, :2] = 0.5
+    with torch.no_grad():
+        assert torch.equal(net(x)[..., -8:, -8:], net(y)[..., -8:, -8:])
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("spec", "scale", "channels", "message"),
+    [
+        (LapSrnSpec(), 3, 1, r"LapSRN: scale must be one of 2, 4, 8 .* got 3, because each level doubles the image\.$"),
+        (LapSrnSpec(), 2, 3, r"LapSRN: channels must be 1 with these options, got 3\.$"),
+        (DrrnSpec(), 2, 3, r"DRRN: channels must be 1 with these options, got 3\.$"),
+        (SrResNetSpec(), 3, 3, "SRResNet: scale must be one of 2, 4, 8 .*because each stage doubles"),
+        (SrDenseNetSpec(), 3, 3, "SRDenseNet: scale must be one of 2, 4, 8 .*because each deconvolution doubles"),
+        (DbpnSpec(), 3, 3, "D-DBPN: scale must be one of 2, 4, 8 .*because the authors give the kernels of these"),
+        (MdsrSpec(factors=(2, 4)), 3, 3, "MDSR: scale must be one of 2, 4 with these options, got 3"),
+    ],
+)
+def test_builds_that_cannot_be_are_refused_with_the_reason(spec, scale, channels, message):
+    with pytest.raises(InputError, match=message):
+        spec.build(scale, channels)
+
+
+@pytest.mark.parametrize(
+    ("spec_type", "options", "message"),
+    [
+        (SrcnnSpec, {"kernels_px": (9, 4, 5)}, r"kernels_px must be odd, got \[9, 4, 5\]"),
+        (VdsrSpec, {"convs": 1}, "greater than or equal to 2"),
+        (DbpnSpec, {"stages": 1}, "greater than or equal to 2"),
+        (MdsrSpec, {"factors": (2, 3, 2)}, r"factors must differ from each other, got \[2, 3, 2\]"),
+        (MdsrSpec, {"factors": ()}, "at least 1 item"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(spec_type, options, message):
+    with pytest.raises(ValidationError, match=message):
+        spec_type(**options)
+
+
+@pytest.mark.parametrize("kind", KIND)
+def test_a_recipe_chooses_by_kind(kind):
+    assert TypeAdapter(Network).validate_python({"kind": kind}) == KIND[kind]()
+
+
+# ---- MDSR
+
+
+def test_mdsr_upscales_by_the_scale_that_it_is_told():
+    net = TINY["mdsr"].build(3)
+    x = image(3)
+    with torch.no_grad():
+        assert torch.equal(net(x), net(x, 3))
+        assert [net(x, scale).shape[-1] for scale in (2, 3, 4)] == [14, 21, 28]
+    with pytest.raises(InputError, match="MDSR: scale must be one of 2, 3, 4, which it was built for, got 8"):
+        net(x, 8)
+
+
+def test_a_step_at_one_scale_leaves_the_parts_of_the_others_alone():
+    net = TINY["mdsr"].build(2)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    net(image(3), 4).mean().backward()
+    optimiser.step()
+    moved = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+    parts = {name for name in moved if name.startswith(("pre_process", "upsample"))}
+    assert parts == {name for name in before if name.startswith(("pre_process.2", "upsample.2"))}
+    assert {"head.0.weight", "body.0.body.0.weight", "tail.0.bias"} <= moved
