@@ -131,10 +131,16 @@ def _is_band(chunk: Chunk, counts: Sequence[Sequence[int]]) -> bool:
 
 
 def _list_pixels(mask: Tensor, count: int) -> Pixels:
-    """List `count` pixels in order: the masked ones and, if there are fewer, unmasked ones to fill up."""
-    # A stable sort puts the masked pixels first, without telling the host how many there are.
-    first = torch.argsort(mask.flatten().logical_not().int(), stable=True)[:count]
-    return _coordinates(first.sort().values, mask)
+    """List `count` pixels in order: the masked ones and, if there are fewer, unmasked ones to fill up.
+
+    Without telling the host how many are masked, and distinct, since backends tell pixels by their place.
+    """
+    flat = mask.flatten()
+    missing = count - flat.sum()
+    chosen = flat | (flat.logical_not().cumsum(0) <= missing)
+    # The i-th pixel is the first with i of them up to it.
+    wanted = torch.arange(1, count + 1, device=mask.device)
+    return _coordinates(torch.searchsorted(chosen.cumsum(0), wanted), mask)
 
 
 def _coordinates(flat: Tensor, mask: Tensor) -> Pixels:
