@@ -103,11 +103,12 @@ def _tell(results: "Results", folder: Path) -> None:
     for setup in results.setups.values():
         if setup.comparison:
             told = main_table(setup.comparison, numbers, setup.steps)
+            shown = (0, 1, 4, 6, 7)  # what a terminal has room for; the page and results.md have all
             table = Table(box=None, title=f"{setup.name}: {len(setup.comparison.seeds)} seed(s), {setup.judged_on}")
-            for index, heading in enumerate(told.headings):
-                table.add_column(heading, justify="right" if index else "left")
+            for index in shown:
+                table.add_column(told.headings[index], justify="right" if index else "left")
             for row in told.rows:
-                table.add_row(*row)
+                table.add_row(*(row[index] for index in shown))
             Console().print(table)
         for sentence in sentences(setup, numbers):
             console.print(sentence, markup=False, highlight=False)

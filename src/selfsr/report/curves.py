@@ -59,6 +59,7 @@ class Chart:
         log_scale: whether a logarithmic axis is offered.
         noisy: whether smoothing applies.
         markers: whether every point gets a mark (few points, each of them a measurement).
+        signed: whether values are differences: told with their sign, and shown to the lowest.
     """
 
     key: str
@@ -69,6 +70,7 @@ class Chart:
     log_scale: bool = False
     noisy: bool = False
     markers: bool = False
+    signed: bool = False
     lines: list[Line] = field(default_factory=list)
     baselines: list[Baseline] = field(default_factory=list)
 

@@ -34,6 +34,7 @@ class SeedResult:
         final, final_step: the score of the last evaluation.
         best, best_step: the highest score of an evaluation after step 0, and the first step that has it.
         steps_to_reach: where the curve first comes to the baseline's mean final score; None if it never does.
+        steps_to_reach_same_seed: the same for the final score of the baseline's run of this seed.
         difference: final score minus the baseline's.
         best_difference: best score minus the baseline's.
         mean_difference: area between the two curves, divided by the steps that both cover.
@@ -44,6 +45,7 @@ class SeedResult:
     best: float
     best_step: int
     steps_to_reach: float | None
+    steps_to_reach_same_seed: float | None
     difference: float
     best_difference: float
     mean_difference: float
@@ -147,6 +149,7 @@ def _seed(curve: Curve, baseline: Curve, target: float) -> SeedResult:
         best,
         best_step,
         steps_to_reach(curve, target),
+        steps_to_reach(curve, baseline[-1][1]),
         final - baseline[-1][1],
         best - _best(baseline)[1],
         mean_height(curve, first, last) - mean_height(baseline, first, last),

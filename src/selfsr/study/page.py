@@ -63,15 +63,15 @@ def _cards(setup: SetupResult, arms: list[str], numbers: Numbers, several: bool)
         if name == comparison.baseline:
             continue
         seeds = len(comparison.seeds)
-        one_way = arm.agree == seeds
+        one_way = arm.agree == seeds > 1
         rounded = round(arm.difference.mean, numbers.decimals)
         cards.append(
             {
                 "index": arms.index(name),
                 "title": f"{name}, {setup.name}" if several else name,
                 "seeds": f"{seeds} seed{'s' if seeds > 1 else ''}",
-                "agree": "one direction" if one_way and seeds > 1 else "one pair" if seeds == 1 else "seeds disagree",
-                "state": "done" if one_way and seeds > 1 else "open",
+                "agree": "one direction" if one_way else "one pair" if seeds == 1 else "seeds disagree",
+                "state": "" if one_way else "open",
                 "difference": numbers.change(arm.difference.mean),
                 "unit": numbers.unit,
                 "direction": "level" if not one_way or rounded == 0 else "up" if rounded > 0 else "down",
@@ -119,7 +119,12 @@ def _charts(setup: SetupResult, arms: list[str], baseline: str, score: str) -> l
     if setup.bicubic is not None:
         scores.baselines.append(Baseline("bicubic", setup.bicubic))
     apart = Chart(
-        f"difference/{setup.name}", setup.name, f"Difference to {baseline}, same seed", numbers.unit, markers=True
+        f"difference/{setup.name}",
+        setup.name,
+        f"Difference to {baseline}, same seed",
+        numbers.unit,
+        markers=True,
+        signed=True,
     )
     apart.baselines.append(Baseline(baseline, 0.0))
     for arm, by_seed in curves.items():

@@ -1,13 +1,12 @@
 """From a study to its runs: every arm of every recipe resolved, and refused where the comparison would be unfair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
 from selfsr._checks import InputError
-from selfsr.judging import check_sets
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
 from selfsr.study.differences import differences, told, undeclared
 from selfsr.study.spec import Condition, Study, recipe_settings
@@ -140,16 +139,20 @@ def check_inputs(plan: Plan) -> None:
     """
     for setup in plan.setups.values():
         for arm, recipe in setup.arms.items():
-            try:
-                check_sets(recipe)
-            except InputError as error:
-                raise InputError(f"study: {setup.name}, {arm}: {error}") from error
-            for key, path in (("data.hr", recipe.data.hr), ("start_from", recipe.start_from)):
-                if isinstance(path, Path) and not path.exists():
+            for key, path in _named_paths(recipe):
+                if not path.exists():
                     raise InputError(
-                        f"study: {setup.name}, {arm}: recipe: {key}: {path} does not exist; "
+                        f"study: recipe {setup.name}, arm {arm}: {key}: {path} does not exist; "
                         f"name another with --set base.{key}=..."
                     )
+
+
+def _named_paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    found = {f"data.{kind}": getattr(recipe.data, kind, None) for kind in ("hr", "lr")}
+    for name, entry in (recipe.evaluate.sets if recipe.evaluate else {}).items():
+        found |= {f"evaluate.sets.{name}.hr": entry.hr, f"evaluate.sets.{name}.lr": entry.lr}
+    found["start_from"] = recipe.start_from
+    yield from ((key, path) for key, path in found.items() if path is not None)
 
 
 def _find(base: str, beside: Path) -> Path:

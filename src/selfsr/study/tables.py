@@ -11,9 +11,9 @@ HOW_TO_READ = (
     f"Mean {PLUS_MINUS} standard deviation over the seeds (n - 1). Differences are between runs of the same seed, "
     "which start from the same weights and see the same data in the same order wherever the arms allow it. "
     '"Best" is the highest score of any evaluation, chosen on the judged set itself: it flatters every arm. '
-    "Steps to the baseline's final score: where the curve first comes to the baseline's mean final score, between "
-    "evaluations on a straight line. Mean over training: the area between an arm's curve and the baseline's, divided "
-    "by the steps."
+    "Steps to the baseline's final mean: where the curve first comes to the baseline's mean final score, between "
+    "evaluations on a straight line. Mean over training: the area between an arm's curve and the baseline's of the "
+    "same seed, divided by the steps."
 )
 
 
@@ -22,16 +22,18 @@ class Table:
     """A table of texts.
 
     Attributes:
-        headings: of the columns; the first column names the rows.
+        headings: of the columns.
         rows: the cells.
+        text_columns: how many columns from the left are words; the others are numbers.
     """
 
     headings: list[str]
     rows: list[list[str]]
+    text_columns: int = 1
 
     def markdown(self) -> str:
         """Return the table for a Markdown file, numbers to the right."""
-        rule = ["---", *["---:"] * (len(self.headings) - 1)]
+        rule = ["---" if column < self.text_columns else "---:" for column in range(len(self.headings))]
         return "\n".join("| " + " | ".join(_escaped(row)) + " |" for row in (self.headings, rule, *self.rows)) + "\n"
 
 
@@ -50,7 +52,7 @@ def main_table(comparison: Comparison, numbers: Numbers, steps: int) -> Table:
         f"Difference to {baseline}",
         "Range",
         "Seeds higher",
-        f"Steps to {baseline}'s final score",
+        f"Steps to {baseline}'s final mean",
         "Mean over training",
     ]
     rows = []
@@ -74,20 +76,25 @@ def seed_table(comparison: Comparison, numbers: Numbers) -> Table:
         f"Final {numbers.heading}",
         "Best (step)",
         f"Difference to {baseline}",
-        f"Steps to {baseline}'s final score",
+        f"Steps to {baseline}'s final mean",
+        "To its final of this seed",
         "Mean over training",
     ]
     rows = []
     for seed in comparison.seeds:
         for name, arm in comparison.arms.items():
             run = arm.seeds[seed]
-            reached = "never" if run.steps_to_reach is None else f"{run.steps_to_reach:,.0f}"
             row = [str(seed), name, numbers.value(run.final), f"{numbers.value(run.best)} ({run.best_step:,})"]
             own = name == baseline
-            row += ["" if own else numbers.change(run.difference), reached]
+            row += ["" if own else numbers.change(run.difference)]
+            row += [_steps(run.steps_to_reach), "" if own else _steps(run.steps_to_reach_same_seed)]
             row.append("" if own else numbers.change(run.mean_difference))
             rows.append(row)
-    return Table(headings, rows)
+    return Table(headings, rows, text_columns=2)
+
+
+def _steps(value: float | None) -> str:
+    return "never" if value is None else f"{value:,.0f}"
 
 
 def others_table(setup: SetupResult) -> Table | None:
@@ -103,7 +110,8 @@ def others_table(setup: SetupResult) -> Table | None:
             row += ["baseline", ""] if own else [numbers.spread(arm.difference, change=True), signs(arm)]
             rows.append(row)
     baseline = next(iter(setup.others.values())).baseline
-    return Table(["Set and score", "Arm", "Final", f"Difference to {baseline}", "Seeds higher"], rows)
+    headings = ["Set and score", "Arm", "Final", f"Difference to {baseline}", "Seeds higher"]
+    return Table(headings, rows, text_columns=2)
 
 
 def arms_table(results: Results) -> Table:
@@ -115,7 +123,7 @@ def arms_table(results: Results) -> Table:
         rows.append([name, told_changes(changes), plan.notes.get(arm, "")])
     with_notes = any(row[2] for row in rows)
     headings = ["Arm", "What it changes", *(["What it is"] if with_notes else [])]
-    return Table(headings, [row[: len(headings)] for row in rows])
+    return Table(headings, [row[: len(headings)] for row in rows], text_columns=len(headings))
 
 
 def sentences(setup: SetupResult, numbers: Numbers) -> list[str]:

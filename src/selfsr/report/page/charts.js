@@ -71,6 +71,7 @@
   };
   const valueText = (chart, value) => {
     if (value === null) return "not finite";
+    if (chart.signed) return `${value > 0 ? "+" : ""}${+value.toPrecision(3)}`;
     if (chart.percent) return `${(100 * value).toFixed(1)} %`;
     const digits = chart.group.startsWith("Scores") ? value.toFixed(chart.unit === "dB" ? 2 : 4) : value.toPrecision(4);
     const small = Math.abs(value) < 1e-3 && value !== 0 ? value.toExponential(2) : digits;
@@ -118,7 +119,7 @@
     const levels = chart.baselines.map((b) => b.y);
     let low = Math.min(...values, ...levels);
     let high = Math.max(...values, ...levels);
-    if (chart.markers && values.length > 1) {
+    if (chart.markers && !chart.signed && values.length > 1) {
       // The untrained network's score would flatten all that follows: a few scores far down are left below the axis.
       const base = levels.length ? Math.min(...levels) : [...values].sort((a, b) => a - b)[values.length >> 1];
       const floor = base - 2.5 * Math.max(high - base, 0.02 * Math.abs(high));
