@@ -14,7 +14,7 @@ from selfsr.evaluate import evaluate_bicubic, evaluate_set, pair_lr
 from selfsr.methods import Clock
 from selfsr.nets.model import in_any_colours
 from selfsr.progress import bar
-from selfsr.recipe import Recipe
+from selfsr.recipe import EvalSet, Recipe
 from selfsr.terms import Pace
 
 
@@ -36,10 +36,7 @@ class Judge:
         self.kind, self.channels = recipe.network.kind, recipe.data.channels
         self.device = device
         self.spec = recipe.evaluate
-        self.sets: dict[str, tuple[list[Path], list[Path] | None]] = {}
-        for name, entry in self.spec.sets.items():
-            hr = list_pictures(entry.hr)
-            self.sets[name] = (hr, pair_lr(hr, entry.lr, self.scale) if entry.lr else None)
+        self.sets = {name: _read_set(entry, recipe.scale) for name, entry in self.spec.sets.items()}
         self.samples = _Samples(recipe, folder)
 
     def baseline(self, net: nn.Module) -> dict[str, Any]:
@@ -135,3 +132,18 @@ class _Samples:
 
 def _write(path: Path, image: Tensor) -> None:
     write_picture(path, Picture(from_tensor(image[0])))
+
+
+def check_sets(recipe: Recipe) -> None:
+    """Check that the sets of the recipe are there, before anything is built.
+
+    Raises:
+        InputError: a folder is missing or empty, or lacks the input of a picture.
+    """
+    for entry in (recipe.evaluate.sets if recipe.evaluate else {}).values():
+        _read_set(entry, recipe.scale)
+
+
+def _read_set(entry: EvalSet, scale: int) -> tuple[list[Path], list[Path] | None]:
+    hr = list_pictures(entry.hr)
+    return hr, pair_lr(hr, entry.lr, scale) if entry.lr else None

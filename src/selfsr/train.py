@@ -12,7 +12,7 @@ from selfsr.assemble import Run, assemble
 from selfsr.data.batch import Batch
 from selfsr.device import memory_in_use_mb
 from selfsr.environment import write_environment
-from selfsr.judging import Judge
+from selfsr.judging import Judge, check_sets
 from selfsr.methods import Clock, Ratio, Update
 from selfsr.nets.weights import save_weights
 from selfsr.progress import bar
@@ -35,6 +35,7 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
         InputError: something the recipe names is missing or does not fit.
         Diverged: a loss became NaN or infinite; the message names the term and the step.
     """
+    check_sets(recipe)
     run = assemble(recipe, folder, device=device, resume=resume)
     main = run.accelerator.is_main_process
     if main:
