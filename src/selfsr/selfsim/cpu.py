@@ -18,7 +18,7 @@ _BAND_ROWS = 160
 # Pixel rows of one task of `spread_outside`.
 _OUTSIDE_ROWS = 32
 # Tasks to cut the backward of a batch into, so that many cores find work.
-_BACKWARD_TASKS = 24
+_BACKWARD_TASKS = 16
 # Values in a row of a flat plane are a multiple of this: rows then begin at whole vectors and cache lines.
 _PITCH_MULTIPLE = 16
 
@@ -84,32 +84,31 @@ def row_pass(
 def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
     """See `contract.Backend`."""
     layout = _lay_out(padded, pixels, geometry)
-    images = _images(layout)
-    count, channels, rows, pitch = images.shape
-    height, width = padded.shape[2:]
+    count, channels, rows, pitch = _images(layout).shape
+    height = padded.shape[2]
     window, f = geometry.window_px, geometry.half_window
     grad = grad_q.detach().contiguous().numpy()
     bands = _padded_bands(layout, height, _BAND_ROWS)
     # Each slot keeps a gradient of its own; together they must not outgrow the graph's share of a chunk.
     slots = max(1, min(-(-_BACKWARD_TASKS // len(bands)), 2 * geometry.search_px // channels))
-    partial = np.empty((slots, count, channels, rows, pitch), grad.dtype)
+    partial = np.empty((slots, count * channels * rows * pitch), grad.dtype)
     table = _displacements(geometry.search_px, window)
-    run(cpu_graph.spread_windows, len(bands) * slots, *layout, window, bands, table, grad, partial.reshape(slots, -1))
-    total = partial[0, ..., :height, :width]
-    for slot in range(1, slots):
-        total += partial[slot, ..., :height, :width]
+    run(cpu_graph.spread_windows, len(bands) * slots, *layout, window, bands, table, grad, partial)
+    coefficients = np.zeros((2, count, rows * pitch), grad.dtype)
     if f:
         bands = _pixel_bands(layout, max(_OUTSIDE_ROWS, window))
-        factor = np.zeros((2, count, rows * pitch), grad.dtype)
         reach = geometry.half_search - f
         run(
             cpu_graph.spread_outside, len(bands),
-            grad, layout.places, layout.row_start, layout.height, pitch, bands, f, reach, geometry.search_px, factor,
+            grad, layout.places, layout.row_start, layout.height, pitch, bands, f, reach, geometry.search_px,
+            coefficients,
         )  # fmt: skip
-        factor = (factor[0] + factor[1]).reshape(count, 1, rows, pitch)
-        total += (images * factor)[..., :height, :width]
     result = np.empty(padded.shape, grad.dtype)
-    np.multiply(total, grad.dtype.type(2 / (channels * window**2)), out=result)
+    scale = grad.dtype.type(2 / (channels * window**2))
+    run(
+        cpu_graph.add_up, count * height,
+        partial, coefficients, layout.planes, layout.front, layout.stride, pitch, scale, result,
+    )  # fmt: skip
     return torch.from_numpy(result)
 
 

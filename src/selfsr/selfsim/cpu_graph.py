@@ -40,7 +40,9 @@ def _sum_shifted(out, source, step, count):
             out[i] = (s0[i] + s1[i]) + (s2[i] + s3[i]) + s4[i]
         done = 5
     else:
-        out[:] = source[:n]
+        # Not out[:] = ..., which takes numba longer to compile than all the rest.
+        for i in range(n):
+            out[i] = source[i]
         done = 1
     while done + 4 <= count:
         start = done * step
@@ -77,7 +79,7 @@ def _squared_difference(out, planes, first, start, delta, stride, channels):
             d0, d1, d2 = a0[i] - b0[i], a1[i] - b1[i], a2[i] - b2[i]
             out[i] = d0 * d0 + d1 * d1 + d2 * d2
         return
-    out[:] = 0
+    out.fill(0)
     for c in range(channels):
         at = first + c * stride + start
         a, b = planes[at : at + n], planes[at + delta : at + delta + n]
@@ -108,14 +110,13 @@ def sum_windows(
     at p, and of -d, at p - e (`cpu._displacements`).
     """
     tasks = bands.shape[0] * table.shape[0]
-    reach = 0
+    piece_rows = max(1, PIECE // pitch)
+    reach = tallest = 0
     for t in range(table.shape[0]):
         reach = max(reach, abs(table[t, EY]) + table[t, ROWS])
-    tallest = 0
     for t in range(bands.shape[0]):
         tallest = max(tallest, bands[t, LAST] - bands[t, FIRST])
-    piece_rows = max(1, PIECE // pitch)
-    difference = np.empty(PIECE + 2 * border + 2, planes.dtype)
+    difference = np.empty((piece_rows + reach + 1) * pitch, planes.dtype)
     across = np.empty((tallest + reach) * pitch, planes.dtype)
     box = np.empty(piece_rows * pitch, planes.dtype)
     nothing = q[0, :0]
@@ -132,15 +133,16 @@ def sum_windows(
         # Rows of the padded image on which B is wanted, and its sums across, which reach ROWS - 1 rows further.
         low, high = border + band[FIRST] - max(ey, 0), border + band[LAST] + max(-ey, 0)
         origin = (low + move[TOP]) * pitch
-        total = (high - low + move[ROWS] - 1) * pitch
-        for at in range(0, total, PIECE):
-            n = min(PIECE, total - at)
-            _squared_difference(
-                difference[: n + move[COLUMNS] - 1], planes, first, origin + at + move[LEFT], delta, stride, channels
-            )
-            _sum_shifted(across[at : at + n], difference, 1, move[COLUMNS])
+        done = 0
         for row in range(low, high, piece_rows):
             end = min(row + piece_rows, high)
+            wanted = (end - low + move[ROWS] - 1) * pitch
+            _squared_difference(
+                difference[: wanted - done + move[COLUMNS] - 1],
+                planes, first, origin + done + move[LEFT], delta, stride, channels,
+            )  # fmt: skip
+            _sum_shifted(across[done:wanted], difference, 1, move[COLUMNS])
+            done = wanted
             _sum_shifted(box[: (end - row) * pitch], across[(row - low) * pitch :], pitch, move[ROWS])
             # +d reads B at the pixel, -d at the pixel minus e.
             for side in range(2):
@@ -183,7 +185,7 @@ def sum_outside(counter, energy, pitch, position, f, reach, search, edges, q):
         width = min(BLOCK, count - start)
         where = position[start : start + width]
         for oy in range(k):
-            whole[oy] = 0
+            whole[oy].fill(0)
             for ox in range(k):
                 cell, line, shift = patch[oy, ox], whole[oy], (oy - f) * pitch + ox - f
                 for j in range(width):
@@ -191,7 +193,7 @@ def sum_outside(counter, energy, pitch, position, f, reach, search, edges, q):
                     cell[j] = value
                     line[j] += value
         for side_x in (-1, 1):
-            strip[:] = 0
+            strip.fill(0)
             for depth_x in range(f + 1):
                 if depth_x == 0 and side_x > 0:
                     continue
@@ -254,7 +256,7 @@ def spread_outside(counter, grad_q, index, row_start, height, pitch, bands, f, r
             end = min(start + BLOCK, last)
             width = end - start
             where = index[start:end]
-            classes[:] = 0
+            classes.fill(0)
             for dy in range(-h, h + 1):
                 cy = max(dy - reach, 0) + min(dy + reach, 0)
                 for dx in range(-h, h + 1):
@@ -265,14 +267,14 @@ def spread_outside(counter, grad_q, index, row_start, height, pitch, bands, f, r
                             cell[j] += source[j]
             for cy in range(k):
                 line = whole[cy]
-                line[:] = 0
+                line.fill(0)
                 for cx in range(k):
                     cell = classes[cy, cx]
                     for j in range(BLOCK):
                         line[j] += cell[j]
             for side_x in (-1, 1):
                 # Offsets ox from the centre outwards: more and more classes lose them.
-                strip[:] = 0
+                strip.fill(0)
                 for depth_x in range(f + 1):
                     if depth_x == 0 and side_x > 0:
                         continue
@@ -286,7 +288,7 @@ def spread_outside(counter, grad_q, index, row_start, height, pitch, bands, f, r
                             if depth_y == 0 and side_y > 0:
                                 continue
                             # Classes that lose the row give all they have, the others only what the column loses.
-                            weight[:] = 0
+                            weight.fill(0)
                             for cy in range(-f, f + 1):
                                 line = whole[cy + f] if side_y * cy > f - depth_y else strip[cy + f]
                                 for j in range(BLOCK):
@@ -342,6 +344,7 @@ def spread_windows(
     """
     slots = partial.shape[0]
     tasks = bands.shape[0] * slots
+    piece_rows = max(1, PIECE // pitch)
     tallest = 0
     for t in range(bands.shape[0]):
         tallest = max(tallest, bands[t, LAST] - bands[t, FIRST])
@@ -361,7 +364,7 @@ def spread_windows(
         low, high = band[FIRST], band[LAST]
         for c in range(channels):
             at = (band[IMAGE] * channels + c) * stride
-            partial[slot, at + low * pitch : at + high * pitch] = 0
+            partial[slot, at + low * pitch : at + high * pitch].fill(0)
         if band[FIRST_MASKED] >= band[LAST_MASKED]:
             continue
         for t in range(slot * table.shape[0] // slots, (slot + 1) * table.shape[0] // slots):
@@ -378,7 +381,7 @@ def spread_windows(
             g_low, g_high = m_low - bottom, m_high - top
             margin = window
             size = (g_high - g_low) * pitch
-            given[: size + 2 * margin] = 0
+            given[: size + 2 * margin].fill(0)
             inner = given[margin : margin + size]
             for side in range(2):
                 offset = ey if side else 0
@@ -387,25 +390,58 @@ def spread_windows(
                 shift = g_low * pitch + (e if side else 0)
                 _scatter(inner, index[m0:m1], shift, grad_q[move[PLUS + side], m0:m1])
             right = move[LEFT] + move[COLUMNS] - 1
-            for at in range(0, size, PIECE):
-                n = min(PIECE, size - at)
-                _sum_shifted(across[at : at + n], given[margin + at - right :], 1, move[COLUMNS])
             # M on rows u_low - dy - 1 .. u_high + 1, zero outside m_low .. m_high.
             u_low, u_high = max(low, m_low), min(high, m_high + dy)
             base = u_low - dy - 1
-            weight[: (m_low - base) * pitch] = 0
-            _sum_shifted(weight[(m_low - base) * pitch : (m_high - base) * pitch], across, pitch, move[ROWS])
-            weight[(m_high - base) * pitch : (u_high + 1 - base) * pitch] = 0
-            end = u_high * pitch
-            for start in range(u_low * pitch, end, PIECE):
-                n = min(PIECE, end - start)
+            weight[: (m_low - base) * pitch].fill(0)
+            weight[(m_high - base) * pitch : (u_high + 1 - base) * pitch].fill(0)
+            done = 0
+            reached = m_low
+            for row in range(u_low, u_high, piece_rows):
+                end = min(row + piece_rows, u_high)
+                limit = min(end, m_high)
+                if limit > reached:
+                    wanted = (limit - m_low + move[ROWS] - 1) * pitch
+                    _sum_shifted(across[done:wanted], given[margin + done - right :], 1, move[COLUMNS])
+                    done = wanted
+                    _sum_shifted(
+                        weight[(reached - base) * pitch : (limit - base) * pitch],
+                        across[(reached - m_low) * pitch :], pitch, move[ROWS],
+                    )  # fmt: skip
+                    reached = limit
                 for c in range(channels):
-                    at = (band[IMAGE] * channels + c) * stride + start
+                    at = (band[IMAGE] * channels + c) * stride
                     _add_products(
-                        partial[slot, at : at + n],
-                        planes,
-                        first + c * stride + start,
-                        delta,
-                        weight,
-                        start - base * pitch,
-                    )
+                        partial[slot, at + row * pitch : at + end * pitch],
+                        planes, first + c * stride + row * pitch, delta, weight, (row - base) * pitch,
+                    )  # fmt: skip
+
+
+@njit(**OPTIONS)
+def add_up(counter, partial, coefficients, planes, front, stride, pitch, scale, out):
+    """Set out `[N, C, H + 2h, W + 2h]` to all that `spread_windows` and `spread_outside` left, times scale.
+
+    One task for each row of each image; slots are added in their order.
+    """
+    images, channels, rows, columns = out.shape
+    total = np.empty(columns, out.dtype)
+    while True:
+        task = next_task(counter)
+        if task >= images * rows:
+            return
+        image, row = task // rows, task % rows
+        first = row * pitch
+        even = coefficients[0, image, first : first + columns]
+        odd = coefficients[1, image, first : first + columns]
+        for c in range(channels):
+            at = (image * channels + c) * stride + first
+            pixels = planes[front + at : front + at + columns]
+            for x in range(columns):
+                total[x] = pixels[x] * (even[x] + odd[x])
+            for slot in range(partial.shape[0]):
+                part = partial[slot, at : at + columns]
+                for x in range(columns):
+                    total[x] += part[x]
+            target = out[image, c, row]
+            for x in range(columns):
+                target[x] = scale * total[x]

@@ -132,7 +132,7 @@ def compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, parts
             return
         end = min(start + BLOCK, count)
         width = end - start
-        sums[:] = 0
+        sums.fill(0)
         for d in range(entries):
             ahead = min(d + ROWS_AHEAD, entries - 1)
             _fetch(q_sr[ahead, start:end])
@@ -144,7 +144,7 @@ def compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, parts
                 z = sums[side, j] if normalize else 1.0
                 inverse[side, j] = 1.0 / z
                 logs[side, j] = math.log(z)
-        sums[:] = 0
+        sums.fill(0)
         for d in range(entries):
             q_x, q_y, x_row, y_row = q_sr[d, start:end], q_hr[d, start:end], x[d], y[d]
             for j in range(width):

@@ -45,13 +45,16 @@ def _compiled(kernel: Any, signature: tuple[Any, ...]) -> Any:
     That cache is beside this file or, if that place is read-only, in the user's cache folder; without either,
     or with a full disk or a damaged file, the kernel is compiled for this process alone.
     """
+    cached = numba.njit(**OPTIONS)(kernel.py_func)
     try:
-        cached = numba.njit(**OPTIONS)(kernel.py_func)
         cached.enable_caching()
         cached.compile(signature)
-    except Exception:  # a damaged pickle raises anything; what is wrong with the kernel itself, this raises again
-        kernel.compile(signature)
-        return kernel
+    except Exception:
+        # A damaged file raises anything. What is wrong with the kernel itself, the next line raises again; what
+        # only could not be written is compiled already.
+        if not cached.signatures:
+            kernel.compile(signature)
+            return kernel
     return cached
 
 
