@@ -112,8 +112,9 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     if recipe.start_from is not None and not resume:
         message = load_into(generator, recipe.start_from, transfer=recipe.start_transfer)
         accelerator.print(message)
-    memory_format = _memory_format(recipe, accelerator.device)
-    generator = generator.to(accelerator.device, memory_format=memory_format)
+    here = torch.device(accelerator.device)
+    memory_format = _memory_format(recipe, here)
+    generator = generator.to(device=here, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     published = Ema(generator, recipe.ema_decay or 0.0)
     method = recipe.method.build(generator)
     optimisers = {}

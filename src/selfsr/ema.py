@@ -27,7 +27,7 @@ class Ema:
         """Move the average one step towards `net`."""
         averages = [p.detach() for p in self.net.parameters()]
         weights = [p.detach() for p in net.parameters()]
-        torch._foreach_lerp_(averages, weights, 1 - self.decay)
+        torch._foreach_lerp_(averages, weights, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
         for average, buffer in zip(self.net.buffers(), net.buffers(), strict=True):
             average.copy_(buffer)
 

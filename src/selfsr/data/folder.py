@@ -42,7 +42,9 @@ class Dataset(Protocol):
     scale: int
     crop_px: int
     halo_px: int
-    lr_bits: int | None
+
+    @property
+    def lr_bits(self) -> int | None: ...
 
     @property
     def paths(self) -> list[Path]:
