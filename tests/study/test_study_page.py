@@ -1,0 +1,117 @@
+"""The page of a study: self-contained, well-formed, with the study's own numbers, and drawn without an error."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from selfsr.study import open_study, summarise
+from selfsr.study.folder import settle
+
+PLAIN = {1: [(0, 20.0), (10, 30.0), (20, 32.0)], 2: [(0, 20.0), (10, 31.0), (20, 33.0)]}
+PACED = {1: [(0, 20.0), (10, 32.0), (20, 33.0)], 2: [(0, 20.0), (10, 31.0), (20, 32.5)]}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Page(HTMLParser):
+    """Parses strictly enough to notice a tag that is not closed; keeps what the page refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_startendtag(self, tag, attrs):
+        self._note(dict(attrs))
+
+    def handle_starttag(self, tag, attrs):
+        self._note(dict(attrs))
+        if tag not in ("meta", "link", "img", "input", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def _note(self, attributes):
+        self.references += [attributes[name] for name in ("src", "href", "action", "data") if name in attributes]
+
+
+@pytest.fixture
+def page(place: Path, write_runs: Callable) -> Path:
+    """Return the page of two recipes, the first with both seeds of both arms, the second with one of each."""
+    (place / "claim.yaml").write_text(
+        (place / "claim.yaml").read_text().replace("base: tiny.yaml", "recipes: {a<b: tiny.yaml, longer: tiny.yaml}")
+        .replace("a<b", "short").replace("hard first", "hard <b>first</b>")
+    )  # fmt: skip
+    plan, folder = open_study(Path("claim.yaml"))
+    settle(plan, folder)
+    write_runs(plan, folder, {"plain": PLAIN, "paced": PACED})
+    shutil.rmtree(folder / "runs/longer-paced-seed2")
+    (folder / "runs/short-paced-seed1/report.html").write_text("<p>report")
+    summarise(plan, folder)
+    return place / folder / "study.html"
+
+
+def test_page_is_whole_and_refers_to_nothing_outside(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.open == []
+    inside = [ref for ref in parsed.references if not ref.startswith(("#", "data:"))]
+    assert inside == ["runs/short-paced-seed1/report.html"]
+    assert "url(" not in re.sub(r"url\((#|\$\{|`#)", "", text)
+    assert not re.search(r"https?://|@import|\bfetch\(|XMLHttpRequest", text)
+    assert "default-src 'none'" in text
+    assert "hard &lt;b&gt;first" in text
+
+
+def test_page_tells_the_numbers_and_how_many_seeds_they_are_of(page: Path) -> None:
+    text = unescape(re.sub(r"<[^>]+>|\s+", " ", page.read_text(encoding="utf-8")))
+    text = re.sub(r" +", " ", text)
+    assert "2 recipes, 2 arms, 2 seeds; 7 of 8 runs are finished. PSNR-Y decides, paired by seed against plain." in text
+    assert "paced, short 2 seeds, seeds disagree +0.250 dB" in text
+    assert "paced, longer 1 seed, one pair +1.000 dB" in text
+    assert "One seed cannot tell a difference from chance" in text
+    assert "Not finished, and not in the results: longer-paced-seed2 (step 0 of 20)." in text
+    assert "Bicubic has 28.000 dB. Seeds compared: 1, 2." in text
+
+
+def test_charts_have_the_mean_and_the_range_of_the_compared_seeds(page: Path) -> None:
+    found = re.search(r'id="chart-data">(.*?)</script>', page.read_text(encoding="utf-8"))
+    assert found is not None
+    data = json.loads(found[1])
+    scores, difference, *of_longer = data["charts"]
+    assert [line["run"] for line in scores["lines"]] == [0, 1]
+    assert scores["lines"][0]["y"] == [20.0, 30.5, 32.5]
+    assert scores["lines"][0]["low"] == [20.0, 30.0, 32.0]
+    assert scores["lines"][0]["high"] == [20.0, 31.0, 33.0]
+    assert [line["run"] for line in difference["lines"]] == [1]
+    assert difference["lines"][0]["y"] == [0.0, 1.0, 0.25]
+    assert difference["lines"][0]["low"] == [0.0, 0.0, -0.5]
+    assert of_longer[0]["lines"][0]["low"] is None  # one seed has no range
+
+
+@pytest.mark.browser
+def test_scripts_draw_lines_and_bands(page: Path, tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium or Chrome on the PATH")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags += ["--virtual-time-budget=4000", "--window-size=1280,900", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [CHROMIUM, *flags, "--dump-dom", page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
+    if not dom.strip():
+        pytest.skip("the browser does not start here")
+    assert "data-errors" not in dom.split(">", 2)[1]
+    assert dom.count('class="line"') == 6
+    assert dom.count('class="band"') == 3
+    assert dom.count('<h3 class="chart-group"') == 2
+    assert dom.count("<legend>Arms") == 1
+    assert 'type="range"' not in dom  # nothing here is noisy enough to be smoothed
