@@ -1,38 +1,10 @@
-"""How far a backend of the self-similarity operator may be from the definition in float64.
+"""How errors are measured, and the bound "no worse than naive". The numbers are in selfsr.selfsim.tolerances."""
 
-docs/numerics.md gives the reason of each number, in the same order.
-"""
-
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 
+from selfsr.selfsim.tolerances import AT_EQUAL_IMAGES, GOLDEN_DIGITS, SLACK, TOLERANCES
 
-@dataclass(frozen=True)
-class Tolerance:
-    """Errors allowed, relative to the value, or for images to their largest element."""
-
-    l1: float
-    kl: float
-    gradient: float
-    graph: float
-
-
-TOLERANCES = {
-    torch.float64: Tolerance(l1=1e-12, kl=1e-10, gradient=1e-11, graph=1e-12),
-    torch.float32: Tolerance(l1=2e-6, kl=1e-5, gradient=4e-6, graph=2e-6),
-}
-
-# "No worse than naive": how much of rms(truth) a backend may add to the error of the definition, computed in the
-# same dtype.
-SLACK = 2e-7
-
-# The golden values are printed with this many digits.
-GOLDEN_DIGITS = {torch.float64: 1e-9, torch.float32: 1e-5}
-
-# The gradient of loss(x, x): what the floor leaves, relative to the gradient of a pair that differs.
-AT_EQUAL_IMAGES = {torch.float64: 1e-9, torch.float32: 2e-7}
+__all__ = ["AT_EQUAL_IMAGES", "GOLDEN_DIGITS", "TOLERANCES", "assert_no_worse_than_naive", "relative_error", "rms"]
 
 
 def rms(tensor: Tensor) -> float:
