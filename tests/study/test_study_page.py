@@ -114,4 +114,4 @@ def test_scripts_draw_lines_and_bands(page: Path, tmp_path: Path) -> None:
     assert dom.count('class="band"') == 3
     assert dom.count('<h3 class="chart-group"') == 2
     assert dom.count("<legend>Arms") == 1
-    assert 'type="range"' not in dom  # nothing here is noisy enough to be smoothed
+    assert '<input type="range"' not in dom  # nothing here is noisy enough to be smoothed

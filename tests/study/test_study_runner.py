@@ -76,6 +76,15 @@ def test_a_failed_run_is_told_and_the_others_go_on(stub: Callable) -> None:
     assert len(calls()) == 7
 
 
+def test_a_run_that_fails_after_its_last_step_is_finished_and_says_so(stub: Callable) -> None:
+    stub({"tiny-plain-seed1": "no report"})
+    done = study("claim.yaml")
+    assert done.exit_code == 0
+    told = "tiny-plain-seed1: finished, but then: the disk is full, cannot write: report.html (all of it: "
+    assert told in done.output
+    assert json.loads((FOLDER / "results.json").read_text())["notes"] == []
+
+
 def press_ctrl_c_when(ready: Callable[[], bool]) -> threading.Thread:
     def wait() -> None:
         while not ready():

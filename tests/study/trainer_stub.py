@@ -62,5 +62,7 @@ for step in range(first + 1, int(steps) + 1):
         save(step)
     if stopped:
         sys.exit(130)
+if todo == "no report":
+    sys.exit("selfsr: the disk is full, cannot write: report.html")
 if "--no-report" not in arguments:
     (folder / "report.html").write_text("<p>report")

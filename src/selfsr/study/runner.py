@@ -80,7 +80,7 @@ def run_all(
                     reason = job.why_unfinished()
                     if reason is None:
                         on_finished(job.run)
-                        display.say(f"{job.run.name}: finished")
+                        display.say(f"{job.run.name}: finished{job.afterwards()}")
                     elif not (interruption.asked_for and job.stopped):
                         outcome.failed[job.run.name] = reason
                         display.say(f"{job.run.name}: FAILED: {reason} (all of it: {job.log})")
@@ -147,7 +147,7 @@ class _Job:
         """Return why the run that has ended is not finished, None if it is."""
         self._output.close()
         code = self._process.returncode
-        if code == 0 and is_finished(self.folder, self.run):
+        if is_finished(self.folder, self.run):
             return None
         if code < 0:
             with contextlib.suppress(ValueError):
@@ -157,6 +157,10 @@ class _Job:
         if code == 130:
             return "stopped from outside, and saved"
         return _last_words(self.log) or f"ended with status {code} and no message"
+
+    def afterwards(self) -> str:
+        """Return what went wrong after the last step of a finished run, such as with its report."""
+        return f", but then: {_last_words(self.log)} (all of it: {self.log})" if self._process.returncode else ""
 
 
 def _last_words(log: Path) -> str:
