@@ -222,7 +222,9 @@ def test_study_of_the_truth_itself_has_no_distance_and_others_their_own():
     assert (same.l1, same.kl) == (0, pytest.approx(0, abs=1e-9))
     assert 0 < other.l1 <= 2
     assert other.kl > 0
-    assert (bicubic.label, bicubic.l1, bicubic.kl) == ("bicubic", other.l1, other.kl)
+    # The same picture at another place in the batch: equal to float32's rounding, not to the bit.
+    assert bicubic.label == "bicubic"
+    assert (bicubic.l1, bicubic.kl) == (pytest.approx(other.l1, rel=1e-6), pytest.approx(other.kl, rel=1e-5))
     assert [panel.label for panel in found.points[0].panels] == ["HR", "same", "noisy"]
     assert found.points[0].panels[1].l1 == 0
 
