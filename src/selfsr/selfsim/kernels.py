@@ -55,7 +55,8 @@ class _Layout:
 
     @classmethod
     def of(cls, padded: Tensor, geometry: Geometry) -> "_Layout":
-        return cls(*padded.shape, geometry.half_search, geometry.half_window)
+        images, channels, height, width = padded.shape
+        return cls(images, channels, height, width, geometry.half_search, geometry.half_window)
 
     @property
     def left(self) -> int:

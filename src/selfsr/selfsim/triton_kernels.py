@@ -13,7 +13,8 @@ subtracted from a sum, so no digits cancel; every result has one owner that adds
 
 # Triton's own language: tuples grow by addition in it, and what a constant leaves out is never bound.
 # ruff: noqa: RUF005
-# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportPossiblyUnbound=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportPossiblyUnboundVariable=false
+# pyright: reportAssignmentType=false, reportArgumentType=false, reportCallIssue=false
 
 import inspect
 from typing import Any
@@ -49,24 +50,24 @@ def pack_kernel(
     blocks: tl.constexpr = (PITCH + BLOCK - 1) // BLOCK
     row = pid // blocks % rows
     panel = pid // blocks // rows
-    columns = pid % blocks * BLOCK + tl.arange(0, BLOCK)
+    column = pid % blocks * BLOCK + tl.arange(0, BLOCK)
+    x = column - LEFT
     # One to a column: the interpreter's masks cannot be mixed with scalar ones.
-    y = row - TOP + columns * 0
+    y = row - TOP + column * 0
+    in_panel = x // width
+    image = panel * per_panel + in_panel
+    seen = (x >= 0) & (in_panel < per_panel) & (image < images) & (y >= 0) & (y < height)
+    source = padded + (image.to(tl.int64) * (C * height) + y) * width + (x - in_panel * width)
     line = (panel.to(tl.int64) * rows + row) * PITCH
-    for s in tl.static_range(4):
-        x = columns + (s - LEFT)
-        in_panel = x // width
-        image = panel * per_panel + in_panel
-        seen = (x >= 0) & (in_panel < per_panel) & (image < images) & (y >= 0) & (y < height)
-        source = padded + (image.to(tl.int64) * (C * height) + y) * width + (x - in_panel * width)
-        target = planes + (s * panels.to(tl.int64) * rows * PITCH + line) * C + columns
-        squares = tl.zeros([BLOCK], padded.dtype.element_ty)
-        for c in tl.static_range(C):
-            values = tl.load(source + c * height.to(tl.int64) * width, mask=seen, other=0.0)
-            tl.store(target + c * PITCH, values, mask=columns < PITCH)
-            squares = tl.fma(values, values, squares)
-        if s == 0:
-            tl.store(energy + line + columns, squares, mask=columns < PITCH)
+    squares = tl.zeros([BLOCK], padded.dtype.element_ty)
+    for c in tl.static_range(C):
+        values = tl.load(source + c * height.to(tl.int64) * width, mask=seen, other=0.0)
+        squares = tl.fma(values, values, squares)
+        # The last columns of the moved copies stay unwritten, and are never read.
+        for s in tl.static_range(4):
+            target = planes + (s * panels.to(tl.int64) * rows * PITCH + line) * C + c * PITCH
+            tl.store(target + column - s, values, mask=(column >= s) & (column < PITCH))
+    tl.store(energy + line + column, squares, mask=column < PITCH)
 
 
 @triton.jit
