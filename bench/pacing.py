@@ -1,12 +1,14 @@
 """Time and peak memory of the self-paced weighting, against five depthwise convolutions in the same process.
 
-    python bench/pacing.py [--json results.json] [--seconds 3] [--device cuda]
+    python bench/pacing.py [--json results.json] [--seconds 3] [--device cuda | --cpu-time]
 
 Two products: the SSIM map alone, and the self-paced L1 loss with its gradient. Baseline: bench/ssim_naive.py. The
 variants are timed in turns, so that a busy machine slows all; times are medians, ratios are medians over the turns.
 Beside each time stands the largest error of the map, or the rms error of the gradient relative to its rms, against
 the baseline in float64; a backend whose numbers are wrong is not timed. Peak memory is what one call adds at its
 highest: resident memory in a process of its own on a CPU, the allocator's statistics on a GPU.
+
+On a machine that others use, --cpu-time runs one thread and counts the time that the processor gave it.
 """
 
 import argparse
@@ -147,7 +149,9 @@ def peak(variant: str, product: str, shape: tuple[int, ...], layout: str, device
     return added
 
 
-def in_turns(calls: dict[str, Callable[[], Tensor]], seconds: float, device: str) -> dict[str, list[float]]:
+def in_turns(
+    calls: dict[str, Callable[[], Tensor]], seconds: float, device: str, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Time the calls in turns, for `seconds` together and seven turns at least."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(3):
@@ -156,15 +160,17 @@ def in_turns(calls: dict[str, Callable[[], Tensor]], seconds: float, device: str
     start = time.perf_counter()
     while time.perf_counter() - start < seconds or len(next(iter(times.values()))) < 7:
         for name, call in calls.items():
-            begin = time.perf_counter()
+            begin = clock()
             call()
             if device != "cpu":
                 torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(clock() - begin)
     return times
 
 
-def measure(shape: tuple[int, ...], product: str, layout: str, device: str, seconds: float) -> list[Row]:
+def measure(
+    shape: tuple[int, ...], product: str, layout: str, device: str, seconds: float, clock: Callable[[], float]
+) -> list[Row]:
     """Measure all variants of one product on one shape."""
     sr, hr = images(shape, device, layout)
     truth = products("five convolutions")[product](sr.double(), hr.double())
@@ -181,7 +187,7 @@ def measure(shape: tuple[int, ...], product: str, layout: str, device: str, seco
                 f"bench/pacing.py: {variant} is wrong ({product} of {shape}: {errors[variant]:.2g}), not timed"
             )
         calls[variant] = lambda call=call: call(sr, hr)
-    times = in_turns(calls, seconds, device)
+    times = in_turns(calls, seconds, device, clock)
     peaks = {variant: peak(variant, product, shape, layout, device) for variant in variants}
     base = times["five convolutions"]
     return [
@@ -206,12 +212,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the results here, too")
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each line of three variants (default 3)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--cpu-time", action="store_true", help="one thread, processor time instead of elapsed time")
     options = parser.parse_args()
+    if options.cpu_time:
+        torch.set_num_threads(1)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     table = Table("images", "product", "layout", "variant", "median", "faster", "error", "adds", "smaller", box=None)
     rows = []
     for shape in SHAPES:
         for layout, product in (("contiguous", "map"), *((layout, "loss and gradient") for layout in LAYOUTS)):
-            rows += measure(shape, product, layout, options.device, options.seconds)
+            rows += measure(shape, product, layout, options.device, options.seconds, clock)
     for row in rows:
         table.add_row(
             "x".join(map(str, row.shape)),
@@ -226,7 +236,12 @@ def main() -> None:
         )
     Console(width=130).print(table)
     if options.json:
-        about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": options.device}
+        about = {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": options.device,
+            "clock": clock.__name__,
+        }
         options.json.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1))
 
 
