@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -169,7 +170,7 @@ def main() -> None:
             f"{row['speed_vs_plain']:.2f}x",
             "" if share is None else f"{100 * share:+.1f} %",
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     if options.json:
         options.json.write_text(
             json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows})

@@ -132,6 +132,19 @@ class Recipe(Spec):
         if self.scale not in network.scales:
             known = ", ".join(map(str, network.scales))
             raise ValueError(f"scale must be one of {known} for network {network.kind}, got {self.scale}")
+        factors = getattr(network, "factors", (self.scale,))
+        if tuple(factors) != (self.scale,):
+            # The published multi-scale code trained its first scale alone, and nothing told.
+            raise ValueError(
+                f"network.factors must be [{self.scale}], the scale of the run, got {list(factors)}: "
+                "a run trains one scale, and the parts of the others would stay as initialised"
+            )
+        if self.data.channels not in network.colours:
+            known = " or ".join(map(str, network.colours))
+            raise ValueError(
+                f"data.channels must be {known} for network {network.kind}, got {self.data.channels}"
+                + ("; the network works on luma" if network.colours == (1,) else "")
+            )
         if lr_px < network.minimum_px:
             raise ValueError(
                 f"crop_px must be at least {network.minimum_px * self.scale} for network {network.kind} "

@@ -57,6 +57,18 @@ def test_a_network_that_cannot_do_the_scale_is_refused(tiny: dict) -> None:
     assert "scale must be one of 2, 4, 8 for network rrdb, got 3" in refused(document)
 
 
+def test_a_luma_network_wants_one_channel(tiny: dict) -> None:
+    message = refused({**tiny, "network": {"kind": "lapsrn"}})
+    assert "data.channels must be 1 for network lapsrn, got 3; the network works on luma" in message
+
+
+def test_a_network_of_several_scales_is_refused_where_one_would_be_trained(tiny: dict) -> None:
+    assert "network.factors must be [2], the scale of the run, got [2, 3, 4]" in refused(
+        {**tiny, "network": {"kind": "mdsr"}}
+    )
+    assert parse_recipe({**tiny, "network": {"kind": "mdsr", "factors": [2]}}, "x").network.kind == "mdsr"
+
+
 def test_a_crop_or_a_micro_batch_too_small_for_the_network_is_refused(tiny: dict) -> None:
     dat = {**tiny, "network": {"kind": "dat"}}
     assert "batch / accumulate must be at least 2 for network dat, got 1" in refused({**dat, "accumulate": 4})

@@ -1,16 +1,10 @@
 """Every test of the operator that takes `backend` runs once for each backend that there is."""
 
-import os
-
 import pytest
 import torch
-from selfsim_cases import CASES, TINY, Case
+from selfsim_cases import CASES, TINY, Case, interpreted
 
 from selfsr import _backends
-
-
-def interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from selfsim_cases import CASES, Result, compute, images, naive, truth
+from selfsim_cases import CASES, Result, compute, images, naive, truth, weighted_graph
 from selfsim_tolerances import TOLERANCES, assert_no_worse_than_naive, relative_error
 
 from selfsr import self_similarity_graph
-from selfsr.selfsim import reference
 
 
 def test_value_and_gradient_are_those_of_the_definition(case, backend, dtype, device):
@@ -22,15 +21,12 @@ def test_float32_is_no_worse_than_the_definition_in_float32(case, backend, devic
 
 
 def test_the_graph_and_its_gradient_are_those_of_the_definition(case, backend, dtype, device):
+    wanted, weights, wanted_gradient = weighted_graph(case)
     image, _, mask = images(case)
-    wanted = reference.graph(image.requires_grad_(), mask, **case.options)
-    weight = torch.randn(wanted.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    (wanted_gradient,) = torch.autograd.grad((wanted * weight).sum(), image)
-
-    image = image.detach().to(device, dtype).requires_grad_()
+    image = image.to(device, dtype).requires_grad_()
     found = self_similarity_graph(image, mask.to(device), backend=backend, **case.options)
-    (gradient,) = torch.autograd.grad((found * weight.to(found)).sum(), image)
-    assert relative_error(found.detach().cpu(), wanted.detach()) <= TOLERANCES[dtype].graph
+    (gradient,) = torch.autograd.grad((found * weights.to(found)).sum(), image)
+    assert relative_error(found.detach().cpu(), wanted) <= TOLERANCES[dtype].graph
     assert relative_error(gradient.cpu(), wanted_gradient) <= TOLERANCES[dtype].gradient
 
 

@@ -196,10 +196,10 @@ def test_nothing_is_clamped(backend, device):
 
 
 @pytest.mark.usefixtures("poisoned_memory")
-def test_nothing_is_read_before_it_is_written(case, backend, dtype, device):
-    found, wanted = compute(case, backend, dtype, device), truth(case)
-    assert relative_error(found.kl, wanted.kl) <= TOLERANCES[dtype].kl
-    assert relative_error(found.gradient, wanted.gradient) <= TOLERANCES[dtype].gradient
+def test_nothing_is_read_before_it_is_written(case, backend, device):
+    found, wanted = compute(case, backend, torch.float32, device), truth(case)
+    assert relative_error(found.kl, wanted.kl) <= TOLERANCES[torch.float32].kl
+    assert relative_error(found.gradient, wanted.gradient) <= TOLERANCES[torch.float32].gradient
 
 
 def test_each_run_gives_the_same_bits(backend, device, large):

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from selfsim_cases import TINY, Case, images
+from selfsim_cases import TINY, Case, images, interpreted
 from selfsim_tolerances import TOLERANCES, relative_error
 
-from conftest import interpreted
 from selfsr import SelfSimilarityLoss, self_similarity_graph, self_similarity_loss
 from selfsr.selfsim.operator import graph_backward_op, graph_op, loss_op
 

@@ -1,4 +1,4 @@
-"""The Triton backend: its kernels, in a process of their own, and its list of pixels."""
+"""The Triton backend: its kernels, in a process of their own."""
 
 import os
 import subprocess
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from selfsr.selfsim.pixel_list import pixels_without_sync
 
 CASES = Path(__file__).with_name("triton_cases.py")
 
@@ -37,31 +35,3 @@ def test_the_kernels(device: torch.device) -> None:
     print(done.stdout, done.stderr)
     assert done.returncode == 0
     assert " passed" in done.stdout
-
-
-@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("spare", [-7, 0, 9])
-def test_pixels_without_sync_lists_the_first_pixels_in_order(density: float, spare: int, device: torch.device) -> None:
-    mask = torch.rand(3, 1, 5, 7, generator=torch.Generator().manual_seed(0)) < density
-    mask = mask.to(device)
-    truth = mask[:, 0].nonzero()
-    slots = max(1, truth.shape[0] + spare)
-    pixels, total = pixels_without_sync(mask, slots)
-    listed = torch.stack(pixels, 1)
-    used = min(slots, truth.shape[0])
-    assert total.item() == truth.shape[0]
-    assert total.device == mask.device
-    assert torch.equal(listed[:used], truth[:used])
-    assert torch.equal(listed[used:], torch.full((slots - used, 3), -1, device=device))
-
-
-def test_pixels_without_sync_does_not_wait(device: torch.device) -> None:
-    if device.type != "cuda":
-        pytest.skip("needs a GPU")
-    mask = torch.rand(3, 1, 50, 70, device=device) < 0.2
-    pixels_without_sync(mask, 4000)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        pixels_without_sync(mask, 4000)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -149,7 +150,7 @@ def _show(measured: list[tuple[str, Workload, list[Result]]], machine: dict[str,
             )
             table.add_row(*first, result.implementation, *cells)
         table.add_section()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     console.print(f"Value and gradient in float32; errors against float64; {machine['summary']}", highlight=False)
 

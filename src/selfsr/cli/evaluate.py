@@ -73,7 +73,7 @@ def evaluate(
     where = choose_device(device)
     upscalers: dict[str, Callable[[Tensor], Tensor]] = {}
     if model is not None:
-        loaded = load_model(model)
+        loaded = load_model(model, scale)
         if scale not in (None, loaded.scale):
             raise InputError(
                 f"evaluate: {model} upscales x{loaded.scale}, --scale says {scale}; leave --scale out, "

@@ -33,6 +33,10 @@ def upscale(
             "--output", "-o", help="For one picture the file to write, if it has a picture's suffix; else a folder."
         ),
     ],
+    scale: Annotated[
+        int | None,
+        typer.Option(min=1, help="For a network that does several scales, or whose file does not tell its own."),
+    ] = None,
     tile: Annotated[
         str, typer.Option(help="auto (from free memory), off, or the largest tile in pixels of the input.")
     ] = "auto",
@@ -68,7 +72,7 @@ def upscale(
     existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     jobs, skipped = plan_jobs(inputs, output, format, existing)
     upscaler = Upscaler(
-        load_model(model),
+        load_model(model, scale),
         device=choose_device(device),
         precision=precision,
         tile=parse_tile(tile),

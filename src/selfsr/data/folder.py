@@ -44,7 +44,9 @@ class Dataset(Protocol):
     halo_px: int
 
     @property
-    def lr_bits(self) -> int | None: ...
+    def lr_bits(self) -> int | None:
+        """Depth that LR made on the device is rounded to; None leaves it unrounded."""
+        ...
 
     @property
     def paths(self) -> list[Path]:
