@@ -1,5 +1,6 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped, written whole or not at all."""
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -32,15 +33,20 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int) -
     unfinished = place.with_name(place.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
+    # By way of memory: on a full disk torch.save itself fails with a RuntimeError that does not say so.
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, "step": step, **state}, content)
     try:
         with (unfinished / "state.pt").open("wb") as file:
-            torch.save({"format": FORMAT, "step": step, **state}, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         shutil.rmtree(place, ignore_errors=True)
         os.replace(unfinished, place)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(place)
         raise
     for old in checkpoints(folder)[:-keep_last]:
         shutil.rmtree(old)

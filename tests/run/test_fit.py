@@ -1,7 +1,9 @@
 """The loop: what a run writes, that it resumes exactly, that it stops on what is not finite."""
 
+import errno
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -126,16 +128,15 @@ def test_resume_without_a_checkpoint_says_so(tiny: dict, tmp_path: Path) -> None
 
 
 def test_a_full_disk_loses_nothing(tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save, calls = torch.save, []
+    synced, unfinished = os.fsync, tmp_path / "run/checkpoints/step_00000006.tmp"
 
-    def full(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device", "state.pt")
-        return save(*args, **kwargs)
+    def full(descriptor: int) -> None:
+        if unfinished.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        synced(descriptor)
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("selfsr.runstate.os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device.*step_00000006"):
         run(tiny, tmp_path / "run")
     assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000003"]
     monkeypatch.undo()
