@@ -156,3 +156,15 @@ def test_a_grey_network_trains_on_luma_and_is_judged_in_colour(tiny: dict, tmp_p
     assert load_file(folder / "weights/last.safetensors")["head.0.weight"].shape[1] == 1
     last = lines(folder / "eval.jsonl")[-1]["sets"]["test"]["mean"]
     assert last["psnr_rgb"] < last["psnr_y"]
+
+
+def test_tensorboard_gets_the_same_figures(tiny: dict, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tiny["log"]["tensorboard"] = True
+    folder = run(tiny, tmp_path / "run")
+    events = accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    written = [line["loss"]["g"]["similarity"] for line in lines(folder / "metrics.jsonl")]
+    shown = [event.value for event in events.Scalars("train/loss/g/similarity")]
+    assert shown == pytest.approx(written, rel=1e-6)
+    assert [event.step for event in events.Scalars("eval/test/psnr_y")] == [0, 3, 6]
