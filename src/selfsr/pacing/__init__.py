@@ -1,6 +1,6 @@
 """Self-paced pixel weighting: an attention weight for every pixel from the local SSIM and the training clock.
 
-The method is PSPL (Self-Paced Learning for Single Image Super-Resolution, ICASSP 2020). docs/pacing.md has the
+The method is PSPL (Pixel-Level Self-Paced Learning for Super-Resolution, ICASSP 2020). docs/pacing.md has the
 mathematics, the equations that the code cites, and where the published code is not followed.
 """
 
