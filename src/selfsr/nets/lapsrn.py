@@ -79,7 +79,8 @@ class LapSrn(SrNetwork):
 
     `f = lrelu(head(Y))`; on each level `f <- lrelu(up(ten times lrelu(conv(f))))` and
     `Y <- image(Y) + residual(f)`, where `up` and `image` are transposed convolutions. Levels share no weights, and
-    the last one is the output. All but the image branch starts He normal.
+    the last one is the output. The residual branches start at 0, so that training begins from the image branch; the
+    rest but that branch starts He normal.
 
     Args:
         scale: 2, 4 or 8.
@@ -121,6 +122,8 @@ class LapSrn(SrNetwork):
                 # Of the 4 x 4 taps of a transposed convolution 2 x 2 reach any one pixel.
                 taps_in = module.in_channels * (4 if isinstance(module, nn.ConvTranspose2d) else 9)
                 module.weight.normal_(std=gain / math.sqrt(taps_in))
+        for level in range(self.levels):
+            nn.init.zeros_(self.get_submodule(f"residual_branch_{level}").weight)  # pyright: ignore[reportArgumentType]
 
 
 class _Level(nn.Module):

@@ -43,7 +43,7 @@ class Vdsr(SrNetwork):
     """The network of VDSR, `y = shift(z + body(z))` with `z = unshift(bicubic(x))`.
 
     Key names, mean shift and the range of 0 to 255 inside are those of the self-paced paper's code. Weights start
-    He normal, biases 0, as in the paper.
+    He normal and biases 0, as in the paper, but for the last layer, which starts at 0: training begins from bicubic.
 
     Args:
         scale: 2, 3, 4 or 8.
@@ -65,6 +65,7 @@ class Vdsr(SrNetwork):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
+        nn.init.zeros_(last.weight)  # the untrained network is bicubic; He noise here costs thousands of steps
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, C, h, w]` in [0, 1] to float32 `[N, C, scale * h, scale * w]`, not clamped."""
