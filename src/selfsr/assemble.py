@@ -116,7 +116,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     memory_format = _memory_format(recipe, here)
     generator = generator.to(device=here, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     published = Ema(generator, recipe.ema_decay or 0.0)
-    method = recipe.method.build(generator)
+    method = recipe.method.build(generator, here)
     optimisers = {}
     for name, net in method.nets.items():
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]

@@ -15,7 +15,7 @@ from selfsr.methods import Clock
 from selfsr.nets.model import in_any_colours
 from selfsr.progress import bar
 from selfsr.recipe import EvalSet, Recipe
-from selfsr.terms import Pace
+from selfsr.terms.pixel import Pace
 
 
 class Judge:

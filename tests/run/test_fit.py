@@ -101,12 +101,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(t
 
 
 def test_divergence_names_the_term_that_was_first(tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selfsr.terms import SelfSimilarityTerm
+    from selfsr.terms.similarity import SelfSimilarityTerm
 
     healthy = SelfSimilarityTerm.__call__
 
-    def sick(self, sr, batch, clock):
-        ratio = healthy(self, sr, batch, clock)
+    def sick(self, made, batch, clock):
+        ratio = healthy(self, made, batch, clock)
         return type(ratio)(ratio.total * (math.nan if clock.step == 5 else 1.0), ratio.count)
 
     monkeypatch.setattr(SelfSimilarityTerm, "__call__", sick)

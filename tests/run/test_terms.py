@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter
 
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Ratio, Update
+from selfsr.methods import Clock, Outputs, Ratio, Update
 from selfsr.methods.regression import RegressionSpec
 from selfsr.terms import Term
 from selfsr.train import shares
@@ -24,7 +24,7 @@ def make_batch(n: int = 2) -> Batch:
 def gradient(terms: dict, batch: Batch) -> torch.Tensor:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 3, padding=1), torch.nn.PixelShuffle(2))
-    method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(net)
+    method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(net, torch.device("cpu"))
     (update,) = method.updates(batch, Clock(5, 1))
     parts = shares(update, {}, 1, 1)
     sum(parts.values()).backward()
@@ -79,4 +79,4 @@ def test_the_batchs_own_mask_is_used() -> None:
     mask[0, 0, 16, 16] = True
     term = TypeAdapter(Term).validate_python({"kind": "self_similarity"})
     assert term.count(Batch(batch.hr, batch.lr, mask)) == 1
-    assert term(batch.hr * 0.9, Batch(batch.hr, batch.lr, mask), Clock(1, 1)).count == 1
+    assert term(Outputs(batch.hr * 0.9), Batch(batch.hr, batch.lr, mask), Clock(1, 1)).count == 1

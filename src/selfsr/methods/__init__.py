@@ -41,6 +41,31 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """What the generator made of a batch, as the terms see it.
+
+    Attributes:
+        sr: the output `[N, C, H, W]`.
+        branch: a second output of generators that have one, such as SPSR's gradient map, `[N, C, H, W]`.
+        average: what the averaged generator makes of the same input, without a gradient, where a term asks for it.
+    """
+
+    sr: Tensor
+    branch: Tensor | None = None
+    average: Tensor | None = None
+
+    @classmethod
+    def of(cls, output: "Tensor | tuple[Tensor, Tensor]") -> "Outputs":
+        """Take what a generator in training returns: the output, or the output and its branch."""
+        return cls(output) if isinstance(output, Tensor) else cls(*output)
+
+    def float(self) -> "Outputs":
+        """Return the same in float32."""
+        branch, average = (None if image is None else image.float() for image in (self.branch, self.average))
+        return Outputs(self.sr.float(), branch, average)
+
+
+@dataclass(frozen=True)
 class Update:
     """Take one optimiser step on `net` now, to make the sum of `terms` smaller.
 

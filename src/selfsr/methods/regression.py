@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from selfsr import terms
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Update
+from selfsr.methods import Clock, Outputs, Update
 from selfsr.spec import Spec
 from selfsr.terms import Term
+from selfsr.terms.objective import Objective
 
 
 class RegressionSpec(Spec):
@@ -25,9 +25,9 @@ class RegressionSpec(Spec):
         """The networks that want an optimiser."""
         return ("g",)
 
-    def build(self, generator: nn.Module) -> "Regression":
+    def build(self, generator: nn.Module, device: torch.device) -> "Regression":
         """Return the method around `generator`."""
-        return Regression(generator, self.terms)
+        return Regression(generator, Objective(self.terms, device))
 
 
 class Regression:
@@ -35,21 +35,21 @@ class Regression:
 
     Args:
         generator: maps `[N, C, h, w]` to `[N, C, s*h, s*w]`.
-        objective: the terms by name.
+        objective: the sum to make small.
     """
 
-    def __init__(self, generator: nn.Module, objective: dict[str, Term]) -> None:
+    def __init__(self, generator: nn.Module, objective: Objective) -> None:
         self.nets = nn.ModuleDict({"g": generator})
         self.objective = objective
 
     def updates(self, batch: Batch, clock: Clock) -> Iterator[Update]:
         """Yield the one update of a step."""
-        sr = self.nets["g"](batch.lr)
-        yield Update("g", terms.weigh(self.objective, sr, batch, clock))
+        made = Outputs.of(self.nets["g"](batch.lr))
+        yield Update("g", self.objective(made, batch, clock))
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Return the number of masked pixels of each masked term."""
-        return terms.counts(self.objective, batch)
+        return self.objective.counts(batch)
 
     @torch.no_grad()
     def upscale(self, lr: Tensor) -> Tensor:

@@ -1,0 +1,53 @@
+"""What a term of the objective is: its weight, what it needs, and how it is called in a step."""
+
+from typing import ClassVar, Protocol
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from selfsr.data.batch import Batch
+from selfsr.methods import Clock, Outputs, Ratio
+from selfsr.spec import Spec
+
+
+class BuiltTerm(Protocol):
+    """A loss, ready to be called: the spec itself, or what it built around a network of its own."""
+
+    def count(self, batch: Batch) -> Tensor | None:
+        """Return how many pixels a masked loss counts in `batch`, None for a plain mean."""
+        ...
+
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor | Ratio:
+        """Return the loss before its weight: a mean over the batch, or a `Ratio` where a mask chooses the pixels."""
+        ...
+
+
+class TermSpec(Spec):
+    """A term as a recipe spells it out; subclasses add `kind`, the options and the loss.
+
+    Attributes:
+        wants_average: `Outputs.average`, what the averaged generator makes of the batch, must be there.
+        wants_branch: `Outputs.branch`, the generator's second output, must be there.
+    """
+
+    wants_average: ClassVar[bool] = False
+    wants_branch: ClassVar[bool] = False
+
+    weight: PositiveFloat = Field(1.0, description="what the loss is multiplied by")
+
+    def build(self, device: torch.device) -> BuiltTerm:  # noqa: ARG002 - for terms that hold a network
+        """Return the loss on `device`; a term without a network of its own is its own loss.
+
+        Raises:
+            InputError: weights that the term needs cannot be had.
+        """
+        return self
+
+    def count(self, batch: Batch) -> Tensor | None:  # noqa: ARG002 - terms share one signature
+        """Return None: the loss is a plain mean."""
+        return None
+
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor | Ratio:
+        """Return the loss before its weight."""
+        raise NotImplementedError

@@ -1,0 +1,76 @@
+"""The self-similarity loss as a term."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
+
+from selfsr import edge_mask, self_similarity_loss
+from selfsr.data.batch import Batch
+from selfsr.masks import THRESHOLD
+from selfsr.methods import Clock, Outputs, Ratio
+from selfsr.selfsim.contract import MEMORY_MB, Geometry
+from selfsr.terms.base import TermSpec
+
+
+class SelfSimilarityTerm(TermSpec):
+    """Self-similarity loss (docs/selfsim.md, eq. 1 to 5): the output's graph is pulled to the ground truth's at edges.
+
+    The mask is the batch's own where the data bring one, else it is made from `hr` on the device.
+    """
+
+    kind: Literal["self_similarity"] = "self_similarity"
+    weight: PositiveFloat = Field(1000.0, description="what both parts are multiplied by")
+    l1_weight: float = Field(1.0, ge=0, description="weight of the L1 part")
+    kl_weight: float = Field(1.0, ge=0, description="weight of the KL part")
+    search_px: PositiveInt = Field(Geometry.search_px, description="side of the search area, odd")
+    window_px: PositiveInt = Field(
+        Geometry.window_px, description="side of the compared windows, odd, at most search_px"
+    )
+    sigma: PositiveFloat = Field(Geometry.sigma, description="bandwidth of the similarity, for images in [0, 1]")
+    normalize: bool = Field(Geometry.normalize, description="divide each row of the graph by its sum")
+    threshold: PositiveFloat = Field(THRESHOLD, description="Laplacian response that makes an edge, of 255 grey levels")
+    stride: PositiveInt = Field(3, description="keep every stride-th diagonal of the mask; 1 keeps all")
+    two_sided: bool = Field(False, description="count pixels brighter than their neighbours as edges, too")
+    backend: Literal["auto", "eager", "cpu", "triton"] = Field("auto", description="which implementation runs")
+    memory_mb: PositiveFloat = Field(MEMORY_MB, description="budget of the operator's working memory")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "SelfSimilarityTerm":
+        if self.search_px % 2 == 0 or self.window_px % 2 == 0 or self.window_px > self.search_px:
+            raise ValueError(
+                "search_px and window_px must be odd and window_px at most search_px, "
+                f"got {self.search_px} and {self.window_px}"
+            )
+        if self.l1_weight == 0 and self.kl_weight == 0:
+            raise ValueError("l1_weight and kl_weight must not both be 0: the term would do nothing")
+        return self
+
+    def mask(self, batch: Batch) -> Tensor:
+        """Return which pixels enter the graph, bool `[N, 1, H, W]`."""
+        if batch.mask is not None:
+            return batch.mask
+        return edge_mask(batch.hr, threshold=self.threshold, stride=self.stride, two_sided=self.two_sided)
+
+    def count(self, batch: Batch) -> Tensor:
+        """Return how many pixels enter the graph."""
+        return self.mask(batch).sum()
+
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Ratio:  # noqa: ARG002 - terms share one signature
+        """Return the sum over the masked pixels, with their number."""
+        mask = self.mask(batch)
+        total = self_similarity_loss(
+            made.sr,
+            batch.hr,
+            mask,
+            search_px=self.search_px,
+            window_px=self.window_px,
+            sigma=self.sigma,
+            normalize=self.normalize,
+            l1_weight=self.l1_weight,
+            kl_weight=self.kl_weight,
+            reduction="sum",
+            backend=self.backend,
+            memory_mb=self.memory_mb,
+        )
+        return Ratio(total, mask.sum())
