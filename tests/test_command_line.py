@@ -12,7 +12,7 @@ from selfsr._checks import InputError
 
 runner = CliRunner()
 VERBS = {"train", "evaluate", "upscale", "report", "study", "demo", "bench", "doctor"}
-GROUPS = {"data": {"check"}, "recipes": {"list", "show", "copy", "schema"}}
+GROUPS = {"data": {"check", "prepare"}, "recipes": {"list", "show", "copy", "schema"}}
 
 
 def tree() -> dict[str, set[str]]:

@@ -124,12 +124,17 @@ def read_header(path: Path) -> Header:
             raise _unreadable(path, error) from error
 
 
-def write_picture(path: Path, picture: Picture) -> None:
+def write_picture(path: Path, picture: Picture, *, png_level: int = 6) -> None:
     """Write a file in the format of the suffix, into a folder that is made if need be; the whole file or nothing.
 
     PNG, TIFF and WebP are lossless; JPEG has quality 95 without chroma subsampling. WebP has no grey and stores it
     as RGB, as does TIFF for grey of 16 bit with alpha. An ICC profile that does not fit the channels (a grey picture
     written as RGB) and any profile in a BMP are left out.
+
+    Args:
+        path: the file.
+        picture: what to write.
+        png_level: how hard an 8-bit PNG is compressed, 0 to 9; 3 takes half the time of 6 and a few percent more room.
 
     Raises:
         InputError: unknown suffix, or the format cannot hold the picture's depth, alpha or size.
@@ -138,7 +143,7 @@ def write_picture(path: Path, picture: Picture) -> None:
     suffix = path.suffix.lower()
     check_format(path, height=picture.height, width=picture.width, bits=picture.bits, alpha=picture.alpha is not None)
     try:
-        data = _encode(suffix, picture)
+        data = _encode(suffix, picture, png_level)
     except (OSError, ValueError, OverflowError) as error:
         size = f"{picture.height} x {picture.width} pixels"
         raise InputError(f"{path}: could not encode {size} as {suffix}: {error}; choose another format.") from error
@@ -249,7 +254,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: expected a readable picture, got {reason}; replace or delete it.")
 
 
-def _encode(suffix: str, picture: Picture) -> bytes:
+def _encode(suffix: str, picture: Picture, png_level: int) -> bytes:
     samples = picture.pixels
     if picture.alpha is not None:
         samples = np.concatenate((samples, picture.alpha[:, :, None]), axis=2)
@@ -266,7 +271,7 @@ def _encode(suffix: str, picture: Picture) -> bytes:
     image = Image.fromarray(np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples))
     buffer = io.BytesIO()
     if suffix == ".png":
-        image.save(buffer, "PNG", icc_profile=icc)
+        image.save(buffer, "PNG", icc_profile=icc, compress_level=png_level)
     elif suffix in (".jpg", ".jpeg"):
         image.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=icc)
     elif suffix == ".webp":
