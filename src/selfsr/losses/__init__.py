@@ -1,5 +1,20 @@
 """Loss functions that a training loop adds up; each module says which paper it is from."""
 
+from selfsr.losses.artifact import artifact_loss, artifact_map
+from selfsr.losses.best_buddy import back_projection_loss, best_buddy_loss, flat_mask
+from selfsr.losses.gradient import gradient_branch_loss, gradient_loss, gradient_map
 from selfsr.losses.pixel import charbonnier, l1, l2
 
-__all__ = ["charbonnier", "l1", "l2"]
+__all__ = [
+    "artifact_loss",
+    "artifact_map",
+    "back_projection_loss",
+    "best_buddy_loss",
+    "charbonnier",
+    "flat_mask",
+    "gradient_branch_loss",
+    "gradient_loss",
+    "gradient_map",
+    "l1",
+    "l2",
+]

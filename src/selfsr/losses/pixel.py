@@ -1,6 +1,6 @@
 """The losses of single pixels: absolute, squared and Charbonnier difference."""
 
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from selfsr._checks import InputError, check_choice
 
 Reduction = Literal["none", "mean", "sum"]
+Criterion = Literal["l1", "l2", "charbonnier"]
 
 # Lai et al., "Deep Laplacian Pyramid Networks for Fast and Accurate Super-Resolution", CVPR 2017, section 3.3.
 CHARBONNIER_EPS = 1e-3
@@ -62,6 +63,24 @@ def charbonnier(sr: Tensor, hr: Tensor, *, eps: float = CHARBONNIER_EPS, reducti
     _check("charbonnier", sr, hr)
     check_eps("charbonnier", eps)
     return _reduce("charbonnier", torch.sqrt((sr - hr).square() + eps**2), reduction)
+
+
+class Distance(Protocol):
+    """A loss of single pixels, as losses of maps and features call it."""
+
+    def __call__(self, sr: Tensor, hr: Tensor, *, reduction: Reduction) -> Tensor:
+        """Return the difference, reduced."""
+        ...
+
+
+def distance(where: str, criterion: str) -> Distance:
+    """Return the loss of single pixels that goes by the name of `criterion`.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    check_choice(where, "criterion", criterion, get_args(Criterion))
+    return {"l1": l1, "l2": l2, "charbonnier": charbonnier}[criterion]
 
 
 def check_eps(where: str, eps: float) -> None:
