@@ -10,6 +10,7 @@ from selfsr.data.batch import Batch
 from selfsr.methods import Clock, Outputs, Ratio, Update
 from selfsr.methods.regression import RegressionSpec
 from selfsr.terms import Term
+from selfsr.terms.objective import Objective
 from selfsr.train import shares
 
 KINDS = [get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(Term)[0])]
@@ -21,14 +22,30 @@ def make_batch(n: int = 2) -> Batch:
     return Batch(hr=hr, lr=hr[:, :, ::2, ::2])
 
 
+class TwoHeads(torch.nn.Module):
+    """A generator with a branch: both outputs come from one convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 24, 3, padding=1)
+
+    def forward(self, lr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sr, branch = torch.nn.functional.pixel_shuffle(self.conv(lr), 2).chunk(2, dim=1)
+        return sr, branch
+
+
+def objective(terms: dict) -> Objective:
+    return Objective(TypeAdapter(dict[str, Term]).validate_python(terms), torch.device("cpu"))
+
+
 def gradient(terms: dict, batch: Batch) -> torch.Tensor:
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 3, padding=1), torch.nn.PixelShuffle(2))
-    method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(net, torch.device("cpu"))
-    (update,) = method.updates(batch, Clock(5, 1))
-    parts = shares(update, {}, 1, 1)
+    net = TwoHeads()
+    sr, branch = net(batch.lr)
+    made = Outputs(sr, branch, average=0.9 * sr.detach())
+    parts = shares(Update("g", objective(terms)(made, batch, Clock(5, 1))), {}, 1, 1)
     sum(parts.values()).backward()
-    return net[0].weight.grad
+    return net.conv.weight.grad
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -37,6 +54,17 @@ def test_every_term_changes_the_generators_gradient(kind: str) -> None:
     alone = gradient({"base": {"kind": "l2", "weight": 0.5}}, batch)
     both = gradient({"base": {"kind": "l2", "weight": 0.5}, "tested": {"kind": kind}}, batch)
     assert (both - alone).norm() > 1e-3 * alone.norm()
+
+
+def test_regression_minimises_its_objective() -> None:
+    batch, net = make_batch(), TwoHeads()
+    terms = {"pixel": {"kind": "l1", "weight": 2.0}, "branch": {"kind": "gradient_branch"}}
+    method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(net, torch.device("cpu"))
+    (update,) = method.updates(batch, Clock(5, 1))
+    sum(shares(update, {}, 1, 1).values()).backward()
+    assert update.net == "g"
+    assert list(update.terms) == ["pixel", "branch"]
+    torch.testing.assert_close(net.conv.weight.grad, gradient(terms, batch))
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "charbonnier"])

@@ -8,7 +8,22 @@ from typing import Annotated
 
 from pydantic import Field
 
+from selfsr.terms.artifact import ArtifactTerm
+from selfsr.terms.best_buddy import BackProjectionTerm, BestBuddyTerm
+from selfsr.terms.gradient import GradientBranchTerm, GradientTerm
 from selfsr.terms.pixel import CharbonnierTerm, L1Term, L2Term
 from selfsr.terms.similarity import SelfSimilarityTerm
 
-Term = Annotated[L1Term | L2Term | CharbonnierTerm | SelfSimilarityTerm, Field(discriminator="kind")]
+# By pixels, by structure, and against the artifacts of adversarial training.
+AnyTerm = (
+    L1Term
+    | L2Term
+    | CharbonnierTerm
+    | BackProjectionTerm
+    | SelfSimilarityTerm
+    | GradientTerm
+    | GradientBranchTerm
+    | BestBuddyTerm
+    | ArtifactTerm
+)
+Term = Annotated[AnyTerm, Field(discriminator="kind")]

@@ -1,0 +1,39 @@
+"""SPSR's losses of the gradient map as terms."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from selfsr.data.batch import Batch
+from selfsr.losses.gradient import gradient_branch_loss, gradient_loss
+from selfsr.losses.pixel import Criterion
+from selfsr.methods import Clock, Outputs
+from selfsr.terms.base import TermSpec
+
+
+class GradientTerm(TermSpec):
+    """The output's gradient map against the ground truth's (SPSR, CVPR 2020)."""
+
+    kind: Literal["gradient"] = "gradient"
+    weight: PositiveFloat = Field(0.01, description="what the loss is multiplied by")
+    criterion: Criterion = Field("l2", description="how the maps are compared")
+
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+        """Return the mean over the batch."""
+        return gradient_loss(made.sr, batch.hr, criterion=self.criterion)
+
+
+class GradientBranchTerm(TermSpec):
+    """The map that the generator predicts beside its image against the ground truth's (SPSR, CVPR 2020)."""
+
+    wants_branch: ClassVar[bool] = True
+
+    kind: Literal["gradient_branch"] = "gradient_branch"
+    weight: PositiveFloat = Field(0.5, description="what the loss is multiplied by")
+    criterion: Criterion = Field("l1", description="how the maps are compared")
+
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+        """Return the mean over the batch."""
+        assert made.branch is not None
+        return gradient_branch_loss(made.branch, batch.hr, criterion=self.criterion)
