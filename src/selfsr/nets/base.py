@@ -35,6 +35,7 @@ class NetworkSpec(Spec):
         paper: where it was published.
         convolutional: built of convolutions alone, so that the channels-last layout pays.
         parameters: how many numbers are trained by default options at x4, for RGB where the network takes it.
+        has_branch: in training the network returns two images of one shape, the output and that of its branch.
         tiling: whether an image may be cut into tiles; "discouraged" where the network sees all of it at once.
         why_scales: why there are no other scales, as the end of a sentence; empty where it needs no reason.
     """
@@ -43,6 +44,7 @@ class NetworkSpec(Spec):
     paper: ClassVar[str]
     convolutional: ClassVar[bool]
     parameters: ClassVar[int]
+    has_branch: ClassVar[bool] = False
     tiling: ClassVar[Literal["supported", "discouraged"]] = "supported"
     why_scales: ClassVar[str] = ""
 
@@ -76,7 +78,7 @@ class NetworkSpec(Spec):
         Returns:
             A module in training mode that takes float `[N, channels, h, w]` in [0, 1] to
             `[N, channels, scale * h, scale * w]`, not clamped, and whose last layer computes in float32 under
-            autocast.
+            autocast; with `has_branch`, to two of them as long as it is in training mode.
 
         Raises:
             InputError: the network cannot be built for this scale or number of channels.
