@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selfsr import self_paced_weight
 from selfsr.data.pictures import Picture, from_tensor, list_pictures, write_picture
 from selfsr.data.resize import imresize
 from selfsr.evaluate import evaluate_bicubic, evaluate_set, pair_lr
@@ -15,7 +14,7 @@ from selfsr.methods import Clock
 from selfsr.nets.model import in_any_colours
 from selfsr.progress import bar
 from selfsr.recipe import EvalSet, Recipe
-from selfsr.terms.pixel import Pace
+from selfsr.terms.pace import Pace
 
 
 class Judge:
@@ -113,8 +112,7 @@ class _Samples:
             _write(place / "bicubic.png", imresize(lr, size=(hr.shape[2], hr.shape[3])))
         _write(place / f"sr_{clock.step:08d}.png", sr)
         if self.pace is not None and clock.step > 0:
-            pace = self.pace.model_dump()
-            weight = self_paced_weight(sr, hr, clock.epoch, **pace).mean(dim=1, keepdim=True)
+            weight = self.pace.weight(sr, hr, clock).mean(dim=1, keepdim=True)
             _write(place / f"attention_{clock.step:08d}.png", weight / self.pace.peak)
 
     def _centre(self, lr: Tensor, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -125,6 +125,12 @@ class Recipe(Spec):
                 raise ValueError(
                     f"crop_px must exceed half the search area of method.terms.{name}, {reach} px, got {self.crop_px}"
                 )
+            pace = getattr(term, "pace", None)
+            if pace is not None and pace.ssim == "pixel" and self.data.channels == 1:
+                raise ValueError(
+                    f"method.terms.{name}.pace.ssim must be channel where data.channels is 1, got pixel: "
+                    "the mean over one channel changes nothing"
+                )
         return self
 
     def _fits_network(self) -> None:

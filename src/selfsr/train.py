@@ -49,7 +49,7 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
         if judge and log and run.step == 0:
             log.evaluation(judge.baseline(run.average()))
         for step in range(run.step + 1, recipe.steps + 1):
-            clock = Clock(step, recipe.steps_per_epoch)
+            clock = Clock(step, recipe.steps_per_epoch, recipe.steps)
             torch.manual_seed(_step_seed(recipe.seed, run.accelerator.process_index, step))
             with watch.waiting():
                 raw = next(run.loader)

@@ -44,6 +44,8 @@ def changed(document: dict, path: str, value) -> dict:
         ("method.terms.similarity.window_px", 4, "must be odd and window_px at most search_px, got 9 and 4"),
         ("method.terms.similarity.search_px", 81, "half the search area of method.terms.similarity, 40 px, got 32"),
         ("method.terms.pixel.pace", {"alpha": 0}, "alpha and beta must not both be 0"),
+        ("method.terms.pixel.pace", {"order": "easy"}, "pace.order: input should be 'hard_first' or 'easy_first'"),
+        ("method.terms.pixel.pace", {"clock": "steps"}, "pixel.pace.clock: input should be 'epoch' or 'run', got 'ste"),
         ("start_transfer", True, "start_transfer does nothing without start_from; give both or neither"),
         ("schedule", {"kind": "multistep", "at_steps": [3, 2]}, "at_steps must rise from one to the next, got [3, 2]"),
     ],
@@ -55,6 +57,11 @@ def test_a_wrong_recipe_is_refused_with_path_and_remedy(tiny: dict, path: str, v
 def test_a_network_that_cannot_do_the_scale_is_refused(tiny: dict) -> None:
     document = {**tiny, "scale": 3, "crop_px": 33, "network": {"kind": "rrdb"}}
     assert "scale must be one of 2, 4, 8 for network rrdb, got 3" in refused(document)
+
+
+def test_a_mean_over_one_channel_is_refused(tiny: dict) -> None:
+    document = changed(changed(tiny, "data.channels", 1), "method.terms.pixel.pace", {"ssim": "pixel"})
+    assert "method.terms.pixel.pace.ssim must be channel where data.channels is 1" in refused(document)
 
 
 def test_a_luma_network_wants_one_channel(tiny: dict) -> None:

@@ -16,15 +16,23 @@ class Clock:
     Attributes:
         step: number of the optimiser step being taken, counted from 1.
         steps_per_epoch: how many steps the recipe calls an epoch.
+        steps: of the whole run; None where there is no run, as for a loss that is called by itself.
     """
 
     step: int
     steps_per_epoch: int
+    steps: int | None = None
 
     @property
     def epoch(self) -> float:
         """Fractional epochs, `step / steps_per_epoch`: the age of the self-paced paper, never 0 in a step."""
         return self.step / self.steps_per_epoch
+
+    @property
+    def share(self) -> float:
+        """Share of the run that is done with this step, `step / steps`, 1 in the last one."""
+        assert self.steps is not None, "a clock outside a run has no share of it"
+        return self.step / self.steps
 
 
 @dataclass(frozen=True)

@@ -2,36 +2,15 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from selfsr import SelfPacedLoss
 from selfsr.data.batch import Batch
 from selfsr.losses.pixel import CHARBONNIER_EPS, charbonnier, l1, l2
 from selfsr.methods import Clock, Outputs
-from selfsr.pacing import ALPHA, BETA, PEAK
-from selfsr.spec import Spec
 from selfsr.terms.base import TermSpec
-
-
-class Pace(Spec):
-    """Self-paced pixel weighting (docs/pacing.md, eq. 3 and 4): a pixel weighs `peak * exp(-((ssim + 1) / sigma)^2)`.
-
-    `sigma = alpha * epoch + beta` grows with the fractional epoch of the clock, whose length is the recipe's
-    `steps_per_epoch`: that number sets the speed of the curriculum.
-    """
-
-    alpha: float = Field(ALPHA, ge=0, description="growth of sigma in an epoch")
-    beta: float = Field(BETA, ge=0, description="sigma at the start")
-    peak: PositiveFloat = Field(PEAK, description="largest weight")
-    data_range: PositiveFloat = Field(1.0, description="range of the SSIM constants; 1/255 is the published code's")
-    padding: Literal["zero", "reflect", "replicate"] = Field("zero", description="border of the SSIM map")
-
-    @model_validator(mode="after")
-    def _moves(self) -> "Pace":
-        if self.alpha == 0 and self.beta == 0:
-            raise ValueError("alpha and beta must not both be 0: every weight would be 0 and nothing would train")
-        return self
+from selfsr.terms.pace import Pace
 
 
 class _PixelTerm(TermSpec):
@@ -39,14 +18,20 @@ class _PixelTerm(TermSpec):
 
     def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
+        sr, hr = made.sr, batch.hr
         if self.pace is None:
-            return self._plain(made.sr, batch.hr)
-        return self._paced(self.pace)(made.sr, batch.hr, clock.epoch)
+            return self._each(sr, hr).mean()
+        if self.pace.weighs_as_published:
+            return self._fused(self.pace)(sr, hr, self.pace.age(clock))
+        weight = self.pace.weight(sr, hr, clock)
+        return self._each(sr * weight, hr * weight).mean()  # eq. 5
 
-    def _plain(self, sr: Tensor, hr: Tensor) -> Tensor:
+    def _each(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the loss of every element."""
         raise NotImplementedError
 
-    def _paced(self, pace: Pace) -> SelfPacedLoss:
+    def _fused(self, pace: Pace) -> SelfPacedLoss:
+        """Return weight, loss and mean as one operator."""
         raise NotImplementedError
 
 
@@ -55,11 +40,11 @@ class L1Term(_PixelTerm):
 
     kind: Literal["l1"] = "l1"
 
-    def _plain(self, sr: Tensor, hr: Tensor) -> Tensor:
-        return l1(sr, hr, reduction="mean")
+    def _each(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return l1(sr, hr)
 
-    def _paced(self, pace: Pace) -> SelfPacedLoss:
-        return SelfPacedLoss("l1", **pace.model_dump())
+    def _fused(self, pace: Pace) -> SelfPacedLoss:
+        return SelfPacedLoss("l1", **pace.options())
 
 
 class L2Term(_PixelTerm):
@@ -67,11 +52,11 @@ class L2Term(_PixelTerm):
 
     kind: Literal["l2"] = "l2"
 
-    def _plain(self, sr: Tensor, hr: Tensor) -> Tensor:
-        return l2(sr, hr, reduction="mean")
+    def _each(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return l2(sr, hr)
 
-    def _paced(self, pace: Pace) -> SelfPacedLoss:
-        return SelfPacedLoss("l2", **pace.model_dump())
+    def _fused(self, pace: Pace) -> SelfPacedLoss:
+        return SelfPacedLoss("l2", **pace.options())
 
 
 class CharbonnierTerm(_PixelTerm):
@@ -80,8 +65,8 @@ class CharbonnierTerm(_PixelTerm):
     kind: Literal["charbonnier"] = "charbonnier"
     eps: PositiveFloat = Field(CHARBONNIER_EPS, description="where the square turns into the absolute value, of [0, 1]")
 
-    def _plain(self, sr: Tensor, hr: Tensor) -> Tensor:
-        return charbonnier(sr, hr, eps=self.eps, reduction="mean")
+    def _each(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return charbonnier(sr, hr, eps=self.eps)
 
-    def _paced(self, pace: Pace) -> SelfPacedLoss:
-        return SelfPacedLoss("charbonnier", eps=self.eps, **pace.model_dump())
+    def _fused(self, pace: Pace) -> SelfPacedLoss:
+        return SelfPacedLoss("charbonnier", eps=self.eps, **pace.options())

@@ -1,0 +1,70 @@
+"""The self-paced schedule of a recipe: the published one, and what one would try next."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, model_validator
+from torch import Tensor
+
+from selfsr import self_paced_weight, ssim_map
+from selfsr.methods import Clock
+from selfsr.pacing import ALPHA, BETA, PEAK
+from selfsr.pacing.contract import TINY
+from selfsr.spec import Spec
+
+
+class Pace(Spec):
+    """Self-paced pixel weighting (docs/pacing.md, eq. 3 and 4): a pixel weighs `peak * exp(-((ssim + 1) / sigma)^2)`.
+
+    `sigma = alpha * age + beta` grows with the fractional epoch, whose length is the recipe's `steps_per_epoch`: that
+    number sets the speed of the curriculum. With `clock: run` the age is the share of the run that is done, and the
+    length of an epoch does not matter. `clock`, `order` and `ssim` are eq. 11 to 13, whose second choices nobody
+    published.
+    """
+
+    alpha: float = Field(ALPHA, ge=0, description="growth of sigma in an epoch, or with clock: run in the whole run")
+    beta: float = Field(BETA, ge=0, description="sigma at the start")
+    peak: PositiveFloat = Field(PEAK, description="largest weight")
+    data_range: PositiveFloat = Field(1.0, description="range of the SSIM constants; 1/255 is the published code's")
+    padding: Literal["zero", "reflect", "replicate"] = Field("zero", description="border of the SSIM map")
+    clock: Literal["epoch", "run"] = Field("epoch", description="age in epochs, or as the share of the run, 0 to 1")
+    order: Literal["hard_first", "easy_first"] = Field(
+        "hard_first", description="which pixels weigh something first: the least similar, or the most similar"
+    )
+    ssim: Literal["channel", "pixel"] = Field(
+        "channel", description="a weight for each channel, or one for a pixel from the mean SSIM of its channels"
+    )
+
+    @model_validator(mode="after")
+    def _moves(self) -> "Pace":
+        if self.alpha == 0 and self.beta == 0:
+            raise ValueError("alpha and beta must not both be 0: every weight would be 0 and nothing would train")
+        return self
+
+    @property
+    def weighs_as_published(self) -> bool:
+        """Whether the operators of `selfsr.pacing` know this weight."""
+        return self.order == "hard_first" and self.ssim == "channel"
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of `self_paced_weight` and `SelfPacedLoss`."""
+        return self.model_dump(include={"alpha", "beta", "peak", "data_range", "padding"})
+
+    def age(self, clock: Clock) -> float:
+        """Return what sigma grows with: fractional epochs, or the share of the run that is done."""
+        return clock.share if self.clock == "run" else clock.epoch
+
+    def weight(self, sr: Tensor, hr: Tensor, clock: Clock) -> Tensor:
+        """Return the weight of every element of `sr` against `hr`, both `[N, C, H, W]`, without a gradient.
+
+        With s the SSIM map, or its mean over the channels, and `d = 1 + s` for hard_first, `d = 1 - s` for
+        easy_first, it is `peak * exp(-(d / sigma)^2)` (eq. 12 and 13).
+        """
+        if self.weighs_as_published:
+            return self_paced_weight(sr, hr, self.age(clock), **self.options())
+        s = ssim_map(sr, hr, data_range=self.data_range, padding=self.padding)
+        if self.ssim == "pixel":
+            s = s.mean(dim=1, keepdim=True).expand_as(s)
+        distance = 1 + s if self.order == "hard_first" else 1 - s
+        sigma = max(self.alpha * self.age(clock) + self.beta, TINY)
+        return self.peak * torch.exp(-((distance / sigma) ** 2))
