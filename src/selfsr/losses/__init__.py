@@ -2,19 +2,27 @@
 
 from selfsr.losses.artifact import artifact_loss, artifact_map
 from selfsr.losses.best_buddy import back_projection_loss, best_buddy_loss, flat_mask
+from selfsr.losses.frequency import focal_frequency_loss
 from selfsr.losses.gradient import gradient_branch_loss, gradient_loss, gradient_map
+from selfsr.losses.perceptual import PerceptualLoss
 from selfsr.losses.pixel import charbonnier, l1, l2
+from selfsr.losses.ranking import rank_loss
+from selfsr.losses.variation import total_variation
 
 __all__ = [
+    "PerceptualLoss",
     "artifact_loss",
     "artifact_map",
     "back_projection_loss",
     "best_buddy_loss",
     "charbonnier",
     "flat_mask",
+    "focal_frequency_loss",
     "gradient_branch_loss",
     "gradient_loss",
     "gradient_map",
     "l1",
     "l2",
+    "rank_loss",
+    "total_variation",
 ]

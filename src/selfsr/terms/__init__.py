@@ -10,11 +10,15 @@ from pydantic import Field
 
 from selfsr.terms.artifact import ArtifactTerm
 from selfsr.terms.best_buddy import BackProjectionTerm, BestBuddyTerm
+from selfsr.terms.frequency import FocalFrequencyTerm
 from selfsr.terms.gradient import GradientBranchTerm, GradientTerm
+from selfsr.terms.perceptual import PerceptualTerm
 from selfsr.terms.pixel import CharbonnierTerm, L1Term, L2Term
+from selfsr.terms.ranking import RankTerm
 from selfsr.terms.similarity import SelfSimilarityTerm
+from selfsr.terms.variation import TotalVariationTerm
 
-# By pixels, by structure, and against the artifacts of adversarial training.
+# By pixels, by structure, against the artifacts of adversarial training, and by what a network sees.
 AnyTerm = (
     L1Term
     | L2Term
@@ -25,5 +29,9 @@ AnyTerm = (
     | GradientBranchTerm
     | BestBuddyTerm
     | ArtifactTerm
+    | TotalVariationTerm
+    | FocalFrequencyTerm
+    | PerceptualTerm
+    | RankTerm
 )
 Term = Annotated[AnyTerm, Field(discriminator="kind")]

@@ -1,5 +1,7 @@
 """What a term of the objective is: its weight, what it needs, and how it is called in a step."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
@@ -21,6 +23,25 @@ class BuiltTerm(Protocol):
     def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor | Ratio:
         """Return the loss before its weight: a mean over the batch, or a `Ratio` where a mask chooses the pixels."""
         ...
+
+
+@dataclass(frozen=True)
+class NetworkTerm:
+    """A term that was built around a network: a plain mean.
+
+    Attributes:
+        loss: takes what the generator made, and the batch.
+    """
+
+    loss: Callable[[Outputs, Batch], Tensor]
+
+    def count(self, batch: Batch) -> Tensor | None:  # noqa: ARG002 - terms share one signature
+        """Return None: the loss is a plain mean."""
+        return None
+
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+        """Return the mean over the batch."""
+        return self.loss(made, batch)
 
 
 class TermSpec(Spec):

@@ -1,0 +1,131 @@
+"""The perceptual loss: features of VGG19 compared, and, for style, how they occur together.
+
+Sources: Johnson, Alahi, Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", ECCV 2016,
+eq. 2 and 4; before the activation since ESRGAN (Wang et al., ECCV Workshops 2018, section 3.3).
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from selfsr._checks import InputError, check_images
+from selfsr.losses.pixel import Criterion, distance
+from selfsr.losses.vgg import LAYERS, Vgg19, Weights, check_layers
+
+# ESRGAN's. Real-ESRGAN's: conv1_2 and conv2_2 0.1, conv3_4, conv4_4 and conv5_4 1.
+LAYER_WEIGHTS: Mapping[str, float] = MappingProxyType({"conv5_4": 1.0})
+
+
+class PerceptualLoss(nn.Module):
+    r"""Compare the features that a trained VGG19 sees in output and ground truth.
+
+    With F_k the features `[N, C, h, w]` of layer k, and G_k = F_k F_k^T / (C h w) their Gram matrix of C x C,
+
+        L = sum_k w_k ( feature_weight * mean l(F_k(sr), F_k(hr)) + style_weight * mean l(G_k(sr), G_k(hr)) ).
+
+    Computed in the dtype of the network (float32 unless you move it), also under autocast. The network is frozen,
+    only as deep as the deepest layer asked for, and sees the ground truth without a gradient.
+
+    Args:
+        layers: w_k by name, from `conv1_1` to `conv5_4` (ESRGAN: conv5_4 alone).
+        criterion: l: "l1" (all published recipes), "l2" or "charbonnier".
+        feature_weight: weight of the features' difference.
+        style_weight: weight of the Gram matrices' difference.
+        before_relu: take what the convolutions give; False: what their ReLU makes of it, the older form.
+        weights: of VGG19: tensors by torchvision's names, or a file of them (.pth, .safetensors), or None for
+            torchvision's own, fetched into torch.hub's folder when it is not there yet.
+
+    Raises:
+        InputError: a layer or an option is unknown, or the weights cannot be had.
+
+    >>> random = {
+    ...     name: torch.randn(size)
+    ...     for name, size in {
+    ...         "features.0.weight": (64, 3, 3, 3),
+    ...         "features.0.bias": (64,),
+    ...         "features.2.weight": (64, 64, 3, 3),
+    ...         "features.2.bias": (64,),
+    ...     }.items()
+    ... }
+    >>> loss = PerceptualLoss({"conv1_2": 1.0}, weights=random)
+    >>> hr = torch.rand(2, 3, 16, 16)
+    >>> loss(hr, hr).item(), loss(hr.flip(3), hr).item() > 0
+    (0.0, True)
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, float] = LAYER_WEIGHTS,
+        *,
+        criterion: Criterion = "l1",
+        feature_weight: float = 1.0,
+        style_weight: float = 0.0,
+        before_relu: bool = True,
+        weights: Weights = None,
+    ) -> None:
+        super().__init__()
+        where = type(self).__name__
+        if not layers:
+            raise InputError(f"{where}: layers must name at least one of {', '.join(LAYERS)}, got none.")
+        check_layers(where, layers)
+        if min(feature_weight, style_weight) < 0 or feature_weight + style_weight <= 0:
+            raise InputError(
+                f"{where}: feature_weight and style_weight must be 0 or more and not both 0, "
+                f"got {feature_weight} and {style_weight}."
+            )
+        self.layers = dict(layers)
+        self.compare = distance(where, criterion)
+        self.feature_weight, self.style_weight, self.before_relu = feature_weight, style_weight, before_relu
+        self.vgg = Vgg19(max(layers, key=LAYERS.__getitem__), weights)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            sr: super-resolved images, float `[N, 3, H, W]` in [0, 1] (not clamped); grey `[N, 1, H, W]` is repeated.
+            hr: ground truth, like `sr`; gets no gradient.
+
+        Raises:
+            InputError: the images are not alike, neither RGB nor grey, too small or on another device.
+        """
+        self._check(sr, hr)
+        with torch.autocast(sr.device.type, enabled=False):
+            with torch.no_grad():
+                wanted = self._features(hr)
+            made = self._features(sr)
+            total = sr.new_zeros((), dtype=self.vgg.mean.dtype)
+            for name, weight in self.layers.items():
+                if self.feature_weight:
+                    part = self.compare(made[name], wanted[name], reduction="mean")
+                    total = total + weight * self.feature_weight * part
+                if self.style_weight:
+                    part = self.compare(_gram(made[name]), _gram(wanted[name]), reduction="mean")
+                    total = total + weight * self.style_weight * part
+        return total
+
+    def _features(self, image: Tensor) -> dict[str, Tensor]:
+        image = image.to(self.vgg.mean.dtype).expand(-1, 3, -1, -1)
+        return self.vgg(image, self.layers, before_relu=self.before_relu)
+
+    def _check(self, sr: Tensor, hr: Tensor) -> None:
+        where = type(self).__name__
+        check_images(where, sr=sr, hr=hr)
+        if sr.shape[1] not in (1, 3):
+            raise InputError(f"{where}: images must have 3 channels, or 1 for grey, got {list(sr.shape)}.")
+        if min(sr.shape[2:]) < self.vgg.minimum_px:
+            raise InputError(
+                f"{where}: images must be at least {self.vgg.minimum_px} px on each side for "
+                f"{self.vgg.names[-1]}, got {list(sr.shape)}; pass a larger crop or leave out the deepest layers."
+            )
+        if sr.device != self.vgg.mean.device:
+            raise InputError(
+                f"{where}: images must be on {self.vgg.mean.device} like the network, got {sr.device}; "
+                "move the loss with .to()."
+            )
+
+
+def _gram(features: Tensor) -> Tensor:
+    flat = features.flatten(2)
+    return flat @ flat.mT / (flat.shape[1] * flat.shape[2])

@@ -1,0 +1,22 @@
+"""The focal frequency loss as a term."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from selfsr.data.batch import Batch
+from selfsr.losses.frequency import ALPHA, focal_frequency_loss
+from selfsr.methods import Clock, Outputs
+from selfsr.terms.base import TermSpec
+
+
+class FocalFrequencyTerm(TermSpec):
+    """Spectra compared, the frequencies that are furthest off counting most (Jiang et al., ICCV 2021)."""
+
+    kind: Literal["focal_frequency"] = "focal_frequency"
+    alpha: float = Field(ALPHA, ge=0, description="how much more the frequencies count that are far off")
+
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+        """Return the mean over the batch."""
+        return focal_frequency_loss(made.sr, batch.hr, alpha=self.alpha)

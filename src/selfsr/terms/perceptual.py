@@ -1,0 +1,57 @@
+"""The perceptual loss as a term."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat, field_validator, model_validator
+
+from selfsr.losses.perceptual import LAYER_WEIGHTS, PerceptualLoss
+from selfsr.losses.pixel import Criterion
+from selfsr.losses.vgg import check_layers
+from selfsr.nets.checkpoint import read_checkpoint
+from selfsr.terms.base import NetworkTerm, TermSpec
+
+
+class PerceptualTerm(TermSpec):
+    """Features of VGG19 compared, before its activations, and their Gram matrices for style where asked."""
+
+    kind: Literal["perceptual"] = "perceptual"
+    layers: dict[str, PositiveFloat] = Field(
+        dict(LAYER_WEIGHTS), min_length=1, description="weight of each layer, conv1_1 to conv5_4"
+    )
+    criterion: Criterion = Field("l1", description="how features are compared")
+    feature_weight: float = Field(1.0, ge=0, description="weight of the features' part")
+    style_weight: float = Field(0.0, ge=0, description="weight of the Gram matrices' part")
+    before_relu: bool = Field(True, description="what the convolutions give; false: what their ReLU makes of it")
+    weights: Path | None = Field(
+        None, description="file of torchvision's VGG19; without it, it is fetched once into torch.hub's folder"
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _known(cls, layers: dict[str, float]) -> dict[str, float]:
+        check_layers("VGG19", layers)
+        return layers
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "PerceptualTerm":
+        if self.feature_weight == 0 and self.style_weight == 0:
+            raise ValueError("feature_weight and style_weight must not both be 0: the term would do nothing")
+        return self
+
+    def build(self, device: torch.device) -> NetworkTerm:
+        """Return the loss with its network on `device`.
+
+        Raises:
+            InputError: the weights cannot be had, or are not VGG19's.
+        """
+        loss = PerceptualLoss(
+            self.layers,
+            criterion=self.criterion,
+            feature_weight=self.feature_weight,
+            style_weight=self.style_weight,
+            before_relu=self.before_relu,
+            weights=None if self.weights is None else read_checkpoint(self.weights).tensors,
+        ).to(device, memory_format=torch.channels_last)
+        return NetworkTerm(lambda made, batch: loss(made.sr, batch.hr))

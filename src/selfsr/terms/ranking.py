@@ -1,0 +1,30 @@
+"""RankSRGAN's rank loss as a term."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+
+from selfsr.losses.ranking import rank_loss
+from selfsr.nets.ranker import load_ranker
+from selfsr.terms.base import NetworkTerm, TermSpec
+
+
+class RankTerm(TermSpec):
+    """What rank a trained ranker gives the output (RankSRGAN, ICCV 2019), lower being better."""
+
+    kind: Literal["rank"] = "rank"
+    weight: PositiveFloat = Field(
+        0.03 * 32, description="what the mean is multiplied by: 0.03 times the images that published code adds up"
+    )
+    weights: Path = Field(description="file of the ranker, in the layout of mmsr_Ranker_PI.pth")
+
+    def build(self, device: torch.device) -> NetworkTerm:
+        """Return the loss with its ranker on `device`.
+
+        Raises:
+            InputError: there is no such file, or it holds no ranker.
+        """
+        ranker = load_ranker(self.weights, device)
+        return NetworkTerm(lambda made, batch: rank_loss(made.sr, ranker))  # noqa: ARG005 - the images alone are ranked

@@ -1,0 +1,23 @@
+"""Total variation as a term."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from selfsr.data.batch import Batch
+from selfsr.losses.pixel import Criterion
+from selfsr.losses.variation import total_variation
+from selfsr.methods import Clock, Outputs
+from selfsr.terms.base import TermSpec
+
+
+class TotalVariationTerm(TermSpec):
+    """Difference of neighbouring pixels of the output, without regard to the ground truth (Rudin et al., 1992)."""
+
+    kind: Literal["total_variation"] = "total_variation"
+    criterion: Criterion = Field("l1", description="how neighbours are compared")
+
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+        """Return the mean over the batch."""
+        return total_variation(made.sr, criterion=self.criterion)
