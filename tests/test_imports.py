@@ -18,7 +18,7 @@ FORBIDDEN = {
 # The losses' side of the house: torch, the standard library and each other.
 LOSSES_SIDE = ("__init__.py", "_backends.py", "_checks.py", "masks.py", "selfsim", "pacing", "losses")
 # What a branch may import when it needs it.
-LAZY = {"numba", "triton", "llvmlite", "numpy"}
+LAZY = {"numba", "triton", "llvmlite", "numpy", "safetensors"}
 
 
 def in_fresh_interpreter(code: str) -> str:
@@ -48,23 +48,47 @@ def test_importing_selfsr_loads_neither_a_backend_nor_the_trainer():
         assert len(parts) == 1 or parts[1] in {"_backends", "_checks", "masks", "selfsim", "pacing", "losses"}, name
 
 
+# Makes a fresh interpreter one that has torch and none of the third parties.
+TORCH_ALONE = (
+    "import sys, torch\n"
+    "class Blocker:\n"
+    "    def find_spec(self, name, path=None, target=None):\n"
+    f"        if name.split('.')[0] in {FORBIDDEN!r}: raise ImportError(name)\n"
+    "sys.meta_path.insert(0, Blocker())\n"
+    "import importlib.util\n"
+    "real = importlib.util.find_spec\n"
+    f"importlib.util.find_spec = lambda name, *a: None if name in {FORBIDDEN!r} else real(name, *a)\n"
+    "sr = torch.rand(1, 3, 16, 16, requires_grad=True)\n"
+    "hr = torch.rand(1, 3, 16, 16)\n"
+)
+
+
 def test_the_loss_runs_with_torch_alone():
     code = (
-        "import sys, torch\n"
-        "class Blocker:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] in {FORBIDDEN!r}: raise ImportError(name)\n"
-        "sys.meta_path.insert(0, Blocker())\n"
-        "import importlib.util\n"
-        "real = importlib.util.find_spec\n"
-        f"importlib.util.find_spec = lambda name, *a: None if name in {FORBIDDEN!r} else real(name, *a)\n"
         "from selfsr import SelfSimilarityLoss\n"
-        "sr = torch.rand(1, 3, 16, 16, requires_grad=True)\n"
-        "loss = SelfSimilarityLoss()(sr, torch.rand(1, 3, 16, 16))\n"
+        "loss = SelfSimilarityLoss()(sr, hr)\n"
         "loss.backward()\n"
         "assert loss.item() > 0\n"
     )
-    assert in_fresh_interpreter(code) == ""
+    assert in_fresh_interpreter(TORCH_ALONE + code) == ""
+
+
+def test_the_losses_of_other_papers_run_with_torch_alone():
+    code = (
+        "from selfsr import losses\n"
+        "from torch.nn.functional import avg_pool2d\n"
+        "pixels = [getattr(losses, name)(sr, hr, reduction='mean') for name in ('l1', 'l2', 'charbonnier')]\n"
+        "others = [losses.artifact_loss(sr, hr), losses.best_buddy_loss(sr, hr), losses.focal_frequency_loss(sr, hr)]\n"
+        "others += [losses.gradient_loss(sr, hr), losses.gradient_branch_loss(sr, hr)]\n"
+        "others += [losses.total_variation(sr), losses.rank_loss(sr, lambda x: x.mean((1, 2, 3)))]\n"
+        "others += [losses.back_projection_loss(sr, avg_pool2d(hr, 2), lambda x: avg_pool2d(x, 2))]\n"
+        "vgg = {'features.0.weight': torch.randn(64, 3, 3, 3), 'features.0.bias': torch.zeros(64)}\n"
+        "others += [losses.PerceptualLoss({'conv1_1': 1.0}, weights=vgg)(sr, hr)]\n"
+        "for loss in pixels + others:\n"
+        "    (slope,) = torch.autograd.grad(loss, sr)\n"
+        "    assert loss.item() > 0 and slope.abs().max() > 0\n"
+    )
+    assert in_fresh_interpreter(TORCH_ALONE + code) == ""
 
 
 def python_files(entry: str) -> list[Path]:

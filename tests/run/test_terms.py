@@ -1,14 +1,18 @@
 """Terms and shares: every term acts on the generator, and masked losses do not depend on how a batch is cut."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from selfsr._checks import InputError
 from selfsr.data.batch import Batch
 from selfsr.methods import Clock, Outputs, Ratio, Update
 from selfsr.methods.regression import RegressionSpec
+from selfsr.nets.ranker import Ranker
 from selfsr.terms import Term
 from selfsr.terms.objective import Objective
 from selfsr.train import shares
@@ -48,11 +52,37 @@ def gradient(terms: dict, batch: Batch) -> torch.Tensor:
     return net.conv.weight.grad
 
 
+@pytest.fixture
+def needed(tmp_path: Path) -> Callable[[str], dict]:
+    """What a kind of term cannot do without: random weights in the published layout."""
+
+    def options(kind: str) -> dict:
+        generator = torch.Generator().manual_seed(4)
+        if kind == "perceptual":
+            sizes = {"0": (64, 3), "2": (64, 64)}
+            tensors = {f"features.{n}.bias": torch.zeros(size[0]) for n, size in sizes.items()}
+            for n, (outputs, inputs) in sizes.items():
+                tensors[f"features.{n}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) / 10
+            torch.save(tensors, tmp_path / "vgg19.pth")
+            return {"layers": {"conv1_2": 1.0}, "weights": tmp_path / "vgg19.pth"}
+        if kind == "rank":
+            torch.manual_seed(5)
+            ranker = Ranker(features=8)
+            for parameter in ranker.parameters():
+                if parameter.ndim > 1:  # at the usual start the ranks of all images are nearly the same
+                    torch.nn.init.kaiming_normal_(parameter, a=0.2)
+            torch.save(ranker.state_dict(), tmp_path / "ranker.pth")
+            return {"weights": tmp_path / "ranker.pth"}
+        return {}
+
+    return options
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_term_changes_the_generators_gradient(kind: str) -> None:
+def test_every_term_changes_the_generators_gradient(kind: str, needed: Callable[[str], dict]) -> None:
     batch = make_batch()
     alone = gradient({"base": {"kind": "l2", "weight": 0.5}}, batch)
-    both = gradient({"base": {"kind": "l2", "weight": 0.5}, "tested": {"kind": kind}}, batch)
+    both = gradient({"base": {"kind": "l2", "weight": 0.5}, "tested": {"kind": kind, **needed(kind)}}, batch)
     assert (both - alone).norm() > 1e-3 * alone.norm()
 
 
@@ -108,3 +138,56 @@ def test_the_batchs_own_mask_is_used() -> None:
     term = TypeAdapter(Term).validate_python({"kind": "self_similarity"})
     assert term.count(Batch(batch.hr, batch.lr, mask)) == 1
     assert term(Outputs(batch.hr * 0.9), Batch(batch.hr, batch.lr, mask), Clock(1, 1)).count == 1
+
+
+def test_weights_that_cannot_be_had_are_refused_when_the_terms_are_built(tmp_path: Path, monkeypatch) -> None:
+    missing = tmp_path / "no.pth"
+    for kind in ("perceptual", "rank"):
+        with pytest.raises(InputError, match=r"no\.pth"):
+            objective({"x": {"kind": kind, "weights": missing}})
+    torch.save({"conv1_1.weight": torch.zeros(1)}, missing)
+    with pytest.raises(InputError, match=r"^Vgg19: weights must hold features\.0\.weight .* it is missing; give torch"):
+        objective({"x": {"kind": "perceptual", "weights": missing}})
+    with pytest.raises(InputError, match="expected the weights of RankSRGAN's Ranker_VGG12_296"):
+        objective({"x": {"kind": "rank", "weights": missing}})
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(InputError, match=r"could not be fetched \(no network\); put the file into .*, or set weights"):
+        objective({"x": {"kind": "perceptual"}})
+
+
+def unreachable(*args, **kwargs) -> None:
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        ({"kind": "perceptual", "layers": {"conv5_5": 1}}, r"layers must be among conv1_1, .*, conv5_4, got 'conv5_5'"),
+        ({"kind": "perceptual", "layers": {}}, "at least 1 item"),
+        ({"kind": "perceptual", "feature_weight": 0}, "feature_weight and style_weight must not both be 0"),
+        ({"kind": "artifact", "window_px": 6}, "window_px must be odd, got 6"),
+        ({"kind": "best_buddy", "alpha": 0, "beta": 0}, "alpha and beta must not both be 0"),
+        ({"kind": "best_buddy", "scales": [0.5]}, r"scales must be in \(0, 1\], 1 among them, got \[0.5\]"),
+        ({"kind": "focal_frequency", "alpha": -1}, "greater than or equal to 0"),
+        ({"kind": "rank"}, "Field required"),
+    ],
+)
+def test_options_without_sense_are_refused_when_the_recipe_is_read(term: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TypeAdapter(Term).validate_python(term)
+
+
+def test_terms_say_what_they_need() -> None:
+    members = get_args(get_args(Term)[0])
+    kinds = dict(zip(KINDS, members, strict=True))
+    assert [kind for kind in KINDS if kinds[kind].wants_average] == ["artifact"]
+    assert [kind for kind in KINDS if kinds[kind].wants_branch] == ["gradient_branch"]
+
+
+def test_the_network_of_a_term_is_no_part_of_what_is_trained(needed: Callable[[str], dict]) -> None:
+    for kind in ("perceptual", "rank"):
+        method = RegressionSpec.model_validate(
+            {"kind": "regression", "terms": {"x": {"kind": kind, **needed(kind)}}}
+        ).build(TwoHeads(), torch.device("cpu"))
+        assert [name for name, _ in method.nets.named_parameters()] == ["g.conv.weight", "g.conv.bias"]

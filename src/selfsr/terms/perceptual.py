@@ -53,5 +53,5 @@ class PerceptualTerm(TermSpec):
             style_weight=self.style_weight,
             before_relu=self.before_relu,
             weights=None if self.weights is None else read_checkpoint(self.weights).tensors,
-        ).to(device, memory_format=torch.channels_last)
+        ).to(device)
         return NetworkTerm(lambda made, batch: loss(made.sr, batch.hr))
