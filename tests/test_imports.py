@@ -79,7 +79,7 @@ def test_the_losses_of_other_papers_run_with_torch_alone():
         "from torch.nn.functional import avg_pool2d\n"
         "pixels = [getattr(losses, name)(sr, hr, reduction='mean') for name in ('l1', 'l2', 'charbonnier')]\n"
         "others = [losses.artifact_loss(sr, hr), losses.best_buddy_loss(sr, hr), losses.focal_frequency_loss(sr, hr)]\n"
-        "others += [losses.gradient_loss(sr, hr), losses.gradient_branch_loss(sr, hr)]\n"
+        "others += [losses.gradient_loss(sr, hr), losses.gradient_branch_loss(sr, hr), losses.ssim_loss(sr, hr)]\n"
         "others += [losses.total_variation(sr), losses.rank_loss(sr, lambda x: x.mean((1, 2, 3)))]\n"
         "others += [losses.back_projection_loss(sr, avg_pool2d(hr, 2), lambda x: avg_pool2d(x, 2))]\n"
         "vgg = {'features.0.weight': torch.randn(64, 3, 3, 3), 'features.0.bias': torch.zeros(64)}\n"

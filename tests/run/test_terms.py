@@ -73,7 +73,7 @@ def needed(tmp_path: Path) -> Callable[[str], dict]:
                     torch.nn.init.kaiming_normal_(parameter, a=0.2)
             torch.save(ranker.state_dict(), tmp_path / "ranker.pth")
             return {"weights": tmp_path / "ranker.pth"}
-        return {}
+        return {"scale_weights": [0.5, 0.5]} if kind == "ms_ssim" else {}
 
     return options
 

@@ -7,6 +7,7 @@ from selfsr.losses.gradient import gradient_branch_loss, gradient_loss, gradient
 from selfsr.losses.perceptual import PerceptualLoss
 from selfsr.losses.pixel import charbonnier, l1, l2
 from selfsr.losses.ranking import rank_loss
+from selfsr.losses.structural import ms_ssim_loss, ssim_loss
 from selfsr.losses.variation import total_variation
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "gradient_map",
     "l1",
     "l2",
+    "ms_ssim_loss",
     "rank_loss",
+    "ssim_loss",
     "total_variation",
 ]

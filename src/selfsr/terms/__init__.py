@@ -16,6 +16,7 @@ from selfsr.terms.perceptual import PerceptualTerm
 from selfsr.terms.pixel import CharbonnierTerm, L1Term, L2Term
 from selfsr.terms.ranking import RankTerm
 from selfsr.terms.similarity import SelfSimilarityTerm
+from selfsr.terms.structural import MsSsimTerm, SsimTerm
 from selfsr.terms.variation import TotalVariationTerm
 
 # By pixels, by structure, against the artifacts of adversarial training, and by what a network sees.
@@ -29,6 +30,8 @@ AnyTerm = (
     | GradientBranchTerm
     | BestBuddyTerm
     | ArtifactTerm
+    | SsimTerm
+    | MsSsimTerm
     | TotalVariationTerm
     | FocalFrequencyTerm
     | PerceptualTerm
