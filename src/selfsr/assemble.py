@@ -1,5 +1,6 @@
 """From a recipe to the parts of a run: networks on the device, optimisers, data, the published copy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
 
 from selfsr import __version__
 from selfsr._checks import InputError
 from selfsr.data.loader import Loader
 from selfsr.device import choose_device, choose_precision
 from selfsr.ema import Ema
-from selfsr.methods import Method
+from selfsr.methods import Method, Setup
 from selfsr.nets.weights import load_into
 from selfsr.recipe import Recipe, dump_recipe
 from selfsr.runstate import load_state
@@ -61,6 +63,7 @@ class Run:
         scaler = self.accelerator.scaler
         return {
             "nets": {name: unwrap(net).state_dict() for name, net in self.method.nets.items()},
+            "method": self.method.state(),
             "published": self.published.state_dict(),
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "scaler": None if scaler is None else scaler.state_dict(),
@@ -71,6 +74,7 @@ class Run:
         """Take up a checkpoint."""
         for name, net in self.method.nets.items():
             self.accelerator.unwrap_model(net).load_state_dict(state["nets"][name])
+        self.method.load(state["method"])
         self.published.load_state_dict(state["published"])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
@@ -99,7 +103,11 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     AcceleratorState._reset_state()  # a second run in one process may use another precision
     where = choose_device(device)
     accelerator = Accelerator(
-        cpu=where.type == "cpu", mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, where)]
+        cpu=where.type == "cpu",
+        mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, where)],
+        # Buffers stay each process's own. Copied from the first one before a pass, they would be overwritten while a
+        # pass before it, as a critic has two, still needs them for its gradient. What is saved is the first one's.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     world = accelerator.num_processes
     if recipe.batch % (world * recipe.accumulate):
@@ -116,11 +124,16 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     memory_format = _memory_format(recipe, here)
     generator = generator.to(device=here, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     published = Ema(generator, recipe.ema_decay or 0.0)
-    method = recipe.method.build(generator, here)
+    averaged = _averaged(published.net, accelerator) if recipe.ema_decay is not None else None
+    method = recipe.method.build(Setup(generator, here, recipe.data.channels, recipe.crop_px, averaged))
+    if not resume:
+        for name, path in recipe.method.starts.items():
+            accelerator.print(f"{name}: {load_into(method.nets[name], path)}")
     optimisers = {}
     for name, net in method.nets.items():
+        net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        net, optimiser = accelerator.prepare(net.train(), recipe.optimisers[name].build(trained))
+        net, optimiser = accelerator.prepare(net, recipe.optimisers[name].build(trained))
         method.nets[name] = net
         optimisers[name] = optimiser
     state = load_state(folder) if resume else {"step": 0}
@@ -137,6 +150,14 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     if resume:
         run.load(state)
     return run
+
+
+def _averaged(net: nn.Module, accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
+    def upscale(lr: Tensor) -> Tensor:
+        with torch.no_grad(), accelerator.autocast():
+            return net(lr).float()
+
+    return upscale
 
 
 def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:

@@ -19,13 +19,15 @@ from pydantic import (
 from selfsr._checks import InputError
 from selfsr._recipe_errors import sentence
 from selfsr.data.folder import Data
+from selfsr.methods.gan import GanSpec
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets import Network
 from selfsr.optim import Optimiser, Schedule
 from selfsr.spec import Spec
+from selfsr.terms import Term
+from selfsr.terms.weights import Match
 
-# With a second method this becomes a union told apart by `kind`.
-MethodSpec = RegressionSpec
+MethodSpec = Annotated[RegressionSpec | GanSpec, Field(discriminator="kind")]
 
 
 class EvalSet(Spec):
@@ -120,18 +122,59 @@ class Recipe(Spec):
                 f"got {sorted(given)}"
             )
         for name, term in self.method.terms.items():
-            reach = getattr(term, "search_px", 0) // 2
-            if reach >= self.crop_px:
-                raise ValueError(
-                    f"crop_px must exceed half the search area of method.terms.{name}, {reach} px, got {self.crop_px}"
-                )
-            pace = getattr(term, "pace", None)
-            if pace is not None and pace.ssim == "pixel" and self.data.channels == 1:
-                raise ValueError(
-                    f"method.terms.{name}.pace.ssim must be channel where data.channels is 1, got pixel: "
-                    "the mean over one channel changes nothing"
-                )
+            self._fits_term(f"method.terms.{name}", term)
+        if self.network.has_branch and not any(term.wants_branch for term in self.method.terms.values()):
+            raise ValueError(
+                f"method.terms must hold a loss of the second output that network {self.network.kind} has, got none: "
+                "the layers of that output would stay as initialised"
+            )
+        if isinstance(self.method, GanSpec):
+            self._fits_gan(self.method)
         return self
+
+    def _fits_term(self, where: str, term: Term) -> None:
+        reach = getattr(term, "search_px", 0) // 2
+        if reach >= self.crop_px:
+            raise ValueError(f"crop_px must exceed half the search area of {where}, {reach} px, got {self.crop_px}")
+        pace = getattr(term, "pace", None)
+        if pace is not None and pace.ssim == "pixel" and self.data.channels == 1:
+            raise ValueError(
+                f"{where}.pace.ssim must be channel where data.channels is 1, got pixel: "
+                "the mean over one channel changes nothing"
+            )
+        if term.wants_average and self.ema_decay is None:
+            raise ValueError(
+                f"ema_decay must be a number for {where}, which looks at the averaged generator, got null; "
+                "0.999 is usual"
+            )
+        if term.wants_branch and not self.network.has_branch:
+            raise ValueError(
+                f"network must be one with a second output for {where}, which is a loss of it, got "
+                f"{self.network.kind}; take the term out or choose another network"
+            )
+        if term.wants_branch and isinstance(term.weight, Match):
+            raise ValueError(
+                f"{where}.weight must be a number, got match: the term does not act on the output, where weights "
+                "are matched"
+            )
+
+    def _fits_gan(self, method: GanSpec) -> None:
+        for name, critic in method.critics.items():
+            if misfit := critic.network.misfit(self.crop_px):
+                raise ValueError(
+                    f"crop_px does not fit method.critics.{name} ({critic.network.kind}): {misfit}, "
+                    f"got {self.crop_px} px; change the crop or the critic"
+                )
+        if not any(map(method.moves_generator, range(1, self.steps + 1))):
+            raise ValueError(
+                f"method.warmup_steps and method.generator_every_steps leave the generator no update in steps "
+                f"{self.steps}, got {method.warmup_steps} and {method.generator_every_steps}"
+            )
+        if self.precision == "float16" and any(critic.penalised for critic in method.critics.values()):
+            raise ValueError(
+                "precision must be bfloat16 or float32 with r1_weight or gradient_penalty_weight, got float16, in "
+                "which the gradients that these measure vanish"
+            )
 
     def _fits_network(self) -> None:
         network, lr_px, micro_batch = self.network, self.crop_px // self.scale, self.batch // self.accumulate

@@ -11,7 +11,7 @@ import torch
 from selfsr._checks import InputError
 
 # Raised when what a checkpoint holds changes; a run of another format is refused, not guessed at.
-FORMAT = 1
+FORMAT = 2
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int) -> Path:

@@ -107,6 +107,8 @@ def take_step(run: Run, batches: list[Batch], clock: Clock, meter: Meter, guard:
             for name, part in parts.items():
                 meter.add(f"loss/{update.net}/{name}", part, steps=1 / len(batches))
                 guard.watch(f"the loss term {name!r} of {update.net}", part, clock.step)
+            for name, value in update.figures.items():
+                meter.add(name, value / len(batches), steps=1 / len(batches))
             net = update.net
         assert net is not None
         _step_optimiser(run, net, clock, meter, guard)

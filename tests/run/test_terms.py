@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from selfsr._checks import InputError
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Outputs, Ratio, Update
+from selfsr.methods import Clock, Outputs, Ratio, Setup, Update
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets.ranker import Ranker
 from selfsr.terms import Term
@@ -89,7 +89,9 @@ def test_every_term_changes_the_generators_gradient(kind: str, needed: Callable[
 def test_regression_minimises_its_objective() -> None:
     batch, net = make_batch(), TwoHeads()
     terms = {"pixel": {"kind": "l1", "weight": 2.0}, "branch": {"kind": "gradient_branch"}}
-    method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(net, torch.device("cpu"))
+    method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(
+        Setup(net, torch.device("cpu"), channels=3, crop_px=32, averaged=None)
+    )
     (update,) = method.updates(batch, Clock(5, 1))
     sum(shares(update, {}, 1, 1).values()).backward()
     assert update.net == "g"

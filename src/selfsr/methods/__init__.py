@@ -1,9 +1,10 @@
 """The contract between a training method and the loop: Clock, Ratio, Update, Method."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from selfsr.data.batch import Batch
@@ -79,15 +80,41 @@ class Update:
 
     Attributes:
         net: key in `Method.nets` and in the recipe's optimisers.
-        terms: the weighted losses by name; each is logged.
+        terms: the weighted losses by name; each is logged, as `loss/<net>/<name>`.
+        figures: scalars that are logged by these names and nothing else, means over the batch.
     """
 
     net: str
     terms: dict[str, Tensor | Ratio]
+    figures: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method is built from, besides its own options.
+
+    Attributes:
+        generator: maps `[N, C, h, w]` to `[N, C, s*h, s*w]`; on its device.
+        device: where the run is.
+        channels: of the images, 1 or 3.
+        crop_px: the side of ground-truth crops.
+        averaged: maps the same input by the averaged generator, without a gradient; None where no average is kept.
+    """
+
+    generator: nn.Module
+    device: torch.device
+    channels: int
+    crop_px: int
+    averaged: Callable[[Tensor], Tensor] | None
 
 
 class Method(Protocol):
-    """A way to train: what is stepped on, in which order, with which losses."""
+    """A way to train: what is stepped on, in which order, with which losses.
+
+    The networks in `nets` may be wrapped for several processes after the method was built. A pass whose gradient an
+    update is to take goes through them; a pass that leaves a network's own weights alone goes through the network
+    as it was given.
+    """
 
     nets: nn.ModuleDict
 
@@ -97,6 +124,14 @@ class Method(Protocol):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Return the count of every term that is a `Ratio`, known from the batch before any forward pass."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps besides networks and optimisers: tensors and plain values."""
+        ...
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up what a checkpoint kept."""
         ...
 
     def upscale(self, lr: Tensor) -> Tensor:

@@ -1,17 +1,19 @@
 """Regression: one network, one update, any terms. PSNR-oriented training, and the start of every GAN."""
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Outputs, Update
+from selfsr.methods import Clock, Outputs, Setup, Update
 from selfsr.spec import Spec
 from selfsr.terms import Term
 from selfsr.terms.objective import Objective
+from selfsr.terms.weights import check_matches
 
 
 class RegressionSpec(Spec):
@@ -20,14 +22,24 @@ class RegressionSpec(Spec):
     kind: Literal["regression"] = "regression"
     terms: dict[str, Term] = Field(min_length=1, description="the losses by name; the names appear in logs")
 
+    @model_validator(mode="after")
+    def _has_something_to_match(self) -> "RegressionSpec":
+        check_matches({name: term.weight for name, term in self.terms.items()})
+        return self
+
     @property
     def trains(self) -> tuple[str, ...]:
         """The networks that want an optimiser."""
         return ("g",)
 
-    def build(self, generator: nn.Module, device: torch.device) -> "Regression":
-        """Return the method around `generator`."""
-        return Regression(generator, Objective(self.terms, device))
+    @property
+    def starts(self) -> dict[str, Path]:
+        """The weights files that networks besides the generator start from."""
+        return {}
+
+    def build(self, setup: Setup) -> "Regression":
+        """Return the method around the generator."""
+        return Regression(setup.generator, Objective(self.terms, setup.device, setup.averaged))
 
 
 class Regression:
@@ -45,11 +57,20 @@ class Regression:
     def updates(self, batch: Batch, clock: Clock) -> Iterator[Update]:
         """Yield the one update of a step."""
         made = Outputs.of(self.nets["g"](batch.lr))
-        yield Update("g", self.objective(made, batch, clock))
+        yield Update("g", self.objective(made, batch, clock), self.objective.figures())
+        self.objective.settle()
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Return the number of masked pixels of each masked term."""
         return self.objective.counts(batch)
+
+    def state(self) -> dict[str, Any]:
+        """Return the weights of terms that are found in training."""
+        return self.objective.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up a checkpoint."""
+        self.objective.load(state)
 
     @torch.no_grad()
     def upscale(self, lr: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor
 
 from selfsr.data.batch import Batch
 from selfsr.methods import Clock, Outputs, Ratio
 from selfsr.spec import Spec
+from selfsr.terms.weights import Weight
 
 
 class BuiltTerm(Protocol):
@@ -55,7 +56,7 @@ class TermSpec(Spec):
     wants_average: ClassVar[bool] = False
     wants_branch: ClassVar[bool] = False
 
-    weight: PositiveFloat = Field(1.0, description="what the loss is multiplied by")
+    weight: Weight = Field(1.0, description="what the loss is multiplied by, or how to find that in training")
 
     def build(self, device: torch.device) -> BuiltTerm:  # noqa: ARG002 - for terms that hold a network
         """Return the loss on `device`; a term without a network of its own is its own loss.

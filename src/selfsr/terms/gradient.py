@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor
 
 from selfsr.data.batch import Batch
@@ -10,13 +10,14 @@ from selfsr.losses.gradient import gradient_branch_loss, gradient_loss
 from selfsr.losses.pixel import Criterion
 from selfsr.methods import Clock, Outputs
 from selfsr.terms.base import TermSpec
+from selfsr.terms.weights import Weight
 
 
 class GradientTerm(TermSpec):
     """The output's gradient map against the ground truth's (SPSR, CVPR 2020)."""
 
     kind: Literal["gradient"] = "gradient"
-    weight: PositiveFloat = Field(0.01, description="what the loss is multiplied by")
+    weight: Weight = Field(0.01, description="what the loss is multiplied by, or how to find that in training")
     criterion: Criterion = Field("l2", description="how the maps are compared")
 
     def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
@@ -30,7 +31,7 @@ class GradientBranchTerm(TermSpec):
     wants_branch: ClassVar[bool] = True
 
     kind: Literal["gradient_branch"] = "gradient_branch"
-    weight: PositiveFloat = Field(0.5, description="what the loss is multiplied by")
+    weight: Weight = Field(0.5, description="what the loss is multiplied by")
     criterion: Criterion = Field("l1", description="how the maps are compared")
 
     def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature

@@ -1,11 +1,16 @@
 """The sum that a generator is trained by: the terms of a recipe, built, weighted and named."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from selfsr.data.batch import Batch
 from selfsr.methods import Clock, Outputs, Ratio
 from selfsr.terms import Term
+from selfsr.terms.weights import Weights
 
 
 class Objective:
@@ -14,25 +19,49 @@ class Objective:
     Args:
         specs: the terms by name.
         device: where the networks inside terms go.
+        averaged: takes an input to what the averaged generator makes of it; None where no term asks for it.
+        others: weights of the losses that a method adds to its terms, by name.
     """
 
-    def __init__(self, specs: dict[str, Term], device: torch.device) -> None:
-        self.specs = specs
+    def __init__(
+        self,
+        specs: Mapping[str, Term],
+        device: torch.device,
+        averaged: Callable[[Tensor], Tensor] | None = None,
+        others: Mapping[str, float] | None = None,
+    ) -> None:
         self.losses = {name: spec.build(device) for name, spec in specs.items()}
+        self.averaged = averaged if any(spec.wants_average for spec in specs.values()) else None
+        self.weights = Weights({**{name: spec.weight for name, spec in specs.items()}, **(others or {})}, device)
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> dict[str, Tensor | Ratio]:
-        """Return every term's weighted loss by name, computed in float32 whatever the network ran in."""
+    def __call__(
+        self, made: Outputs, batch: Batch, clock: Clock, others: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor | Ratio]:
+        """Return every weighted loss by name, computed in float32 whatever the network ran in."""
+        if self.averaged is not None:
+            made = replace(made, average=self.averaged(batch.lr))
         with torch.autocast(made.sr.device.type, enabled=False):
             made = made.float()
-            return {
-                name: _times(self.specs[name].weight, loss(made, batch, clock)) for name, loss in self.losses.items()
-            }
+            losses = {name: loss(made, batch, clock) for name, loss in self.losses.items()}
+            return self.weights({**losses, **(others or {})}, made.sr)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Return the count of every masked term by name."""
         counted = {name: loss.count(batch) for name, loss in self.losses.items()}
         return {name: count for name, count in counted.items() if count is not None}
 
+    def figures(self) -> dict[str, Tensor]:
+        """Return the weights that are found in training, by the names that they have in logs."""
+        return self.weights.figures()
 
-def _times(weight: float, loss: Tensor | Ratio) -> Tensor | Ratio:
-    return Ratio(weight * loss.total, loss.count) if isinstance(loss, Ratio) else weight * loss
+    def settle(self) -> None:
+        """Close an update, once every micro-batch has been through it."""
+        self.weights.settle()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return self.weights.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up a checkpoint."""
+        self.weights.load(state)

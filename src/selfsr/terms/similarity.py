@@ -11,6 +11,7 @@ from selfsr.masks import THRESHOLD
 from selfsr.methods import Clock, Outputs, Ratio
 from selfsr.selfsim.contract import MEMORY_MB, Geometry
 from selfsr.terms.base import TermSpec
+from selfsr.terms.weights import Weight
 
 
 class SelfSimilarityTerm(TermSpec):
@@ -20,7 +21,7 @@ class SelfSimilarityTerm(TermSpec):
     """
 
     kind: Literal["self_similarity"] = "self_similarity"
-    weight: PositiveFloat = Field(1000.0, description="what both parts are multiplied by")
+    weight: Weight = Field(1000.0, description="what both parts are multiplied by, or how to find that in training")
     l1_weight: float = Field(1.0, ge=0, description="weight of the L1 part")
     kl_weight: float = Field(1.0, ge=0, description="weight of the KL part")
     search_px: PositiveInt = Field(Geometry.search_px, description="side of the search area, odd")

@@ -65,6 +65,10 @@ class CriticSpec(Spec):
                 _start_orthogonal(critic)
         return critic
 
+    def misfit(self, crop_px: int) -> str:
+        """Say which crops fit, if one of `crop_px` does not, as the start of a sentence; empty if it does."""
+        return self._misfit(crop_px)
+
     def _misfit(self, crop_px: int) -> str:
         """Say which crops fit, if this one does not, as the start of a sentence; empty if it does."""
         raise NotImplementedError

@@ -1,0 +1,264 @@
+"""Adversarial training: a generator, any number of critics, and the order in which they move (docs/gan.md)."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from selfsr.data.batch import Batch
+from selfsr.losses.adversarial import (
+    AdversarialForm,
+    AdversarialObjective,
+    critic_losses,
+    generator_loss,
+    gradient_penalty,
+    r1_penalty,
+)
+from selfsr.losses.best_buddy import flat_mask
+from selfsr.losses.gradient import gradient_map
+from selfsr.methods import Clock, Outputs, Setup, Update
+from selfsr.nets.critics import Critic
+from selfsr.processes import mean_over_processes
+from selfsr.spec import Spec
+from selfsr.terms import Term
+from selfsr.terms.objective import Objective
+from selfsr.terms.weights import check_matches
+
+
+class AdversarySpec(Spec):
+    """A critic: its network, what it is shown, what it plays for, and how much the generator heeds it."""
+
+    network: Critic
+    start_from: Path | None = Field(None, description="weights that the critic starts from")
+    sees: Literal["image", "gradient"] = Field("image", description="the images, or their gradient maps as in SPSR")
+    region_aware: bool = Field(False, description="show it black where the ground truth is flat, as in BebyGAN")
+    objective: AdversarialObjective = Field("vanilla", description="vanilla is binary cross-entropy")
+    form: AdversarialForm = Field("relativistic", description="judge images alone, or against the mean of the others")
+    weight: PositiveFloat = Field(description="of the generator's adversarial loss")
+    r1_weight: PositiveFloat | None = Field(None, description="gamma of the R1 penalty on ground truths")
+    r1_every_steps: PositiveInt | None = Field(
+        None, description="take the R1 penalty in each of so many steps only, and so many times as large; null is 1"
+    )
+    gradient_penalty_weight: PositiveFloat | None = Field(
+        None, description="lambda of WGAN-GP's penalty between ground truths and outputs; 10 is usual"
+    )
+
+    @model_validator(mode="after")
+    def _plays(self) -> "AdversarySpec":
+        if self.objective == "wasserstein" and self.form == "relativistic":
+            raise ValueError(
+                "form must be standard for the wasserstein objective, which compares means already, got relativistic"
+            )
+        if self.objective == "wasserstein" and not self.penalised:
+            raise ValueError(
+                "the wasserstein objective needs gradient_penalty_weight or r1_weight, got neither: "
+                "nothing would bound the critic; 10 is usual for gradient_penalty_weight"
+            )
+        if self.r1_every_steps is not None and self.r1_weight is None:
+            raise ValueError("r1_every_steps does nothing without r1_weight; give both or neither")
+        return self
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the critic pays for its gradient at all."""
+        return self.r1_weight is not None or self.gradient_penalty_weight is not None
+
+
+class GanSpec(Spec):
+    """Make the sum of the terms and of every critic's adversarial loss small, while the critics learn to tell."""
+
+    kind: Literal["gan"]
+    terms: dict[str, Term] = Field(min_length=1, description="the losses by name; the names appear in logs")
+    critics: dict[str, AdversarySpec] = Field(min_length=1, description="by name, which is also their optimiser's")
+    warmup_steps: int = Field(0, ge=0, description="steps at the start in which critics alone are trained")
+    generator_every_steps: PositiveInt = Field(1, description="the generator moves in each of so many steps")
+
+    @model_validator(mode="after")
+    def _names_and_weights(self) -> "GanSpec":
+        if "g" in self.critics:
+            raise ValueError("critics must not be named g, which is the generator; call it d")
+        for name in self.critics:
+            if _loss_name(name) in self.terms:
+                raise ValueError(
+                    f"terms must not hold {_loss_name(name)}, the name of the loss that critic {name} adds; rename one"
+                )
+        check_matches({name: term.weight for name, term in self.terms.items()} | self.adversarial_weights)
+        return self
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """The networks that want an optimiser."""
+        return ("g", *self.critics)
+
+    @property
+    def starts(self) -> dict[str, Path]:
+        """The weights files that networks besides the generator start from."""
+        return {name: critic.start_from for name, critic in self.critics.items() if critic.start_from is not None}
+
+    def moves_generator(self, step: int) -> bool:
+        """Tell whether the generator has an update in `step`, counted from 1."""
+        return step > self.warmup_steps and step % self.generator_every_steps == 0
+
+    @property
+    def adversarial_weights(self) -> dict[str, float]:
+        """The weights of the critics' losses in the generator's objective, by the names that these have there."""
+        return {_loss_name(name): critic.weight for name, critic in self.critics.items()}
+
+    def build(self, setup: Setup) -> "Gan":
+        """Return the method around the generator, with critics as they start.
+
+        Raises:
+            InputError: a critic does not fit the crop, or weights that a term needs cannot be had.
+        """
+        critics = {}
+        for name, spec in self.critics.items():
+            net = spec.network.build(setup.channels, setup.crop_px).to(setup.device)
+            critics[name] = Adversary(name, spec, net)
+        objective = Objective(self.terms, setup.device, setup.averaged, self.adversarial_weights)
+        return Gan(setup.generator, objective, critics, self.moves_generator)
+
+
+class Gan:
+    """Train a generator by its terms and by critics, and the critics on what it makes.
+
+    Args:
+        generator: maps `[N, C, h, w]` to `[N, C, s*h, s*w]`.
+        objective: the generator's terms.
+        critics: by name.
+        moves_generator: tells whether the generator has an update in a step.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        objective: Objective,
+        critics: "dict[str, Adversary]",
+        moves_generator: Callable[[int], bool],
+    ) -> None:
+        self.nets = nn.ModuleDict({"g": generator, **{name: critic.net for name, critic in critics.items()}})
+        self.objective = objective
+        self.critics = critics
+        self.moves_generator = moves_generator
+
+    def updates(self, batch: Batch, clock: Clock) -> Iterator[Update]:
+        """Yield the generator's update, then each critic's on the output from before that update."""
+        if self.moves_generator(clock.step):
+            made = Outputs.of(self.nets["g"](batch.lr)).float()
+            adversarial = {
+                critic.loss_name: critic.generator_loss(made.sr, batch.hr) for critic in self.critics.values()
+            }
+            yield Update("g", self.objective(made, batch, clock, adversarial), self.objective.figures())
+            self.objective.settle()
+            sr = made.sr.detach()
+        else:
+            with torch.no_grad():
+                sr = Outputs.of(self.nets["g"](batch.lr)).float().sr
+        for name, critic in self.critics.items():
+            yield critic.update(self.nets[name], sr, batch.hr, clock)
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the number of masked pixels of each masked term."""
+        return self.objective.counts(batch)
+
+    def state(self) -> dict[str, Any]:
+        """Return the weights of terms that are found in training."""
+        return self.objective.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up a checkpoint."""
+        self.objective.load(state)
+
+    @torch.no_grad()
+    def upscale(self, lr: Tensor) -> Tensor:
+        """Upscale with the network that is trained."""
+        return self.nets["g"](lr)
+
+
+class Adversary:
+    """A critic in training: what both sides make small.
+
+    Args:
+        name: its key in `Gan.nets`.
+        spec: how it plays.
+        net: maps images to logits; not wrapped.
+    """
+
+    def __init__(self, name: str, spec: AdversarySpec, net: nn.Module) -> None:
+        self.name, self.spec, self.net = name, spec, net
+        self.loss_name = _loss_name(name)
+
+    def generator_loss(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the generator's adversarial loss before its weight; no gradient reaches the critic's weights."""
+        fake, real = self._shown(sr, hr)
+        # Not the wrapped network: its reducer would wait for gradients of the critic, which there are none of.
+        with _constant(self.net):
+            fake_logits = self.net(fake)
+            # The standard form looks at outputs alone, and the published code spares itself the pass, too.
+            real_logits = self.net(real).detach() if self.spec.form == "relativistic" else fake_logits.detach()
+        return generator_loss(real_logits, fake_logits, objective=self.spec.objective, form=self.spec.form, mean=_mean)
+
+    def update(self, net: nn.Module, sr: Tensor, hr: Tensor, clock: Clock) -> Update:
+        """Return the critic's own update.
+
+        Args:
+            net: the critic, wrapped if the run has several processes.
+            sr: outputs, detached.
+            hr: ground truths.
+            clock: the time.
+        """
+        fake, real = self._shown(sr, hr)
+        r1_every_steps = self.spec.r1_every_steps or 1
+        takes_r1 = self.spec.r1_weight is not None and clock.step % r1_every_steps == 0
+        real.requires_grad_(takes_r1)
+        real_logits, fake_logits = net(real), net(fake)
+        on_real, on_fake = critic_losses(
+            real_logits, fake_logits, objective=self.spec.objective, form=self.spec.form, mean=_mean
+        )
+        terms = {"real": on_real, "fake": on_fake}
+        if takes_r1 and self.spec.r1_weight is not None:
+            terms["r1"] = self.spec.r1_weight * r1_every_steps * r1_penalty(real_logits, real)
+        if self.spec.gradient_penalty_weight is not None:
+            terms["gradient_penalty"] = self.spec.gradient_penalty_weight * gradient_penalty(net, real, fake)
+        figures = {
+            f"logits/{self.name}/real": real_logits.detach().mean(),
+            f"logits/{self.name}/fake": fake_logits.detach().mean(),
+        }
+        return Update(self.name, {**terms}, figures)
+
+    def _shown(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the critic is shown of an output and of a ground truth."""
+        hr = hr.detach()
+        if self.spec.sees == "gradient":
+            sr, real = gradient_map(sr), gradient_map(hr)
+        else:
+            real = hr.view_as(hr)  # a tensor of its own, for R1 marks it as one with a gradient
+        if self.spec.region_aware:
+            detailed = ~flat_mask(hr)
+            sr, real = sr * detailed, real * detailed
+        return sr, real
+
+
+@contextlib.contextmanager
+def _constant(net: nn.Module) -> Iterator[None]:
+    """Take the weights of `net` for constants in passes made inside."""
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _mean(logits: Tensor) -> Tensor:
+    """Return the mean over the images of all processes, which the relativistic form compares with."""
+    return mean_over_processes(logits.mean())
+
+
+def _loss_name(critic: str) -> str:
+    return f"adversarial_{critic}"
