@@ -19,9 +19,12 @@ from selfsr.nets.community import (
 from selfsr.nets.dbpn import DbpnSpec
 from selfsr.nets.drrn import DrrnSpec
 from selfsr.nets.edsr import EdsrSpec
+from selfsr.nets.elan import ElanSpec
 from selfsr.nets.lapsrn import LapSrnSpec
 from selfsr.nets.mdsr import MdsrSpec
+from selfsr.nets.msrresnet import MsrResNetSpec, RankSrResNetSpec
 from selfsr.nets.rdn import RdnSpec
+from selfsr.nets.spsr import SpsrSpec
 from selfsr.nets.srcnn import SrcnnSpec
 from selfsr.nets.srdensenet import SrDenseNetSpec
 from selfsr.nets.srresnet import SrResNetSpec
@@ -39,6 +42,10 @@ OwnNetwork = (
     | SrDenseNetSpec
     | RdnSpec
     | DbpnSpec
+    | MsrResNetSpec
+    | RankSrResNetSpec
+    | SpsrSpec
+    | ElanSpec
 )
 CommunityNetwork = RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | RealPlksrSpec | DatSpec | HatSpec
 AnyNetwork = OwnNetwork | CommunityNetwork

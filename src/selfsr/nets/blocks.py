@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 
@@ -31,3 +32,14 @@ def upsampler(scale: int, features: int) -> nn.Sequential:
     for factor in [3] if scale == 3 else [2] * round(math.log2(scale)):
         layers += [conv(features, features * factor**2), nn.PixelShuffle(factor)]
     return nn.Sequential(*layers)
+
+
+@torch.no_grad()
+def he_normal_tenth(net: nn.Module) -> None:
+    """Start the convolutions of `net` He normal times 0.1 and their biases at 0, as ESRGAN's authors do."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            module.weight.mul_(0.1)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

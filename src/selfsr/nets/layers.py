@@ -132,3 +132,14 @@ def studio_ends(channels: int) -> dict[str, Tensor]:
         "add_mean.weight": eye / gain,
         "add_mean.bias": torch.full((channels,), -black / gain),
     }
+
+
+def mirrored(image: Tensor, height: int, width: int) -> Tensor:
+    """Grow `image` to the right and below by mirroring, and by repeating the edge where the mirror ends."""
+    for axis, target in ((-2, height), (-1, width)):
+        while (gap := target - image.shape[axis]) > 0:
+            side = image.shape[axis]
+            mirrored = min(gap, side - 1)
+            pad = (0, 0, 0, mirrored or gap) if axis == -2 else (0, mirrored or gap, 0, 0)
+            image = functional.pad(image, pad, mode="reflect" if mirrored else "replicate")
+    return image

@@ -6,10 +6,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from selfsr._checks import InputError
 from selfsr.data.resize import imresize
+from selfsr.nets.layers import mirrored
 
 # Luma of R, G, B by ITU-R BT.601, full range: how a grey network is shown a colour image.
 _LUMA = (0.299, 0.587, 0.114)
@@ -63,7 +63,7 @@ class Model:
 
     def _run(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
-        padded = _pad(lr, *self._padded_size(height, width))
+        padded = mirrored(lr, *self._padded_size(height, width))
         # A copy in any case: some networks of the community change their input in place.
         padded = padded.to(next(self.net.parameters()).dtype, copy=True)
         return self.net(padded)[..., : height * self.scale, : width * self.scale].to(lr.dtype)
@@ -109,14 +109,3 @@ def in_any_colours(
     raise InputError(
         f"upscale: the {architecture} network takes {channels} channels, got {lr.shape[1]}; convert the image to RGB."
     )
-
-
-def _pad(image: Tensor, height: int, width: int) -> Tensor:
-    """Grow `image` to the right and below by mirroring, and by repeating the edge where the mirror ends."""
-    for axis, target in ((-2, height), (-1, width)):
-        while (gap := target - image.shape[axis]) > 0:
-            side = image.shape[axis]
-            mirrored = min(gap, side - 1)
-            pad = (0, 0, 0, mirrored or gap) if axis == -2 else (0, mirrored or gap, 0, 0)
-            image = functional.pad(image, pad, mode="reflect" if mirrored else "replicate")
-    return image

@@ -22,8 +22,11 @@ _RRDB = (
 
 
 def is_rrdb(names: Tensors) -> bool:
-    """Say whether these are the tensors of an RRDB under its first names, as spandrel's class has them."""
-    return "model.1.sub.0.RDB1.conv1.0.weight" in names
+    """Say whether these are the tensors of an RRDB under its first names, as spandrel's class has them.
+
+    SPSR, which has an RRDB within, is none: its tensors have these names in all programs.
+    """
+    return "model.1.sub.0.RDB1.conv1.0.weight" in names and "b_fea_conv.0.weight" not in names
 
 
 def rrdb_first_names(tensors: Tensors) -> dict[str, Tensor]:
@@ -51,7 +54,7 @@ def upsampling_tail(tensors: Tensors) -> re.Pattern[str]:
             last = count(tensors, stack + r"\.(\d+)\.") - 1
             return re.compile(rf"({stack}\.{last}|to_img)\.")
     levels = r"(img|residual|feat)_branch_[1-9]"  # LapSRN's, each a doubling of the one before
-    return re.compile(rf"(tail|upsample|upsampler|upscale|upscale4x|deconv|conv_up\d|{levels})\.")
+    return re.compile(rf"(tail|upsample|upsampler|upscale|upscale4x|deconv|conv_up\d|upconv\d|{levels})\.")
 
 
 def count(tensors: Tensors, pattern: str) -> int:

@@ -29,6 +29,7 @@ from spandrel.architectures.SPAN.__arch.span import Conv3XC
 from spandrel.architectures.SwinIR import SwinIR
 from torch import Tensor, nn
 
+from selfsr.nets.blocks import he_normal_tenth
 from selfsr.nets.community import (
     CompactSpec,
     DatSpec,
@@ -62,13 +63,7 @@ def rrdb(spec: RrdbSpec, scale: int, channels: int) -> nn.Module:
     )
     for block in net.modules():
         if isinstance(block, ResidualDenseBlock_5C):
-            for conv in block.modules():
-                if isinstance(conv, nn.Conv2d):
-                    nn.init.kaiming_normal_(conv.weight)
-                    with torch.no_grad():
-                        conv.weight.mul_(0.1)
-                    if conv.bias is not None:
-                        nn.init.zeros_(conv.bias)
+            he_normal_tenth(block)
     return _end_in_float32(net, f"model.{len(net.model) - 1}")
 
 
