@@ -357,6 +357,20 @@ def test_elan_takes_any_size(height, width):
             torch.testing.assert_close(net(x), elan(Layers(net.state_dict()), x, 2), rtol=1e-8, atol=1e-8)
 
 
+def test_tiles_of_elan_keep_in_step_with_its_windows(tmp_path):
+    save_weights(tmp_path / "net.safetensors", built("elan", 2).float(), {})
+    step = load_model(tmp_path / "net.safetensors").multiple_of_px
+    assert step == 8
+    net, x = built("elan", 2), image(3, 64, 64, 1)
+    inside = slice(2 * 32, 2 * 48)  # two blocks see two windows and a few pixels far
+    with torch.no_grad():
+        whole = net(x)[..., inside, inside]
+        for start, same in ((step, True), (step // 2, False)):
+            part = slice(inside.start - 2 * start, inside.stop - 2 * start)
+            difference = (net(x[..., start:, start:])[..., part, part] - whole).abs().max().item()
+            assert (difference < 1e-12) == same, (start, difference)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

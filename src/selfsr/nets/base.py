@@ -64,6 +64,11 @@ class NetworkSpec(Spec):
         return 1
 
     @property
+    def multiple_of_px(self) -> int:
+        """What the network mirrors the sides of an image up to, so that tiles keep in step with its grid."""
+        return 1
+
+    @property
     def minimum_batch(self) -> int:
         """The fewest images that a training step may hand to the network at once."""
         return 1

@@ -47,6 +47,11 @@ class ElanSpec(NetworkSpec):
         """One window; less would be mostly mirror image."""
         return max(self.windows_px)
 
+    @property
+    def multiple_of_px(self) -> int:
+        """What all windows divide."""
+        return math.lcm(*self.windows_px)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.features % 3:
@@ -102,7 +107,7 @@ class Elan(SrNetwork):
 
     def __init__(self, scale: int, channels: int, spec: ElanSpec) -> None:
         super().__init__(scale, channels)
-        self.windows_px = spec.windows_px
+        self.windows_px, self.cell_px = spec.windows_px, spec.multiple_of_px
         mean = torch.tensor(DIV2K_MEAN if channels == 3 else (DIV2K_GREY,)).view(1, -1, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         self.head = nn.Sequential(conv(channels, spec.features))
@@ -114,7 +119,7 @@ class Elan(SrNetwork):
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, C, h, w]` in [0, 1] of any size to float32 `[N, C, scale * h, scale * w]`, not clamped."""
         height, width = x.shape[-2:]
-        cell = math.lcm(*self.windows_px)
+        cell = self.cell_px
         whole = mirrored(x, -(-height // cell) * cell, -(-width // cell) * cell)
         mean = self.mean.to(torch.promote_types(x.dtype, torch.float32))
         head = self.head(((whole - mean) * VALUE_RANGE).to(next(self.parameters()).dtype))

@@ -215,7 +215,7 @@ def _own_model(path: Path, found: Recognised, scale: int) -> Model:
         scale=scale,
         channels=found.channels,
         tiling=spec.tiling,
-        multiple_of_px=1,
+        multiple_of_px=spec.multiple_of_px,
         minimum_px=spec.minimum_px,
         square=False,
         supports_half=False,  # features of a picture of range 255 may leave the range of float16
