@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from selfsr.metrics import quantise, scores
 
 Upscale = Callable[[Tensor], Tensor]
 OnImage = Callable[[str, Tensor, Tensor, Tensor], None]
+Extra = Mapping[str, Callable[[Tensor, Tensor], float]]
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class SetScores:
 
     Attributes:
         name: what the set is called.
-        images: for each image by name: `psnr_y`, `ssim_y`, `psnr_rgb`, `ssim_rgb`; a PSNR is infinite where the
-            output is the ground truth to the last bit.
+        images: for each image by name: `psnr_y`, `ssim_y`, `psnr_rgb`, `ssim_rgb` and what else was asked for; a
+            PSNR is infinite where the output is the ground truth to the last bit, a self-similarity distance NaN
+            where the image is too small for it or has no edge.
     """
 
     name: str
@@ -34,15 +36,15 @@ class SetScores:
 
     @property
     def mean(self) -> dict[str, float]:
-        """Each score's mean over the images, every image counting the same."""
+        """Each score's mean over the images that have it, every image counting the same."""
         rows = list(self.images.values())
-        return {key: math.fsum(row[key] for row in rows) / len(rows) for key in rows[0]}
+        return {key: _mean([row[key] for row in rows if not math.isnan(row[key])]) for key in rows[0]}
 
     def as_json(self) -> dict[str, Any]:
-        """Return mean and images as JSON can hold them: JSON has no infinity, an infinite PSNR becomes null."""
+        """Return mean and images as JSON can hold them: it has neither infinity nor NaN, which become null."""
         return {
-            "mean": _without_infinity(self.mean),
-            "images": {name: _without_infinity(row) for name, row in self.images.items()},
+            "mean": _finite(self.mean),
+            "images": {name: _finite(row) for name, row in self.images.items()},
         }
 
 
@@ -55,6 +57,7 @@ def evaluate_set(
     lr_paths: Sequence[Path] | None = None,
     device: torch.device,
     crop_px: int | None = None,
+    extra: Extra | None = None,
     on_image: OnImage | None = None,
     advance: Callable[..., None] | None = None,
 ) -> SetScores:
@@ -74,6 +77,7 @@ def evaluate_set(
             antialiased bicubic, rounded to 8 bit.
         device: where `upscale` computes.
         crop_px: border left out of the scores; the scale, if not given.
+        extra: further scores by name (see `selfsr.perceptual_metrics`), of `[1, 3, H, W]` in [0, 1], 8 bit, cropped.
         on_image: called as `on_image(image name, lr, sr, hr)` with float `[1, 3, ., .]` in [0, 1] on the CPU, `sr`
             rounded to 8 bit.
         advance: called as `advance(note=image name)` after each picture.
@@ -98,8 +102,10 @@ def evaluate_set(
             )
         if not bool(sr.isfinite().all()):
             raise InputError(f"{path}: the model's output has NaN or infinite values; the model is broken.")
+        border = scale if crop_px is None else crop_px
         try:
-            images[key] = scores(quantise(sr), quantise(hr).to(sr.device), scale if crop_px is None else crop_px)
+            images[key] = scores(quantise(sr), quantise(hr).to(sr.device), border)
+            images[key] |= _extra_scores(extra or {}, quantised(sr), hr.to(sr.device), border)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         if on_image is not None:
@@ -117,6 +123,7 @@ def evaluate_bicubic(
     lr_paths: Sequence[Path] | None = None,
     device: torch.device,
     crop_px: int | None = None,
+    extra: Extra | None = None,
     on_image: OnImage | None = None,
     advance: Callable[..., None] | None = None,
 ) -> SetScores:
@@ -129,9 +136,20 @@ def evaluate_bicubic(
         lr_paths=lr_paths,
         device=device,
         crop_px=crop_px,
+        extra=extra,
         on_image=on_image,
         advance=advance,
     )
+
+
+def _extra_scores(extra: Extra, sr: Tensor, hr: Tensor, border_px: int) -> dict[str, float]:
+    height, width = hr.shape[-2:]
+    sr, hr = (i[..., border_px : height - border_px, border_px : width - border_px].contiguous() for i in (sr, hr))
+    return {name: score(sr, hr) for name, score in extra.items()}
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
 
 
 def protocol(scale: int, crop_px: int | None = None, lr: str | None = None) -> dict[str, Any]:
@@ -151,6 +169,9 @@ def protocol(scale: int, crop_px: int | None = None, lr: str | None = None) -> d
         "luma": "BT.601 studio range, 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded",
         "psnr": "peak 255, float64; null where the images are identical",
         "ssim": "11x11 Gaussian window of sigma 1.5 inside the image, K1 0.01, K2 0.03; RGB: mean over channels",
+        "self_similarity": "1000 (mean |X - Y| + KL / S^2) at all edges of HR; search 25, window 9, sigma 0.004",
+        "lpips": "AlexNet, version 0.1, RGB",
+        "dists": "VGG16, RGB, at full size",
         "mean": "over images",
     }
 
@@ -234,5 +255,5 @@ def _pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[Tensor, Tens
     return lr, hr
 
 
-def _without_infinity(row: dict[str, float]) -> dict[str, float | None]:
-    return {key: None if math.isinf(value) else value for key, value in row.items()}
+def _finite(row: dict[str, float]) -> dict[str, float | None]:
+    return {key: value if math.isfinite(value) else None for key, value in row.items()}

@@ -11,7 +11,9 @@ from selfsr.data.pictures import Picture, from_tensor, list_pictures, write_pict
 from selfsr.data.resize import imresize
 from selfsr.evaluate import evaluate_bicubic, evaluate_set, pair_lr
 from selfsr.methods import Clock
+from selfsr.metrics import METRICS
 from selfsr.nets.model import in_any_colours
+from selfsr.perceptual_metrics import load_metrics
 from selfsr.progress import bar
 from selfsr.recipe import EvalSet, Recipe
 from selfsr.terms.pace import Pace
@@ -26,7 +28,7 @@ class Judge:
         device: where the network is.
 
     Raises:
-        InputError: a set's folder is missing or empty.
+        InputError: a set's folder is missing or empty, or a metric's weights cannot be had.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
@@ -36,6 +38,7 @@ class Judge:
         self.device = device
         self.spec = recipe.evaluate
         self.sets = {name: _read_set(entry, recipe.scale) for name, entry in self.spec.sets.items()}
+        self.extra = load_metrics(self.spec.metrics, device)
         self.samples = _Samples(recipe, folder)
 
     def baseline(self, net: nn.Module) -> dict[str, Any]:
@@ -43,7 +46,7 @@ class Judge:
         record = self.judge(net, Clock(0, 1))
         bicubic = self._scores(
             lambda name, hr, lr, advance: evaluate_bicubic(
-                name, hr, scale=self.scale, lr_paths=lr, device=self.device, advance=advance
+                name, hr, scale=self.scale, lr_paths=lr, device=self.device, extra=self.extra, advance=advance
             ),
             "Judging bicubic",
         )
@@ -60,6 +63,7 @@ class Judge:
                 scale=self.scale,
                 lr_paths=lr,
                 device=self.device,
+                extra=self.extra,
                 on_image=lambda image, *tensors: self.samples.write(name, image, clock, *tensors),
                 advance=advance,
             )
@@ -71,9 +75,12 @@ class Judge:
         return {"step": clock.step, "epoch": clock.epoch, "sets": scores}
 
     def score(self, record: dict[str, Any]) -> float:
-        """Return the score that chooses the best weights."""
-        first = next(iter(self.sets))
-        return record["sets"][first]["mean"][self.spec.best_by]
+        """Return the score that chooses the best weights; the higher the better, whatever the metric."""
+        first, metric = next(iter(self.sets)), self.spec.best_by
+        value = record["sets"][first]["mean"][metric]
+        if value is None:  # an infinite PSNR, or a distance that no picture of the set has
+            return float("inf") if METRICS[metric].better == "higher" else float("-inf")
+        return value if METRICS[metric].better == "higher" else -value
 
     def _scores(self, score: Callable, what: str) -> dict[str, Any]:
         found = {}

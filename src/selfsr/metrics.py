@@ -13,6 +13,7 @@ All sums are in float64. A number is never averaged over a batch here: one image
 """
 
 import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,33 @@ from selfsr._checks import InputError
 
 WINDOW_PX = 11
 SIGMA_PX = 1.5
-NAMES = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
+
+
+class Facts(NamedTuple):
+    """How a score is told.
+
+    Attributes:
+        title: its name for people.
+        unit: empty where it has none.
+        decimals: how many it is told with.
+        better: which of two values is the better one.
+    """
+
+    title: str
+    unit: str
+    decimals: int
+    better: Literal["higher", "lower"] = "higher"
+
+
+METRICS = {
+    "psnr_y": Facts("PSNR-Y", "dB", 2),
+    "ssim_y": Facts("SSIM-Y", "", 4),
+    "psnr_rgb": Facts("PSNR-RGB", "dB", 2),
+    "ssim_rgb": Facts("SSIM-RGB", "", 4),
+    "self_similarity": Facts("Self-similarity distance", "", 4, "lower"),
+    "lpips": Facts("LPIPS", "", 4, "lower"),
+    "dists": Facts("DISTS", "", 4, "lower"),
+}
 
 _ROWS_AT_ONCE = 64  # bounds the memory of SSIM and keeps its maps in the cache
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -23,6 +23,7 @@ from selfsr.methods.gan import GanSpec
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets import Network
 from selfsr.optim import Optimiser, Schedule
+from selfsr.perceptual_metrics import ExtraMetric
 from selfsr.spec import Spec
 from selfsr.terms import Term
 from selfsr.terms.weights import Match
@@ -42,11 +43,20 @@ class Evaluate(Spec):
 
     every_steps: PositiveInt = Field(1000, description="steps between evaluations; the last step is always judged")
     sets: dict[str, EvalSet] = Field(min_length=1, description="sets by name; a bare path is short for {hr: path}")
-    best_by: Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"] = Field(
-        "psnr_y", description="the score, on the first set, that chooses weights/best"
+    metrics: tuple[ExtraMetric, ...] = Field(
+        (), description="scores beside PSNR and SSIM, for outputs with invented detail"
+    )
+    best_by: Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "self_similarity", "lpips", "dists"] = Field(
+        "psnr_y", description="the score, on the first set, that chooses weights/best; of the last three the lowest"
     )
     samples: NonNegativeInt = Field(4, description="pictures that are written at each evaluation, 0 for none")
     sample_px: PositiveInt = Field(384, description="largest side of a sample; a larger picture gives its centre")
+
+    @model_validator(mode="after")
+    def _best_is_scored(self) -> "Evaluate":
+        if self.best_by in get_args(ExtraMetric) and self.best_by not in self.metrics:
+            raise ValueError(f"best_by {self.best_by} needs metrics to name it, too, got {list(self.metrics)}")
+        return self
 
     @field_validator("sets", mode="before")
     @classmethod

@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from selfsr.evaluate import SetScores
+    from selfsr.evaluate import Extra, SetScores
 
 EPILOG = """[bold]Examples[/bold]
 
 selfsr evaluate best.safetensors --data Set5 --data Set14
 
 selfsr evaluate 4xModel.pth --bicubic --data benchmark --out results.json --pictures out --per-image
+
+selfsr evaluate gan.safetensors --data Set14 --metric self_similarity --metric lpips --metric dists
 
 selfsr evaluate --bicubic --data mine=photos/test --scale 2
 
@@ -50,6 +52,12 @@ def evaluate(
     pictures: Annotated[
         Path | None, typer.Option(help="Write the outputs here, each with a comparison: bicubic, output, HR.")
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A score beside PSNR and SSIM, lower is better: self_similarity, lpips or dists; may be given often."
+        ),
+    ] = None,
     per_image: Annotated[bool, typer.Option("--per-image", help="Show every picture's scores, too.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     tile: Annotated[str, typer.Option(help="off, auto, or the largest tile in pixels of LR.")] = "off",
@@ -63,6 +71,7 @@ def evaluate(
     from selfsr.device import choose_device
     from selfsr.evaluate import find_sets
     from selfsr.nets.weights import load_model
+    from selfsr.perceptual_metrics import load_metrics
     from selfsr.upscale import Upscaler, parse_tile
 
     if model is None and not bicubic:
@@ -88,7 +97,7 @@ def evaluate(
     factor = scale
     if bicubic:
         upscalers = {"bicubic": lambda image: imresize(image, scale=factor), **upscalers}
-    results = _scores(upscalers, sets, lr, scale, crop, where, pictures)
+    results = _scores(upscalers, sets, lr, scale, crop, load_metrics(metric or (), where), where, pictures)
     _show(results, scale, per_image)
     if out is not None:
         _write(out, results, scale, crop, lr, {"tile": tile, "self_ensemble": self_ensemble})
@@ -100,6 +109,7 @@ def _scores(
     lr: Path | None,
     scale: int,
     crop: int | None,
+    extra: "Extra",
     device: "torch.device",
     pictures: Path | None,
 ) -> "dict[str, dict[str, SetScores]]":
@@ -122,6 +132,7 @@ def _scores(
                     lr_paths=lr_paths[name],
                     device=device,
                     crop_px=crop,
+                    extra=extra,
                     on_image=drawn and _drawer(drawn / name, scale),
                     advance=advance,
                 )
@@ -152,14 +163,17 @@ def _show(results: "dict[str, dict[str, SetScores]]", scale: int, per_image: boo
     from rich.console import Console
     from rich.table import Table
 
+    from selfsr.metrics import METRICS
+
     def row(name: str, upscaler: str, count: str, values: dict[str, float], style: str = "") -> None:
-        digits = {"psnr": ".2f", "ssim": ".4f"}
-        table.add_row(name, upscaler, count, *(f"{v:{digits[k[:4]]}}" for k, v in values.items()), style=style)
+        told = (f"{value:.{METRICS[metric].decimals}f}" for metric, value in values.items())
+        table.add_row(name, upscaler, count, *told, style=style)
 
     table = Table(box=None, pad_edge=False)
     for title in (f"x{scale}", "upscaler"):
         table.add_column(title, overflow="fold")
-    for title in ("images", "PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB"):
+    first = next(iter(next(iter(results.values())).values()))
+    for title in ("images", *(METRICS[metric].title for metric in first.mean)):
         table.add_column(title, justify="right")
     for name in next(iter(results.values())):
         for upscaler, scored in results.items():

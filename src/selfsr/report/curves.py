@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from selfsr.metrics import METRICS
 from selfsr.report.runfolder import Run
 
 # More points than a wide screen has columns are not seen; the extremes of every stretch are kept.
@@ -118,7 +119,9 @@ def _eval_points(run: Run) -> dict[str, list[tuple[int, float]]]:
     points: dict[str, list[tuple[int, float]]] = {}
     for line in run.evaluations:
         for name, scores in line["sets"].items():
-            for metric in ("psnr_y", "ssim_y"):
+            for metric in METRICS:
+                if metric in ("psnr_rgb", "ssim_rgb"):
+                    continue  # their curves say what those of luma say
                 value = scores.get("mean", {}).get(metric)
                 if isinstance(value, int | float):
                     points.setdefault(f"eval/{metric}/{name}", []).append((line["step"], float(value)))
@@ -148,9 +151,8 @@ def _blank(key: str) -> Chart:
     tail = " ".join(rest)
     if head == "eval":
         metric, name = rest[0], "/".join(rest[1:])
-        unit = "dB" if metric == "psnr_y" else ""
-        title = f"{metric.replace('_', '-').upper()}, {name}"
-        return Chart(key, _GROUPS["eval"], title, unit, markers=True)
+        facts = METRICS[metric]
+        return Chart(key, _GROUPS["eval"], f"{facts.title}, {name}", facts.unit, markers=True)
     if head == "loss":
         return Chart(key, _GROUPS["loss"], f"Loss: {rest[-1] if rest else key}", log_scale=True, noisy=True)
     match key:

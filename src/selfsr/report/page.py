@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from selfsr import __version__
+from selfsr.metrics import METRICS
 from selfsr.report import attention, colours, curves, pictures, scores, similarity
 from selfsr.report.assets import asset, render_template, script_json
 from selfsr.report.pictures import Crop, Picture, Version
@@ -39,7 +40,7 @@ def render(runs: list[Run], against: int | None, advance: Callable[..., None]) -
         "cards": [_card(index, run) for index, run in enumerate(runs)],
         "pictures": [card for card in shown if card["crops"]],
         "score_tables": scores.tables(runs),
-        "metrics": scores.METRICS,
+        "metrics": METRICS,
         "charts": charts,
         "chart_data": script_json(
             {
@@ -92,19 +93,19 @@ def _told(run: Run, evaluation: dict[str, Any], set_name: str) -> list[dict[str,
     mean = evaluation["sets"][set_name].get("mean", {})
     level = run.bicubic.get(set_name, {}).get("mean", {})
     told = []
-    for metric in ("psnr_y", "ssim_y"):
-        name, unit, decimals = scores.METRICS[metric]
+    for metric in [name for name in METRICS if name not in ("psnr_rgb", "ssim_rgb")]:
+        facts = METRICS[metric]
         value, baseline = scores.finite(mean.get(metric)), scores.finite(level.get(metric))
         if value is None:
             continue
-        cell = scores.Cell(value, None if baseline is None else value - baseline, decimals)
-        gain = f"{cell.gain_text} {unit}".strip() if cell.gain_text else ""
+        cell = scores.Cell(value, None if baseline is None else value - baseline, facts.decimals, facts.better)
+        gain = f"{cell.gain_text} {facts.unit}".strip() if cell.gain_text else ""
         told.append(
             {
-                "metric": name,
+                "metric": facts.title,
                 "set_name": set_name,
                 "value": cell.text,
-                "unit": unit,
+                "unit": facts.unit,
                 "gain": gain,
                 "direction": cell.direction,
             }

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from selfsr._checks import InputError
+from selfsr.metrics import METRICS
 
 LOOKED_FOR = ("recipe.yaml", "metrics.jsonl", "eval.jsonl", "samples")
 _NUMBERED = re.compile(r"(sr|attention)_(\d+)\.png")
@@ -108,14 +109,15 @@ class Run:
         """The metric, on the first set, that chooses the best evaluation: the recipe's own choice."""
         evaluate = self.recipe.get("evaluate")
         chosen = evaluate.get("best_by") if isinstance(evaluate, dict) else None
-        return chosen if isinstance(chosen, str) else "psnr_y"
+        return chosen if chosen in METRICS else "psnr_y"
 
     def best(self) -> dict[str, Any] | None:
         """Return the evaluation that gave `weights/best`; the untrained network counts only if it is all there is."""
         trained = [line for line in self.evaluations if line["step"] > 0] or self.evaluations
         scored = [(first_score(line, self.best_by), line) for line in trained]
         scored = [(score, line) for score, line in scored if score is not None]
-        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+        choose = min if METRICS[self.best_by].better == "lower" else max
+        return choose(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def first_score(evaluation: dict[str, Any], metric: str) -> float | None:

@@ -2,16 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from selfsr.metrics import METRICS
 from selfsr.report.runfolder import Run
-
-METRICS = {
-    "psnr_y": ("PSNR-Y", "dB", 2),
-    "ssim_y": ("SSIM-Y", "", 4),
-    "psnr_rgb": ("PSNR-RGB", "dB", 2),
-    "ssim_rgb": ("SSIM-RGB", "", 4),
-}
 
 
 @dataclass(frozen=True)
@@ -22,11 +16,13 @@ class Cell:
         value: the score as evaluated, None if there is none.
         gain: score minus bicubic's, None where either is missing.
         decimals: how many the metric is told with.
+        better: whether a higher or a lower value is the better one.
     """
 
     value: float | None
     gain: float | None
     decimals: int
+    better: Literal["higher", "lower"] = "higher"
 
     @property
     def text(self) -> str:
@@ -40,8 +36,9 @@ class Cell:
 
     @property
     def direction(self) -> str:
-        """Whether the rounded gain is "up", "down" or "level"."""
+        """Whether the score is better than bicubic's, "up", worse, "down", or by its decimals the same, "level"."""
         rounded = 0.0 if self.gain is None else round(self.gain, self.decimals)
+        rounded = -rounded if self.better == "lower" else rounded
         return "up" if rounded > 0 else "down" if rounded < 0 else "level"
 
 
@@ -71,7 +68,7 @@ class Table:
         steps: the step of each run's evaluation, None where the run has none.
         rows: one per image.
         mean: the set's mean.
-        best: index of the run with the highest mean, None where a winner would say nothing.
+        best: index of the run with the best mean, None where a winner would say nothing.
         mixed: whether the runs have different baselines, as runs of different scales do.
     """
 
@@ -113,7 +110,11 @@ def _tables(which: str, runs: list[Run], evaluations: list[dict[str, Any] | None
             rows = [_row(image, metric, _image(baselines, image), _image(scores, image)) for image in images]
             levels = {_told(b.get("mean", {}), metric) for b in baselines} - {None}
             steps = [_step(e) for e in evaluations]
-            found.append(Table(name, metric, which, steps, rows, mean, _winner(mean.runs), len(levels) > 1))
+            found.append(
+                Table(
+                    name, metric, which, steps, rows, mean, _winner(mean.runs, METRICS[metric].better), len(levels) > 1
+                )
+            )
     return found
 
 
@@ -124,26 +125,26 @@ def _image(scores: list[dict[str, Any]], image: str) -> list[dict[str, Any]]:
 def _told(scores: dict[str, Any], metric: str) -> str | None:
     """Return the score as the table tells it, by which two baselines are the same or not."""
     value = finite(scores.get(metric))
-    return None if value is None else f"{value:.{METRICS[metric][2]}f}"
+    return None if value is None else f"{value:.{METRICS[metric].decimals}f}"
 
 
 def _row(image: str, metric: str, baselines: list[dict[str, Any]], runs: list[dict[str, Any]]) -> Row:
     """Return a row; each run's gain is over its own baseline, and the first baseline is shown."""
-    decimals = METRICS[metric][2]
+    decimals, better = METRICS[metric].decimals, METRICS[metric].better
     levels = [finite(baseline.get(metric)) for baseline in baselines]
     cells = []
     for scores, level in zip(runs, levels, strict=True):
         value = finite(scores.get(metric))
         gain = None if value is None or level is None else value - level
-        cells.append(Cell(value, gain, decimals))
+        cells.append(Cell(value, gain, decimals, better))
     shown = next((level for level in levels if level is not None), None)
-    return Row(image, Cell(shown, None, decimals), cells)
+    return Row(image, Cell(shown, None, decimals, better), cells)
 
 
-def _winner(cells: list[Cell]) -> int | None:
+def _winner(cells: list[Cell], better: Literal["higher", "lower"]) -> int | None:
     values = [cell.value for cell in cells]
     scored = [value for value in values if value is not None]
-    return values.index(max(scored)) if len(scored) > 1 else None
+    return values.index((max if better == "higher" else min)(scored)) if len(scored) > 1 else None
 
 
 def finite(value: Any) -> float | None:

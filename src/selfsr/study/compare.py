@@ -5,9 +5,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 # Scores by rising step: (step, score).
 Curve = Sequence[tuple[int, float]]
+Better = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class SeedResult:
 
     Attributes:
         final, final_step: the score of the last evaluation.
-        best, best_step: the highest score of an evaluation after step 0, and the first step that has it.
+        best, best_step: the best score of an evaluation after step 0, and the first step that has it.
         steps_to_reach: where the curve first comes to the baseline's mean final score; None if it never does.
         steps_to_reach_same_seed: the same for the final score of the baseline's run of this seed.
         difference: final score minus the baseline's.
@@ -94,7 +96,7 @@ class Comparison:
     arms: dict[str, ArmResult]
 
 
-def compare(curves: Mapping[str, Mapping[int, Curve]], baseline: str) -> Comparison | None:
+def compare(curves: Mapping[str, Mapping[int, Curve]], baseline: str, better: Better = "higher") -> Comparison | None:
     """Compare all arms to the baseline over the seeds that they share.
 
     An arm without any finished seed is left out; it would leave nothing to compare.
@@ -102,6 +104,7 @@ def compare(curves: Mapping[str, Mapping[int, Curve]], baseline: str) -> Compari
     Args:
         curves: the curve of each finished run, by arm and seed.
         baseline: one of the arms.
+        better: whether higher or lower scores are the better ones.
 
     Returns:
         The comparison, None if the baseline has no finished seed or no seed is shared.
@@ -114,12 +117,14 @@ def compare(curves: Mapping[str, Mapping[int, Curve]], baseline: str) -> Compari
     if not seeds:
         return None
     target = statistics.fmean(begun[baseline][seed][-1][1] for seed in seeds)
-    arms = {arm: _arm({s: by_seed[s] for s in seeds}, begun[baseline], target) for arm, by_seed in begun.items()}
+    arms = {
+        arm: _arm({s: by_seed[s] for s in seeds}, begun[baseline], target, better) for arm, by_seed in begun.items()
+    }
     return Comparison(baseline, seeds, target, arms)
 
 
-def _arm(curves: Mapping[int, Curve], baseline: Mapping[int, Curve], target: float) -> ArmResult:
-    seeds = {seed: _seed(curve, baseline[seed], target) for seed, curve in curves.items()}
+def _arm(curves: Mapping[int, Curve], baseline: Mapping[int, Curve], target: float, better: Better) -> ArmResult:
+    seeds = {seed: _seed(curve, baseline[seed], target, better) for seed, curve in curves.items()}
     every = list(seeds.values())
     differences = [result.difference for result in every]
     direction = math.copysign(1.0, statistics.fmean(differences))
@@ -139,26 +144,26 @@ def _arm(curves: Mapping[int, Curve], baseline: Mapping[int, Curve], target: flo
     )
 
 
-def _seed(curve: Curve, baseline: Curve, target: float) -> SeedResult:
+def _seed(curve: Curve, baseline: Curve, target: float, better: Better) -> SeedResult:
     final_step, final = curve[-1]
-    best_step, best = _best(curve)
+    best_step, best = _best(curve, better)
     first, last = max(curve[0][0], baseline[0][0]), min(curve[-1][0], baseline[-1][0])
     return SeedResult(
         final,
         final_step,
         best,
         best_step,
-        steps_to_reach(curve, target),
-        steps_to_reach(curve, baseline[-1][1]),
+        steps_to_reach(curve, target, better),
+        steps_to_reach(curve, baseline[-1][1], better),
         final - baseline[-1][1],
-        best - _best(baseline)[1],
+        best - _best(baseline, better)[1],
         mean_height(curve, first, last) - mean_height(baseline, first, last),
     )
 
 
-def _best(curve: Curve) -> tuple[int, float]:
+def _best(curve: Curve, better: Better) -> tuple[int, float]:
     trained = [point for point in curve if point[0] > 0] or list(curve)
-    return max(trained, key=lambda point: point[1])
+    return (max if better == "higher" else min)(trained, key=lambda point: point[1])
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -167,7 +172,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), sd, min(values), max(values))
 
 
-def steps_to_reach(curve: Curve, target: float) -> float | None:
+def steps_to_reach(curve: Curve, target: float, better: Better = "higher") -> float | None:
     """Return the step at which the curve first comes to `target`, between evaluations on a straight line.
 
     Returns:
@@ -175,7 +180,7 @@ def steps_to_reach(curve: Curve, target: float) -> float | None:
     """
     before: tuple[int, float] | None = None
     for step, score in curve:
-        if score >= target:
+        if score >= target if better == "higher" else score <= target:
             if before is None:
                 return float(step)
             return before[0] + (target - before[1]) / (score - before[1]) * (step - before[0])

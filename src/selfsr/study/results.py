@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from selfsr import __version__
+from selfsr.metrics import METRICS
 from selfsr.report.runfolder import Run, read_runs
-from selfsr.report.scores import METRICS, finite
+from selfsr.report.scores import finite
 from selfsr.study.compare import Comparison, Curve, compare
 from selfsr.study.folder import FORMAT, is_finished, run_folder, step_reached
 from selfsr.study.plan import Plan, PlannedRun, Setup
@@ -132,7 +133,7 @@ def _setup(plan: Plan, setup: Setup, found: dict[str, Run]) -> SetupResult:
     for set_name in evaluate.sets:
         for metric in METRICS:
             if (set_name, metric) != (setup.judged_on, plan.score):
-                comparison = compare(curves(set_name, metric), plan.baseline)
+                comparison = compare(curves(set_name, metric), plan.baseline, METRICS[metric].better)
                 if comparison:
                     others[(set_name, metric)] = comparison
     levels = [found[run.name].bicubic.get(setup.judged_on, {}).get("mean", {}).get(plan.score) for run in of_setup]

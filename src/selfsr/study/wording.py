@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from selfsr.report.scores import METRICS
+from selfsr.metrics import METRICS
 from selfsr.study.compare import ArmResult, Comparison, Spread
 
 PLUS_MINUS = "\u00b1"
@@ -18,7 +18,7 @@ class Numbers:
     """
 
     def __init__(self, metric: str) -> None:
-        self.name, self.unit, decimals = METRICS[metric]
+        self.name, self.unit, decimals, self.better = METRICS[metric]
         # Arms lie closer together than methods in a paper: one decimal more than usual.
         self.decimals = decimals + 1
 
