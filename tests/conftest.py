@@ -5,12 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
+import interpreter
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device that the operator tests run on (cpu, cuda, mps)")
     parser.addoption("--backend", default=None, help="run the operator tests for this backend only")
+
+
+def pytest_configure() -> None:
+    if interpreter.interpreted():
+        interpreter.quicken()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from selfsim_cases import CASES, TINY, Case, interpreted
+from selfsim_cases import CASES, TINY, Case
 
+from interpreter import interpreted
 from selfsr import _backends
 
 
@@ -25,6 +26,16 @@ def _can_run(request: pytest.FixtureRequest, device: torch.device) -> None:
         reason = _backends.WHY_NOT[request.getfixturevalue("backend")](torch.empty(0, device=device))
         if reason is not None:
             pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _tall_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpreted operations cost the same whatever their size, so let tiles have more rows than on a GPU."""
+    if interpreted():
+        from selfsr.selfsim import kernels
+
+        monkeypatch.setattr(kernels, "ROWS", 32)
+        monkeypatch.setattr(kernels, "ENOUGH_PROGRAMS", 64)
 
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])

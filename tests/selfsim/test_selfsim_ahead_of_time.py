@@ -16,7 +16,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from selfsr.selfsim import triton_kernels as tk  # noqa: E402
+from selfsr.selfsim import triton_distance, triton_gradient, triton_rows  # noqa: E402
 
 # What each pointer of the kernels points to; other arguments are int32, or float32 if they are half a number.
 POINTERS = {
@@ -57,23 +57,36 @@ def _compile(kernel: Any, constants: dict[str, Any], capability: int, folder: Pa
 
 
 HOT = [
-    (tk.distance_kernel, NEAR, 96),
-    (tk.distance_kernel, FAR, 96),
-    (tk.spread_kernel, NEAR, 80),
-    (tk.spread_kernel, FAR, 80),
-    (tk.collect_kernel, {**NEAR, "WIDTH": 128}, 80),
-    (tk.row_kernel, ROW_PASS, 128),
+    (triton_distance.distance_kernel, NEAR, 96),
+    (triton_distance.distance_kernel, FAR, 96),
+    (triton_gradient.spread_kernel, NEAR, 80),
+    (triton_gradient.spread_kernel, FAR, 80),
+    (triton_gradient.collect_kernel, {**NEAR, "WIDTH": 128}, 80),
+    (triton_rows.row_kernel, ROW_PASS, 128),
 ]
 
 
-@pytest.mark.parametrize(("kernel", "constants", "registers"), HOT, ids=lambda v: getattr(v, "__name__", None))
-@pytest.mark.parametrize("capability", [80, 90])
+def _named() -> list[Any]:
+    """Every kernel for both GPUs; the unrolled far classes, which take Triton longest, by default for one only."""
+    return [
+        pytest.param(
+            *hot,
+            capability,
+            id=f"{hot[0].__name__}-{'far' if hot[1].get('FAR_Y') else 'near'}-sm_{capability}",
+            marks=[pytest.mark.slow] if hot[1].get("FAR_Y") and capability == 80 else [],
+        )
+        for hot in HOT
+        for capability in (80, 90)
+    ]
+
+
+@pytest.mark.parametrize(("kernel", "constants", "registers", "capability"), _named())
 def test_hot_kernels_spill_nothing(
     kernel: Any, constants: dict[str, Any], registers: int, capability: int, tmp_path: Path
 ) -> None:
     used = _compile(kernel, constants, capability, tmp_path)
     assert used.stack_bytes == 0
     assert used.registers <= registers
-    if kernel is tk.distance_kernel:
+    if kernel is triton_distance.distance_kernel:
         # Sums along a row go from lane to lane; a detour through shared memory would mean that a layout was lost.
         assert used.shared_bytes == 0

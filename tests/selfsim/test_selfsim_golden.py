@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import pytest
-from selfsim_cases import golden_images, interpreted
+from selfsim_cases import golden_images
 from selfsim_tolerances import GOLDEN_DIGITS
 
+from interpreter import interpreted
 from selfsr import self_similarity_graph, self_similarity_loss
 
 

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from selfsim_cases import TINY, Case, compute, images, truth
+from selfsim_cases import OPTIONS, TINY, Case, compute, images, truth
 from selfsim_tolerances import AT_EQUAL_IMAGES, TOLERANCES, relative_error
 
 from selfsr import SelfSimilarityLoss, edge_mask, self_similarity_graph, self_similarity_loss
 from selfsr.selfsim.contract import Geometry, working_bytes
-
-OPTIONS = {"search_px": 7, "window_px": 3, "sigma": 0.05}
 
 
 def value_and_gradient(sr, hr, mask, **options):
@@ -74,7 +72,7 @@ def test_the_gradient_does_not_depend_on_what_is_outside_all_search_areas(pair, 
     sr, hr, mask = pair
     mask = torch.zeros_like(mask)
     mask[0, :, 1, 1] = True
-    _, gradient = value_and_gradient(sr, hr, mask, backend=backend)
+    _, gradient = value_and_gradient(sr, hr, mask, backend=backend, search_px=7, window_px=3)
     assert gradient[0, :, :5, :5].abs().min() > 0
     assert not gradient[0, :, 5:].any()
     assert not gradient[0, :, :, 5:].any()
@@ -86,7 +84,9 @@ def test_equal_images_have_no_loss_and_no_gradient(normalize, backend, dtype, de
     case = Case(1, 3, 9, 12, 7, 3, 0.05, normalize=normalize)
     _, hr, mask = (tensor.to(device) for tensor in images(case))
     hr = hr.to(dtype)
-    loss, gradient = value_and_gradient(hr, hr, mask, backend=backend, normalize=normalize, kl_weight=normalize)
+    loss, gradient = value_and_gradient(
+        hr, hr, mask, backend=backend, **{**case.options, "kl_weight": float(normalize)}
+    )
     assert loss.item() == 0
     scale = truth(case).gradient.abs().max().item()
     assert gradient.abs().max().item() <= AT_EQUAL_IMAGES[dtype] * scale
@@ -158,7 +158,7 @@ def test_an_empty_mask_gives_zero_that_is_attached_to_sr(reduction, max_pixels, 
 def test_an_empty_mask_gives_an_empty_graph(pair, backend):
     sr, _, mask = pair
     graph = self_similarity_graph(sr.requires_grad_(), torch.zeros_like(mask), backend=backend, **OPTIONS)
-    assert graph.shape == (0, 49)
+    assert graph.shape == (0, OPTIONS["search_px"] ** 2)
     graph.sum().backward()
     assert sr.grad is not None
     assert not sr.grad.any()
@@ -184,13 +184,32 @@ def test_nan_and_infinity_in_a_search_area_give_nan(value, pair, backend):
         assert gradient.isnan().any() or value == float("inf"), name
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_and_infinity_stay_in_their_image(value, backend, device):
+    """Images of a batch lie beside each other in memory; a weight of 0 would carry NaN from one to the next."""
+    case = Case(3, 1, 4, 5, 5, 3, 0.05, mask="all")
+    sr, hr, mask = (tensor.to(device) for tensor in images(case))
+    sr, hr = sr.float(), hr.float()
+    _, wanted = value_and_gradient(sr, hr, mask, backend=backend, **case.options)
+    sr[1] = value
+    loss, gradient = value_and_gradient(sr, hr, mask, backend=backend, **case.options)
+    assert loss.isnan()
+    assert gradient[1].isnan().all()
+    assert torch.equal(gradient[::2], wanted[::2])
+    graph = self_similarity_graph(sr.requires_grad_(), mask, backend=backend, **case.options)
+    weights = torch.linspace(-1, 1, graph.numel(), device=device).view_as(graph)
+    graph[:20].mul(weights[:20]).sum().backward()
+    assert sr.grad[0].isfinite().all()
+    assert not sr.grad[2].any()
+
+
 def test_nothing_is_clamped(backend, device):
     case = TINY[0]
     sr, hr, mask = (tensor.to(device) for tensor in images(case))
     shifted, _ = value_and_gradient(3 * sr - 2, 3 * hr - 2, mask, backend=backend, sigma=0.2, normalize=False)
     from selfsr.selfsim import reference
 
-    options = {**case.options, "sigma": 0.2, "normalize": False}
+    options = {**OPTIONS, "sigma": 0.2, "normalize": False}
     wanted = sum(reference.loss_parts(3 * sr.cpu() - 2, 3 * hr.cpu() - 2, mask.cpu(), **options))
     assert shifted.item() == pytest.approx(wanted.item(), rel=1e-5)
 
@@ -250,7 +269,7 @@ def test_the_module_is_the_function_with_its_options_kept(backend, device):
     assert torch.equal(module(sr, hr), self_similarity_loss(sr, hr, mask, **options))
     mask = torch.ones_like(mask)
     assert torch.equal(module(sr, hr, mask), self_similarity_loss(sr, hr, mask, **options))
-    assert "search_px=7" in repr(module)
+    assert f"search_px={OPTIONS['search_px']}" in repr(module)
 
 
 def test_the_reference_itself_agrees_with_a_hand_computed_row():

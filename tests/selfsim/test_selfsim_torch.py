@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from selfsim_cases import TINY, Case, images, interpreted
+from selfsim_cases import OPTIONS, TINY, Case, images
 from selfsim_tolerances import TOLERANCES, relative_error
 
+from interpreter import interpreted
 from selfsr import SelfSimilarityLoss, self_similarity_graph, self_similarity_loss
 from selfsr.selfsim.operator import graph_backward_op, graph_op, loss_op
-
-OPTIONS = {"search_px": 7, "window_px": 3, "sigma": 0.05}
 
 
 @pytest.fixture
@@ -135,7 +134,7 @@ def test_checkpointing_recomputes_it(pair, backend):
 
 def test_torch_library_accepts_the_nodes(pair, backend):
     sr, hr, mask = pair
-    common = (7, 3, 0.05, True)
+    common = (*OPTIONS.values(), True)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     options = (*common, 1.0, 1.0, True, backend, 256.0, None)
     torch.library.opcheck(loss_op, (sr.clone().requires_grad_(), hr, mask, *options), test_utils=tests)

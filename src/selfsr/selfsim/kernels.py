@@ -20,8 +20,12 @@ import torch
 from torch import Tensor
 
 from selfsr.selfsim import eager
-from selfsr.selfsim import triton_kernels as tk
 from selfsr.selfsim.contract import Geometry, Pixels, working_bytes
+from selfsr.selfsim.triton_cuts import cut_energy_kernel, cut_gradient_kernel
+from selfsr.selfsim.triton_distance import distance_kernel
+from selfsr.selfsim.triton_gradient import collect_kernel, outside_gradient_kernel, spread_kernel
+from selfsr.selfsim.triton_layout import pack_kernel, slot_kernel
+from selfsr.selfsim.triton_rows import row_kernel
 
 # Larger windows would not fit a thread's registers; they are left to the eager backend.
 MAX_WINDOW_PX = 33
@@ -120,7 +124,7 @@ class _Layout:
 
 
 def class_size(layout: _Layout, far_y: bool, far_x: bool) -> int:
-    """Count the displacements of a class; `triton_kernels._displacements` lists them."""
+    """Count the displacements of a class; `triton_walk.displacements` lists them."""
     f, inner = layout.half_window, layout.half_search - layout.half_window
     positive, other = (f, f) if far_x else (inner, inner + 1)
     return positive * (f if far_y else inner + 1) + other * (f if far_y else inner)
@@ -148,12 +152,12 @@ class _Panels:
         self.touched = padded.new_zeros((layout.panels, layout.strips, 2), dtype=torch.int32)
         block = 512
         blocks = -(-layout.pitch // block)
-        tk.pack_kernel[(blocks * layout.rows * layout.panels,)](
+        pack_kernel[(blocks * layout.rows * layout.panels,)](
             padded, self.planes, self.energy, layout.images, layout.per_panel, layout.height, layout.width,
             layout.rows, layout.panels, C=layout.channels, PITCH=layout.pitch, LEFT=layout.left,
             TOP=layout.half_search, BLOCK=block, num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
-        tk.slot_kernel[(-(-self.count // 128),)](
+        slot_kernel[(-(-self.count // 128),)](
             *self.pixels, self.slots, self.touched, self.count, layout.per_panel, layout.width, layout.rows,
             layout.panels, layout.strips, H=layout.half_search, PITCH=layout.pitch, LEFT=layout.left,
             TOP=layout.half_search, VALID=layout.valid, BLOCK=128, num_warps=4, enable_fp_fusion=False,
@@ -168,7 +172,7 @@ class _Panels:
 def graph_sums(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
     """Return the window distances q `[S*S, M]`; see `contract.Backend`.
 
-    Pixels whose image is -1 get a row of zeros. Windows above `MAX_WINDOW_PX` are computed by `eager`.
+    Windows above `MAX_WINDOW_PX` are computed by `eager`.
     """
     if geometry.window_px > MAX_WINDOW_PX:
         return eager.graph_sums(padded, pixels, geometry)
@@ -177,7 +181,7 @@ def graph_sums(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
         layout, count = panels.layout, panels.count
         q = padded.new_empty(geometry.entries, count)
         cut_energy = padded.new_empty(geometry.window_px**2, count)
-        tk.cut_energy_kernel[(-(-count // 128),)](
+        cut_energy_kernel[(-(-count // 128),)](
             panels.energy, *panels.pixels, cut_energy, q, count, layout.per_panel, layout.width, layout.rows,
             **layout.constants(), BLOCK=128, num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
@@ -185,7 +189,7 @@ def graph_sums(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
         rows = layout.height - layout.half_search - layout.half_window
         for far_y, far_x, size in _classes(layout):
             groups, chunk_rows, chunks = layout.walks(size, layout.panels, rows)
-            tk.distance_kernel[(groups * chunks * layout.strips * layout.panels,)](
+            distance_kernel[(groups * chunks * layout.strips * layout.panels,)](
                 panels.planes, panels.slots, panels.touched, cut_energy, q, count, size, groups, layout.strips,
                 layout.rows, layout.panels, layout.height, chunk_rows, chunks, **layout.constants(),
                 C=layout.channels, FAR_Y=far_y, FAR_X=far_x, ROWS=ROWS, LANES=LANES, num_warps=ROWS,
@@ -207,7 +211,7 @@ def row_pass(
     rate = -1 / geometry.sigma
     with _device_of(q_sr):
         parts = q_sr.new_empty((2, programs), dtype=torch.float64)
-        tk.row_kernel[(programs,)](
+        row_kernel[(programs,)](
             q_sr, q_hr, q_sr, parts, count, *halves(rate), *halves(rate / math.log(2)), *halves(l1_weight),
             *halves(kl_weight), ENTRIES=entries, NORMALIZE=geometry.normalize, WITH_GRADIENT=with_gradient,
             SIZE=size, BLOCK=block, WIDE=size * count >= 2**31, num_warps=8, enable_fp_fusion=False,
@@ -216,7 +220,7 @@ def row_pass(
 
 
 def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
-    """Return the gradient towards `padded`; see `contract.Backend`. Pixels whose image is -1 add nothing."""
+    """Return the gradient towards `padded`; see `contract.Backend`."""
     if geometry.window_px > MAX_WINDOW_PX:
         return eager.graph_backward(padded, grad_q, pixels, geometry)
     with _device_of(padded):
@@ -246,11 +250,11 @@ def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geo
 def _start_gradient(panels: _Panels, grad_q: Tensor, grad: Tensor, geometry: Geometry) -> None:
     layout, count = panels.layout, panels.count
     cut_gradients = grad_q.new_empty(geometry.window_px**2, count)
-    tk.cut_gradient_kernel[(-(-count // 128),)](
-        panels.pixels.image, grad_q, cut_gradients, count, H=layout.half_search, F=layout.half_window, BLOCK=128,
+    cut_gradient_kernel[(-(-count // 128),)](
+        grad_q, cut_gradients, count, H=layout.half_search, F=layout.half_window, BLOCK=128,
         num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
-    tk.outside_gradient_kernel[(layout.tiles * layout.height * layout.panels,)](
+    outside_gradient_kernel[(layout.tiles * layout.height * layout.panels,)](
         panels.planes, panels.slots, panels.touched, cut_gradients, grad, count, layout.images, layout.per_panel,
         layout.strips, layout.tiles, layout.rows, layout.height, layout.width, **layout.constants(),
         C=layout.channels, VALID=layout.valid, BLOCK=4 * LANES, num_warps=4, enable_fp_fusion=False,
@@ -284,13 +288,13 @@ def _add_gradient(
     far_y, far_x, first, size = part
     count = min(together, layout.panels - first_panel)
     groups, chunk_rows, chunks = layout.walks(size, count, layout.height)
-    tk.spread_kernel[(groups * chunks * layout.strips * count,)](
+    spread_kernel[(groups * chunks * layout.strips * count,)](
         grad_q, panels.slots, panels.touched, spread, panels.count, first, size, groups, first_panel, count,
         layout.strips, layout.rows, layout.panels, layout.height, chunk_rows, chunks, **layout.constants(),
         FAR_Y=far_y, FAR_X=far_x, ROWS=ROWS, LANES=LANES, num_warps=ROWS, enable_fp_fusion=False,
     )  # fmt: skip
     bands = -(-layout.height // ROWS)
-    tk.collect_kernel[(layout.tiles * bands * count,)](
+    collect_kernel[(layout.tiles * bands * count,)](
         panels.planes, panels.touched, spread, grad, first, size, int(is_last), first_panel, count, layout.panels,
         layout.images, layout.per_panel, layout.strips, layout.tiles, layout.rows, layout.height, layout.width,
         **layout.constants(), C=layout.channels, FAR_Y=far_y, FAR_X=far_x, VALID=layout.valid, ROWS=ROWS,

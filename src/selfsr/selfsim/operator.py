@@ -70,13 +70,22 @@ def loss_and_gradient(
             assert grad_q is not None, "asked for the gradient, the backend gave none"
             if unused is not None:
                 grad_q.masked_fill_(unused, 0)
-            chunk.of(gradient, h).add_(stages.graph_backward(band, grad_q, pixels, geometry))
+            chunk.of(gradient, h).add_(stages.graph_backward(_finite(band), grad_q, pixels, geometry))
     return total.to(sr.dtype), sr.new_empty(0) if gradient is None else _fold(gradient, h)
 
 
 def _pad(image: Tensor, h: int) -> Tensor:
     image = image.contiguous()
     return F.pad(image, (h, h, h, h), mode="reflect") if h and image.numel() else image
+
+
+def _finite(band: Tensor) -> Tensor:
+    """Return `band` with 0 for NaN and infinity: a backend multiplies differences with weights that may be 0.
+
+    Where a pixel has seen one, its gradient towards q is NaN (or 0, at an infinite distance) and says so. Without
+    this, 0 * NaN would reach neighbours that have not, and in a batch laid out as one array the next image.
+    """
+    return torch.nan_to_num(band, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _fold(padded: Tensor, h: int) -> Tensor:
@@ -212,7 +221,7 @@ def graph_backward_op(
                 grad_q -= x * grad_q.sum(1, keepdim=True)
             grad_q = grad_q.div_(-sigma).t().contiguous()
             band = chunk.of(padded, h).contiguous()
-            chunk.of(gradient, h).add_(stages.graph_backward(band, grad_q, pixels, geometry))
+            chunk.of(gradient, h).add_(stages.graph_backward(_finite(band), grad_q, pixels, geometry))
             done += chunk.pixels
         return _fold(gradient, h)
 
