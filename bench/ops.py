@@ -2,13 +2,33 @@
 
     python bench/ops.py [--sweep] [--json results.json] [--plot cost.svg] [--device cuda]
 
-The baseline, the published unfold formulation, is src/selfsr/bench/unfold.py.
+The baseline, the published unfold formulation, is src/selfsr/bench/unfold.py. On a GPU there is another one, a thread
+for each (pixel, displacement) with float atomics (bench/atomic_baseline.py); and before the verb's own table, which is
+of single crops, batches of training size are measured and shown beside the machine's peak rates (bench/ops_gpu.py),
+with --json results.json also in results-peaks.json. Time on a GPU is that between two of its own events.
 """
 
+import argparse
 import sys
+from pathlib import Path
+
+import torch
 
 from selfsr.cli import main
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--json", type=Path)
+    known = parser.parse_known_args()[0]
+    asks_for_help = "--help" in sys.argv
+    if torch.cuda.is_available() and known.device.startswith(("auto", "cuda")) and not asks_for_help:
+        import ops_gpu
+
+        ops_gpu.add_baseline()
+        device = torch.device("cuda" if known.device == "auto" else known.device)
+        out = known.json and known.json.with_name(f"{known.json.stem}-peaks.json")
+        ops_gpu.report(device, known.seconds, out)
     sys.argv[1:1] = ["bench"]
     main()

@@ -6,7 +6,8 @@ Two products: the SSIM map alone, and the self-paced L1 loss with its gradient. 
 variants are timed in turns, so that a busy machine slows all; times are medians, ratios are medians over the turns.
 Beside each time stands the largest error of the map, or the rms error of the gradient relative to its rms, against
 the baseline in float64; a backend whose numbers are wrong is not timed. Peak memory is what one call adds at its
-highest: resident memory in a process of its own on a CPU, the allocator's statistics on a GPU.
+highest: resident memory in a process of its own on a CPU, the allocator's statistics on a GPU. Time on a GPU is that
+between two of its own events; beside that of loss and gradient stands the least it could take (bench/gpu_floor.py).
 
 On a machine that others use, --cpu-time runs one thread and counts the time that the processor gave it.
 """
@@ -17,7 +18,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +27,10 @@ from rich.table import Table
 from torch import Tensor
 
 import ssim_naive
+from gpu_floor import Machine, pacing_work
 from selfsr import SelfPacedLoss, _backends, ssim_map
+from selfsr.bench.measure import elapsed
+from selfsr.device import choose_device
 
 SHAPES = [(16, 3, 192, 192), (1, 3, 128, 128)]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
@@ -48,6 +52,8 @@ class Row:
     error: float
     peak_bytes: int
     memory_ratio: float
+    floor_s: float | None = None
+    of_peak_bandwidth: float | None = None
 
 
 def images(shape: tuple[int, ...], device: str, layout: str) -> tuple[Tensor, Tensor]:
@@ -140,11 +146,11 @@ def peak(variant: str, product: str, shape: tuple[int, ...], layout: str, device
     pair = images(shape, device, layout)
     call = products(variant)[product]
     call(*pair)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
     kept = call(*pair)
-    added = torch.cuda.max_memory_allocated() - before
+    added = torch.cuda.max_memory_allocated(device) - before
     del kept
     return added
 
@@ -160,11 +166,7 @@ def in_turns(
     start = time.perf_counter()
     while time.perf_counter() - start < seconds or len(next(iter(times.values()))) < 7:
         for name, call in calls.items():
-            begin = clock()
-            call()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            times[name].append(clock() - begin)
+            times[name].append(elapsed(call, torch.device(device), clock))
     return times
 
 
@@ -190,20 +192,17 @@ def measure(
     times = in_turns(calls, seconds, device, clock)
     peaks = {variant: peak(variant, product, shape, layout, device) for variant in variants}
     base = times["five convolutions"]
-    return [
-        Row(
-            shape,
-            product,
-            layout,
-            variant,
-            statistics.median(times[variant]),
-            statistics.median(a / b for a, b in zip(base, times[variant], strict=True)),
-            errors[variant],
-            peaks[variant],
-            peaks["five convolutions"] / max(peaks[variant], 1),
-        )
-        for variant in variants
-    ]
+    rows = []
+    for variant in variants:
+        median_s = statistics.median(times[variant])
+        faster = statistics.median(a / b for a, b in zip(base, times[variant], strict=True))
+        smaller = peaks["five convolutions"] / max(peaks[variant], 1)
+        rows.append(Row(shape, product, layout, variant, median_s, faster, errors[variant], peaks[variant], smaller))
+        if device != "cpu" and product == "loss and gradient":
+            machine, work = Machine.of(torch.device(device)), pacing_work(shape)
+            bandwidth = work.shares(machine, median_s)[1]
+            rows[-1] = replace(rows[-1], floor_s=work.floor_s(machine), of_peak_bandwidth=bandwidth)
+    return rows
 
 
 def main() -> None:
@@ -214,10 +213,16 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--cpu-time", action="store_true", help="one thread, processor time instead of elapsed time")
     options = parser.parse_args()
+    try:
+        choose_device(options.device)
+    except ValueError as error:
+        raise SystemExit(f"bench/pacing.py: {error}") from None
     if options.cpu_time:
         torch.set_num_threads(1)
     clock = time.process_time if options.cpu_time else time.perf_counter
-    table = Table("images", "product", "layout", "variant", "median", "faster", "error", "adds", "smaller", box=None)
+    table = Table(
+        "images", "product", "layout", "variant", "median", "faster", "error", "adds", "smaller", "floor", box=None
+    )
     rows = []
     for shape in SHAPES:
         for layout, product in (("contiguous", "map"), *((layout, "loss and gradient") for layout in LAYOUTS)):
@@ -233,8 +238,9 @@ def main() -> None:
             f"{row.error:.1e}",
             f"{row.peak_bytes / 2**20:.1f} MiB",
             f"{row.memory_ratio:.1f}x",
+            "" if row.floor_s is None else f"{1000 * row.floor_s:.3f} ms, {100 * row.of_peak_bandwidth:.0f} % of GB/s",
         )
-    Console(width=130).print(table)
+    Console(width=160).print(table)
     if options.json:
         about = {
             "torch": torch.__version__,

@@ -212,6 +212,7 @@ def test_a_model_trains_through_it(backend, device):
     assert losses[-1] < 0.3 * losses[0]
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_one_host_sync_and_none_with_a_known_number_of_pixels(pair, backend, device):
     if device.type != "cuda":
         pytest.skip("needs a GPU")

@@ -24,6 +24,8 @@ from selfsr.selfsim.tolerances import TOLERANCES
 BASELINE = "unfold"
 # The baseline is the published formulation, whose rounding errors are its own; it must be the same loss, though.
 _BASELINE_LIMIT = 1e-3
+# Other formulations of the loss than our backends, with the arguments of `unfold_loss`; bench/ops.py adds one.
+FORMULATIONS: dict[str, Callable[..., Tensor]] = {BASELINE: unfold_loss}
 
 
 @dataclass
@@ -56,14 +58,15 @@ class Result:
 
 
 def implementations(device: torch.device) -> list[str]:
-    """Return the backends that can run on `device`, fastest first, then the baseline."""
+    """Return the backends that can run on `device`, fastest first, then other formulations, the baseline last."""
     probe = torch.empty(0, device=device)
-    return [*(name for name, why_not in _backends.WHY_NOT.items() if why_not(probe) is None), BASELINE]
+    backends = [name for name, why_not in _backends.WHY_NOT.items() if why_not(probe) is None]
+    return [*backends, *(name for name in FORMULATIONS if name != BASELINE), BASELINE]
 
 
 def _value(name: str, workload: Workload, sr: Tensor, hr: Tensor, mask: Tensor, **weights: Any) -> Tensor:
-    if name == BASELINE:
-        return unfold_loss(sr, hr, mask, **workload.sizes, **weights)
+    if name in FORMULATIONS:
+        return FORMULATIONS[name](sr, hr, mask, **workload.sizes, **weights)
     return self_similarity_loss(sr, hr, mask, **workload.sizes, **weights, backend=name)
 
 
@@ -182,7 +185,7 @@ def _wrong(result: Result) -> str | None:
         "gradient": (result.gradient_error, limit.gradient),
     }
     for what, (error, most) in errors.items():
-        most = _BASELINE_LIMIT if result.implementation == BASELINE else most
+        most = _BASELINE_LIMIT if result.implementation in FORMULATIONS else most
         # Written so that NaN is wrong.
         if error is None or not error <= most:
             return f"{what} is wrong by {error:.2g}, allowed are {most:.2g}; not timed"
@@ -206,19 +209,28 @@ def _once(name: str, workload: Workload, tensors: tuple[Tensor, Tensor, Tensor])
     """Return seconds for value and gradient: the median of five runs, or one if it is long."""
     taken: list[float] = []
     while len(taken) < 5 and sum(taken) < 1:
-        _synchronize(tensors[0].device)
-        start = time.perf_counter()
-        _gradient(name, workload, *tensors)
-        _synchronize(tensors[0].device)
-        taken.append(time.perf_counter() - start)
+        taken.append(elapsed(lambda: _gradient(name, workload, *tensors), tensors[0].device))
     return statistics.median(taken)
 
 
-def _synchronize(device: torch.device) -> None:
+def elapsed(call: Callable[[], Any], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds that a call takes on `device`: by the GPU's own events on CUDA, else by `clock`."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        with torch.cuda.device(device):
+            torch.cuda.synchronize()
+            begin.record()
+            call()
+            end.record()
+            end.synchronize()
+        return begin.elapsed_time(end) / 1e3
+    if device.type == "mps":
         torch.mps.synchronize()
+    start = clock()
+    call()
+    if device.type == "mps":
+        torch.mps.synchronize()
+    return clock() - start
 
 
 def peak_bytes(name: str, workload: Workload, device: torch.device) -> int:

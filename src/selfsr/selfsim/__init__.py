@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfsr._checks import InputError, check_images, check_mask
 from selfsr.masks import THRESHOLD, edge_mask
-from selfsr.selfsim.contract import MEMORY_MB, Geometry
+from selfsr.selfsim.contract import Geometry, default_memory_mb
 from selfsr.selfsim.operator import graph_op, loss_op
 
 __all__ = ["SelfSimilarityLoss", "self_similarity_graph", "self_similarity_loss"]
@@ -26,7 +26,7 @@ def self_similarity_graph(
     sigma: float = Geometry.sigma,
     normalize: bool = Geometry.normalize,
     backend: str = "auto",
-    memory_mb: float = MEMORY_MB,
+    memory_mb: float | None = None,
 ) -> Tensor:
     r"""Return how similar each masked pixel's window is to every window of the search area around it.
 
@@ -49,7 +49,7 @@ def self_similarity_graph(
         sigma: bandwidth of the similarity, above 0.
         normalize: divide each row by its sum.
         backend: "auto", or one of "cpu", "triton", "eager" by name.
-        memory_mb: MiB of working memory beside the images and the result.
+        memory_mb: MiB of working memory beside the images and the result; None takes 256 on a CPU, else 1024.
 
     Returns:
         `[M, S*S]`: a row for each masked pixel, by image, row, column; entries by dy, then dx, from -(S//2).
@@ -62,7 +62,8 @@ def self_similarity_graph(
     check_mask(where, mask, image)
     _check_geometry(where, image, search_px, window_px, sigma)
     image = image.to(torch.promote_types(image.dtype, torch.float32))
-    return graph_op(image, mask, search_px, window_px, sigma, normalize, backend, memory_mb)
+    budget = default_memory_mb(image) if memory_mb is None else memory_mb
+    return graph_op(image, mask, search_px, window_px, sigma, normalize, backend, budget)
 
 
 def self_similarity_loss(
@@ -78,7 +79,7 @@ def self_similarity_loss(
     kl_weight: float = 1.0,
     reduction: Literal["mean", "sum"] = "mean",
     backend: str = "auto",
-    memory_mb: float = MEMORY_MB,
+    memory_mb: float | None = None,
     max_pixels: int | None = None,
 ) -> Tensor:
     r"""Return how far the self-similarity graph X of `sr` is from the graph Y of `hr` at the masked pixels.
@@ -107,9 +108,12 @@ def self_similarity_loss(
         reduction: "mean" over masked pixels and entries, so that a pixel weighs the same in every image of the
             batch; or "sum" over masked pixels of the mean over entries, for losses that are divided elsewhere.
         backend: "auto", or one of "cpu", "triton", "eager" by name.
-        memory_mb: MiB of working memory beside the images and the gradient; work is cut to stay within it.
-        max_pixels: where a host sync must not happen (CUDA graphs): the most masked pixels there can be. That
-            many are always computed in one piece; of more, only the first `max_pixels` count.
+        memory_mb: MiB of working memory beside the images and the gradient; work is cut to stay within it. None
+            takes 256 on a CPU, else 1024.
+        max_pixels: the most masked pixels there can be, where the host must not wait for the device, as in a CUDA
+            graph. Their list has this length, the rest of it is filled with other pixels whose rows count for
+            nothing, and what is computed and allocated depends on it alone: in one piece, which `memory_mb` must
+            allow, at the price of `max_pixels` pixels. Of more masked pixels only the first `max_pixels` count.
 
     Returns:
         The loss, a scalar in float32 or float64.
@@ -144,7 +148,7 @@ def self_similarity_loss(
         kl_weight,
         sr.requires_grad and torch.is_grad_enabled(),
         backend,
-        memory_mb,
+        default_memory_mb(sr) if memory_mb is None else memory_mb,
         max_pixels,
     )
     return total if reduction == "sum" else total / pixels.sum().clamp(1, max_pixels)
@@ -162,7 +166,7 @@ class SelfSimilarityLoss(nn.Module):
         kl_weight: weight of the KL part.
         reduction: "mean" or "sum", see `self_similarity_loss`.
         backend: "auto", or one of "cpu", "triton", "eager" by name.
-        memory_mb: MiB of working memory beside the images and the gradient.
+        memory_mb: see `self_similarity_loss`.
         max_pixels: see `self_similarity_loss`.
         mask_threshold: of the edge mask that is made from `hr` when `forward` gets none; see `edge_mask`, also
             for the next two.
@@ -181,7 +185,7 @@ class SelfSimilarityLoss(nn.Module):
         kl_weight: float = 1.0,
         reduction: Literal["mean", "sum"] = "mean",
         backend: str = "auto",
-        memory_mb: float = MEMORY_MB,
+        memory_mb: float | None = None,
         max_pixels: int | None = None,
         mask_threshold: float = THRESHOLD,
         mask_stride: int = 1,

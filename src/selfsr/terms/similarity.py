@@ -9,7 +9,7 @@ from selfsr import edge_mask, self_similarity_loss
 from selfsr.data.batch import Batch
 from selfsr.masks import THRESHOLD
 from selfsr.methods import Clock, Outputs, Ratio
-from selfsr.selfsim.contract import MEMORY_MB, Geometry
+from selfsr.selfsim.contract import Geometry
 from selfsr.terms.base import TermSpec
 from selfsr.terms.weights import Weight
 
@@ -34,7 +34,9 @@ class SelfSimilarityTerm(TermSpec):
     stride: PositiveInt = Field(3, description="keep every stride-th diagonal of the mask; 1 keeps all")
     two_sided: bool = Field(False, description="count pixels brighter than their neighbours as edges, too")
     backend: Literal["auto", "eager", "cpu", "triton"] = Field("auto", description="which implementation runs")
-    memory_mb: PositiveFloat = Field(MEMORY_MB, description="budget of the operator's working memory")
+    memory_mb: PositiveFloat | None = Field(
+        None, description="budget of the operator's working memory; null for 256 on a CPU, 1024 on a GPU"
+    )
 
     @model_validator(mode="after")
     def _sizes(self) -> "SelfSimilarityTerm":

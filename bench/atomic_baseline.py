@@ -1,0 +1,137 @@
+"""The GPU baseline: one thread for each (pixel, displacement) and float atomics, as the published operator works.
+
+Written from the formulas (docs/selfsim.md, eq. 1 to 5) in Triton. Each thread walks the k x k x C values of its two
+windows: forward it sums their squared difference, backward it adds both ends of each value's gradient to the image
+with an atomic addition, so the result differs in its last bits from run to run. Exponentials, sums of rows, both parts
+of the loss and their gradients are left to torch. Rows lie pixel by pixel, `[M, S*S]`.
+"""
+
+# In a kernel, names are values of Triton's own language, which a checker of Python's types cannot follow.
+# pyright: reportArgumentType=false, reportIndexIssue=false
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from selfsr import _backends
+from selfsr._checks import InputError
+
+FLOOR = 1e-10
+# Threads of a program, each with one displacement of one pixel.
+BLOCK = 256
+
+
+@triton.jit
+def _window_values(
+    pixel_image, pixel_row, pixel_column, height, width,
+    H: tl.constexpr, S: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Return pixel, displacement and its number for each thread, and where the pixel and its channels lie."""
+    blocks: tl.constexpr = (S * S + BLOCK - 1) // BLOCK
+    pixel = (tl.program_id(0) // blocks).to(tl.int64)
+    d = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    channel = height.to(tl.int64) * width
+    n, y, x = tl.load(pixel_image + pixel), tl.load(pixel_row + pixel), tl.load(pixel_column + pixel)
+    centre = n * C * channel + (y + H) * width + x + H
+    return pixel, d, d // S - H, d % S - H, centre, channel
+
+
+@triton.jit
+def distances(
+    image, q, pixel_image, pixel_row, pixel_column, height, width,
+    H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write q `[M, S*S]` (eq. 1) of the padded `image` `[N, C, height, width]`."""
+    S: tl.constexpr = 2 * H + 1
+    pixel, d, dy, dx, centre, channel = _window_values(
+        pixel_image, pixel_row, pixel_column, height, width, H, S, C, BLOCK
+    )
+    total = tl.zeros([BLOCK], image.dtype.element_ty)
+    for c in range(C):
+        for oy in range(-F, F + 1):
+            for ox in range(-F, F + 1):
+                here = image + centre + c * channel + oy * width + ox
+                seen = (d < S * S) & (tl.abs(dy + oy) <= H) & (tl.abs(dx + ox) <= H)
+                difference = tl.load(here) - tl.load(here + dy * width + dx, mask=seen, other=0.0)
+                total += difference * difference
+    tl.store(q + pixel * S * S + d, total / (C * (2 * F + 1) * (2 * F + 1)), mask=d < S * S)
+
+
+@triton.jit
+def scatter_gradients(
+    image, grad_q, grad, pixel_image, pixel_row, pixel_column, height, width,
+    H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Add the gradient of eq. 1 to `grad`, of the shape of the padded `image`, given that towards q."""
+    S: tl.constexpr = 2 * H + 1
+    pixel, d, dy, dx, centre, channel = _window_values(
+        pixel_image, pixel_row, pixel_column, height, width, H, S, C, BLOCK
+    )
+    scale = 2.0 / (C * (2 * F + 1) * (2 * F + 1))
+    weight = tl.load(grad_q + pixel * S * S + d, mask=d < S * S, other=0.0) * scale
+    for c in range(C):
+        for oy in range(-F, F + 1):
+            for ox in range(-F, F + 1):
+                here = centre + c * channel + oy * width + ox
+                there = here + dy * width + dx
+                seen = (d < S * S) & (tl.abs(dy + oy) <= H) & (tl.abs(dx + ox) <= H)
+                value = weight * (tl.load(image + here) - tl.load(image + there, mask=seen, other=0.0))
+                tl.atomic_add(grad + here + d * 0, value, mask=d < S * S)
+                tl.atomic_add(grad + there, -value, mask=seen)
+
+
+class _Distances(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, pixels: tuple[Tensor, ...], search_px: int, window_px: int) -> Tensor:
+        height, width = padded.shape[2:]
+        constants = {"H": search_px // 2, "F": window_px // 2, "C": padded.shape[1], "BLOCK": BLOCK}
+        count = pixels[0].numel()
+        q = padded.new_empty(count, search_px**2)
+        grid = (count * triton.cdiv(search_px**2, BLOCK),)
+        distances[grid](padded, q, *pixels, height, width, **constants)
+        ctx.save_for_backward(padded, *pixels)
+        ctx.grid, ctx.constants = grid, constants
+        return q
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        padded, *pixels = ctx.saved_tensors
+        grad = torch.zeros_like(padded)
+        scatter_gradients[ctx.grid](padded, grads[0].contiguous(), grad, *pixels, *padded.shape[2:], **ctx.constants)
+        return grad, None, None, None
+
+
+def atomic_loss(
+    sr: Tensor,
+    hr: Tensor,
+    mask: Tensor,
+    *,
+    search_px: int,
+    window_px: int,
+    sigma: float,
+    normalize: bool = True,
+    l1_weight: float = 1.0,
+    kl_weight: float = 1.0,
+) -> Tensor:
+    """Return the loss of `sr` against `hr` `[N, C, H, W]`; see `selfsr.self_similarity_loss`."""
+    reason = _backends.why_not_triton(sr)
+    if reason is not None:
+        raise InputError(f"bench: the baseline with atomics cannot run because {reason}; it is a GPU's baseline.")
+    pixels = tuple(mask[:, 0].nonzero(as_tuple=True))
+    h = search_px // 2
+
+    def graph(image: Tensor) -> Tensor:
+        padded = F.pad(image.contiguous(), (h, h, h, h), mode="reflect")
+        s = torch.exp(_Distances.apply(padded, pixels, search_px, window_px) / -sigma)
+        return s / s.sum(1, keepdim=True) if normalize else s
+
+    x = graph(sr)
+    with torch.no_grad():
+        y = graph(hr)
+    floored_x, floored_y = x.clamp(min=FLOOR), y.clamp(min=FLOOR)
+    kl = (floored_y * (floored_y.log() - floored_x.log())).mean()
+    return l1_weight * (x - y).abs().mean() + kl_weight * kl
