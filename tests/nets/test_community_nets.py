@@ -179,10 +179,12 @@ def test_the_list_of_networks_names_all():
     assert [line.parameters for line in lines] == [spec_type.parameters for spec_type in get_args(AnyNetwork)]
     assert [line.title for line in lines] == [
         "SRCNN", "VDSR", "DRRN", "LapSRN", "SRResNet", "EDSR", "MDSR", "SRDenseNet", "RDN", "D-DBPN",
+        "MSRResNet", "SRResNet (RankSRGAN)", "SPSR", "ELAN",
         "ESRGAN (RRDB)", "SwinIR", "RCAN", "Compact (SRVGG)", "SPAN", "RealPLKSR", "DAT", "HAT",
     ]  # fmt: skip
     by_title = {line.title: line for line in lines}
     assert by_title["ESRGAN (RRDB)"].kinds == ("rrdb", "esrgan")
+    assert by_title["MSRResNet"].scales == (2, 3, 4)
     assert by_title["ESRGAN (RRDB)"].scales == (2, 4, 8)
     assert (by_title["LapSRN"].scales, by_title["LapSRN"].colours) == ((2, 4, 8), (1,))
 
