@@ -66,6 +66,18 @@ def test_ssim_of_a_pixel_is_the_mean_over_its_channels() -> None:
     assert found == pytest.approx([hand(1 + sum(S) / 3, 3)] * 3, rel=1e-9)
 
 
+def test_ssim_of_an_image_is_the_mean_over_all_of_it_and_over_no_other() -> None:
+    # The upper half of the first image is its ground truth; the second image is all of it.
+    hr = flat(0.4).repeat(2, 1, 1, 1)
+    sr = hr.clone()
+    sr[0, :, 6:] = 0.2
+    s = ssim_map(sr, hr, padding="replicate")[0].mean().item()
+    assert s < 0.95
+    found = Pace(padding="replicate", ssim="image").weight(sr, hr, CLOCK)
+    assert found[0].flatten().tolist() == pytest.approx([hand(1 + s, 3)] * 168, rel=1e-9)
+    assert found[1].flatten().tolist() == pytest.approx([hand(2, 3)] * 168, rel=1e-9)
+
+
 def test_the_options_combine() -> None:
     pace = Pace(alpha=2, beta=0.2, peak=3, padding="replicate", clock="run", order="easy_first", ssim="pixel")
     assert weights(pace) == pytest.approx([hand(1 - sum(S) / 3, 2 * 0.25 + 0.2, peak=3)] * 3, rel=1e-9)

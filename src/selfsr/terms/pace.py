@@ -18,8 +18,8 @@ class Pace(Spec):
 
     `sigma = alpha * age + beta` grows with the fractional epoch, whose length is the recipe's `steps_per_epoch`: that
     number sets the speed of the curriculum. With `clock: run` the age is the share of the run that is done, and the
-    length of an epoch does not matter. `clock`, `order` and `ssim` are eq. 11 to 13, whose second choices nobody
-    published.
+    length of an epoch does not matter. `clock`, `order` and `ssim` are eq. 11 to 13, of which only the first choices
+    were published.
     """
 
     alpha: float = Field(ALPHA, ge=0, description="growth of sigma in an epoch, or with clock: run in the whole run")
@@ -31,8 +31,8 @@ class Pace(Spec):
     order: Literal["hard_first", "easy_first"] = Field(
         "hard_first", description="which pixels weigh something first: the least similar, or the most similar"
     )
-    ssim: Literal["channel", "pixel"] = Field(
-        "channel", description="a weight for each channel, or one for a pixel from the mean SSIM of its channels"
+    ssim: Literal["channel", "pixel", "image"] = Field(
+        "channel", description="what has a weight of its own: each channel of a pixel, a pixel, or only an image"
     )
 
     @model_validator(mode="after")
@@ -57,14 +57,14 @@ class Pace(Spec):
     def weight(self, sr: Tensor, hr: Tensor, clock: Clock) -> Tensor:
         """Return the weight of every element of `sr` against `hr`, both `[N, C, H, W]`, without a gradient.
 
-        With s the SSIM map, or its mean over the channels, and `d = 1 + s` for hard_first, `d = 1 - s` for
+        With s the SSIM map, or its mean over a pixel or an image, and `d = 1 + s` for hard_first, `d = 1 - s` for
         easy_first, it is `peak * exp(-(d / sigma)^2)` (eq. 12 and 13).
         """
         if self.weighs_as_published:
             return self_paced_weight(sr, hr, self.age(clock), **self.options())
         s = ssim_map(sr, hr, data_range=self.data_range, padding=self.padding)
-        if self.ssim == "pixel":
-            s = s.mean(dim=1, keepdim=True).expand_as(s)
+        if self.ssim != "channel":
+            s = s.mean(dim=1 if self.ssim == "pixel" else (1, 2, 3), keepdim=True).expand_as(s)
         distance = 1 + s if self.order == "hard_first" else 1 - s
         sigma = max(self.alpha * self.age(clock) + self.beta, TINY)
         return self.peak * torch.exp(-((distance / sigma) ** 2))
