@@ -33,7 +33,8 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
         came = f"got {tag!r}" if tag is not None else "got none"
         return f"{place}.kind: expected one of {known}, {came}{hint}"
     if kind == "value_error":
-        return f"{place}: {str(context['error']).rstrip('.')}."
+        said = str(context["error"]).rstrip(".")
+        return f"{place}: {said}" + ("" if said.endswith("?") else ".")
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{place}: {message}, got {problem['input']!r}."
 

@@ -105,6 +105,14 @@ def test_settings_are_laid_over_the_file(tiny: dict, tmp_path: Path) -> None:
     assert recipe.optimisers["g"].lr == 2e-4
 
 
+def test_an_unknown_layer_is_told_with_its_place_and_the_nearest_one(tiny: dict) -> None:
+    tiny["method"]["terms"]["seen"] = {"kind": "perceptual", "layers": {"conv54": 1.0}}
+    with pytest.raises(InputError) as error:
+        parse_recipe(tiny, "x")
+    assert str(error.value).endswith(", conv5_4, got 'conv54'; did you mean 'conv5_4'?")
+    assert "method.terms.seen.layers: VGG19: layers must be among conv1_1, " in str(error.value)
+
+
 def test_a_setting_inside_a_value_is_refused(tiny: dict, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(tiny))
