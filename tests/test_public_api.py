@@ -1,8 +1,12 @@
 """The public surface as a snapshot: taking something away or renaming it shows here first."""
 
 import inspect
+from types import ModuleType
+
+import pytest
 
 import selfsr
+from selfsr import losses
 
 NAMES = {
     "SelfPacedLoss": "(loss='l1', *, alpha=1.0, beta=0.0, peak=2.0, data_range=1.0, padding='zero', eps=None, "
@@ -21,17 +25,42 @@ NAMES = {
 }
 
 
-def test_the_public_names_and_their_options_are_these() -> None:
+LOSSES = {
+    "PerceptualLoss": "(layers=mappingproxy({'conv5_4': 1.0}), *, criterion='l1', feature_weight=1.0, "
+    "style_weight=0.0, before_relu=True, weights=None)",
+    "artifact_loss": "(sr, hr, average=None, *, window_px=7, detach_map=False)",
+    "artifact_map": "(sr, hr, average=None, *, window_px=7)",
+    "back_projection_loss": "(sr, lr, downscale, *, criterion='l1')",
+    "best_buddy_loss": "(sr, hr, *, criterion='l1', alpha=1.0, beta=1.0, patch_px=3, scales=(1.0, 0.5, 0.25), "
+    "memory_mb=256.0)",
+    "charbonnier": "(sr, hr, *, eps=0.001, reduction='none')",
+    "flat_mask": "(hr, *, window_px=11, threshold=0.025)",
+    "focal_frequency_loss": "(sr, hr, *, alpha=1.0)",
+    "gradient_branch_loss": "(branch, hr, *, criterion='l1')",
+    "gradient_loss": "(sr, hr, *, criterion='l2')",
+    "gradient_map": "(image, *, eps=1e-06)",
+    "l1": "(sr, hr, *, reduction='none')",
+    "l2": "(sr, hr, *, reduction='none')",
+    "ms_ssim_loss": "(sr, hr, *, scale_weights=(0.0448, 0.2856, 0.3001, 0.2363, 0.1333))",
+    "rank_loss": "(sr, ranker)",
+    "ssim_loss": "(sr, hr)",
+    "total_variation": "(image, *, criterion='l1')",
+}
+
+
+@pytest.mark.parametrize(("module", "names"), [(selfsr, NAMES), (losses, LOSSES)], ids=["selfsr", "selfsr.losses"])
+def test_the_public_names_and_their_options_are_these(module: ModuleType, names: dict[str, str]) -> None:
     found = {}
-    for name in selfsr.__all__:
-        signature = inspect.signature(getattr(selfsr, name))
+    for name in module.__all__:
+        signature = inspect.signature(getattr(module, name))
         bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
         found[name] = str(signature.replace(parameters=bare, return_annotation=signature.empty))
-    assert found == NAMES
+    assert found == names
 
 
-def test_every_public_name_is_documented() -> None:
-    for name in selfsr.__all__:
-        text = inspect.getdoc(getattr(selfsr, name)) or ""
+@pytest.mark.parametrize("module", [selfsr, losses], ids=["selfsr", "selfsr.losses"])
+def test_every_public_name_is_documented(module: ModuleType) -> None:
+    for name in module.__all__:
+        text = inspect.getdoc(getattr(module, name)) or ""
         assert len(text.splitlines()) > 5, name
         assert "Args:" in text, name

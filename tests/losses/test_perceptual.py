@@ -124,6 +124,11 @@ def test_only_the_layers_that_are_needed_are_built(weights) -> None:
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
+def test_options_show_in_the_module(weights) -> None:
+    text = repr(PerceptualLoss({"conv1_2": 0.5}, style_weight=2.0, weights=weights))
+    assert "conv1_2: 0.5, criterion=l1, feature_weight=1, style_weight=2, before_relu=True" in text
+
+
 def test_grey_is_repeated(weights, images) -> None:
     loss = PerceptualLoss({"conv2_2": 1.0}, weights=weights)
     sr, hr = (image[:, :1] for image in images)

@@ -180,6 +180,13 @@ def test_options_without_sense_are_refused_when_the_recipe_is_read(term: dict, m
         TypeAdapter(Term).validate_python(term)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_term_reads_back_as_itself(kind: str, needed: Callable[[str], dict]) -> None:
+    adapter = TypeAdapter(Term)
+    term = adapter.validate_python({"kind": kind, **needed(kind)})
+    assert adapter.validate_python(adapter.dump_python(term, mode="json")) == term
+
+
 def test_terms_say_what_they_need() -> None:
     members = get_args(get_args(Term)[0])
     kinds = dict(zip(KINDS, members, strict=True))

@@ -76,7 +76,7 @@ class PerceptualLoss(nn.Module):
                 f"got {feature_weight} and {style_weight}."
             )
         self.layers = dict(layers)
-        self.compare = distance(where, criterion)
+        self.criterion, self.compare = criterion, distance(where, criterion)
         self.feature_weight, self.style_weight, self.before_relu = feature_weight, style_weight, before_relu
         self.vgg = Vgg19(max(layers, key=LAYERS.__getitem__), weights)
 
@@ -104,6 +104,14 @@ class PerceptualLoss(nn.Module):
                     part = self.compare(_gram(made[name]), _gram(wanted[name]), reduction="mean")
                     total = total + weight * self.style_weight * part
         return total
+
+    def extra_repr(self) -> str:
+        """Show the options."""
+        layers = ", ".join(f"{name}: {weight:g}" for name, weight in self.layers.items())
+        return (
+            f"{layers}, criterion={self.criterion}, feature_weight={self.feature_weight:g}, "
+            f"style_weight={self.style_weight:g}, before_relu={self.before_relu}"
+        )
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:
         image = image.to(self.vgg.mean.dtype).expand(-1, 3, -1, -1)
