@@ -15,6 +15,7 @@ from selfsr.methods.regression import RegressionSpec
 from selfsr.nets.ranker import Ranker
 from selfsr.terms import Term
 from selfsr.terms.objective import Objective
+from selfsr.terms.weights import Match
 from selfsr.train import shares
 
 KINDS = [get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(Term)[0])]
@@ -37,6 +38,10 @@ class TwoHeads(torch.nn.Module):
     def forward(self, lr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         sr, branch = torch.nn.functional.pixel_shuffle(self.conv(lr), 2).chunk(2, dim=1)
         return sr, branch
+
+
+def setup(net: torch.nn.Module) -> Setup:
+    return Setup(net, torch.device("cpu"), channels=3, crop_px=32, averaged=None)
 
 
 def objective(terms: dict) -> Objective:
@@ -89,9 +94,7 @@ def test_every_term_changes_the_generators_gradient(kind: str, needed: Callable[
 def test_regression_minimises_its_objective() -> None:
     batch, net = make_batch(), TwoHeads()
     terms = {"pixel": {"kind": "l1", "weight": 2.0}, "branch": {"kind": "gradient_branch"}}
-    method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(
-        Setup(net, torch.device("cpu"), channels=3, crop_px=32, averaged=None)
-    )
+    method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(setup(net))
     (update,) = method.updates(batch, Clock(5, 1))
     sum(shares(update, {}, 1, 1).values()).backward()
     assert update.net == "g"
@@ -187,6 +190,13 @@ def test_a_term_reads_back_as_itself(kind: str, needed: Callable[[str], dict]) -
     assert adapter.validate_python(adapter.dump_python(term, mode="json")) == term
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weight_of_every_term_can_be_matched(kind: str, needed: Callable[[str], dict]) -> None:
+    match = {"match": "largest", "over_steps": 5}
+    term = TypeAdapter(Term).validate_python({"kind": kind, "weight": match, **needed(kind)})
+    assert term.weight == Match(match="largest", over_steps=5)
+
+
 def test_terms_say_what_they_need() -> None:
     members = get_args(get_args(Term)[0])
     kinds = dict(zip(KINDS, members, strict=True))
@@ -198,5 +208,5 @@ def test_the_network_of_a_term_is_no_part_of_what_is_trained(needed: Callable[[s
     for kind in ("perceptual", "rank"):
         method = RegressionSpec.model_validate(
             {"kind": "regression", "terms": {"x": {"kind": kind, **needed(kind)}}}
-        ).build(TwoHeads(), torch.device("cpu"))
+        ).build(setup(TwoHeads()))
         assert [name for name, _ in method.nets.named_parameters()] == ["g.conv.weight", "g.conv.bias"]

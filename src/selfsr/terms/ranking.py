@@ -4,18 +4,19 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
 from selfsr.losses.ranking import rank_loss
 from selfsr.nets.ranker import load_ranker
 from selfsr.terms.base import NetworkTerm, TermSpec
+from selfsr.terms.weights import Weight
 
 
 class RankTerm(TermSpec):
     """What rank a trained ranker gives the output (RankSRGAN, ICCV 2019), lower being better."""
 
     kind: Literal["rank"] = "rank"
-    weight: PositiveFloat = Field(
+    weight: Weight = Field(
         0.03 * 32, description="what the mean is multiplied by: 0.03 times the images that published code adds up"
     )
     weights: Path = Field(description="file of the ranker, in the layout of mmsr_Ranker_PI.pth")
