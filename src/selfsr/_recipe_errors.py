@@ -4,7 +4,7 @@ import difflib
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
@@ -58,7 +58,8 @@ def _follow(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[Ba
         members = _members(annotation)
         tagged = [member for member in members if part in _tags(member)]
         if tagged and not (isinstance(annotation, type) and part in getattr(annotation, "model_fields", {})):
-            annotation = owner = tagged[0]
+            annotation = _plain(tagged[0])
+            owner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else owner
             continue
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             owner = annotation
@@ -90,7 +91,10 @@ def _members(annotation: Any) -> list[Any]:
 
 def _tags(member: Any) -> tuple[Any, ...]:
     while get_origin(member) is Annotated:
-        member = get_args(member)[0]
+        member, *notes = get_args(member)
+        named = tuple(note.tag for note in notes if isinstance(note, Tag))
+        if named:
+            return named
     if not (isinstance(member, type) and issubclass(member, BaseModel)):
         return ()
     kind = member.model_fields.get("kind")

@@ -78,6 +78,7 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
             if (saves or stops) and main:
                 save_state(folder, step, run.state(), recipe.checkpoints.keep_last)
                 _publish(run, "last")
+                _keep_critics(run)
             if stops:
                 break
     if log:
@@ -196,6 +197,13 @@ def _publish(run: Run, name: str) -> None:
     path = run.folder / "weights" / f"{name}.{run.recipe.checkpoints.weights_format}"
     path.parent.mkdir(exist_ok=True)
     save_weights(path, run.average(), run.metadata())
+
+
+def _keep_critics(run: Run) -> None:
+    """Save the other networks of the method, from which another run may start its own."""
+    for name, net in run.method.nets.items():
+        if name != "g":
+            save_weights(run.folder / "critics" / f"{name}.safetensors", net, {"step": str(run.step)})
 
 
 def _bar(run: Run, main: bool):
