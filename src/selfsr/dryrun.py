@@ -7,6 +7,7 @@ from pathlib import Path
 from selfsr._checks import InputError
 from selfsr.data.check import check_folder
 from selfsr.device import choose_device, memory_in_use_mb
+from selfsr.methods.gan import GanSpec
 from selfsr.progress import console
 from selfsr.recipe import Recipe
 from selfsr.runlog import Jsonl
@@ -34,6 +35,8 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
     changes: dict = {"steps": steps, "log": recipe.log.model_copy(update={"every_steps": steps // 2})}
     if recipe.evaluate:
         changes["evaluate"] = recipe.evaluate.model_copy(update={"every_steps": steps})
+    if isinstance(recipe.method, GanSpec):  # a step of all networks is what takes the memory and the time
+        changes["method"] = recipe.method.model_copy(update={"warmup_steps": 0, "generator_every_steps": 1})
     rehearsal = recipe.model_copy(update=changes)
     with tempfile.TemporaryDirectory(prefix="selfsr-") as place:
         start = time.perf_counter()
