@@ -10,8 +10,10 @@ from torch.nn import functional
 
 from selfsr._checks import InputError
 from selfsr.data.batch import Batch
+from selfsr.losses.gradient import gradient_map
 from selfsr.methods import Clock, Setup, Update
 from selfsr.methods.gan import Gan, GanSpec
+from selfsr.nets.spsr import SpsrSpec
 from selfsr.recipe import parse_recipe
 from selfsr.train import shares
 
@@ -180,6 +182,20 @@ def test_a_step_is_the_one_of_esrgan_written_by_hand() -> None:
     for published, made in ((g, gan.nets["g"]), (d, gan.nets["d"])):
         for expected, weight in zip(weights(published), weights(made), strict=True):
             torch.testing.assert_close(weight, expected, rtol=0, atol=1e-6)
+
+
+def test_a_generator_with_a_branch_is_trained_as_in_spsr() -> None:
+    generator = SpsrSpec(features=4, blocks=4, growth=2).build(2)
+    branch = {"gradient": {"kind": "gradient"}, "branch": {"kind": "gradient_branch"}}
+    gan = make_gan(terms={**PIXEL, **branch}, generator=generator, critics=TWO_CRITICS)
+    batch = make_batch()
+    first, *others = gan.updates(batch, Clock(1, 1))
+    assert list(first.terms) == ["pixel", "gradient", "branch", "adversarial_d", "adversarial_d_gradient"]
+    assert [update.net for update in others] == ["d", "d_gradient"]
+    sr, drawn = generator(batch.lr)
+    expected = 0.5 * (drawn - gradient_map(batch.hr)).abs().mean()
+    torch.testing.assert_close(first.terms["branch"], expected)
+    torch.testing.assert_close(first.terms["pixel"], 0.01 * (sr - batch.hr).abs().mean())
 
 
 def refused(document: dict) -> str:
