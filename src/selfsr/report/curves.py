@@ -166,6 +166,10 @@ def _blank(key: str) -> Chart:
             return Chart(key, _GROUPS["health"], "Mean self-paced weight", noisy=True)
     if head == "lr":
         return Chart(key, _GROUPS["health"], "Learning rate", log_scale=True)
+    if head == "logits":
+        return Chart(key, _GROUPS["health"], f"Critic {rest[0]}: mean logit, {rest[-1]}", noisy=True)
+    if head == "weight":
+        return Chart(key, _GROUPS["health"], f"Weight of {rest[-1]}", log_scale=True)
     if head == "grad_norm":
         return Chart(key, _GROUPS["health"], "Gradient norm", log_scale=True, noisy=True)
     return Chart(key, _GROUPS["health"], f"{head} {tail}".replace("_", " ").strip().capitalize(), noisy=True)

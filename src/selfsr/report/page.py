@@ -8,7 +8,7 @@ import numpy as np
 
 from selfsr import __version__
 from selfsr.metrics import METRICS
-from selfsr.report import attention, colours, curves, pictures, scores, similarity
+from selfsr.report import attention, colours, curves, pictures, scores, similarity, timeline
 from selfsr.report.assets import asset, render_template, script_json
 from selfsr.report.pictures import Crop, Picture, Version
 from selfsr.report.runfolder import Run, flatten
@@ -53,6 +53,7 @@ def render(runs: list[Run], against: int | None, advance: Callable[..., None]) -
             for chart in charts
         ],
         "screenings": attention.screenings(runs, notes),
+        "timelines": timeline.timelines(runs, found, lead, notes),
         "studies": studies,
         "search_px": similarity.SEARCH_PX,
         "window_px": similarity.WINDOW_PX,

@@ -82,6 +82,12 @@ class Run:
         return self.steps_planned is not None and self.step >= self.steps_planned
 
     @property
+    def is_gan(self) -> bool:
+        """Whether the recipe trains against critics."""
+        method = self.recipe.get("method")
+        return isinstance(method, dict) and method.get("kind") == "gan"
+
+    @property
     def has_similarity_term(self) -> bool:
         """Whether the recipe trains with the self-similarity loss."""
         return any(node.get("kind") == "self_similarity" for node in _mappings(self.recipe))
