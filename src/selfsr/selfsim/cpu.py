@@ -1,16 +1,16 @@
-"""The compiled CPU backend of the self-similarity operator: the tables and buffers that its kernels read."""
+"""The compiled CPU backend of the self-similarity operator: its stages, and the buffers that its kernels read."""
 
-import functools
-import itertools
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfsr.selfsim import cpu_graph, cpu_rows
+from selfsr._compiled import run
+from selfsr.selfsim import cpu_outside, cpu_rows, cpu_windows
 from selfsr.selfsim.contract import Geometry, Pixels
-from selfsr.selfsim.cpu_threads import run
+from selfsr.selfsim.cpu_tables import displacements, masked_bands, padded_bands
+from selfsr.selfsim.cpu_vectors import LANES
 
 # Rows that one task works through. Its buffers, a few such bands of one plane, then stay in the second-level
 # cache, while the rows around a band, which each task computes again, stay a small share.
@@ -18,9 +18,7 @@ _BAND_ROWS = 160
 # Pixel rows of one task of `spread_outside`.
 _OUTSIDE_ROWS = 32
 # Tasks to cut the backward of a batch into, so that many cores find work.
-_BACKWARD_TASKS = 16
-# Values in a row of a flat plane are a multiple of this: rows then begin at whole vectors and cache lines.
-_PITCH_MULTIPLE = 16
+_BACKWARD_TASKS = 8
 
 
 class _Layout(NamedTuple):
@@ -42,8 +40,8 @@ def graph_sums(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
     layout = _lay_out(padded, pixels, geometry)
     window, f = geometry.window_px, geometry.half_window
     count = layout.places.size
-    q = padded.new_empty(geometry.entries, count)
-    target = q.numpy()
+    # From numpy, which asks the system for large pages: touching fresh memory in small ones takes as long as the sums.
+    target = np.empty((geometry.entries, count), layout.planes.dtype)
     target[geometry.entries // 2] = 0
     # Rows for the classes (cy, 0), then for (0, cx): each serves several displacements.
     edges = np.empty((2 * window, count), target.dtype)
@@ -52,14 +50,14 @@ def graph_sums(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
         position = pixels.image.numpy() * layout.stride + layout.places
         reach = geometry.half_search - f
         run(
-            cpu_graph.sum_outside, -(-count // cpu_graph.BLOCK),
+            cpu_outside.sum_outside, -(-count // cpu_outside.BLOCK),
             energy, layout.pitch, position, f, reach, geometry.search_px, edges, target,
         )  # fmt: skip
-    bands = _pixel_bands(layout, _BAND_ROWS)
-    table = _displacements(geometry.search_px, window)
+    bands = masked_bands(layout.row_start, layout.height, _BAND_ROWS)
+    table = displacements(geometry.search_px, window)
     scale = target.dtype.type(1 / (layout.channels * window**2))
-    run(cpu_graph.sum_windows, len(bands) * len(table), *layout, bands, table, edges, scale, target)
-    return q
+    run(cpu_windows.sum_windows, len(bands) * len(table), *layout, bands, table, edges, scale, target)
+    return torch.from_numpy(target)
 
 
 def row_pass(
@@ -88,25 +86,25 @@ def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geo
     height = padded.shape[2]
     window, f = geometry.window_px, geometry.half_window
     grad = grad_q.detach().contiguous().numpy()
-    bands = _padded_bands(layout, height, _BAND_ROWS)
+    bands = padded_bands(layout.row_start, layout.height, height, _BAND_ROWS)
     # Each slot keeps a gradient of its own; together they must not outgrow the graph's share of a chunk.
     slots = max(1, min(-(-_BACKWARD_TASKS // len(bands)), 2 * geometry.search_px // channels))
     partial = np.empty((slots, count * channels * rows * pitch), grad.dtype)
-    table = _displacements(geometry.search_px, window)
-    run(cpu_graph.spread_windows, len(bands) * slots, *layout, window, bands, table, grad, partial)
+    table = displacements(geometry.search_px, window)
+    run(cpu_windows.spread_windows, len(bands) * slots, *layout, window, bands, table, grad, partial)
     coefficients = np.zeros((2, count, rows * pitch), grad.dtype)
     if f:
-        bands = _pixel_bands(layout, max(_OUTSIDE_ROWS, window))
+        bands = masked_bands(layout.row_start, layout.height, max(_OUTSIDE_ROWS, window))
         reach = geometry.half_search - f
         run(
-            cpu_graph.spread_outside, len(bands),
+            cpu_outside.spread_outside, len(bands),
             grad, layout.places, layout.row_start, layout.height, pitch, bands, f, reach, geometry.search_px,
             coefficients,
         )  # fmt: skip
     result = np.empty(padded.shape, grad.dtype)
     scale = grad.dtype.type(2 / (channels * window**2))
     run(
-        cpu_graph.add_up, count * height,
+        cpu_windows.add_up, count * height,
         partial, coefficients, layout.planes, layout.front, layout.stride, pitch, scale, result,
     )  # fmt: skip
     return torch.from_numpy(result)
@@ -115,7 +113,7 @@ def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geo
 def _lay_out(padded: Tensor, pixels: Pixels, geometry: Geometry) -> _Layout:
     count, channels, rows, columns = padded.shape
     border = geometry.half_search
-    pitch = -(-columns // _PITCH_MULTIPLE) * _PITCH_MULTIPLE
+    pitch = -(-columns // LANES) * LANES
     # Zeros between planes: the offset of a displacement leads at most border + 1 rows away from a row.
     gap = border + 1
     stride = (rows + gap) * pitch
@@ -132,73 +130,3 @@ def _lay_out(padded: Tensor, pixels: Pixels, geometry: Geometry) -> _Layout:
 def _images(layout: _Layout) -> np.ndarray:
     """Return the planes as `[N, C, rows and gap, pitch]`."""
     return layout.planes[layout.front :].reshape(-1, layout.channels, layout.stride // layout.pitch, layout.pitch)
-
-
-def _masked_rows(layout: _Layout) -> list[tuple[int, int]]:
-    """First masked row of each image and the one after its last; equal if there is none."""
-    masked = np.diff(layout.row_start).reshape(-1, layout.height) > 0
-    return [(int(rows.argmax()), layout.height - int(rows[::-1].argmax())) if rows.any() else (0, 0) for rows in masked]
-
-
-def _pixel_bands(layout: _Layout, band_rows: int) -> np.ndarray:
-    """Cut the masked rows of each image into even bands of `band_rows` or more, if there are as many.
-
-    Returns:
-        The band table of `cpu_graph`, counted in rows of the image.
-    """
-    bands = []
-    for image, (first, last) in enumerate(_masked_rows(layout)):
-        parts = max(1, (last - first) // band_rows) if last > first else 0
-        edges = [first + (last - first) * part // parts for part in range(parts)] + [last]
-        bands += [(image, top, bottom, first, last) for top, bottom in itertools.pairwise(edges)]
-    return np.array(bands, np.int64).reshape(-1, 5)
-
-
-def _padded_bands(layout: _Layout, rows: int, band_rows: int) -> np.ndarray:
-    """Cut all rows of each padded image into even bands; as `_pixel_bands`, but counted in padded rows."""
-    parts = max(1, rows // band_rows)
-    edges = [rows * part // parts for part in range(parts)] + [rows]
-    return np.array(
-        [
-            (image, top, bottom, first, last)
-            for image, (first, last) in enumerate(_masked_rows(layout))
-            for top, bottom in itertools.pairwise(edges)
-        ],
-        np.int64,
-    )
-
-
-@functools.lru_cache(maxsize=16)
-def _displacements(search_px: int, window_px: int) -> np.ndarray:
-    """Tabulate one displacement of each pair +d, -d, with what both need; columns as in `cpu_graph`.
-
-    The offsets whose window value stays in the search area form the rectangle [a0, a1] per axis with
-    a0 = max(-f, -h - d), a1 = min(f, h - d). For -d it is the mirror image, and moving by d shows that the sum
-    for -d at p is the sum for +d at p - e, e = d + a0 + a1.
-    """
-    h, f = search_px // 2, window_px // 2
-    reach = h - f
-
-    def span(d: int) -> tuple[int, int, int]:
-        low, high = max(-f, -h - d), min(f, h - d)
-        return low, high - low + 1, d + low + high
-
-    def beyond(d: int) -> int:
-        return max(d - reach, 0) + min(d + reach, 0)
-
-    def outside(dy: int, dx: int) -> int:
-        cy, cx = beyond(dy), beyond(dx)
-        if cy and cx:
-            return cpu_graph.CORNER
-        if cy:
-            return f + cy
-        return window_px + f + cx if cx else cpu_graph.COMPLETE
-
-    rows = []
-    for dy in range(h + 1):
-        for dx in range(-h if dy else 1, h + 1):
-            top, height, ey = span(dy)
-            left, width, ex = span(dx)
-            plus, minus = (dy + h) * search_px + dx + h, (h - dy) * search_px + h - dx
-            rows.append((dy, dx, top, height, left, width, ey, ex, plus, minus, outside(dy, dx), outside(-dy, -dx)))
-    return np.array(rows, np.int64).reshape(-1, 12)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from selfsr.selfsim.cpu_threads import OPTIONS, next_task
+from selfsr._compiled import OPTIONS, exp, next_task
 
 _helper = njit(**OPTIONS)
 
@@ -22,51 +22,6 @@ ROWS_AHEAD = 4
 CACHE_LINE_BYTES = 64
 # The published floor of both graphs inside the logarithms (eq. 5).
 FLOOR = 1e-10
-
-
-def _power_of_two(_typing, shifted):
-    """Return 2^n in float32, given 1.5 * 2^23 + n: the low bits of that are n in two's complement."""
-
-    def generate(_context, builder, _signature, arguments):
-        bits = builder.bitcast(arguments[0], ir.IntType(32))
-        exponent = builder.add(bits, ir.Constant(ir.IntType(32), 127))
-        return builder.bitcast(builder.shl(exponent, ir.Constant(ir.IntType(32), 23)), ir.FloatType())
-
-    return types.float32(shifted), generate
-
-
-power_of_two: Any = intrinsic(_power_of_two)
-
-
-def _exp(value):
-    """Return exp(value) for value <= 0 or NaN."""
-    return math.exp(value)
-
-
-@overload(_exp)
-def _exp_overload(value):
-    if value != types.float32:
-        return lambda value: math.exp(value)
-
-    # Without Intel's SVML numba calls the C library for each value, which keeps a loop from being vectorised.
-    # exp(v) = 2^n exp(r), r = v - n ln 2; exp(r) = 1 + r + r^2 p(r), p fitted to |r| <= ln 2 / 2 (error 3e-9).
-    # Adding 1.5 * 2^23 rounds to an integer, without a conversion whose result is undefined for NaN.
-    # Below -87 the result would be denormal.
-    def exp_float32(value):
-        magic = np.float32(12582912.0)
-        bounded = np.float32(-87.0) if value < np.float32(-87.0) else value
-        shifted = bounded * np.float32(1.4426950408889634) + magic
-        n = shifted - magic
-        r = bounded - n * np.float32(0.693359375)
-        r = r - n * np.float32(-2.1219444005469058e-4)
-        p = np.float32(0.0013814598365538243)
-        p = p * r + np.float32(0.008368716898082777)
-        p = p * r + np.float32(0.041668388051125174)
-        p = p * r + np.float32(0.16666520631511755)
-        p = p * r + np.float32(0.49999993447767643)
-        return (p * (r * r) + r + np.float32(1.0)) * power_of_two(shifted)
-
-    return exp_float32
 
 
 def _prefetch(_typing, values, i):
@@ -100,12 +55,11 @@ def _fetch(values):
 def _exponentials(q, scale, out, total):
     """Set out to exp(scale * q) and add it to total."""
     for j in range(q.size):
-        value = _exp(scale * q[j])
+        value = exp(scale * q[j])
         out[j] = value
         total[j] += value
 
 
-@njit(**OPTIONS)
 def compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, parts):
     """Write the two loss parts of each block of pixels to parts `[blocks, 2]`, and dL/dq over q_sr if asked for.
 
