@@ -16,6 +16,7 @@ from selfsr.bench.plot import Panel, draw
 from selfsr.bench.unfold import unfold_loss
 from selfsr.bench.workload import Workload, sweeps
 from selfsr.selfsim import reference
+from selfsr.selfsim.tolerances import TOLERANCES
 
 pytest.importorskip("skimage", reason="the photo to measure on comes with scikit-image")
 SMALL = Workload(size_px=32, stride=3, search_px=9, window_px=5)
@@ -65,6 +66,43 @@ def test_a_backend_with_wrong_numbers_is_not_timed(factor, monkeypatch):
     (result,) = measure.run(SMALL, ["eager"], CPU, seconds=0, with_memory=False)
     assert result.ms is None
     assert result.refused.startswith("gradient is wrong by ")
+
+
+TIES = Workload(size_px=64, mask="random", density=0.5, search_px=9, window_px=5)
+
+
+@pytest.mark.parametrize("name", ["cpu", "eager", "unfold"])
+def test_rounding_turns_signs_at_near_ties_alone(name):
+    """On the whole mask all formulations in float32 break the limit, the published one too; without near-ties none."""
+    if name not in measure.implementations(CPU):
+        pytest.skip("numba is not installed")
+    sr, hr, mask = TIES.tensors(CPU)
+    judge = measure.Judge(TIES, sr, hr, mask)
+    limit = TOLERANCES[torch.float32].gradient
+    truth = measure._gradient("eager", TIES, sr.double(), hr.double(), mask)
+    assert measure._relative(measure._gradient(name, TIES, sr, hr, mask), truth) > limit
+    assert judge.errors(name)[2] < limit / 4
+    assert 0.95 * int(mask.sum()) < int(judge.clear.sum()) < int(mask.sum())
+    assert not (judge.clear & ~mask).any()
+
+
+def test_a_sign_that_is_wrong_elsewhere_is_refused(monkeypatch):
+    def blunt(difference):
+        if difference.dtype == torch.float64:
+            return difference.copy_(difference.sign())
+        return difference.copy_(torch.where(difference.abs() < 1e-5, 0, difference.sign()))
+
+    monkeypatch.setattr(torch.Tensor, "sign_", blunt)
+    (result,) = measure.run(TIES, ["eager"], CPU, seconds=0, with_memory=False)
+    assert result.ms is None
+    assert result.refused.startswith("gradient is wrong by ")
+
+
+def test_what_is_near_ties_for_the_most_part_is_not_judged(monkeypatch):
+    monkeypatch.setattr(measure, "NEAR_TIE", 0.5)
+    (result,) = measure.run(SMALL, ["eager"], CPU, seconds=0, with_memory=False)
+    assert result.ms is None
+    assert "have near-ties, too many to judge" in result.refused
 
 
 def test_the_baseline_is_left_out_where_it_takes_too_much(monkeypatch):

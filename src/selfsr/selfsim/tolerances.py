@@ -24,6 +24,12 @@ TOLERANCES = {
     torch.float32: Tolerance(l1=2e-6, kl=1e-5, gradient=4e-6, graph=2e-6),
 }
 
+# The derivative of |X - Y| jumps at X = Y. Where two entries are nearer than twice the tolerance of one, relative to
+# the larger, rounding decides the sign in float32, in the definition too: a masked pixel with such an entry has no
+# gradient in float32 to compare with. Entries below the least one are too small to be seen in the gradient.
+NEAR_TIE = 2 * TOLERANCES[torch.float32].graph
+LEAST_IN_A_TIE = 1e-7
+
 # "No worse than naive": how much of rms(truth) a backend may add to the error of the definition, computed in the
 # same dtype.
 SLACK = 2e-7
