@@ -16,7 +16,7 @@ FORBIDDEN = {
 }  # fmt: skip
 
 # The losses' side of the house: torch, the standard library and each other.
-LOSSES_SIDE = ("__init__.py", "_backends.py", "_checks.py", "masks.py", "selfsim", "pacing", "losses")
+LOSSES_SIDE = ("__init__.py", "_backends.py", "_checks.py", "_library.py", "masks.py", "selfsim", "pacing", "losses")
 # What a branch may import when it needs it.
 LAZY = {"numba", "triton", "llvmlite", "numpy", "safetensors"}
 
@@ -45,7 +45,15 @@ def test_importing_selfsr_loads_neither_a_backend_nor_the_trainer():
     assert not [name for name in loaded if name.endswith((".eager", ".cpu", ".kernels", ".reference"))]
     for name in loaded:
         parts = name.split(".")
-        assert len(parts) == 1 or parts[1] in {"_backends", "_checks", "masks", "selfsim", "pacing", "losses"}, name
+        assert len(parts) == 1 or parts[1] in {
+            "_backends",
+            "_checks",
+            "_library",
+            "masks",
+            "selfsim",
+            "pacing",
+            "losses",
+        }, name
 
 
 # Makes a fresh interpreter one that has torch and none of the third parties.
@@ -69,6 +77,8 @@ def test_the_loss_runs_with_torch_alone():
         "loss = SelfSimilarityLoss()(sr, hr)\n"
         "loss.backward()\n"
         "assert loss.item() > 0\n"
+        # More than a second and 150 MiB, for nobody who does not compile.
+        "assert 'torch._dynamo' not in sys.modules\n"
     )
     assert in_fresh_interpreter(TORCH_ALONE + code) == ""
 

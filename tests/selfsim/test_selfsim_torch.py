@@ -6,7 +6,7 @@ from selfsim_cases import OPTIONS, TINY, Case, images
 from selfsim_tolerances import TOLERANCES, relative_error
 
 from interpreter import interpreted
-from selfsr import SelfSimilarityLoss, self_similarity_graph, self_similarity_loss
+from selfsr import SelfSimilarityLoss, _library, self_similarity_graph, self_similarity_loss
 from selfsr.selfsim.operator import graph_backward_op, graph_op, loss_op
 
 
@@ -166,6 +166,21 @@ def test_compile_sees_one_opaque_node(with_mask, pair, backend):
     torch.testing.assert_close(compiled_leaf.grad, eager_leaf.grad)
     with torch.no_grad():
         torch.testing.assert_close(compiled(compiled_leaf, hr, mask, backend), wanted)
+
+
+def test_compile_never_looks_into_the_function_of_a_node():
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    compiled = torch.compile(lambda x: _library._hidden_from_dynamo(torch.sin)(x.cos()), backend=keep)
+    x = torch.ones(3)
+    assert torch.equal(compiled(x), x.cos().sin())
+    assert any("cos" in graph for graph in graphs)
+    assert not any("sin" in graph.replace("cos", "") for graph in graphs)
+    torch._dynamo.reset()
 
 
 def test_export_sees_one_opaque_node(pair, backend):

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from selfsr import _backends
+from selfsr import _backends, _library
 from selfsr.pacing.contract import LossName, Pace, Padding, Reduction, Ssim, compute_dtype
 
 
@@ -41,14 +41,24 @@ def _plain_arithmetic(image: Tensor) -> Iterator[None]:
         yield
 
 
-@torch.library.custom_op("selfsr::ssim_map", mutates_args=())
+def _fake_map(x, y, *options):  # noqa: ARG001  (the operators' arguments)
+    return torch.empty_like(x, dtype=compute_dtype(x, y))
+
+
+def _fake_loss(sr, hr, sigma, c1, c2, padding, peak, loss, eps, reduction, with_gradient, backend):  # noqa: ARG001
+    dtype = compute_dtype(sr, hr)
+    value = sr.new_empty((), dtype=dtype) if reduction == "mean" else torch.empty_like(sr, dtype=dtype)
+    return value, torch.empty_like(sr) if with_gradient else sr.new_empty(0)
+
+
+@_library.operator("ssim_map", fake=_fake_map)
 def ssim_op(x: Tensor, y: Tensor, c1: float, c2: float, padding: str, backend: str) -> Tensor:
     """Return the SSIM map of eq. 3."""
     with _plain_arithmetic(x):
         return _load_backend("ssim_map", backend, x).ssim(x, y, Ssim(c1, c2, cast(Padding, padding)))
 
 
-@torch.library.custom_op("selfsr::self_paced_weight", mutates_args=())
+@_library.operator("self_paced_weight", fake=_fake_map)
 def weight_op(
     sr: Tensor, hr: Tensor, sigma: Tensor, c1: float, c2: float, padding: str, peak: float, backend: str
 ) -> Tensor:
@@ -59,7 +69,7 @@ def weight_op(
         return module.weight(sr, hr, sigma, options, Pace(peak, "l1", 0.0))
 
 
-@torch.library.custom_op("selfsr::self_paced_loss", mutates_args=())
+@_library.operator("self_paced_loss", fake=_fake_loss)
 def loss_op(
     sr: Tensor,
     hr: Tensor,
@@ -82,19 +92,6 @@ def loss_op(
         return module.loss(sr, hr, sigma, options, pace, cast(Reduction, reduction), with_gradient)
 
 
-@ssim_op.register_fake
-@weight_op.register_fake
-def _(x, y, *options):  # noqa: ARG001  (the operators' signatures)
-    return torch.empty_like(x, dtype=compute_dtype(x, y))
-
-
-@loss_op.register_fake
-def _(sr, hr, sigma, c1, c2, padding, peak, loss, eps, reduction, with_gradient, backend):  # noqa: ARG001
-    dtype = compute_dtype(sr, hr)
-    value = sr.new_empty((), dtype=dtype) if reduction == "mean" else torch.empty_like(sr, dtype=dtype)
-    return value, torch.empty_like(sr) if with_gradient else sr.new_empty(0)
-
-
 def _keep_gradient(ctx, inputs, output) -> None:
     value, gradient = output
     ctx.save_for_backward(gradient)
@@ -114,4 +111,4 @@ def _scale_gradient(ctx, grad_value, grad_gradient):
     return scaled.to(gradient.dtype), *(None,) * 11
 
 
-loss_op.register_autograd(_scale_gradient, setup_context=_keep_gradient)
+_library.register_gradient("self_paced_loss", _scale_gradient, _keep_gradient)

@@ -66,7 +66,9 @@ class _Layout:
         self.to_centre = self.half_search * (self.width + 1)
         self.reach = self.length - 2 * self.to_centre
         values = _CPU_SLAB if padded.device.type == "cpu" else self.length * geometry.search_px
-        self.slab_rows = min(max(values // self.length, 1), geometry.search_px)
+        # Even slabs: what a step costs beside its arithmetic is paid for each.
+        parts = -(-geometry.search_px // max(values // self.length, 1))
+        self.slab_rows = -(-geometry.search_px // parts)
         # Zeros before and after a row, enough for a window and for a shift by the search area's side.
         self.margin = max(self.half_window * (self.width + 1), geometry.search_px)
 

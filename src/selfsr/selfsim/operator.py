@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsr import _backends
+from selfsr import _backends, _library
 from selfsr.selfsim.chunks import check_budget, cut, is_masked
 from selfsr.selfsim.contract import Geometry, sum_dtype
 
@@ -112,7 +112,20 @@ def _plain_arithmetic(image: Tensor) -> Iterator[None]:
         yield
 
 
-@torch.library.custom_op("selfsr::self_similarity_loss", mutates_args=())
+def _fake_loss(sr, hr, mask, *options):  # noqa: ARG001  (the operator's arguments, here and below)
+    with_gradient = options[6]
+    return sr.new_empty(()), sr.new_empty(sr.shape if with_gradient else 0)
+
+
+def _fake_graph(image, mask, search_px, *options):  # noqa: ARG001
+    return image.new_empty(torch.library.get_ctx().new_dynamic_size(), search_px**2)
+
+
+def _fake_graph_backward(grad, graph, image, *options):  # noqa: ARG001
+    return image.new_empty(image.shape)
+
+
+@_library.operator("self_similarity_loss", fake=_fake_loss)
 def loss_op(
     sr: Tensor,
     hr: Tensor,
@@ -136,12 +149,6 @@ def loss_op(
         )
 
 
-@loss_op.register_fake
-def _(sr, hr, mask, *options):  # noqa: ARG001  (torch.library's signatures, here and below)
-    with_gradient = options[6]
-    return sr.new_empty(()), sr.new_empty(sr.shape if with_gradient else 0)
-
-
 def _keep_gradient(ctx, inputs, output) -> None:
     ctx.has_gradient = inputs[9]
     ctx.save_for_backward(output[1])
@@ -157,10 +164,10 @@ def _scale_gradient(ctx, grad_total, grad_gradient):
     return (None if grad_total is None else grad_total * gradient, *(None,) * 12)
 
 
-loss_op.register_autograd(_scale_gradient, setup_context=_keep_gradient)
+_library.register_gradient("self_similarity_loss", _scale_gradient, _keep_gradient)
 
 
-@torch.library.custom_op("selfsr::self_similarity_graph", mutates_args=())
+@_library.operator("self_similarity_graph", fake=_fake_graph)
 def graph_op(
     image: Tensor,
     mask: Tensor,
@@ -188,12 +195,7 @@ def graph_op(
         return torch.cat(rows)
 
 
-@graph_op.register_fake
-def _(image, mask, search_px, *options):  # noqa: ARG001
-    return image.new_empty(torch.library.get_ctx().new_dynamic_size(), search_px**2)
-
-
-@torch.library.custom_op("selfsr::self_similarity_graph_backward", mutates_args=())
+@_library.operator("self_similarity_graph_backward", fake=_fake_graph_backward)
 def graph_backward_op(
     grad: Tensor,
     graph: Tensor,
@@ -226,11 +228,6 @@ def graph_backward_op(
         return _fold(gradient, h)
 
 
-@graph_backward_op.register_fake
-def _(grad, graph, image, *options):  # noqa: ARG001
-    return image.new_empty(image.shape)
-
-
 def _keep_graph(ctx, inputs, output) -> None:
     ctx.save_for_backward(output, *inputs[:2])
     ctx.options = inputs[2:]
@@ -241,4 +238,4 @@ def _graph_to_image(ctx, grad):
     return graph_backward_op(grad, graph, image, mask, *ctx.options), *(None,) * 7
 
 
-graph_op.register_autograd(_graph_to_image, setup_context=_keep_graph)
+_library.register_gradient("self_similarity_graph", _graph_to_image, _keep_graph)
