@@ -1,5 +1,7 @@
 """The cutting of a batch: every masked pixel once, in order, within the budget."""
 
+import tracemalloc
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,8 @@ from selfsim_cases import CASES, Case, images
 from selfsr.memory import PeakBytes
 from selfsr.selfsim import eager
 from selfsr.selfsim.chunks import Chunk, cut, plan
-from selfsr.selfsim.contract import Geometry, working_bytes
+from selfsr.selfsim.contract import FIXED_BYTES, Geometry, working_bytes
+from selfsr.selfsim.operator import load_backend, loss_and_gradient
 
 GEOMETRY = Geometry(search_px=5, window_px=3)
 WIDTH = 6
@@ -98,3 +101,65 @@ def test_the_portable_backend_stays_within_what_the_budget_counts(sizes):
     with PeakBytes() as counted:
         eager.graph_backward(bands[0], grad_q, pixels, geometry)
     assert counted.peak <= promised - graph_bytes + 4 * image_bytes
+
+
+TINY_SIZES = [(1, 1, 1, 1, 1, 1), (1, 3, 2, 2, 3, 1), (1, 3, 40, 4, 3, 3), (1, 3, 4, 40, 7, 7), (3, 3, 20, 20, 5, 3),
+              (1, 3, 13, 13, 25, 9), (1, 3, 13, 13, 25, 1), (1, 4, 32, 32, 7, 7)]  # fmt: skip
+
+
+def _peak(backend: str, work) -> int:
+    """Bytes of tensors, and for the compiled backend of arrays, that were alive at once; numba's own are not seen."""
+    if backend == "eager":
+        with PeakBytes() as counted:
+            work()
+        return counted.peak
+    work()  # compiles, and fills caches
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("density", [0.02, 1.0])
+@pytest.mark.parametrize("sizes", TINY_SIZES, ids=str)
+def test_tiny_images_stay_within_what_the_budget_counts(sizes, density, backend):
+    if backend == "triton":
+        pytest.skip("counts on a CPU")
+    n, c, height, width, search_px, window_px = sizes
+    geometry = Geometry(search_px, window_px)
+    mask = torch.rand(n, 1, height, width, generator=torch.Generator().manual_seed(0)) < density
+    mask[0, 0, 0, 0] = True
+    ((chunk, pixels),) = cut(mask, geometry, 4, 1e6, None)
+    padded = chunk.of(
+        torch.rand(n, c, height + search_px - 1, width + search_px - 1), geometry.half_search
+    ).contiguous()
+    stages = load_backend("test", backend, padded)
+
+    def work():
+        q_sr, q_hr = (stages.graph_sums(image, pixels, geometry) for image in (padded, padded.flip(3).contiguous()))
+        _, grad_q = stages.row_pass(q_sr, q_hr, geometry, 1.0, 1.0, True)
+        assert grad_q is not None
+        stages.graph_backward(padded, grad_q, pixels, geometry)
+
+    images_and_gradient = 4 * 4 * padded.numel()
+    assert _peak(backend, work) <= chunk.bytes(width, geometry, 4) - FIXED_BYTES + 2**16 + images_and_gradient
+
+
+@pytest.mark.parametrize("memory_mb", [6, 24])
+def test_a_call_stays_within_its_budget(memory_mb, backend):
+    if backend == "triton":
+        pytest.skip("counts on a CPU")
+    generator = torch.Generator().manual_seed(0)
+    sr, hr = torch.rand(2, 2, 3, 64, 48, generator=generator)
+    mask = torch.rand(2, 1, 64, 48, generator=generator) < 0.5
+
+    def work(budget=memory_mb):
+        # The function behind the node, which counters of tensors do not look into.
+        loss_and_gradient(sr, hr, mask, Geometry(), 1.0, 1.0, True, backend, budget, None)
+
+    padded_bytes = 4 * 2 * 3 * (64 + 24) * (48 + 24)
+    assert _peak(backend, work) <= memory_mb * 2**20 + 6 * padded_bytes
+    # All at once takes more than the smaller budget.
+    assert memory_mb > 6 or _peak(backend, lambda: work(256)) > 8 * 2**20

@@ -49,7 +49,7 @@ def no_work(monkeypatch):
         ),
         (
             {"memory_mb": 0.01},
-            "memory_mb=0.01 is too small, one row of an image may take 0.0449 MiB; pass memory_mb=1 or more.",
+            "memory_mb=0.01 is too small, one row of an image may take 1.08 MiB; pass memory_mb=2 or more.",
         ),
     ],
 )
@@ -68,7 +68,7 @@ def test_options(where, options, sentence):
         ({"max_pixels": 0}, "max_pixels must be 1 or more, got 0; None lets the mask decide."),
         (
             {"max_pixels": 448, "memory_mb": 0.5},
-            "memory_mb=0.5 is too small, 448 pixels in one piece may take 0.955 MiB; pass memory_mb=1 or more.",
+            "memory_mb=0.5 is too small, 448 pixels in one piece may take 2.12 MiB; pass memory_mb=3 or more.",
         ),
     ],
 )

@@ -70,19 +70,27 @@ def sum_dtype(image: Tensor) -> torch.dtype:
 
 # How many columns of a graph a row pass may hold in temporary values at once.
 ROW_BLOCK = 2048
+# What blocks of fixed size take, whatever the images: the compiled kernels have a few for each thread.
+FIXED_BYTES = 2**20
+# Least displacements whose maps count: with a tiny search area a gradient and copies of the images are the larger part.
+_LEAST_MAPS = 8
+# A backend may round rows up to whole vectors, and put an empty search area between images.
+_ROUNDING_PX = 15
 
 
 def working_bytes(pixels: int, images: int, rows: int, width: int, geometry: Geometry, itemsize: int) -> int:
     """Bytes that a backend may take for a chunk, beside the images and their gradient.
 
     Two graphs; maps of S displacements, as many as the window has binary digits and three more, of the padded
-    band (a backend computes one dy after another); and a few blocks of graph columns in the row pass.
+    band (a backend computes one dy after another); and a few blocks of graph columns in the row pass or, before it, a
+    few tables of the k^2 window offsets of each pixel (eq. 8).
     """
     h = geometry.half_search
-    area = images * (rows + 2 * h) * (width + 2 * h)
-    maps = (geometry.window_px.bit_length() + 3) * geometry.search_px * area
+    area = images * (rows + 3 * h + 1) * (width + 2 * h + _ROUNDING_PX)
+    maps = (geometry.window_px.bit_length() + 3) * max(geometry.search_px, _LEAST_MAPS) * area
     blocks = 8 * geometry.entries * min(pixels, ROW_BLOCK)
-    return itemsize * (2 * geometry.entries * pixels + maps + blocks)
+    offsets = 5 * geometry.window_px**2 * pixels
+    return FIXED_BYTES + itemsize * (2 * geometry.entries * pixels + maps + max(blocks, offsets))
 
 
 class Backend(Protocol):

@@ -74,7 +74,8 @@ def compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, parts
     scale, floor, l1_factor, kl_factor = constants[0], constants[1], constants[2], constants[3]
     one = floor / floor
     log_floor = math.log(FLOOR)
-    x, y = np.empty((entries, BLOCK), dtype), np.empty((entries, BLOCK), dtype)
+    size = min(BLOCK, count)
+    x, y = np.empty((entries, size), dtype), np.empty((entries, size), dtype)
     # One array for all that a loop writes, one for all of a kind that it reads: fewer overlaps to rule out.
     inverse = np.empty((2, BLOCK), dtype)
     logs = np.empty((2, BLOCK), np.float64)
