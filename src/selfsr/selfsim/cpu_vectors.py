@@ -73,17 +73,19 @@ store: Any = intrinsic(_store)
 def _arithmetic(symbol: Any, instruction: str) -> None:
     """Let `symbol` between two vectors be an instruction of LLVM."""
 
-    @intrinsic
     def compute(_typing: Any, a: Any, b: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             return getattr(builder, instruction)(*arguments, flags=_FLAGS)
 
         return a(a, b), generate
 
+    # numba calls it with the two vectors alone.
+    operation: Any = intrinsic(compute)
+
     @overload(symbol)
     def _choose(a, b):
         if isinstance(a, Vector) and a == b:
-            return lambda a, b: compute(a, b)
+            return lambda a, b: operation(a, b)
         return None
 
 
