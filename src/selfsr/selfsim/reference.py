@@ -1,4 +1,4 @@
-"""The self-similarity graph and loss as defined: slow, float64, read by tests only.
+"""The self-similarity graph and loss as defined: slow, float64, read by tests and by the benchmark's judge only.
 
 Equation numbers are those of docs/selfsim.md. Nothing here is clever, so that it can be believed.
 """
