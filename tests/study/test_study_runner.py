@@ -67,7 +67,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(stub: Callable) -> None:
     assert "tiny-paced-seed1: FAILED: RuntimeError: out of luck" in done.output
     assert "tiny-paced-seed2: FAILED: ended by SIGKILL, as the system does when memory runs out" in done.output
     assert "studies/claim/logs/tiny-plain-seed1.log" in done.output
-    assert "tiny-plain-seed2: finished" in done.output
+    assert "tiny-plain-seed2: finished [1 of 4 runs; about " in done.output
     notes = json.loads((FOLDER / "results.json").read_text())["notes"]
     assert "tiny-paced-seed1 failed: RuntimeError: out of luck" in notes
     assert not (FOLDER / "runs/tiny-plain-seed2/report.html").exists()
@@ -133,8 +133,10 @@ def test_summary_trains_nothing_and_dry_run_writes_nothing(stub: Callable) -> No
     assert shown.exit_code == 0
     assert "1 recipe(s) x 2 arms x 2 seed(s) = 4 runs, 80 steps" in shown.output
     assert "paced: method.terms.pixel.pace: {alpha: 4.0}" in shown.output
+    assert "Finished: 0 of 4 runs; begun: 0; 80 steps are left." in shown.output
     assert not Path("studies").exists()
     study("claim.yaml")
+    assert "Finished: 4 of 4 runs; begun: 0; 0 steps are left." in study("claim.yaml", "--dry-run").output
     for name in ("results.json", "results.md", "study.html"):
         (FOLDER / name).unlink()
     told = study("claim.yaml", "--summary")
@@ -144,6 +146,27 @@ def test_summary_trains_nothing_and_dry_run_writes_nothing(stub: Callable) -> No
     assert len(calls()) == 4
     both = study("claim.yaml", "--summary", "--dry-run")
     assert str(both.exception) == "study: --summary trains nothing; leave out --dry-run and --extend."
+
+
+def test_a_dry_run_refuses_the_folder_that_the_study_would_refuse(stub: Callable) -> None:
+    foreign = Path("studies/mine")
+    foreign.mkdir(parents=True)
+    (foreign / "notes.txt").write_text("not a study")
+    refused = study("claim.yaml", "--dry-run", "--out", str(foreign))
+    assert "studies/mine is not empty and holds no study (study.yaml is missing)" in str(refused.exception)
+    study("claim.yaml", "--set", "seeds=[1]")
+    before = (FOLDER / "study.yaml").read_text()
+    refused = study("claim.yaml", "--dry-run")
+    assert "differs in seeds ([1] there, [1, 2] here): --extend goes on" in str(refused.exception)
+    more = study("claim.yaml", "--dry-run", "--extend")
+    assert "Finished: 2 of 4 runs; begun: 0; 40 steps are left." in more.output
+    recipe = FOLDER / "runs/tiny-plain-seed1/recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("steps: 20", "steps: 30"))
+    refused = study("claim.yaml", "--dry-run", "--extend")
+    assert "tiny-plain-seed1 was trained with another recipe than the study's: steps (30 and 20)" in str(
+        refused.exception
+    )
+    assert (FOLDER / "study.yaml").read_text() == before
 
 
 def test_a_study_that_was_killed_leaves_its_folder_in_use_until_its_run_has_ended(

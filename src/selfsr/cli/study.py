@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from selfsr.study.plan import Plan
+    from selfsr.study.plan import Plan, PlannedRun
     from selfsr.study.results import Results
 
 EPILOG = """[bold]Examples[/bold]
@@ -48,8 +48,7 @@ def study(
 ) -> None:
     """Compare the arms of a study over recipes and seeds. Ctrl-C saves and stops; the same command goes on."""
     from selfsr._checks import InputError
-    from selfsr.study import open_study, run_study, summarise
-    from selfsr.study.plan import check_inputs
+    from selfsr.study import open_study, rehearse, run_study, summarise
     from selfsr.study.runner import say_how_to_go_on
 
     if summary and (dry_run or extend):
@@ -60,7 +59,7 @@ def study(
         return
     _announce(plan, folder)
     if dry_run:
-        check_inputs(plan)
+        _foretell(rehearse(plan, folder, extend=extend))
         return
     results, outcome = run_study(plan, folder, device=device, jobs=jobs, reports=not quiet_reports, extend=extend)
     _tell(results, folder)
@@ -88,6 +87,17 @@ def _announce(plan: "Plan", folder: Path) -> None:
     for arm, changes in plan.changes.items():
         baseline = " (baseline)" if arm == plan.baseline else ""
         console.print(f"  {arm}{baseline}: {told_changes(changes)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _foretell(reached: "list[tuple[PlannedRun, int]]") -> None:
+    """Print what is left to train."""
+    from selfsr.progress import console
+
+    finished = sum(step == run.recipe.steps for run, step in reached)
+    begun = sum(0 < step < run.recipe.steps for run, step in reached)
+    left = sum(run.recipe.steps - step for run, step in reached)
+    told = f"Finished: {finished} of {len(reached)} runs; begun: {begun}; {left:,} steps are left."
+    console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _tell(results: "Results", folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from selfsr._checks import InputError
 from selfsr.report.assets import write_whole
-from selfsr.study.folder import check_run, in_use, read_plan, refuse_foreign, settle
+from selfsr.study.folder import agree, check_run, in_use, read_plan, refuse_foreign, settle, step_reached
 from selfsr.study.machines import slots
 from selfsr.study.page import render
 from selfsr.study.plan import Plan, PlannedRun, check_inputs, resolve
@@ -77,6 +77,19 @@ def run_study(
 
         outcome = run_all(plan.runs(), folder, places, lock=lock, reports=reports, on_finished=finished)
         return write_results(plan, folder, outcome.failed), outcome
+
+
+def rehearse(plan: Plan, folder: Path, *, extend: bool = False) -> list[tuple[PlannedRun, int]]:
+    """Check all that `run_study` would refuse, and write nothing; return each run with the step it has reached.
+
+    Raises:
+        InputError: as `run_study`, but for a folder that another process works in.
+    """
+    check_inputs(plan)
+    plan, _ = agree(plan, folder, extend=extend)
+    for run in plan.runs():
+        check_run(folder, run)
+    return [(run, step_reached(folder, run)) for run in plan.runs()]
 
 
 def summarise(plan: Plan, folder: Path) -> Results:

@@ -72,19 +72,25 @@ class Display:
         for run in active:
             self._left.spent(run.setup, now - self._time, max(0, done[run.name] - self._seen[run.name]))
         self._seen, self._time = dict(done), now
-        finished = sum(done[run.name] >= run.recipe.steps for run in self._runs)
-        left = self._left.seconds(done)
+        finished, left = self._so_far(done)
         self._progress.update(
             self._task,
             completed=sum(done.values()),
-            description=f"{finished} of {len(self._runs)} runs",
-            left="" if left is None else f"about {duration(left)} left",
+            description=finished,
+            left=left,
             note="  ".join(f"{run.name} {done[run.name]:,}/{run.recipe.steps:,}" for run in active),
         )
 
-    def say(self, sentence: str) -> None:
-        """Print a line above the bar."""
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    def say(self, sentence: str, done: Mapping[str, int]) -> None:
+        """Print a line above the bar, with how far all is: output that goes to a file shows no bar."""
+        so_far = "; ".join(filter(None, self._so_far(done)))
+        console.print(f"{sentence} [{so_far}]", markup=False, highlight=False, soft_wrap=True)
+
+    def _so_far(self, done: Mapping[str, int]) -> tuple[str, str]:
+        """Return how many runs are finished, and the time left or nothing, in words."""
+        finished = sum(done[run.name] >= run.recipe.steps for run in self._runs)
+        left = self._left.seconds(done)
+        return f"{finished} of {len(self._runs)} runs", f"about {duration(left)} left" if left else ""
 
 
 def duration(seconds: float) -> str:

@@ -92,11 +92,34 @@ def settle(plan: Plan, folder: Path, *, extend: bool = False, any_version: bool 
     Raises:
         InputError: the folder holds another study, or one of another version; the message names what differs.
     """
-    path = folder / DEFINITION
-    if not path.exists():
+    plan, added = agree(plan, folder, extend=extend, any_version=any_version)
+    if added:
+        done = sum(is_finished(folder, run) for run in read_plan(folder).runs())
+        note = f"Extended when {done} runs were finished: {'; '.join(added)}."
+        plan = dataclasses.replace(plan, history=(*plan.history, note))
+    if added or not (folder / DEFINITION).exists():
+        _write(folder / DEFINITION, plan)
+    return plan
+
+
+def agree(plan: Plan, folder: Path, *, extend: bool = False, any_version: bool = False) -> tuple[Plan, list[str]]:
+    """Check that `folder` is the study's, or can be made so; write nothing.
+
+    Args:
+        plan: the study.
+        folder: the study folder, which need not exist.
+        extend: see `settle`.
+        any_version: see `read_plan`.
+
+    Returns:
+        The plan with the folder's history, and what it adds to the folder's definition, in words.
+
+    Raises:
+        InputError: see `settle`.
+    """
+    if not (folder / DEFINITION).exists():
         refuse_foreign(folder)
-        _write(path, plan)
-        return plan
+        return plan, []
     document = _read(folder)
     _same_version(folder, document, any_version)
     plan = dataclasses.replace(plan, history=tuple(document["history"]))
@@ -109,12 +132,7 @@ def settle(plan: Plan, folder: Path, *, extend: bool = False, any_version: bool 
             f"study: {folder} holds a study of another definition, which differs in "
             f"{'; '.join([*changed, *added])}: {ways}"
         )
-    if added:
-        done = sum(is_finished(folder, run) for run in read_plan(folder).runs())
-        note = f"Extended when {done} runs were finished: {'; '.join(added)}."
-        plan = dataclasses.replace(plan, history=(*plan.history, note))
-        _write(path, plan)
-    return plan
+    return plan, added
 
 
 def refuse_foreign(folder: Path) -> None:

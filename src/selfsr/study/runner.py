@@ -80,10 +80,10 @@ def run_all(
                     reason = job.why_unfinished()
                     if reason is None:
                         on_finished(job.run)
-                        display.say(f"{job.run.name}: finished{job.afterwards()}")
+                        display.say(f"{job.run.name}: finished{job.afterwards()}", steps)
                     elif not (interruption.asked_for and job.stopped):
                         outcome.failed[job.run.name] = reason
-                        display.say(f"{job.run.name}: FAILED: {reason} (all of it: {job.log})")
+                        display.say(f"{job.run.name}: FAILED: {reason} (all of it: {job.log})", steps)
                 display.show(steps, [job.run for job in active])
         finally:
             for job in active:
