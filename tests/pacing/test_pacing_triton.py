@@ -18,10 +18,10 @@ LIMITS = {"value": 3e-6, "gradient": 4e-6, "map": 1e-6, "weight": 4e-6, "each": 
 
 
 @pytest.fixture(scope="module")
-def interpreted() -> dict[str, dict[str, float]]:
+def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", HERE / "interpret_pacing.py"],
+        [sys.executable, "-W", "error", HERE / "interpret_pacing.py", tmp_path_factory.mktemp("far")],
         env=environment,
         capture_output=True,
         text=True,
@@ -38,6 +38,10 @@ def test_interpreted_kernel_meets_the_definition(interpreted: dict) -> None:
             # The gradient of a bfloat16 image is itself bfloat16.
             limit = 5e-3 if (name, what) == ("bfloat16", "gradient") else limit
             assert errors.get(what, 0) <= limit, f"{name}: {what}"
+
+
+def test_images_may_be_more_than_two_to_the_31_elements_apart(interpreted: dict) -> None:
+    assert interpreted["far apart"] == {"map": 0}
 
 
 def test_interpreted_kernel_keeps_layouts_and_nan(interpreted: dict) -> None:
