@@ -68,12 +68,8 @@ def _error(value: Tensor, truth: Tensor) -> float:
     return ((value - truth).abs().max() / truth.abs().max().clamp(min=1e-30)).item()
 
 
-@pytest.mark.parametrize(("shape", "search_px", "window_px"), SIZES)
-@pytest.mark.usefixtures("poisoned_memory")
-def test_distances_and_gradients_are_those_of_the_definition(
-    shape: tuple[int, ...], search_px: int, window_px: int, device: torch.device
-) -> None:
-    geometry = Geometry(search_px, window_px)
+def _assert_is_the_definition(shape: tuple[int, ...], geometry: Geometry, device: torch.device) -> None:
+    """Compare distances and gradient in float32 with the definition in float64."""
     exact = _pad(_images(shape, device), geometry).requires_grad_()
     pixels = _pixels(_mask(shape, device))
     truth = _distances(exact, pixels, geometry)
@@ -88,6 +84,14 @@ def test_distances_and_gradients_are_those_of_the_definition(
     assert grad.shape == padded.shape
     assert _error(q, truth.detach()) < 5e-7
     assert _error(grad, grad_truth) < 1e-6
+
+
+@pytest.mark.parametrize(("shape", "search_px", "window_px"), SIZES)
+@pytest.mark.usefixtures("poisoned_memory")
+def test_distances_and_gradients_are_those_of_the_definition(
+    shape: tuple[int, ...], search_px: int, window_px: int, device: torch.device
+) -> None:
+    _assert_is_the_definition(shape, Geometry(search_px, window_px), device)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
@@ -257,22 +261,24 @@ def test_with_a_known_number_of_pixels_no_shape_and_no_launch_depends_on_the_mas
     assert values[1] != values[2]
 
 
+@pytest.mark.parametrize("panels", [1, 2])
 @pytest.mark.usefixtures("poisoned_memory")
-def test_strips_panels_and_walks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    shape, geometry = (41, 1, 26, 2), Geometry(3, 3, 0.05)
-    padded = _pad(_images(shape, device), geometry).float()
-    pixels = _pixels(_mask(shape, device))
-    grad_q = (_images((9, pixels.row.numel()), device, seed=2) - 0.5).float()
-    layout = kernels._Layout.of(padded, geometry)
-    assert (layout.panels, layout.strips) == (1, 2)
-    assert layout.walks(8, 1, layout.height)[2] > 1
-    q = kernels.graph_sums(padded, pixels, geometry)
-    grad = kernels.graph_backward(padded, grad_q.clone(), pixels, geometry)
-    monkeypatch.setattr(kernels._Layout, "per_panel", 21)
-    monkeypatch.setattr(kernels, "ENOUGH_PROGRAMS", 0)
-    assert (layout.panels, layout.walks(8, 2, layout.height)[2]) == (2, 1)
-    assert _error(kernels.graph_sums(padded, pixels, geometry), q) < 5e-7
-    assert _error(kernels.graph_backward(padded, grad_q.clone(), pixels, geometry), grad) < 1e-6
+def test_images_in_several_strips_and_panels(
+    panels: int, monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    shape, geometry = (41, 1, 2, 2), Geometry(3, 3, 0.05)
+    monkeypatch.setattr(kernels._Layout, "per_panel", -(-41 // panels))
+    layout = kernels._Layout.of(_pad(_images(shape, device), geometry), geometry)
+    assert (layout.panels, layout.strips) == (panels, 3 - panels)
+    _assert_is_the_definition(shape, geometry, device)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+def test_walks_one_below_the_other(device: torch.device) -> None:
+    shape, geometry = (1, 1, 26, 2), Geometry(3, 3, 0.05)
+    layout = kernels._Layout.of(_pad(_images(shape, device), geometry), geometry)
+    assert layout.walks(2, 1, layout.height)[2] > 1
+    _assert_is_the_definition(shape, geometry, device)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
