@@ -71,6 +71,9 @@ def _follow(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[Ba
             inner = [member for member in members if member is not type(None)]
             if isinstance(part, str) and part.startswith(("literal[", "constrained", "function-")):
                 continue
+            if part in ("one", "several") and members:  # the tags of what may be one value or one for each scale
+                annotation = next(m for m in members if part in _marks(m))
+                continue
             annotation = inner[0] if inner else None
         path.append(part)
     return owner, path
@@ -87,6 +90,10 @@ def _members(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
         return [m for m in get_args(annotation)]
     return []
+
+
+def _marks(member: Any) -> list[str]:
+    return [mark.tag for mark in getattr(member, "__metadata__", ()) if isinstance(mark, Tag)]
 
 
 def _tags(member: Any) -> tuple[Any, ...]:

@@ -87,7 +87,7 @@ class Run:
         """Return what a weights file says of itself."""
         return {
             "architecture": self.recipe.network.kind,
-            "scale": str(self.recipe.scale),
+            "scale": ", ".join(map(str, self.recipe.scales)),
             "step": str(self.step),
             "selfsr": __version__,
             "recipe": dump_recipe(self.recipe),
@@ -107,7 +107,10 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
         mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, where)],
         # Buffers stay each process's own. Copied from the first one before a pass, they would be overwritten while a
         # pass before it, as a critic has two, still needs them for its gradient. What is saved is the first one's.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        # And parts of the scales that a step is not of get no gradient, which DDP must be told.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=recipe.network.idle_parts)
+        ],
     )
     world = accelerator.num_processes
     if recipe.batch % (world * recipe.accumulate):
@@ -116,7 +119,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
             f"got {recipe.batch}."
         )
     torch.manual_seed(recipe.seed)
-    generator = recipe.network.build(recipe.scale, recipe.data.channels)
+    generator = recipe.network.build(recipe.scales[0], recipe.data.channels)
     if recipe.start_from is not None and not resume:
         message = load_into(generator, recipe.start_from, transfer=recipe.start_transfer)
         accelerator.print(message)
@@ -125,7 +128,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     generator = generator.to(device=here, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     published = Ema(generator, recipe.ema_decay or 0.0)
     averaged = _averaged(published.net, accelerator) if recipe.ema_decay is not None else None
-    method = recipe.method.build(Setup(generator, here, recipe.data.channels, recipe.crop_px, averaged))
+    method = recipe.method.build(Setup(generator, here, recipe.data.channels, max(recipe.crops_px.values()), averaged))
     if not resume:
         for name, path in recipe.method.starts.items():
             accelerator.print(f"{name}: {load_into(method.nets[name], path)}")
@@ -138,7 +141,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
         optimisers[name] = optimiser
     state = load_state(folder) if resume else {"step": 0}
     loader = Loader(
-        recipe.data.build(scale=recipe.scale, crop_px=recipe.crop_px),
+        recipe.data.build_each(recipe.crops_px),
         batch=recipe.batch,
         seed=recipe.seed,
         rank=accelerator.process_index,

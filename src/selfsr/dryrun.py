@@ -23,14 +23,17 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
         InputError: the data are not usable, or the recipe does not fit them.
     """
     console.print(f"Recipe {recipe.name}: valid.", highlight=False)
-    summary = check_folder(recipe.data.hr, getattr(recipe.data, "lr", None), recipe.scale, recipe.crop_px)
-    if summary.problems:
-        first = summary.problems[0]
-        raise InputError(
-            f"dry run: {len(summary.problems)} of {summary.files} training files cannot be used, the first is {first}; "
-            f"see them all with: selfsr data check {recipe.data.hr}"
-        )
-    console.print(f"Data: {summary.files} files, all usable.", highlight=False)
+    files = 0
+    for scale, crop_px in recipe.crops_px.items():
+        summary = check_folder(recipe.data.hr, recipe.data.lr_folder(scale), scale, crop_px)
+        if summary.problems:
+            first = summary.problems[0]
+            raise InputError(
+                f"dry run: {len(summary.problems)} of {summary.files} training files cannot be used, the first is "
+                f"{first}; see them all with: selfsr data check {recipe.data.hr}"
+            )
+        files = max(files, summary.files)
+    console.print(f"Data: {files} files, all usable.", highlight=False)
     steps = _REHEARSED_STEPS
     changes: dict = {"steps": steps, "log": recipe.log.model_copy(update={"every_steps": steps // 2})}
     if recipe.evaluate:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from selfsr._checks import InputError
+from selfsr.data.colour import grey
 from selfsr.data.pictures import list_pictures, read_picture, to_tensor
 from selfsr.data.resize import bicubic_lr, imresize, mod_crop, quantised
-from selfsr.metrics import quantise, scores
+from selfsr.metrics import luma_scores, quantise, scores
 
 Upscale = Callable[[Tensor], Tensor]
 OnImage = Callable[[str, Tensor, Tensor, Tensor], None]
@@ -58,6 +59,7 @@ def evaluate_set(
     device: torch.device,
     crop_px: int | None = None,
     extra: Extra | None = None,
+    luma_alone: bool = False,
     on_image: OnImage | None = None,
     advance: Callable[..., None] | None = None,
 ) -> SetScores:
@@ -67,9 +69,13 @@ def evaluate_set(
     R = G = B, so that its luma lies in studio range like that of the others. (Set14 has one grey picture. Taking
     its grey values as luma, as some MATLAB code does, would lower the set's mean by 0.09 dB.)
 
+    With `luma_alone`, `upscale` is given the luma of the input, which is made and rounded in RGB. The scores on luma
+    then compare its output, rounded to 8 bit of 16 to 235, with the unrounded luma of the picture, as the networks of
+    one channel were published; the scores on RGB are of that output with the colours of bicubic.
+
     Args:
         upscale: maps float `[1, 3, h, w]` in [0, 1] on `device` to `[1, 3, scale h, scale w]`; should be in eval
-            mode; is called without gradients.
+            mode; is called without gradients; with `luma_alone` `[1, 1, h, w]` to `[1, 1, scale h, scale w]`.
         name: what the set is called.
         hr_paths: the ground truth; cut at the right and bottom to a multiple of `scale`.
         scale: factor of the task.
@@ -78,6 +84,7 @@ def evaluate_set(
         device: where `upscale` computes.
         crop_px: border left out of the scores; the scale, if not given.
         extra: further scores by name (see `selfsr.perceptual_metrics`), of `[1, 3, H, W]` in [0, 1], 8 bit, cropped.
+        luma_alone: the network works on luma alone.
         on_image: called as `on_image(image name, lr, sr, hr)` with float `[1, 3, ., .]` in [0, 1] on the CPU, `sr`
             rounded to 8 bit.
         advance: called as `advance(note=image name)` after each picture.
@@ -94,7 +101,7 @@ def evaluate_set(
     for index, (key, path) in enumerate(zip(image_names(hr_paths), hr_paths, strict=True)):
         lr, hr = _pair(path, None if lr_paths is None else lr_paths[index], scale)
         with torch.inference_mode():
-            sr = upscale(lr.to(device)).float()
+            sr, y = _upscaled(upscale, lr.to(device), scale, luma_alone)
         if list(sr.shape) != list(hr.shape):
             raise InputError(
                 f"{path}: expected an output of shape {list(hr.shape)} for an input of {list(lr.shape)}, "
@@ -104,7 +111,10 @@ def evaluate_set(
             raise InputError(f"{path}: the model's output has NaN or infinite values; the model is broken.")
         border = scale if crop_px is None else crop_px
         try:
-            images[key] = scores(quantise(sr), quantise(hr).to(sr.device), border)
+            truth = quantise(hr).to(sr.device)
+            images[key] = scores(quantise(sr), truth, border)
+            if y is not None:
+                images[key] |= luma_scores(255 * y, truth, border)
             images[key] |= _extra_scores(extra or {}, quantised(sr), hr.to(sr.device), border)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
@@ -113,6 +123,14 @@ def evaluate_set(
         if advance is not None:
             advance(note=key)
     return SetScores(name, images)
+
+
+def _upscaled(upscale: Upscale, lr: Tensor, scale: int, luma_alone: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the output in RGB, and for a network of luma alone its luma, full range."""
+    if not luma_alone:
+        return upscale(lr).float(), None
+    y, colours = upscale(grey(lr)).float(), imresize(lr - grey(lr), scale)
+    return (y, None) if y.shape[-2:] != colours.shape[-2:] else (y + colours, y)
 
 
 def evaluate_bicubic(
@@ -166,7 +184,8 @@ def protocol(scale: int, crop_px: int | None = None, lr: str | None = None) -> d
         "hr": f"cut at the right and bottom to a multiple of {scale}, 8 bit, grey as R = G = B",
         "lr": lr or f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bit",
         "sr": "clamped and rounded to 8 bit",
-        "luma": "BT.601 studio range, 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded",
+        "luma": "BT.601 studio range, 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded; "
+        "the output of a network of luma alone rounded to 8 bit",
         "psnr": "peak 255, float64; null where the images are identical",
         "ssim": "11x11 Gaussian window of sigma 1.5 inside the image, K1 0.01, K2 0.03; RGB: mean over channels",
         "self_similarity": "1000 (mean |X - Y| + KL / S^2) at all edges of HR; search 25, window 9, sigma 0.004",

@@ -1,17 +1,21 @@
 """The judge inside a run: scores and sample pictures at each evaluation."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from selfsr.data.folder import by_scale
 from selfsr.data.pictures import Picture, from_tensor, list_pictures, write_picture
 from selfsr.data.resize import imresize
-from selfsr.evaluate import evaluate_bicubic, evaluate_set, pair_lr
+from selfsr.evaluate import SetScores, evaluate_bicubic, evaluate_set, pair_lr
 from selfsr.methods import Clock
 from selfsr.metrics import METRICS
+from selfsr.nets.base import at_scale
 from selfsr.nets.model import in_any_colours
 from selfsr.perceptual_metrics import load_metrics
 from selfsr.progress import bar
@@ -33,20 +37,26 @@ class Judge:
 
     def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
         assert recipe.evaluate is not None
-        self.scale = recipe.scale
         self.kind, self.channels = recipe.network.kind, recipe.data.channels
         self.device = device
         self.spec = recipe.evaluate
-        self.sets = {name: _read_set(entry, recipe.scale) for name, entry in self.spec.sets.items()}
+        self.scales = recipe.scales
+        self.sets = [_read_set(name, entry, scale) for name, (entry, scale) in recipe.judged.items()]
         self.extra = load_metrics(self.spec.metrics, device)
-        self.samples = _Samples(recipe, folder)
+        self.samples = {scale: _Samples(recipe, folder, scale) for scale in recipe.scales}
 
     def baseline(self, net: nn.Module) -> dict[str, Any]:
         """Return the record of step 0: the scores of bicubic, and of the network as it starts."""
         record = self.judge(net, Clock(0, 1))
         bicubic = self._scores(
-            lambda name, hr, lr, advance: evaluate_bicubic(
-                name, hr, scale=self.scale, lr_paths=lr, device=self.device, extra=self.extra, advance=advance
+            lambda given, advance: evaluate_bicubic(
+                given.name,
+                given.hr,
+                scale=given.scale,
+                lr_paths=given.lr,
+                device=self.device,
+                extra=self.extra,
+                advance=advance,
             ),
             "Judging bicubic",
         )
@@ -55,16 +65,19 @@ class Judge:
     def judge(self, net: nn.Module, clock: Clock) -> dict[str, Any]:
         """Return one line of `eval.jsonl`, and write the samples of this step."""
 
-        def score(name: str, hr: list[Path], lr: list[Path] | None, advance: Callable[..., None]):
+        def score(given: _Set, advance: Callable[..., None]):
+            at_scale(net, given.scale)
+            samples = self.samples[given.scale]
             return evaluate_set(
-                lambda lr: in_any_colours(net, lr, channels=self.channels, scale=self.scale, architecture=self.kind),
-                name,
-                hr,
-                scale=self.scale,
-                lr_paths=lr,
+                lambda lr: in_any_colours(net, lr, channels=self.channels, scale=given.scale, architecture=self.kind),
+                given.name,
+                given.hr,
+                scale=given.scale,
+                lr_paths=given.lr,
                 device=self.device,
                 extra=self.extra,
-                on_image=lambda image, *tensors: self.samples.write(name, image, clock, *tensors),
+                luma_alone=self.channels == 1,
+                on_image=lambda image, *tensors: samples.write(given.name, image, clock, *tensors),
                 advance=advance,
             )
 
@@ -72,33 +85,41 @@ class Judge:
         net.eval()
         scores = self._scores(score, f"Judging step {clock.step}")
         net.train(training)
-        return {"step": clock.step, "epoch": clock.epoch, "sets": scores}
+        record = {"step": clock.step, "epoch": clock.epoch, "sets": scores}
+        if len(self.scales) == 1:
+            return record
+        return {**record, "score": self._mean(record)}
 
     def score(self, record: dict[str, Any]) -> float:
         """Return the score that chooses the best weights; the higher the better, whatever the metric."""
-        first, metric = next(iter(self.sets)), self.spec.best_by
-        value = record["sets"][first]["mean"][metric]
+        higher = METRICS[self.spec.best_by].better == "higher"
+        value = self._mean(record)
         if value is None:  # an infinite PSNR, or a distance that no picture of the set has
-            return float("inf") if METRICS[metric].better == "higher" else float("-inf")
-        return value if METRICS[metric].better == "higher" else -value
+            return math.inf if higher else -math.inf
+        return value if higher else -value
 
-    def _scores(self, score: Callable, what: str) -> dict[str, Any]:
+    def _mean(self, record: dict[str, Any]) -> float | None:
+        """Return the metric that decides, on the first set, its mean over the scales; None where one has none."""
+        first = list(record["sets"].values())[: len(self.scales)]
+        found = [scores["mean"][self.spec.best_by] for scores in first]
+        return None if None in found else math.fsum(found) / len(found)
+
+    def _scores(self, score: "Callable[[_Set, Callable[..., None]], SetScores]", what: str) -> dict[str, Any]:
         found = {}
-        with bar(what, sum(len(hr) for hr, _ in self.sets.values())) as advance:
-            for name, (hr, lr) in self.sets.items():
-                result = score(name, hr, lr, advance)
-                found[name] = result.as_json()
+        with bar(what, sum(len(given.hr) for given in self.sets)) as advance:
+            for given in self.sets:
+                found[given.name] = score(given, advance).as_json()
         return found
 
 
 class _Samples:
     """Writes `samples/<image>/`: the fixed pictures once, the output and the attention map at each evaluation."""
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, scale: int) -> None:
         assert recipe.evaluate is not None
         self.folder = folder / "samples"
         self.count = recipe.evaluate.samples
-        self.scale = recipe.scale
+        self.scale = scale
         self.side = recipe.evaluate.sample_px
         paces = [getattr(term, "pace", None) for term in recipe.method.terms.values()]
         self.pace: Pace | None = next((pace for pace in paces if pace is not None), None)
@@ -145,10 +166,20 @@ def check_sets(recipe: Recipe) -> None:
     Raises:
         InputError: a folder is missing or empty, or lacks the input of a picture.
     """
-    for entry in (recipe.evaluate.sets if recipe.evaluate else {}).values():
-        _read_set(entry, recipe.scale)
+    for name, (entry, scale) in recipe.judged.items():
+        _read_set(name, entry, scale)
 
 
-def _read_set(entry: EvalSet, scale: int) -> tuple[list[Path], list[Path] | None]:
-    hr = list_pictures(entry.hr)
-    return hr, pair_lr(hr, entry.lr, scale) if entry.lr else None
+@dataclass(frozen=True)
+class _Set:
+    """The pictures of a set at one scale; `lr` is None where the inputs are made."""
+
+    name: str
+    scale: int
+    hr: list[Path]
+    lr: list[Path] | None
+
+
+def _read_set(name: str, entry: EvalSet, scale: int) -> _Set:
+    hr, lr = list_pictures(entry.hr), by_scale(entry.lr, scale)
+    return _Set(name, scale, hr, pair_lr(hr, lr, scale) if lr else None)

@@ -3,7 +3,7 @@
 Every number depends on five choices, and papers are comparable only where all five agree; these are the ones
 that the literature since SRCNN shares (the text of EDSR, section 4, and the code of BasicSR):
 
-* both images are rounded to 8 bit first (`quantise`);
+* both images are rounded to 8 bit first (`quantise`); for networks of luma alone see `luma_scores`;
 * luma is BT.601 in studio range, `Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255`, not rounded (`luma`);
 * the peak is 255, also for luma, which only spans 16 to 235: a full-range luma gives 1.32 dB less;
 * a border of `crop_px` (by convention the scale) is left out on every side;
@@ -100,6 +100,10 @@ def psnr(sr: Tensor, hr: Tensor, crop_px: int, *, channel: str = "rgb", peak: in
         InputError: the shapes differ, the values are not whole numbers in range, or nothing is left to compare.
     """
     sr, hr = _prepared("psnr", sr, hr, crop_px, channel, peak, least_px=1)
+    return _psnr(sr, hr, peak)
+
+
+def _psnr(sr: Tensor, hr: Tensor, peak: int) -> Tensor:
     return 10 * torch.log10(peak**2 / (sr - hr).square().mean((1, 2, 3)))
 
 
@@ -120,6 +124,10 @@ def ssim(sr: Tensor, hr: Tensor, crop_px: int, *, channel: str = "rgb", peak: in
         InputError: as for `psnr`, and where less than one window of 11x11 pixels is left.
     """
     sr, hr = _prepared("ssim", sr, hr, crop_px, channel, peak, least_px=WINDOW_PX)
+    return _mean_ssim(sr, hr, peak)
+
+
+def _mean_ssim(sr: Tensor, hr: Tensor, peak: int) -> Tensor:
     windows = (sr.shape[-2] - WINDOW_PX + 1) * (sr.shape[-1] - WINDOW_PX + 1)
     total = sr.new_zeros(sr.shape[0])
     for top in range(0, sr.shape[-2] - WINDOW_PX + 1, _ROWS_AT_ONCE):
@@ -144,6 +152,26 @@ def scores(sr: Tensor, hr: Tensor, crop_px: int, peak: int = 255) -> dict[str, f
         for channel in ("y", "rgb")
         for metric in (psnr, ssim)
     }
+
+
+def luma_scores(sr: Tensor, hr: Tensor, crop_px: int, peak: int = 255) -> dict[str, float]:
+    """Return `psnr_y`, `ssim_y` of a network of luma alone, as those were published.
+
+    The network's Y, clamped to black and white, is rounded to whole numbers, the ground truth's Y is not. (`scores`
+    takes the luma of both from images that were rounded in RGB, which the output of such a network need never be.)
+
+    Args:
+        sr: `[1, 1, H, W]` grey in full range, whole or not, 0 to `peak`: black becomes 16 and white 235 of 255.
+        hr: `[1, 3, H, W]`, whole numbers of 0 to `peak`.
+        crop_px: width of the border that is left out on every side.
+        peak: the value of white.
+    """
+    _, truth = _prepared("luma_scores", hr, hr, crop_px, "y", peak, least_px=WINDOW_PX)
+    assert sr.shape == (1, 1, *hr.shape[-2:]), (sr.shape, hr.shape)
+    height, width = sr.shape[-2:]
+    inner = sr[..., crop_px : height - crop_px, crop_px : width - crop_px].to(truth).clamp(0, peak)
+    made = (luma(inner, peak) + 0.5).floor()
+    return {"psnr_y": float(_psnr(made, truth, peak)), "ssim_y": float(_mean_ssim(made, truth, peak))}
 
 
 def _prepared(

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
+    Discriminator,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -18,10 +20,10 @@ from pydantic import (
 
 from selfsr._checks import InputError
 from selfsr._recipe_errors import sentence
-from selfsr.data.folder import Data
+from selfsr.data.folder import Data, PathByScale
 from selfsr.methods.gan import GanSpec
 from selfsr.methods.regression import RegressionSpec
-from selfsr.nets import Network
+from selfsr.nets import AnyNetwork, Network
 from selfsr.optim import Optimiser, Schedule
 from selfsr.perceptual_metrics import ExtraMetric
 from selfsr.spec import Spec
@@ -30,26 +32,49 @@ from selfsr.terms.weights import Match
 
 MethodSpec = Annotated[RegressionSpec | GanSpec, Field(discriminator="kind")]
 
+Factor = Literal[1, 2, 3, 4, 8]
+
+
+def _one_or_several(value: object) -> str:
+    return "several" if isinstance(value, list | tuple) else "one"
+
+
+Scale = Annotated[
+    Annotated[Factor, Tag("one")] | Annotated[tuple[Factor, ...], Field(min_length=1), Tag("several")],
+    Discriminator(_one_or_several),
+]
+Crop = Annotated[
+    Annotated[PositiveInt, Tag("one")] | Annotated[tuple[PositiveInt, ...], Field(min_length=1), Tag("several")],
+    Discriminator(_one_or_several),
+]
+
 
 class EvalSet(Spec):
     """A folder of pictures to judge on."""
 
     hr: Path = Field(description="folder of ground-truth pictures")
-    lr: Path | None = Field(None, description="folder of inputs; without it they are made by bicubic")
+    lr: PathByScale | None = Field(
+        None, description="folder of inputs, for several scales one for each; without it they are made by bicubic"
+    )
 
 
 class Evaluate(Spec):
     """When and on what the run is judged."""
 
     every_steps: PositiveInt = Field(1000, description="steps between evaluations; the last step is always judged")
-    sets: dict[str, EvalSet] = Field(min_length=1, description="sets by name; a bare path is short for {hr: path}")
+    sets: dict[str, EvalSet] = Field(
+        min_length=1,
+        description="sets by name, each judged at every scale; a bare path is short for {hr: path}",
+    )
     metrics: tuple[ExtraMetric, ...] = Field(
         (), description="scores beside PSNR and SSIM, for outputs with invented detail"
     )
     best_by: Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "self_similarity", "lpips", "dists"] = Field(
-        "psnr_y", description="the score, on the first set, that chooses weights/best; of the last three the lowest"
+        "psnr_y",
+        description="the score, on the first set, that chooses weights/best, of several scales their mean; of the last "
+        "three the lowest",
     )
-    samples: NonNegativeInt = Field(4, description="pictures that are written at each evaluation, 0 for none")
+    samples: NonNegativeInt = Field(4, description="pictures that are written at each evaluation and scale, 0 for none")
     sample_px: PositiveInt = Field(384, description="largest side of a sample; a larger picture gives its centre")
 
     @model_validator(mode="after")
@@ -85,13 +110,17 @@ class Recipe(Spec):
     """One training run. Sizes are in pixels of the ground truth, times in optimiser steps."""
 
     name: str = Field(pattern=r"^[\w.\-]+$", description="the run's name, and its folder's")
-    scale: Literal[1, 2, 3, 4, 8] = Field(description="how many times larger the output is")
+    scale: Scale = Field(description="how many times larger the output is; of several, each step draws one")
     steps: PositiveInt = Field(description="optimiser steps of the whole run")
     steps_per_epoch: PositiveInt = Field(1000, description="what an epoch is: the clock of the self-paced schedule")
     seed: NonNegativeInt = Field(1, description="start of all randomness")
     batch: PositiveInt = Field(16, description="samples in an optimiser step, over all processes and micro-batches")
     accumulate: PositiveInt = Field(1, description="micro-batches that an optimiser step is cut into, to save memory")
-    crop_px: PositiveInt = Field(192, description="side of the ground-truth crop")
+    crop_px: Crop = Field(
+        192,
+        description="side of the ground-truth crop; for several scales one for all, or one for each, such as "
+        "[96, 144, 192] for an input of 48 at scale [2, 3, 4]",
+    )
     network: Network
     start_from: Path | None = Field(None, description="weights that the network starts from")
     start_transfer: bool = Field(
@@ -116,10 +145,28 @@ class Recipe(Spec):
     checkpoints: Checkpoints = Checkpoints()  # pyright: ignore[reportCallIssue]
     log: Log = Log()  # pyright: ignore[reportCallIssue]
 
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The scales of the run, the first one first."""
+        return self.scale if isinstance(self.scale, tuple) else (self.scale,)
+
+    @property
+    def crops_px(self) -> dict[int, int]:
+        """The side of the ground-truth crop at each scale."""
+        crops = self.crop_px if isinstance(self.crop_px, tuple) else (self.crop_px,) * len(self.scales)
+        return dict(zip(self.scales, crops, strict=True))
+
+    @property
+    def judged(self) -> dict[str, tuple[EvalSet, int]]:
+        """What the run is judged on, by its name in eval.jsonl: each set at each scale."""
+        sets = self.evaluate.sets if self.evaluate else {}
+        if len(self.scales) == 1:
+            return {name: (entry, self.scales[0]) for name, entry in sets.items()}
+        return {f"{name}_x{scale}": (entry, scale) for name, entry in sets.items() for scale in self.scales}
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
-        if self.crop_px % self.scale:
-            raise ValueError(f"crop_px must be a multiple of the scale {self.scale}, got {self.crop_px}")
+        self._fits_scales()
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate must divide batch {self.batch}, got {self.accumulate}")
         if self.start_transfer and self.start_from is None:
@@ -144,8 +191,9 @@ class Recipe(Spec):
 
     def _fits_term(self, where: str, term: Term) -> None:
         reach = getattr(term, "search_px", 0) // 2
-        if reach >= self.crop_px:
-            raise ValueError(f"crop_px must exceed half the search area of {where}, {reach} px, got {self.crop_px}")
+        smallest = min(self.crops_px.values())
+        if reach >= smallest:
+            raise ValueError(f"crop_px must exceed half the search area of {where}, {reach} px, got {smallest}")
         pace = getattr(term, "pace", None)
         if pace is not None and pace.ssim == "pixel" and self.data.channels == 1:
             raise ValueError(
@@ -170,11 +218,12 @@ class Recipe(Spec):
 
     def _fits_gan(self, method: GanSpec) -> None:
         for name, critic in method.critics.items():
-            if misfit := critic.network.misfit(self.crop_px):
-                raise ValueError(
-                    f"crop_px does not fit method.critics.{name} ({critic.network.kind}): {misfit}, "
-                    f"got {self.crop_px} px; change the crop or the critic"
-                )
+            for crop_px in self.crops_px.values():
+                if misfit := critic.network.misfit(crop_px):
+                    raise ValueError(
+                        f"crop_px does not fit method.critics.{name} ({critic.network.kind}): {misfit}, "
+                        f"got {crop_px} px; change the crop or the critic"
+                    )
         if not any(map(method.moves_generator, range(1, self.steps + 1))):
             raise ValueError(
                 f"method.warmup_steps and method.generator_every_steps leave the generator no update in steps "
@@ -186,33 +235,67 @@ class Recipe(Spec):
                 "which the gradients that these measure vanish"
             )
 
-    def _fits_network(self) -> None:
-        network, lr_px, micro_batch = self.network, self.crop_px // self.scale, self.batch // self.accumulate
-        if self.scale not in network.scales:
-            known = ", ".join(map(str, network.scales))
-            raise ValueError(f"scale must be one of {known} for network {network.kind}, got {self.scale}")
-        factors = getattr(network, "factors", (self.scale,))
-        if tuple(factors) != (self.scale,):
-            # The published multi-scale code trained its first scale alone, and nothing told.
+    def _fits_scales(self) -> None:
+        if len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scale must not name a factor twice, got {list(self.scales)}")
+        if isinstance(self.crop_px, tuple) and len(self.crop_px) != len(self.scales):
             raise ValueError(
-                f"network.factors must be [{self.scale}], the scale of the run, got {list(factors)}: "
-                "a run trains one scale, and the parts of the others would stay as initialised"
+                f"crop_px must be one number or one for each scale {list(self.scales)}, got {list(self.crop_px)}"
             )
+        for scale, crop_px in self.crops_px.items():
+            if crop_px % scale:
+                raise ValueError(f"crop_px must be a multiple of the scale {scale}, got {crop_px}")
+        lr = {"data.lr": getattr(self.data, "lr", None)}
+        for name, entry in (self.evaluate.sets if self.evaluate else {}).items():
+            lr[f"evaluate.sets.{name}.lr"] = entry.lr
+        for key, folders in lr.items():
+            if folders is not None and len(self.scales) > 1 and not isinstance(folders, dict):
+                raise ValueError(
+                    f"{key} must name a folder for each scale, such as {{{self.scales[0]}: {folders}, "
+                    f"{self.scales[1]}: ...}}, got {folders} alone"
+                )
+            if isinstance(folders, dict) and set(folders) != set(self.scales):
+                raise ValueError(f"{key} must be for the scales {sorted(self.scales)}, got {sorted(folders)}")
+
+    def _fits_network(self) -> None:
+        network, micro_batch = self.network, self.batch // self.accumulate
+        self._fits_scales_of_network()
         if self.data.channels not in network.colours:
             known = " or ".join(map(str, network.colours))
             raise ValueError(
                 f"data.channels must be {known} for network {network.kind}, got {self.data.channels}"
                 + ("; the network works on luma" if network.colours == (1,) else "")
             )
-        if lr_px < network.minimum_px:
-            raise ValueError(
-                f"crop_px must be at least {network.minimum_px * self.scale} for network {network.kind} "
-                f"at scale {self.scale}, got {self.crop_px}"
-            )
+        for scale, crop_px in self.crops_px.items():
+            if crop_px // scale < network.minimum_px:
+                raise ValueError(
+                    f"crop_px must be at least {network.minimum_px * scale} for network {network.kind} "
+                    f"at scale {scale}, got {crop_px}"
+                )
         if micro_batch < network.minimum_batch:
             raise ValueError(
                 f"batch / accumulate must be at least {network.minimum_batch} for network {network.kind}, "
                 f"got {micro_batch}"
+            )
+
+    def _fits_scales_of_network(self) -> None:
+        network = self.network
+        for scale in self.scales:
+            if scale not in network.scales:
+                known = ", ".join(map(str, network.scales))
+                why = f", because {network.why_scales}" if network.why_scales else ""
+                raise ValueError(f"scale must be one of {known} for network {network.kind}, got {scale}{why}")
+        if len(self.scales) > 1 and not network.serves_several:
+            several = [spec.model_fields["kind"].default for spec in get_args(AnyNetwork) if spec.serves_several]
+            raise ValueError(
+                f"scale must be one number for network {network.kind}, got {list(self.scales)}; "
+                f"several are for {', '.join(several)}"
+            )
+        if network.idle_parts and set(network.scales) != set(self.scales):
+            # The published multi-scale code trained its first scale alone, and nothing told.
+            raise ValueError(
+                f"network.factors must be the scales of the run, {list(self.scales)}, got {list(network.scales)}: "
+                "the parts of others would stay as initialised"
             )
 
 

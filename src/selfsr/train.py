@@ -14,6 +14,7 @@ from selfsr.device import memory_in_use_mb
 from selfsr.environment import write_environment
 from selfsr.judging import Judge, check_sets
 from selfsr.methods import Clock, Ratio, Update
+from selfsr.nets.base import at_scale
 from selfsr.nets.weights import save_weights
 from selfsr.progress import bar
 from selfsr.recipe import Recipe, dump_recipe
@@ -93,6 +94,8 @@ def take_step(run: Run, batches: list[Batch], clock: Clock, meter: Meter, guard:
     The micro-batches go through the method side by side: each is brought to its next update, their gradients add
     up, and then the optimiser steps once.
     """
+    for net in (run.accelerator.unwrap_model(run.method.nets["g"]), run.published.net):
+        at_scale(net, batches[0].scale)
     totals = _total_counts(run, batches)
     sequences = [run.method.updates(batch, clock) for batch in batches]
     while True:

@@ -117,7 +117,7 @@ def test_workers_decode_for_all(photos):
     crops = take(source, 6)
     for path in photos.iterdir():
         path.unlink()
-    again = Loader(source.dataset, batch=4, seed=5, workers=0)
+    again = Loader(source.datasets, batch=4, seed=5, workers=0)
     assert same(take(again, 6), crops)
     assert again.skipped == 0
 

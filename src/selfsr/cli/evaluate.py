@@ -27,7 +27,8 @@ selfsr evaluate best.safetensors --data DIV2K=DIV2K_valid_HR --lr DIV2K_valid_LR
 [bold]Protocol[/bold]
 
 8-bit RGB; PSNR and SSIM on BT.601 studio-range luma (Y) and on RGB, peak 255, a border of the scale left out; LR by
-antialiased bicubic, rounded to 8 bit, unless --lr brings it."""
+antialiased bicubic, rounded to 8 bit, unless --lr brings it. A network of luma alone is judged by its own Y; its
+colours are those of bicubic."""
 
 
 def evaluate(
@@ -81,6 +82,7 @@ def evaluate(
     sets = find_sets(data)
     where = choose_device(device)
     upscalers: dict[str, Callable[[Tensor], Tensor]] = {}
+    luma_alone: set[str] = set()
     if model is not None:
         loaded = load_model(model, scale)
         if scale not in (None, loaded.scale):
@@ -92,12 +94,14 @@ def evaluate(
         upscalers[str(model)] = Upscaler(
             loaded, device=where, precision="float32", tile=parse_tile(tile), ensemble=self_ensemble
         )
+        luma_alone = {str(model)} if loaded.channels == 1 else set()
     if scale is None:
         raise InputError("evaluate: --bicubic alone needs the factor; add --scale 2, 3 or 4.")
     factor = scale
     if bicubic:
         upscalers = {"bicubic": lambda image: imresize(image, scale=factor), **upscalers}
-    results = _scores(upscalers, sets, lr, scale, crop, load_metrics(metric or (), where), where, pictures)
+    further = load_metrics(metric or (), where)
+    results = _scores(upscalers, luma_alone, sets, lr, scale, crop, further, where, pictures)
     _show(results, scale, per_image)
     if out is not None:
         _write(out, results, scale, crop, lr, {"tile": tile, "self_ensemble": self_ensemble})
@@ -105,6 +109,7 @@ def evaluate(
 
 def _scores(
     upscalers: "dict[str, Callable[[Tensor], Tensor]]",
+    luma_alone: set[str],
     sets: dict[str, list[Path]],
     lr: Path | None,
     scale: int,
@@ -133,6 +138,7 @@ def _scores(
                     device=device,
                     crop_px=crop,
                     extra=extra,
+                    luma_alone=title in luma_alone,
                     on_image=drawn and _drawer(drawn / name, scale),
                     advance=advance,
                 )

@@ -19,7 +19,8 @@ def list_recipes() -> None:
     table = Table("recipe", "network", "scale", "steps", "what it is", box=None)
     for name, path in shipped_recipes().items():
         recipe = load_recipe(path)
-        table.add_row(name, recipe.network.kind, f"x{recipe.scale}", f"{recipe.steps:,}", _headline(path))
+        scales = ", ".join(f"x{scale}" for scale in recipe.scales)
+        table.add_row(name, recipe.network.kind, scales, f"{recipe.steps:,}", _headline(path))
     Console().print(table)
 
 

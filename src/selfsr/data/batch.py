@@ -20,6 +20,11 @@ class Batch:
     lr: Tensor
     mask: Tensor | None = None
 
+    @property
+    def scale(self) -> int:
+        """How many times larger `hr` is than `lr`; the same for all images of a step."""
+        return self.hr.shape[-1] // self.lr.shape[-1]
+
     def to(self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format) -> "Batch":
         """Return the batch on `device` (non-blocking)."""
         move = {"device": device, "non_blocking": True}

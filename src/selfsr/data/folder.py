@@ -1,12 +1,13 @@
 """Folders of pictures as training data: which crop is taken, and how it is turned."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from selfsr._checks import InputError
 from selfsr.data.pairs import mismatch, pair_up
@@ -21,8 +22,8 @@ class Crop:
     """One training sample as it leaves the files; views, not to be written to.
 
     Attributes:
-        hr: `[crop + 2 halo, crop + 2 halo, C]`, uint8 or uint16.
-        lr: `[crop / scale, crop / scale, C]`, or None where LR is made from `hr` on the device.
+        hr: `[crop + 2 halo, crop + 2 halo, 3]`, uint8 or uint16, grey repeated to RGB.
+        lr: `[crop / scale, crop / scale, 3]`, or None where LR is made from `hr` on the device.
     """
 
     hr: np.ndarray
@@ -30,17 +31,19 @@ class Crop:
 
 
 class Dataset(Protocol):
-    """What a loader draws from.
+    """What a loader draws from: pictures at one scale. A run of several scales has one for each.
 
     Attributes:
         scale: how many times larger HR is than LR.
         crop_px: side of the HR crop.
+        channels: what the network is given of the RGB crops: 3 for all of it, 1 for luma.
         halo_px: surroundings of the crop that `Crop.hr` brings along on each side, for making LR.
         lr_bits: depth that LR made on the device is rounded to; None leaves it unrounded.
     """
 
     scale: int
     crop_px: int
+    channels: Literal[1, 3]
     halo_px: int
 
     @property
@@ -76,7 +79,7 @@ class FolderData:
         paths: the HR files.
         scale: how many times larger HR is than LR, at least 2.
         crop_px: side of the HR crop, a multiple of `scale`.
-        channels: 3 or 1.
+        channels: 3, or 1 for luma.
         cache: see `PictureStore`.
         lr_bits: depth that LR is rounded to; None leaves it unrounded.
 
@@ -94,12 +97,26 @@ class FolderData:
         cache: Cache = "auto",
         lr_bits: int | None = 8,
     ) -> None:
+        self.channels: Literal[1, 3] = channels
+        self.lr_bits = lr_bits
+        self._hr = PictureStore("data.hr", paths, cache)
+        self._crop(scale, crop_px)
+
+    def at(self, scale: int, crop_px: int) -> Self:
+        """Return the same pictures, decoded once for both, at another scale.
+
+        Raises:
+            InputError: a picture is smaller than the crop.
+        """
+        other = copy.copy(self)
+        other._crop(scale, crop_px)
+        return other
+
+    def _crop(self, scale: int, crop_px: int) -> None:
         assert crop_px % scale == 0, (crop_px, scale)
         if scale < 2:
             raise InputError(f"data: scale {scale} needs kind: pairs; from HR alone there is nothing to learn.")
-        self.scale, self.crop_px, self.lr_bits = scale, crop_px, lr_bits
-        self.halo_px = HALO_LR_PX * scale
-        self._hr = PictureStore("data.hr", paths, channels, cache)
+        self.scale, self.crop_px, self.halo_px = scale, crop_px, HALO_LR_PX * scale
         check_sizes(self._hr, scale, crop_px)
 
     @property
@@ -133,7 +150,7 @@ class PairData:
         lr_paths: the LR files in the same order.
         scale: how many times larger HR is than LR.
         crop_px: side of the HR crop, a multiple of `scale`.
-        channels: 3 or 1.
+        channels: 3, or 1 for luma.
         cache: see `PictureStore`.
 
     Raises:
@@ -153,12 +170,26 @@ class PairData:
         channels: Literal[1, 3] = 3,
         cache: Cache = "auto",
     ) -> None:
-        assert len(hr_paths) == len(lr_paths), (len(hr_paths), len(lr_paths))
+        self.channels: Literal[1, 3] = channels
+        self._hr = PictureStore("data.hr", hr_paths, cache)
+        self._pair(lr_paths, scale, crop_px, cache)
+
+    def at(self, lr_paths: Sequence[Path], scale: int, crop_px: int, cache: Cache) -> Self:
+        """Return the same HR pictures, decoded once for both, with LR pictures of another scale.
+
+        Raises:
+            InputError: as for the class.
+        """
+        other = copy.copy(self)
+        other._pair(lr_paths, scale, crop_px, cache)
+        return other
+
+    def _pair(self, lr_paths: Sequence[Path], scale: int, crop_px: int, cache: Cache) -> None:
+        assert len(self._hr) == len(lr_paths), (len(self._hr), len(lr_paths))
         assert crop_px % scale == 0, (crop_px, scale)
         self.scale, self.crop_px = scale, crop_px
-        self._hr = PictureStore("data.hr", hr_paths, channels, cache)
-        self._lr = PictureStore("data.lr", lr_paths, channels, cache)
-        for hr, lr, hr_path, lr_path in zip(self._hr.headers, self._lr.headers, hr_paths, lr_paths, strict=True):
+        self._lr = PictureStore("data.lr", lr_paths, cache)
+        for hr, lr, hr_path, lr_path in zip(self._hr.headers, self._lr.headers, self._hr.paths, lr_paths, strict=True):
             problem = mismatch((hr.height, hr.width), (lr.height, lr.width), scale)
             if problem:
                 raise InputError(f"{lr_path}: {problem}; make it again from {hr_path} or leave the pair out.")
@@ -185,12 +216,29 @@ class PairData:
         return Crop(turned(_window(hr, top, left, self.crop_px), turn), turned(small, turn))
 
 
+def _kind_of_path(value: object) -> str:
+    return "several" if isinstance(value, dict) else "one"
+
+
+# One folder, or one for each scale.
+PathByScale = Annotated[
+    Annotated[Path, Tag("one")] | Annotated[dict[int, Path], Tag("several")], Discriminator(_kind_of_path)
+]
+
+
+def by_scale(paths: Path | dict[int, Path] | None, scale: int) -> Path | None:
+    """Return the folder of a scale: the only one there is, or that of the scale; None where there is none."""
+    return paths.get(scale) if isinstance(paths, dict) else paths
+
+
 class FolderSpec(Spec):
     """A folder of HR pictures; LR is made of them by bicubic."""
 
     kind: Literal["folder"]
     hr: Path = Field(description="folder of HR pictures, searched with its subfolders")
-    channels: Literal[1, 3] = Field(3, description="3 repeats grey pictures to RGB, 1 turns colour to grey")
+    channels: Literal[1, 3] = Field(
+        3, description="3 repeats grey pictures to RGB, 1 trains on luma: LR is made and rounded in RGB, as published"
+    )
     cache: Cache = Field(
         "auto",
         description="memory keeps decoded pictures, off does not, auto does if they fit in a quarter of free memory",
@@ -219,23 +267,43 @@ class FolderSpec(Spec):
             lr_bits=self.lr_bits,
         )
 
+    def build_each(self, crops_px: Mapping[int, int]) -> Sequence[Dataset]:
+        """Return the data at each scale, the key, with the HR crop that is the value; errors as for `build`."""
+        (scale, crop_px), *others = crops_px.items()
+        first = self.build(scale=scale, crop_px=crop_px)
+        return [first, *(first.at(scale, crop_px) for scale, crop_px in others)]
+
+    def lr_folder(self, scale: int) -> None:  # noqa: ARG002 - kinds of data share one signature
+        """Return None: LR is made."""
+        return None
+
 
 class PairsSpec(Spec):
     """A folder of HR and a folder of LR pictures, matched by name (`0001.png` with `0001.png` or `0001x4.png`)."""
 
     kind: Literal["pairs"]
     hr: Path = Field(description="folder of HR pictures, searched with its subfolders")
-    lr: Path = Field(description="folder of LR pictures, searched with its subfolders")
-    channels: Literal[1, 3] = Field(3, description="3 repeats grey pictures to RGB, 1 turns colour to grey")
+    lr: PathByScale = Field(
+        description="folder of LR pictures, searched with its subfolders; for several scales one for each, {2: ..., "
+        "4: ...}"
+    )
+    channels: Literal[1, 3] = Field(3, description="3 repeats grey pictures to RGB, 1 trains on luma, unrounded")
     cache: Cache = Field(
         "auto",
         description="memory keeps decoded pictures, off does not, auto does if they fit in a quarter of free memory",
     )
 
-    @field_validator("hr", "lr")
+    @field_validator("hr")
     @classmethod
     def _home(cls, path: Path) -> Path:
         return path.expanduser()
+
+    @field_validator("lr")
+    @classmethod
+    def _homes(cls, lr: Path | dict[int, Path]) -> Path | dict[int, Path]:
+        if isinstance(lr, Path):
+            return lr.expanduser()
+        return {scale: path.expanduser() for scale, path in lr.items()}
 
     def build(self, *, scale: int, crop_px: int) -> PairData:
         """List both folders, match the files and check the headers.
@@ -244,8 +312,32 @@ class PairsSpec(Spec):
             InputError: a folder is missing or empty, a partner is missing, or a picture cannot be used.
         """
         hr_paths = list_pictures(self.hr)
-        lr_paths = pair_up(self.hr, hr_paths, self.lr, list_pictures(self.lr), scale)
+        lr_paths = self._partners(hr_paths, scale)
         return PairData(hr_paths, lr_paths, scale=scale, crop_px=crop_px, channels=self.channels, cache=self.cache)
+
+    def build_each(self, crops_px: Mapping[int, int]) -> Sequence[Dataset]:
+        """Return the data at each scale, the key, with the HR crop that is the value; errors as for `build`."""
+        (scale, crop_px), *others = crops_px.items()
+        first = self.build(scale=scale, crop_px=crop_px)
+        return [first] + [
+            first.at(self._partners(first.paths, scale), scale, crop_px, self.cache) for scale, crop_px in others
+        ]
+
+    def lr_folder(self, scale: int) -> Path:
+        """Return the folder of LR pictures of a scale.
+
+        Raises:
+            InputError: there is none for this scale.
+        """
+        folder = by_scale(self.lr, scale)
+        if folder is None:
+            assert isinstance(self.lr, dict)
+            raise InputError(f"data.lr: expected a folder for x{scale}, got some for {sorted(self.lr)}; add it.")
+        return folder
+
+    def _partners(self, hr_paths: Sequence[Path], scale: int) -> list[Path]:
+        folder = self.lr_folder(scale)
+        return pair_up(self.hr, hr_paths, folder, list_pictures(folder), scale)
 
 
 Data = Annotated[FolderSpec | PairsSpec, Field(discriminator="kind")]

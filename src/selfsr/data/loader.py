@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from selfsr._checks import InputError
 from selfsr.data.batch import Batch
+from selfsr.data.colour import grey
 from selfsr.data.folder import Crop, Dataset
 from selfsr.data.resize import bicubic_lr
 from selfsr.data.store import processes_here
@@ -35,12 +36,14 @@ class Raw:
 
     Attributes:
         step: number of the step, from 0.
-        hr: `[n, crop + 2 halo, crop + 2 halo, C]`, uint8, or the bits of uint16 in int16, which every device has.
-        lr: of the same dtype `[n, crop / scale, crop / scale, C]`, or None.
+        of: which of the datasets, and so which scale, the step is of.
+        hr: `[n, crop + 2 halo, crop + 2 halo, 3]`, uint8, or the bits of uint16 in int16, which every device has.
+        lr: of the same dtype `[n, crop / scale, crop / scale, 3]`, or None.
         bad: files that could not be read, with the reason; other pictures stand in for them.
     """
 
     step: int
+    of: int
     hr: Tensor
     lr: Tensor | None
     bad: dict[Path, str]
@@ -51,12 +54,13 @@ class Loader:
 
     The pictures go round in epochs, each a permutation of its own; sample j of the global batch of a step is a
     function of (seed, step, j) alone. Process `rank` of `world` gets its contiguous share of that batch. So the
-    processes together see what a single one sees, and a run that is resumed sees what it would have seen.
+    processes together see what a single one sees, and a run that is resumed sees what it would have seen. With data at
+    several scales, each step is of one scale, drawn with equal chances as a function of (seed, step) alone.
 
     A file that goes bad during the run is replaced by the next one of the list, reported once and counted.
 
     Args:
-        dataset: where crops come from.
+        datasets: where crops come from; several are the same pictures at several scales.
         batch: samples of a step over all processes, a multiple of `world`.
         seed: start of all randomness.
         rank: number of this process.
@@ -71,7 +75,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        datasets: Dataset | Sequence[Dataset],
         *,
         batch: int,
         seed: int,
@@ -83,12 +87,13 @@ class Loader:
         if batch % world:
             raise InputError(f"batch: expected a multiple of the {world} processes, got {batch}.")
         assert 0 <= rank < world, (rank, world)
-        self.dataset = dataset
-        self.workers = choose_workers(dataset.cached) if workers == "auto" else workers
+        self.datasets = list(datasets) if isinstance(datasets, Sequence) else [datasets]
+        cached = all(dataset.cached for dataset in self.datasets)
+        self.workers = choose_workers(cached) if workers == "auto" else workers
         self._bad: set[Path] = set()
         self._steps: Iterator[Raw | str] | None = None
         share = batch // world
-        self._plan = _Plan(dataset, batch, seed, range(rank * share, (rank + 1) * share))
+        self._plan = _Plan(self.datasets, batch, seed, range(rank * share, (rank + 1) * share))
         self._start_step = start_step
 
     def __iter__(self) -> "Loader":
@@ -131,7 +136,10 @@ class Loader:
         memory_format: torch.memory_format = torch.contiguous_format,
         accumulate: int = 1,
     ) -> list[Batch]:
-        """Bring the crops to the device, make floats of them and LR where there is none.
+        """Bring the crops to the device, make floats of them, LR where there is none, and luma where that is wanted.
+
+        LR is made and rounded in RGB, as a file would be, and luma is taken of both unrounded: the published code's
+        way with networks of one channel.
 
         Args:
             raw: what `next` returned.
@@ -139,13 +147,15 @@ class Loader:
             memory_format: layout of the images.
             accumulate: micro-batches to cut the batch into, in order.
         """
-        samples = _moved(raw.hr, device)
-        halo, scale = self.dataset.halo_px, self.dataset.scale
+        samples, dataset = _moved(raw.hr, device), self.datasets[raw.of]
+        halo, scale = dataset.halo_px, dataset.scale
         hr = _floats(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
         if raw.lr is None:
-            lr = bicubic_lr(_floats(samples), scale, bits=self.dataset.lr_bits, halo_px=halo)
+            lr = bicubic_lr(_floats(samples), scale, bits=dataset.lr_bits, halo_px=halo)
         else:
             lr = _floats(_moved(raw.lr, device))
+        if dataset.channels == 1:
+            hr, lr = grey(hr), grey(lr)
         hr, lr = (image.contiguous(memory_format=memory_format) for image in (hr, lr))
         parts = zip(hr.chunk(accumulate), lr.chunk(accumulate), strict=True)
         return [Batch(hr=hr_part, lr=lr_part) for hr_part, lr_part in parts]
@@ -191,42 +201,48 @@ def choose_workers(cached: bool) -> int:
 class _Plan(TorchDataset):
     """Which samples make up a step; item s holds the samples of step s."""
 
-    def __init__(self, dataset: Dataset, batch: int, seed: int, slots: range) -> None:
-        self._dataset = dataset
+    def __init__(self, datasets: Sequence[Dataset], batch: int, seed: int, slots: range) -> None:
+        self._datasets = datasets
         self._batch = batch
         self._seed = seed
         self._slots = slots
         self._orders: dict[int, np.ndarray] = {}
-        self._bad: dict[int, str] = {}
+        self._bad: dict[tuple[int, int], str] = {}
 
     def __getitem__(self, step: int) -> Raw | str:
         """Return the crops of a step, or why there are none: an exception would lose its type between processes."""
+        of = 0
+        if len(self._datasets) > 1:
+            of = int(np.random.default_rng((self._seed, 2, step)).integers(len(self._datasets)))
         bad: dict[Path, str] = {}
         try:
-            crops = [self._sample(step, slot, bad) for slot in self._slots]
+            crops = [self._sample(of, step, slot, bad) for slot in self._slots]
         except InputError as error:
             return str(error)
         lrs = [crop.lr for crop in crops if crop.lr is not None]
-        return Raw(step, _stacked([crop.hr for crop in crops]), _stacked(lrs) if lrs else None, bad)
+        return Raw(step, of, _stacked([crop.hr for crop in crops]), _stacked(lrs) if lrs else None, bad)
 
-    def _sample(self, step: int, slot: int, bad: dict[Path, str]) -> Crop:
-        count = len(self._dataset)
+    def _sample(self, of: int, step: int, slot: int, bad: dict[Path, str]) -> Crop:
+        dataset = self._datasets[of]
+        count = len(dataset)
         epoch, position = divmod(step * self._batch + slot, count)
         first = int(self._order(epoch)[position])
         for index in itertools.chain(range(first, count), range(first)):
-            if index not in self._bad:
+            if (of, index) not in self._bad:
                 try:
-                    return self._dataset.sample(index, np.random.default_rng((self._seed, 0, step, slot)))
+                    return dataset.sample(index, np.random.default_rng((self._seed, 0, step, slot)))
                 except (InputError, OSError) as error:
-                    self._bad[index] = str(error)
-            bad[self._dataset.paths[index]] = self._bad[index]
-        raise InputError(f"data.hr: none of the {count} pictures can be read any more, the first: {self._bad[first]}")
+                    self._bad[of, index] = str(error)
+            bad[dataset.paths[index]] = self._bad[of, index]
+        raise InputError(
+            f"data.hr: none of the {count} pictures can be read any more, the first: {self._bad[of, first]}"
+        )
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
             if len(self._orders) > 1:  # a step touches two epochs at most, unless the set is smaller than the batch
                 self._orders.clear()
-            self._orders[epoch] = np.random.default_rng((self._seed, 1, epoch)).permutation(len(self._dataset))
+            self._orders[epoch] = np.random.default_rng((self._seed, 1, epoch)).permutation(len(self._datasets[0]))
         return self._orders[epoch]
 
 

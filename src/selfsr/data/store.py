@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from selfsr._checks import InputError
-from selfsr.data.pictures import Header, Picture, read_header, read_picture
+from selfsr.data.pictures import Header, read_header, read_picture
 from selfsr.memory import free_bytes
 
 Cache = Literal["auto", "off", "memory"]
@@ -31,7 +31,6 @@ class PictureStore:
     Args:
         where: what the files are, for messages, such as "data.hr".
         paths: the files.
-        channels: 3 repeats grey to RGB, 1 turns colour to grey (ITU-R BT.601 luma, full range).
         cache: "memory" keeps all, "auto" does so if they take at most a quarter of the free memory, "off" nothing.
 
     Raises:
@@ -39,11 +38,10 @@ class PictureStore:
         OSError: a file cannot be read.
     """
 
-    def __init__(self, where: str, paths: Sequence[Path], channels: Literal[1, 3], cache: Cache) -> None:
+    def __init__(self, where: str, paths: Sequence[Path], cache: Cache) -> None:
         self.paths = list(paths)
-        self.channels = channels
         self.headers = read_headers(self.paths)
-        sizes = [h.height * h.width * channels * h.bits // 8 for h in self.headers]
+        sizes = [h.height * h.width * 3 * h.bits // 8 for h in self.headers]
         self._start = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
         self.decoded_bytes = int(self._start[-1])
         self._memory: mmap.mmap | None = None
@@ -63,7 +61,7 @@ class PictureStore:
         return self._memory is not None
 
     def read(self, index: int) -> np.ndarray:
-        """Return picture `index`, uint8 or uint16 `[H, W, channels]`; not to be written to.
+        """Return picture `index`, uint8 or uint16 `[H, W, 3]`, grey repeated to RGB; not to be written to.
 
         Raises:
             InputError: the file is damaged, or is no longer what it was when the store was made.
@@ -75,9 +73,9 @@ class PictureStore:
         kept = np.frombuffer(
             self._memory,
             np.uint8 if header.bits == 8 else np.uint16,
-            count=header.height * header.width * self.channels,
+            count=header.height * header.width * 3,
             offset=len(self.paths) + int(self._start[index]),
-        ).reshape(header.height, header.width, self.channels)
+        ).reshape(header.height, header.width, 3)
         if not self._memory[index]:
             kept[:] = self._decode(index)
             self._memory[index] = 1
@@ -85,7 +83,9 @@ class PictureStore:
 
     def _decode(self, index: int) -> np.ndarray:
         path, header = self.paths[index], self.headers[index]
-        pixels = _with_channels(read_picture(path), self.channels)
+        pixels = read_picture(path).pixels
+        if pixels.shape[2] == 1:
+            pixels = np.repeat(pixels, 3, axis=2)
         if pixels.shape[:2] != (header.height, header.width) or pixels.dtype.itemsize * 8 != header.bits:
             raise InputError(
                 f"{path}: expected the picture of {header.height} x {header.width} pixels that was there at the "
@@ -123,13 +123,3 @@ def _cached(where: str, cache: Cache, need_bytes: int) -> bool:
             f"{own_bytes / 2**30:.1f} GB are free; set cache: off or auto."
         )
     return True
-
-
-def _with_channels(picture: Picture, channels: int) -> np.ndarray:
-    pixels = picture.pixels
-    if picture.channels == channels:
-        return pixels
-    if channels == 3:
-        return np.repeat(pixels, 3, axis=2)
-    luma = pixels @ np.array([0.299, 0.587, 0.114])
-    return np.floor(luma + 0.5).astype(pixels.dtype)[:, :, None]

@@ -14,7 +14,7 @@ class SrNetwork(nn.Module):
     """A network that is written here, as opposed to those that spandrel brings.
 
     Args:
-        scale: upscaling factor.
+        scale: upscaling factor; one that serves several upscales by what `at_scale` says last.
         channels: 3 for RGB, 1 for grey.
     """
 
@@ -25,6 +25,12 @@ class SrNetwork(nn.Module):
     def facts(self) -> dict[str, str]:
         """Return what a weights file must say of the network because its tensors do not show it."""
         return {}
+
+
+def at_scale(net: nn.Module, scale: int) -> None:
+    """Tell a network that serves several scales by which one it upscales from now on; nothing to all others."""
+    if isinstance(net, SrNetwork):
+        net.scale = scale
 
 
 class NetworkSpec(Spec):
@@ -38,6 +44,8 @@ class NetworkSpec(Spec):
         has_branch: in training the network returns two images of one shape, the output and that of its branch.
         tiling: whether an image may be cut into tiles; "discouraged" where the network sees all of it at once.
         why_scales: why there are no other scales, as the end of a sentence; empty where it needs no reason.
+        serves_several: one network upscales by any of `scales`, by the one that `at_scale` tells it.
+        idle_parts: such a network has parts of its own for each scale, which are idle at the others.
     """
 
     title: ClassVar[str]
@@ -47,6 +55,8 @@ class NetworkSpec(Spec):
     has_branch: ClassVar[bool] = False
     tiling: ClassVar[Literal["supported", "discouraged"]] = "supported"
     why_scales: ClassVar[str] = ""
+    serves_several: ClassVar[bool] = False
+    idle_parts: ClassVar[bool] = False
 
     @property
     def scales(self) -> tuple[int, ...]:

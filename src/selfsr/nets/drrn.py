@@ -22,6 +22,7 @@ class DrrnSpec(NetworkSpec):
     paper: ClassVar[str] = "Tai et al., CVPR 2017"
     convolutional: ClassVar[bool] = True
     parameters: ClassVar[int] = 297_216
+    serves_several: ClassVar[bool] = True
 
     kind: Literal["drrn"] = "drrn"
     features: PositiveInt = Field(default=128, description="channels of the body (n_feats)")

@@ -26,6 +26,8 @@ class MdsrSpec(NetworkSpec):
     paper: ClassVar[str] = "Lim et al., CVPRW 2017"
     convolutional: ClassVar[bool] = True
     parameters: ClassVar[int] = 3_227_203
+    serves_several: ClassVar[bool] = True
+    idle_parts: ClassVar[bool] = True
 
     kind: Literal["mdsr"] = "mdsr"
     features: PositiveInt = Field(default=64, description="channels of the body (n_feats)")

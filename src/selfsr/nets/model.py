@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from selfsr._checks import InputError
+from selfsr.data.colour import grey
 from selfsr.data.resize import imresize
 from selfsr.nets.layers import mirrored
-
-# Luma of R, G, B by ITU-R BT.601, full range: how a grey network is shown a colour image.
-_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -100,12 +98,11 @@ def in_any_colours(
         return net(lr)
     if lr.shape[1] == 3 and channels == 4:
         return net(torch.cat([lr, torch.ones_like(lr[:, :1])], dim=1))[:, :3]
-    weights = torch.tensor(_LUMA, dtype=lr.dtype, device=lr.device).view(1, 3, 1, 1)
     if lr.shape[1] == 3 and channels == 1:
-        luma = (lr * weights).sum(1, keepdim=True)
+        luma = grey(lr)
         return net(luma) + imresize(lr - luma, scale)
     if lr.shape[1] == 1 and channels == 3:
-        return (net(lr.expand(-1, 3, -1, -1)) * weights).sum(1, keepdim=True)
+        return grey(net(lr.expand(-1, 3, -1, -1)))
     raise InputError(
         f"upscale: the {architecture} network takes {channels} channels, got {lr.shape[1]}; convert the image to RGB."
     )

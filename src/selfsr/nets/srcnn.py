@@ -19,6 +19,7 @@ class SrcnnSpec(NetworkSpec):
     paper: ClassVar[str] = "Dong et al., TPAMI 2016"
     convolutional: ClassVar[bool] = True
     parameters: ClassVar[int] = 69_251
+    serves_several: ClassVar[bool] = True
 
     kind: Literal["srcnn"] = "srcnn"
     features: tuple[PositiveInt, PositiveInt] = Field(

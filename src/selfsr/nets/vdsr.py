@@ -19,6 +19,7 @@ class VdsrSpec(NetworkSpec):
     paper: ClassVar[str] = "Kim et al., CVPR 2016"
     convolutional: ClassVar[bool] = True
     parameters: ClassVar[int] = 668_227
+    serves_several: ClassVar[bool] = True
 
     kind: Literal["vdsr"] = "vdsr"
     features: PositiveInt = Field(default=64, description="channels of the body (n_feats)")

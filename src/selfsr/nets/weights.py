@@ -152,7 +152,8 @@ def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str]) -> Non
         tensors = names.rrdb_published_names(tensors)
     # A clone each: safetensors refuses tensors that share memory, and an averaged one must not move on meanwhile.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    said = {**metadata, **(net.facts() if isinstance(net, SrNetwork) else {})}
+    # Of a run of several scales the metadata names all of them, the network the last one it was used at.
+    said = {**(net.facts() if isinstance(net, SrNetwork) else {}), **metadata}
     if path.suffix == ".safetensors":
         content = safetensors.torch.save(tensors, metadata={"format": "pt", **said})
     else:
@@ -189,12 +190,14 @@ def _scale(path: Path, found: Recognised, said: Mapping[str, str], asked: int | 
     """Choose the scale of a network that may serve several."""
     if len(found.scales) == 1:
         return found.scales[0]
-    if asked is None and "scale" in said:
-        asked = int(said["scale"])
+    trained = tuple(int(scale) for scale in re.findall(r"\d+", said.get("scale", "")))
+    if asked is None and len(trained) == 1:
+        asked = trained[0]
     title, possible = found.spec.title, found.scales or found.spec.scales
     if asked is None:
-        why = f"serves {_factors(possible)}" if found.scales else "works at any scale, and the file does not say which"
-        raise InputError(f"weights {path}: {title} {why}; choose one, as with --scale {possible[0]}.")
+        serves = found.scales or trained
+        why = f"serves {_factors(serves)}" if serves else "works at any scale, and the file does not say which"
+        raise InputError(f"weights {path}: {title} {why}; choose one, as with --scale {(trained or possible)[0]}.")
     if asked not in possible:
         raise InputError(f"weights {path}: {title} upscales by {_factors(possible)}, got x{asked}; choose one of them.")
     return asked

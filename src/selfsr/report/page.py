@@ -126,17 +126,20 @@ def _status(run: Run) -> tuple[str, str]:
 def _facts(run: Run) -> list[tuple[str, str]]:
     recipe = run.recipe
     facts = [("Network", _network(recipe.get("network"))), ("Losses", _losses(recipe))]
-    if isinstance(scale := recipe.get("scale"), int):
-        facts.append(("Scale", f"x{scale}"))
+    facts.append(("Scale", ", ".join(f"x{scale}" for scale in _numbers(recipe.get("scale")))))
     facts.append(("Steps", f"{run.step:,}"))
     if run.seconds is not None:
         facts.append(("Training time", _duration(run.seconds)))
-    for label, key in (("Batch", "batch"), ("Crop", "crop_px")):
-        if isinstance(value := recipe.get(key), int):
-            facts.append((label, f"{value} px" if key == "crop_px" else str(value)))
+    facts.append(("Batch", ", ".join(map(str, _numbers(recipe.get("batch"))))))
+    facts.append(("Crop", ", ".join(f"{side} px" for side in _numbers(recipe.get("crop_px")))))
     if start := recipe.get("start_from"):
         facts.append(("Started from", _origin(Path(str(start)))))
     return [(label, text) for label, text in facts if text]
+
+
+def _numbers(value: Any) -> list[int]:
+    """Return what a recipe may give as one number or as one for each scale."""
+    return [number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int)]
 
 
 def _network(spec: Any) -> str:

@@ -120,7 +120,7 @@ class Run:
     def best(self) -> dict[str, Any] | None:
         """Return the evaluation that gave `weights/best`; the untrained network counts only if it is all there is."""
         trained = [line for line in self.evaluations if line["step"] > 0] or self.evaluations
-        scored = [(first_score(line, self.best_by), line) for line in trained]
+        scored = [(line.get("score", first_score(line, self.best_by)), line) for line in trained]
         scored = [(score, line) for score, line in scored if score is not None]
         choose = min if METRICS[self.best_by].better == "lower" else max
         return choose(scored, key=lambda pair: pair[0])[1] if scored else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from selfsr._checks import InputError
+from selfsr.data.folder import by_scale
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
 from selfsr.study.differences import differences, told, undeclared
 from selfsr.study.spec import Condition, Study, recipe_settings
@@ -148,10 +149,14 @@ def check_inputs(plan: Plan) -> None:
 
 
 def _named_paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
-    found = {f"data.{kind}": getattr(recipe.data, kind, None) for kind in ("hr", "lr")}
+    found: dict[str, Path | None] = {"data.hr": recipe.data.hr, "start_from": recipe.start_from}
+    for scale in recipe.scales:
+        found["data.lr" if len(recipe.scales) == 1 else f"data.lr.{scale}"] = recipe.data.lr_folder(scale)
     for name, entry in (recipe.evaluate.sets if recipe.evaluate else {}).items():
-        found |= {f"evaluate.sets.{name}.hr": entry.hr, f"evaluate.sets.{name}.lr": entry.lr}
-    found["start_from"] = recipe.start_from
+        found[f"evaluate.sets.{name}.hr"] = entry.hr
+        for scale in recipe.scales:
+            key = f"evaluate.sets.{name}.lr" + ("" if len(recipe.scales) == 1 else f".{scale}")
+            found[key] = by_scale(entry.lr, scale)
     yield from ((key, path) for key, path in found.items() if path is not None)
 
 
@@ -229,7 +234,7 @@ def _judged_on(where: str, setup: str, recipe: Recipe, wanted: str | None) -> st
         raise InputError(
             f"{where}: the recipe {setup} is never judged (evaluate is null); name its sets under set: evaluate.sets."
         )
-    known = list(recipe.evaluate.sets)
+    known = list(recipe.judged)
     if wanted is not None and wanted not in known:
         raise InputError(
             f"{where}: judged_on: expected a set of the recipe {setup}, {', '.join(known)}, got {wanted!r}."

@@ -127,10 +127,8 @@ def _setup(plan: Plan, setup: Setup, found: dict[str, Run]) -> SetupResult:
         return by_arm
 
     deciding = curves(setup.judged_on, plan.score)
-    evaluate = setup.arms[plan.baseline].evaluate
-    assert evaluate is not None
     others = {}
-    for set_name in evaluate.sets:
+    for set_name in setup.arms[plan.baseline].judged:
         for metric in METRICS:
             if (set_name, metric) != (setup.judged_on, plan.score):
                 comparison = compare(curves(set_name, metric), plan.baseline, METRICS[metric].better)
