@@ -68,6 +68,9 @@ class Weights:
         self.measured = 0  # updates so far, at most over_steps
         self.found = {name: torch.zeros((), device=device) for name in self.matches}
         self._sums = torch.zeros(len(weights), device=device)  # of gradient norms over updates, in the weights' order
+        fixed = [1.0 if isinstance(weight, Match) else weight for weight in weights.values()]
+        self._fixed = torch.tensor(fixed, device=device)
+        self._others = torch.tensor([name not in self.matches for name in weights], device=device)
         self._pending: list[Tensor] = []  # of the update under way, [2, losses] for each micro-batch
 
     def __call__(self, losses: Mapping[str, Tensor | Ratio], sr: Tensor) -> dict[str, Tensor | Ratio]:
@@ -92,11 +95,9 @@ class Weights:
             return
         squares, counts = sum_over_processes(torch.stack(self._pending).sum(dim=0))
         self._pending.clear()
-        fixed = [1.0 if isinstance(weight, Match) else weight for weight in self.weights.values()]
-        self._sums = self._sums + squares.sqrt() / counts.clamp(min=1) * self._sums.new_tensor(fixed)
+        self._sums = self._sums + squares.sqrt() / counts.clamp(min=1) * self._fixed
         self.measured += 1
-        others = torch.tensor([name not in self.matches for name in self.weights], device=self._sums.device)
-        largest = torch.where(others, self._sums, 0).max()
+        largest = torch.where(self._others, self._sums, 0).max()
         for index, name in enumerate(self.weights):
             if name in self.matches and self.measured <= self.matches[name].over_steps:
                 own = self._sums[index]
