@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from selfsr import SelfPacedLoss, self_paced_weight, ssim_map
+from selfsr import SelfPacedLoss, self_paced_weight, self_similarity_loss, ssim_map
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Outputs
+from selfsr.methods import Clock, Outputs, Ratio
 from selfsr.terms.pace import Pace
 from selfsr.terms.pixel import CharbonnierTerm, L1Term, L2Term
+from selfsr.terms.similarity import SelfSimilarityTerm
 
 # Epoch 3, and a quarter of the run.
 CLOCK = Clock(step=30, steps_per_epoch=10, steps=120)
@@ -115,3 +116,34 @@ def test_the_published_form_takes_the_fused_operator_with_its_options(monkeypatc
     assert found == SelfPacedLoss("l1", **options)(sr, hr, 0.25)
     monkeypatch.undo()
     assert torch.equal(pace.weight(sr, hr, CLOCK), self_paced_weight(sr, hr, 0.25, **options))
+
+
+def test_the_self_similarity_of_a_pixel_counts_once_its_weight_is_half_of_the_peak() -> None:
+    # One half is far from its ground truth, in mean and in contrast; the other is nearly right.
+    hr = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    sr = hr * 0.98
+    sr[..., :32] = 1 - hr[..., :32]
+    mask = torch.zeros(1, 1, 32, 64, dtype=torch.bool)
+    mask[..., 10:22, 8:56:4] = True
+    batch = Batch(hr=hr, lr=hr[..., ::2, ::2], mask=mask)
+    size = {"search_px": 9, "window_px": 3, "sigma": 1.0}
+
+    def found(pace: dict | None, step: int) -> Ratio:
+        spec = SelfSimilarityTerm.model_validate({"kind": "self_similarity", **size, "pace": pace})
+        return spec(Outputs(sr), batch, Clock(step, 1))
+
+    def over(chosen: torch.Tensor) -> torch.Tensor:
+        return self_similarity_loss(sr, hr, chosen, reduction="sum", **size)
+
+    # w >= M / 2 where 1 + s <= sigma sqrt(ln 2): at sigma = 1e-4 nowhere, at 1 where s <= -0.17, at 9 everywhere.
+    left, whole = mask.clone(), found(None, 1)
+    left[..., 32:] = False
+    far = (1 + ssim_map(sr, hr).mean(1, keepdim=True)) <= math.sqrt(math.log(2))
+    assert far[left].float().mean() > 0.9
+    assert not far[mask & ~left].any()
+    early, midway, late = found({"alpha": 1e-4}, 1), found({"ssim": "pixel"}, 1), found({"ssim": "pixel"}, 9)
+    assert early.total == 0
+    torch.testing.assert_close(midway.total, over(mask & far), rtol=1e-12, atol=0)
+    assert 0.1 * whole.total < midway.total < whole.total
+    assert late.total == whole.total == over(mask)
+    assert early.count == midway.count == late.count == whole.count == mask.sum()

@@ -11,6 +11,7 @@ from selfsr.masks import THRESHOLD
 from selfsr.methods import Clock, Outputs, Ratio
 from selfsr.selfsim.contract import Geometry
 from selfsr.terms.base import TermSpec
+from selfsr.terms.pace import Pace
 from selfsr.terms.weights import Weight
 
 
@@ -33,6 +34,9 @@ class SelfSimilarityTerm(TermSpec):
     threshold: PositiveFloat = Field(THRESHOLD, description="Laplacian response that makes an edge, of 255 grey levels")
     stride: PositiveInt = Field(3, description="keep every stride-th diagonal of the mask; 1 keeps all")
     two_sided: bool = Field(False, description="count pixels brighter than their neighbours as edges, too")
+    pace: Pace | None = Field(
+        None, description="leave out pixels whose self-paced weight is below half its peak (docs/pacing.md, eq. 14)"
+    )
     backend: Literal["auto", "eager", "cpu", "triton"] = Field("auto", description="which implementation runs")
     memory_mb: PositiveFloat | None = Field(
         None, description="budget of the operator's working memory; null for 256 on a CPU, 1024 on a GPU"
@@ -59,13 +63,17 @@ class SelfSimilarityTerm(TermSpec):
         """Return how many pixels enter the graph."""
         return self.mask(batch).sum()
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Ratio:  # noqa: ARG002 - terms share one signature
-        """Return the sum over the masked pixels, with their number."""
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Ratio:
+        """Return the sum over the masked pixels, with their number; `pace` leaves it, whatever it leaves out."""
         mask = self.mask(batch)
+        admitted = mask
+        if self.pace is not None:
+            weight = self.pace.weight(made.sr, batch.hr, clock).mean(dim=1, keepdim=True)
+            admitted = mask & (weight >= self.pace.peak / 2)
         total = self_similarity_loss(
             made.sr,
             batch.hr,
-            mask,
+            admitted,
             search_px=self.search_px,
             window_px=self.window_px,
             sigma=self.sigma,
