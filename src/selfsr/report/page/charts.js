@@ -200,7 +200,10 @@
     for (const baseline of chart.baselines) {
       const y = toY(baseline.y);
       field.append(svg("line", { class: "baseline", x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y }));
-      plot.append(svg("text", { class: "baseline-label", x: width - MARGIN.right, y: y - 5, "text-anchor": "end" }, `${baseline.label} ${withUnit(chart, baseline.y)}`));
+      // On the side of the level where fewer lines end, so that the text hides none, if there is room.
+      const above = lines.filter((line) => line.y[line.y.length - 1] >= baseline.y).length * 2 > lines.length;
+      const textY = above && y + 16 < HEIGHT - MARGIN.bottom ? y + 13 : y - 5;
+      plot.append(svg("text", { class: "baseline-label", x: width - MARGIN.right, y: textY, "text-anchor": "end" }, `${baseline.label} ${withUnit(chart, baseline.y)}`));
     }
     card.drawn = lines.map((line) => drawLine(card, field, line, { toX, toY, log }));
     card.marks = svg("g", { class: "cursor-marks" });
