@@ -328,11 +328,19 @@ def test_dbpn_has_no_tail_to_leave_out(path):
 @pytest.mark.parametrize(
     ("name", "other", "message"),
     [
-        ("vdsr", VdsrSpec(features=6, convs=4), "the file holds VDSR with features 6, convs 3: set network"),
-        ("srcnn", SrcnnSpec(), r"the file holds SRCNN with features \[6, 5\], kernels_px \[5, 3, 3\]: set network"),
+        (
+            "vdsr",
+            VdsrSpec(features=6, convs=4),
+            "holds VDSR with features 6, convs 3 for colour, the network is VDSR with features 6, convs 4 for",
+        ),
+        (
+            "srcnn",
+            SrcnnSpec(),
+            r"the file holds SRCNN with features \[6, 5\], kernels_px \[5, 3, 3\] for colour, the network is",
+        ),
         ("rdn", RdnSpec(features=6, growth=4, blocks=1, convs=2), "the file holds RDN x2 with features 6, growth 4, "),
         ("mdsr", MdsrSpec(features=6, blocks=2), "the file holds MDSR x2, x3 and x4 with features 6, blocks 1, "),
-        ("srresnet", VdsrSpec(), "0 of 40 tensors fit .* the file holds SRResNet x2 with features 6, blocks 2: "),
+        ("srresnet", VdsrSpec(), "0 of 40 tensors fit .* the file holds SRResNet x2 with features 6, blocks 2 for"),
     ],
 )
 def test_another_depth_is_refused_with_what_the_file_holds(name, other, message, path):

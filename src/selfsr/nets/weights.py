@@ -102,7 +102,7 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
             + _listed("missing", missing)
             + _listed("not of this network", unexpected)
             + _listed("of another shape", [f"{n} {_shape(given[n])} for {_shape(own[n])}" for n in misshapen])
-            + f"; {_advice(path, checkpoint.tensors, found)}"
+            + f"; {_advice(path, checkpoint.tensors, net)}"
             + (", or leave out its upsampling tail with start_transfer: true." if in_tail else ".")
         )
     taken = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
@@ -267,18 +267,28 @@ def _discriminator(tensors: Mapping[str, Tensor]) -> str:
     return " (they look like a discriminator: give the generator, net_g)" if critic else ""
 
 
-def _advice(path: Path, tensors: dict[str, Tensor], found: Recognised | None) -> str:
-    """Say what the file holds, where that can be told."""
-    if found is not None:
-        scales = f" {_factors(found.scales)}" if found.scales else ""
-        what = f"{found.spec.title}{scales} with {_options(found.spec)}"
-    else:
-        try:
-            descriptor = _described(path, tensors)
-        except InputError:
-            return "choose the network and the options that the file was trained with"
-        what = f"{descriptor.architecture.id} x{descriptor.scale} ({', '.join(descriptor.tags)})"
-    return f"the file holds {what}: set network and scale to match it"
+def _advice(path: Path, tensors: dict[str, Tensor], net: nn.Module) -> str:
+    """Say what the file holds and what the network is, where that can be told."""
+    given = _called(path, tensors)
+    if given is None:
+        return "choose the network and the options that the file was trained with"
+    wanted = _called(path, dict(net.state_dict()))
+    but = f", the network is {wanted}" if wanted not in (None, given) else ""
+    return f"the file holds {given}{but}: set network and scale to match it"
+
+
+def _called(path: Path, tensors: dict[str, Tensor]) -> str | None:
+    """Return the name of the network that the tensors make up, its scale and its options, or None."""
+    try:
+        found = _recognise(path, Checkpoint(tensors, {}, ""))
+        if found is not None:
+            scales = f" {_factors(found.scales)}" if found.scales else ""
+            colours = "grey" if found.channels == 1 else "colour"
+            return f"{found.spec.title}{scales} with {_options(found.spec)} for {colours}"
+        descriptor = _described(path, tensors)
+    except InputError:
+        return None
+    return f"{descriptor.architecture.id} x{descriptor.scale} ({', '.join(descriptor.tags)})"
 
 
 def _factors(scales: tuple[int, ...]) -> str:
