@@ -11,7 +11,7 @@ from selfsr import cli
 from selfsr._checks import InputError
 
 runner = CliRunner()
-VERBS = {"train", "evaluate", "upscale", "report", "study", "demo", "bench", "doctor"}
+VERBS = {"train", "evaluate", "upscale", "degrade", "report", "study", "demo", "bench", "doctor"}
 GROUPS = {"data": {"check", "prepare"}, "recipes": {"list", "show", "copy", "schema"}}
 
 

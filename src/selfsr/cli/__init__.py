@@ -9,7 +9,7 @@ except ImportError:  # the losses are installed without the trainer
     sys.exit('selfsr: the command line needs the trainer; install it with: pip install "selfsr[train]"')
 
 from selfsr._checks import InputError
-from selfsr.cli import bench, data, demo, doctor, evaluate, recipes, report, study, train, upscale
+from selfsr.cli import bench, data, degrade, demo, doctor, evaluate, recipes, report, study, train, upscale
 
 app = typer.Typer(
     name="selfsr",
@@ -40,6 +40,7 @@ def _root(
 app.command("train", epilog=train.EPILOG)(train.train)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("upscale", epilog=upscale.EPILOG)(upscale.upscale)
+app.command("degrade", epilog=degrade.EPILOG)(degrade.degrade)
 app.command("report", epilog=report.EPILOG)(report.report)
 app.command("study", epilog=study.EPILOG)(study.study)
 app.command("demo", epilog=demo.EPILOG)(demo.demo)

@@ -1,8 +1,7 @@
-"""Folders of pictures as training data: which crop is taken, and how it is turned."""
+"""Folders of pictures as training data."""
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, Self
 
@@ -10,24 +9,14 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from selfsr._checks import InputError
+from selfsr.data.crops import Crop, check_scale, check_sizes, draw_crop, turned, window_of
+from selfsr.data.degrade import Degradation
+from selfsr.data.degraded import DegradedData
 from selfsr.data.pairs import mismatch, pair_up
 from selfsr.data.pictures import list_pictures
-from selfsr.data.resize import HALO_LR_PX, mirrored
+from selfsr.data.resize import HALO_LR_PX
 from selfsr.data.store import Cache, PictureStore
 from selfsr.spec import Spec
-
-
-@dataclass(frozen=True)
-class Crop:
-    """One training sample as it leaves the files; views, not to be written to.
-
-    Attributes:
-        hr: `[crop + 2 halo, crop + 2 halo, 3]`, uint8 or uint16, grey repeated to RGB.
-        lr: `[crop / scale, crop / scale, 3]`, or None where LR is made from `hr` on the device.
-    """
-
-    hr: np.ndarray
-    lr: np.ndarray | None = None
 
 
 class Dataset(Protocol):
@@ -39,12 +28,14 @@ class Dataset(Protocol):
         channels: what the network is given of the RGB crops: 3 for all of it, 1 for luma.
         halo_px: surroundings of the crop that `Crop.hr` brings along on each side, for making LR.
         lr_bits: depth that LR made on the device is rounded to; None leaves it unrounded.
+        degrades: whether `sample` degrades the crop, which costs as much as decoding a picture.
     """
 
     scale: int
     crop_px: int
     channels: Literal[1, 3]
     halo_px: int
+    degrades: bool
 
     @property
     def lr_bits(self) -> int | None:
@@ -87,6 +78,8 @@ class FolderData:
         InputError: a file is no picture or smaller than the crop, or the cache does not fit.
     """
 
+    degrades = False
+
     def __init__(
         self,
         paths: Sequence[Path],
@@ -114,8 +107,7 @@ class FolderData:
 
     def _crop(self, scale: int, crop_px: int) -> None:
         assert crop_px % scale == 0, (crop_px, scale)
-        if scale < 2:
-            raise InputError(f"data: scale {scale} needs kind: pairs; from HR alone there is nothing to learn.")
+        check_scale(scale)
         self.scale, self.crop_px, self.halo_px = scale, crop_px, HALO_LR_PX * scale
         check_sizes(self._hr, scale, crop_px)
 
@@ -135,11 +127,11 @@ class FolderData:
     def sample(self, index: int, rng: np.random.Generator) -> Crop:
         """Return a random crop of picture `index` with its surroundings."""
         pixels = self._hr.read(index)
-        top, left, turn = _draw(rng, pixels.shape, self.scale, self.crop_px)
+        top, left, turn = draw_crop(rng, pixels.shape, self.scale, self.crop_px)
         height, width = (side - side % self.scale for side in pixels.shape[:2])
         side = self.crop_px + 2 * self.halo_px
         rows, columns = top - self.halo_px, left - self.halo_px
-        return Crop(turned(_window(pixels[:height, :width], rows, columns, side), turn))
+        return Crop(turned(window_of(pixels[:height, :width], rows, columns, side), turn))
 
 
 class PairData:
@@ -157,6 +149,7 @@ class PairData:
         InputError: a file is no picture or smaller than the crop, a pair does not fit, the cache does not fit.
     """
 
+    degrades = False
     halo_px = 0
     lr_bits = None
 
@@ -211,9 +204,9 @@ class PairData:
     def sample(self, index: int, rng: np.random.Generator) -> Crop:
         """Return a random crop of pair `index`, both turned alike."""
         hr, lr = self._hr.read(index), self._lr.read(index)
-        top, left, turn = _draw(rng, hr.shape, self.scale, self.crop_px)
-        small = _window(lr, top // self.scale, left // self.scale, self.crop_px // self.scale)
-        return Crop(turned(_window(hr, top, left, self.crop_px), turn), turned(small, turn))
+        top, left, turn = draw_crop(rng, hr.shape, self.scale, self.crop_px)
+        small = window_of(lr, top // self.scale, left // self.scale, self.crop_px // self.scale)
+        return Crop(turned(window_of(hr, top, left, self.crop_px), turn), turned(small, turn))
 
 
 def _kind_of_path(value: object) -> str:
@@ -232,7 +225,7 @@ def by_scale(paths: Path | dict[int, Path] | None, scale: int) -> Path | None:
 
 
 class FolderSpec(Spec):
-    """A folder of HR pictures; LR is made of them by bicubic."""
+    """A folder of HR pictures; LR is made of them by bicubic, or by a degradation."""
 
     kind: Literal["folder"]
     hr: Path = Field(description="folder of HR pictures, searched with its subfolders")
@@ -246,18 +239,32 @@ class FolderSpec(Spec):
     lr_bits: Literal[8, 16] | None = Field(
         8, description="depth that LR is rounded to, as a file would be; null leaves it unrounded"
     )
+    degrade: Degradation | None = Field(
+        None, description="what makes LR: a preset's name, or its kind, preset and changes; null is bicubic"
+    )
 
     @field_validator("hr")
     @classmethod
     def _home(cls, path: Path) -> Path:
         return path.expanduser()
 
-    def build(self, *, scale: int, crop_px: int) -> FolderData:
+    def build(self, *, scale: int, crop_px: int) -> FolderData | DegradedData:
         """List the folder and check the headers.
 
         Raises:
-            InputError: the folder is missing or empty, or a picture cannot be used.
+            InputError: the folder is missing or empty, a picture cannot be used, or the degradation shrinks crops to
+                nothing.
         """
+        if self.degrade is not None:
+            return DegradedData(
+                list_pictures(self.hr),
+                scale=scale,
+                crop_px=crop_px,
+                degradation=self.degrade,
+                channels=self.channels,
+                cache=self.cache,
+                lr_bits=self.lr_bits,
+            )
         return FolderData(
             list_pictures(self.hr),
             scale=scale,
@@ -341,43 +348,3 @@ class PairsSpec(Spec):
 
 
 Data = Annotated[FolderSpec | PairsSpec, Field(discriminator="kind")]
-
-
-def check_sizes(hr: PictureStore, scale: int, crop_px: int) -> None:
-    """Refuse pictures that are smaller than the crop, by the largest crop that all would allow."""
-    small = [i for i, header in enumerate(hr.headers) if min(header.height, header.width) < crop_px]
-    if not small:
-        return
-    first, header = hr.paths[small[0]], hr.headers[small[0]]
-    fits = min(min(h.height, h.width) for h in hr.headers) // scale * scale
-    lower = f" or set crop_px to at most {fits}" if fits else ""
-    raise InputError(
-        f"data.hr: expected pictures of at least {crop_px} x {crop_px} pixels, the size of the crop, but "
-        f"{len(small)} of {len(hr)} are smaller, the first is {first} with {header.height} x {header.width} "
-        f"(height x width); leave them out{lower}."
-    )
-
-
-def _draw(rng: np.random.Generator, shape: tuple[int, ...], scale: int, crop_px: int) -> tuple[int, int, int]:
-    """Return (top, left, turn): a corner on the LR grid, and one of the eight symmetries of the square."""
-    rows, columns = ((side // scale - crop_px // scale) + 1 for side in shape[:2])
-    return int(rng.integers(rows)) * scale, int(rng.integers(columns)) * scale, int(rng.integers(8))
-
-
-def _window(pixels: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
-    """Return `side` rows and columns from (top, left) on, mirrored where they leave the picture."""
-    height, width = pixels.shape[:2]
-    if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
-        return pixels[top : top + side, left : left + side]
-    rows = mirrored(np.arange(top, top + side), height)
-    columns = mirrored(np.arange(left, left + side), width)
-    return pixels[rows][:, columns]
-
-
-def turned(window: np.ndarray, turn: int) -> np.ndarray:
-    """Apply symmetry `turn`: bit 0 flips columns, bit 1 flips rows, then bit 2 swaps them."""
-    if turn & 1:
-        window = window[:, ::-1]
-    if turn & 2:
-        window = window[::-1]
-    return window.swapaxes(0, 1) if turn & 4 else window

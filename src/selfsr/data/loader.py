@@ -38,7 +38,7 @@ class Raw:
         step: number of the step, from 0.
         of: which of the datasets, and so which scale, the step is of.
         hr: `[n, crop + 2 halo, crop + 2 halo, 3]`, uint8, or the bits of uint16 in int16, which every device has.
-        lr: of the same dtype `[n, crop / scale, crop / scale, 3]`, or None.
+        lr: `[n, crop / scale, crop / scale, 3]` in the same way, or float32 in [0, 1], or None.
         bad: files that could not be read, with the reason; other pictures stand in for them.
     """
 
@@ -88,7 +88,7 @@ class Loader:
             raise InputError(f"batch: expected a multiple of the {world} processes, got {batch}.")
         assert 0 <= rank < world, (rank, world)
         self.datasets = list(datasets) if isinstance(datasets, Sequence) else [datasets]
-        cached = all(dataset.cached for dataset in self.datasets)
+        cached = all(dataset.cached and not dataset.degrades for dataset in self.datasets)
         self.workers = choose_workers(cached) if workers == "auto" else workers
         self._bad: set[Path] = set()
         self._steps: Iterator[Raw | str] | None = None
@@ -189,8 +189,11 @@ class Loader:
 def choose_workers(cached: bool) -> int:
     """Return how many processes should load for each process that trains on this machine.
 
-    Cutting a kept picture costs a twentieth of a millisecond: less than a second process would. Decoding costs
-    milliseconds, and then every core but the one that trains should decode.
+    Cutting a kept picture costs a twentieth of a millisecond: less than a second process would. Decoding and degrading
+    cost milliseconds, and then every core but the one that trains should do it.
+
+    Args:
+        cached: whether samples only need to be cut from pictures in memory.
     """
     if cached:
         return 0
@@ -256,7 +259,7 @@ def _stacked(windows: list[np.ndarray]) -> Tensor:
         if window.dtype != deepest:
             window = window.astype(deepest) * 257
         target.view(pixel)[...] = window.view(pixel)
-    return torch.from_numpy(out if deepest == np.uint8 else out.view(np.int16))
+    return torch.from_numpy(out.view(np.int16) if deepest == np.uint16 else out)
 
 
 def _moved(samples: Tensor, device: torch.device) -> Tensor:
@@ -268,6 +271,8 @@ def _moved(samples: Tensor, device: torch.device) -> Tensor:
 
 def _floats(samples: Tensor) -> Tensor:
     """Return float32 `[n, C, H, W]` in [0, 1] of `[n, H, W, C]`."""
+    if samples.is_floating_point():
+        return samples.permute(0, 3, 1, 2)
     if samples.dtype == torch.int16:
         return (samples.permute(0, 3, 1, 2).to(torch.int32) & 65535).to(torch.float32).div_(65535)
     return samples.permute(0, 3, 1, 2).to(torch.float32).div_(255)

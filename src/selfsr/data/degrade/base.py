@@ -45,18 +45,18 @@ QualityRange = Annotated[tuple[Quality, Quality], AfterValidator(_ascending)]
 KernelSizes = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_odd)]
 
 
-def _without_required(schema: dict[str, Any]) -> None:
-    # To a validator of documents no key is required: the preset has them all.
-    schema.pop("required", None)
+def only_kind_required(schema: dict[str, Any]) -> None:
+    """Tell validators of documents that no other key need be given: the preset has them all."""
+    schema["required"] = [key for key in schema.get("required", ()) if key == "kind"]
 
 
 class PresetSpec(Spec):
     """A spec whose missing keys come from the preset it names; all numbers are spelled out once it is read."""
 
     presets: ClassVar[dict[str, dict[str, Any]]]
-    parts: ClassVar[tuple[str, ...]] = ()  # keys that hold specs, which are completed key by key
+    nested: ClassVar[tuple[str, ...]] = ()  # keys that hold specs, which are completed key by key
 
-    model_config = ConfigDict(json_schema_extra=_without_required)
+    model_config = ConfigDict(json_schema_extra=only_kind_required)
 
     @model_validator(mode="before")
     @classmethod
@@ -67,10 +67,15 @@ class PresetSpec(Spec):
         if name not in cls.presets:
             return given  # refused by the type of `preset`, which lists the known ones
         whole = {"preset": name, **cls.presets[name], **given}
-        for part in cls.parts:
+        for part in cls.nested:
             if isinstance(given.get(part), dict):
                 whole[part] = {**cls.presets[name][part], **given[part]}
         return whole
+
+    @property
+    def sharpens(self) -> bool:
+        """Whether the ground truth is to be sharpened before it is degraded."""
+        return False
 
     def draw(self, rng: np.random.Generator, height: int, width: int, scale: int) -> Plan:
         """Draw what happens to one picture; all randomness but the noise itself is decided here.

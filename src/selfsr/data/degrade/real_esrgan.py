@@ -8,7 +8,7 @@ import math
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from selfsr.data.degrade.base import (
     KernelSizes,
@@ -17,6 +17,7 @@ from selfsr.data.degrade.base import (
     Probability,
     QualityRange,
     Range,
+    only_kind_required,
     sum_to_one,
 )
 from selfsr.data.degrade.blur import Blur
@@ -35,6 +36,8 @@ _PROFILES: dict[str, Profile] = {"generalized": "generalized", "plateau": "plate
 
 class Stage(Spec):
     """One round of blur, resize, noise and JPEG."""
+
+    model_config = ConfigDict(json_schema_extra=only_kind_required)
 
     blur: Probability = Field(description="of a blur at all")
     kernel_px: KernelSizes = Field(description="sides of blur kernels, equally likely")
@@ -248,7 +251,7 @@ class RealEsrgan(PresetSpec):
         "real_esrgan_ssl_test": _SSL_TEST,
         "stablesr_ssl": _STABLESR,
     }
-    parts: ClassVar[tuple[str, ...]] = ("first", "second")
+    nested: ClassVar[tuple[str, ...]] = ("first", "second")
 
     kind: Literal["real_esrgan"]
     preset: Literal["real_esrgan", "real_esrgan_ssl", "real_esrgan_ssl_test", "stablesr_ssl"] = Field(
@@ -256,11 +259,16 @@ class RealEsrgan(PresetSpec):
     )
     usm: bool = Field(description="sharpen the ground truth, both as the input of the degradation and as the target")
     clean: Probability = Field(description="of plain bicubic LR in place of the whole process")
-    first: Stage
+    first: Stage = Field(description="at the size of HR")
     second_stage: Probability = Field(description="of the second stage with the final sinc filter")
-    second: Stage
+    second: Stage = Field(description="at the size of LR")
     final_sinc: Probability = Field(description="of a sinc filter in the second stage's end")
     final_sinc_px: KernelSizes = Field(description="sides of that filter, equally likely")
+
+    @property
+    def sharpens(self) -> bool:
+        """Whether the ground truth is to be sharpened before it is degraded."""
+        return self.usm
 
     def draw(self, rng: np.random.Generator, height: int, width: int, scale: int) -> Plan:
         """Draw what happens to one picture; see `PresetSpec.draw`."""

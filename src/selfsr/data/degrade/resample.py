@@ -73,14 +73,18 @@ def resized(image: np.ndarray, size: tuple[int, int], mode: Mode) -> np.ndarray:
 def _averaged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Average over bins of whole pixels: bin i of n covers [floor(i * H / n), ceil((i + 1) * H / n)).
 
-    Sums come from a summed-area table in float64, whose size the bins do not change.
+    One axis after the other, which is exact, for all bins of a row have one height and all of a column one width; and
+    pixel by pixel of the bins, which differ in length by one: the longer ones decide how often.
     """
-    table = cv2.integral(image, sdepth=cv2.CV_64F).reshape(image.shape[0] + 1, image.shape[1] + 1, image.shape[2])
-    (top, bottom), (left, right) = (_bins(n_in, n_out) for n_in, n_out in zip(image.shape, size, strict=False))
-    bands = table[bottom] - table[top]
-    sums = bands[:, right] - bands[:, left]
-    counts = (bottom - top)[:, None, None] * (right - left)[None, :, None]
-    return (sums / counts).astype(np.float32)
+    for axis in (0, 1):
+        first, end = _bins(image.shape[axis], size[axis])
+        count = (end - first).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        total = image.take(first, axis)
+        for k in range(1, int(count.max())):
+            inside = (count > k).astype(np.float32)
+            total += image.take(np.minimum(first + k, image.shape[axis] - 1), axis) * inside
+        image = total / count.astype(np.float32)
+    return image
 
 
 def _bins(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:

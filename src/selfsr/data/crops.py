@@ -1,0 +1,69 @@
+"""Crops of pictures: which one is taken, and how it is turned."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from selfsr._checks import InputError
+from selfsr.data.resize import mirrored
+from selfsr.data.store import PictureStore
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One training sample as it leaves the files; views, not to be written to.
+
+    Attributes:
+        hr: `[crop + 2 halo, crop + 2 halo, 3]`, uint8 or uint16, grey repeated to RGB.
+        lr: `[crop / scale, crop / scale, 3]`, uint8, uint16 or (in [0, 1], not rounded) float32, or None where LR is
+            made from `hr` on the device.
+    """
+
+    hr: np.ndarray
+    lr: np.ndarray | None = None
+
+
+def check_scale(scale: int) -> None:
+    """Refuse a scale at which LR made of HR would be HR."""
+    if scale < 2:
+        raise InputError(f"data: scale {scale} needs kind: pairs; from HR alone there is nothing to learn.")
+
+
+def check_sizes(hr: PictureStore, scale: int, crop_px: int) -> None:
+    """Refuse pictures that are smaller than the crop, by the largest crop that all would allow."""
+    small = [i for i, header in enumerate(hr.headers) if min(header.height, header.width) < crop_px]
+    if not small:
+        return
+    first, header = hr.paths[small[0]], hr.headers[small[0]]
+    fits = min(min(h.height, h.width) for h in hr.headers) // scale * scale
+    lower = f" or set crop_px to at most {fits}" if fits else ""
+    raise InputError(
+        f"data.hr: expected pictures of at least {crop_px} x {crop_px} pixels, the size of the crop, but "
+        f"{len(small)} of {len(hr)} are smaller, the first is {first} with {header.height} x {header.width} "
+        f"(height x width); leave them out{lower}."
+    )
+
+
+def draw_crop(rng: np.random.Generator, shape: tuple[int, ...], scale: int, crop_px: int) -> tuple[int, int, int]:
+    """Return (top, left, turn): a corner on the LR grid, and one of the eight symmetries of the square."""
+    rows, columns = ((side // scale - crop_px // scale) + 1 for side in shape[:2])
+    return int(rng.integers(rows)) * scale, int(rng.integers(columns)) * scale, int(rng.integers(8))
+
+
+def window_of(pixels: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+    """Return `side` rows and columns from (top, left) on, mirrored where they leave the picture."""
+    height, width = pixels.shape[:2]
+    if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
+        return pixels[top : top + side, left : left + side]
+    rows = mirrored(np.arange(top, top + side), height)
+    columns = mirrored(np.arange(left, left + side), width)
+    return pixels[rows][:, columns]
+
+
+def turned(window: np.ndarray, turn: int) -> np.ndarray:
+    """Apply symmetry `turn`: bit 0 flips columns, bit 1 flips rows, then bit 2 swaps them."""
+    if turn & 1:
+        window = window[:, ::-1]
+    if turn & 2:
+        window = window[::-1]
+    return window.swapaxes(0, 1) if turn & 4 else window
