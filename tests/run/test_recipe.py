@@ -141,9 +141,11 @@ SMALLER = {
     "rdn": {"features": 4, "growth": 2, "blocks": 1, "convs": 2},
     "dbpn": {"features": 8, "projected": 4, "stages": 2},
 }
+# GAN recipes have a test of their own.
+REGRESSIONS = [name for name, path in shipped_recipes().items() if "kind: gan" not in path.read_text()]
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", REGRESSIONS)
 def test_a_shipped_recipe_parses_and_takes_two_steps_on_a_tiny_network(
     name: str, tiny: dict, photos: Path, tmp_path: Path
 ) -> None:
