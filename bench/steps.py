@@ -1,11 +1,17 @@
 """Training steps per second, and what each loss costs in a step, as ratios in one process.
 
-    python bench/steps.py [--json results.json] [--seconds 8]
+    python bench/steps.py [--case edsr --case esrgan] [--json results.json] [--seconds 8] [--device cuda]
 
 Baseline: the plain loop that BasicSR runs: float32, contiguous tensors, mean L1, Adam, one forward and one backward,
 `.item()` on the loss at every step for its log. Ours: the recipe's own step (`selfsr.train.take_step`), with what
 `precision: auto` and `memory_format: auto` choose on this device. Same network, same weights, same batch.
-The two are timed in turns, so that a busy machine slows both; the ratio is of their medians.
+The steps are timed in turns, so that a busy machine slows all; ratios are of their medians, and what a loss adds is the
+median over the turns.
+
+EDSR's self-paced step stands beside one weighted by five depthwise convolutions (bench/ssim_naive.py) with autograd.
+The ESRGAN step has no plain loop beside it: ours is the whole step, of the generator by L1, perceptual and relativistic
+loss and of the critic, to which the self-similarity loss is added. The perceptual loss has VGG19's layers with random
+weights, which cost as much as trained ones.
 """
 
 import argparse
@@ -16,31 +22,93 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+import ssim_naive
 from selfsr.assemble import Run, assemble
 from selfsr.data.pictures import Picture, write_picture
 from selfsr.methods import Clock
 from selfsr.recipe import parse_recipe
 from selfsr.runlog import Meter
+from selfsr.terms.base import NetworkTerm
 from selfsr.train import take_step
 from selfsr.watch import Guard
 
-# The published crops and batch of EDSR; ESRGAN's crop, with a batch that a laptop can step in about a second.
-CASES = {
-    "EDSR-baseline x2": {"network": {"kind": "edsr"}, "scale": 2, "crop_px": 96, "batch": 16},
-    "small RRDB x4 (5 blocks)": {"network": {"kind": "rrdb", "blocks": 5}, "scale": 4, "crop_px": 128, "batch": 8},
+# Where the clock of every step stands: the self-paced schedule is at sigma 5, where all pixels weigh something.
+EPOCH = 5
+STEPS_PER_EPOCH = 1000
+VGG_FILE = "vgg19_random.pth"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, the step that losses are added to, and the losses.
+
+    Attributes:
+        title: the line of the table.
+        settings: what the recipe says of the network, the scale, the crop and the batch.
+        method: of the step, without what is added.
+        added: changes to the terms, by the name of the step.
+        naive: also time the pixel loss weighted by five depthwise convolutions.
+        plain: also time the plain loop.
+        optimisers: the networks that are stepped on.
+    """
+
+    title: str
+    settings: dict[str, Any]
+    method: dict[str, Any]
+    added: dict[str, dict[str, Any]]
+    naive: bool = False
+    plain: bool = True
+    optimisers: tuple[str, ...] = ("g",)
+
+
+L1 = {"pixel": {"kind": "l1"}}
+REGRESSION = {"kind": "regression", "terms": L1}
+# As published, with the weights of ESRGAN's stage of adversarial training.
+ESRGAN = {
+    "kind": "gan",
+    "terms": {
+        "pixel": {"kind": "l1", "weight": 0.01},
+        "perceptual": {"kind": "perceptual", "layers": {"conv5_4": 1.0}, "weights": VGG_FILE},
+    },
+    "critics": {"d": {"network": {"kind": "vgg"}, "form": "relativistic", "weight": 0.005}},
 }
-PLAIN = {"pixel": {"kind": "l1"}}
-LOSSES = {
-    "self-paced": {"pixel": {"kind": "l1", "pace": {}}},
-    "self-similarity, stride 3": {**PLAIN, "similarity": {"kind": "self_similarity", "stride": 3}},
-    "self-similarity, stride 1": {**PLAIN, "similarity": {"kind": "self_similarity", "stride": 1}},
+PACED = {"self-paced": {"pixel": {"kind": "l1", "pace": {}}}}
+SIMILARITY = {
+    f"self-similarity, stride {stride}": {"similarity": {"kind": "self_similarity", "stride": stride}}
+    for stride in (3, 1)
+}
+# The published crops and batch of EDSR; ESRGAN's crop, with batches that a laptop can step in seconds.
+CASES = {
+    "edsr": Case(
+        "EDSR-baseline x2, crop 96, batch 16",
+        {"network": {"kind": "edsr"}, "scale": 2, "crop_px": 96, "batch": 16},
+        REGRESSION,
+        PACED | SIMILARITY,
+        naive=True,
+    ),
+    "rrdb": Case(
+        "RRDB x4 of 5 blocks, crop 128, batch 8",
+        {"network": {"kind": "rrdb", "blocks": 5}, "scale": 4, "crop_px": 128, "batch": 8},
+        REGRESSION,
+        PACED | SIMILARITY,
+    ),
+    "esrgan": Case(
+        "ESRGAN x4 (RRDB of 23 blocks, VGG critic), crop 128, batch 2",
+        {"network": {"kind": "rrdb", "blocks": 23}, "scale": 4, "crop_px": 128, "batch": 2},
+        ESRGAN,
+        SIMILARITY,
+        plain=False,
+        optimisers=("g", "d"),
+    ),
 }
 
 
@@ -52,41 +120,78 @@ def photos(folder: Path) -> Path:
     return folder
 
 
-def ours(case: dict, terms: dict, folder: Path, **changes) -> Callable[[], float]:
-    """Return a function that takes one of our steps and returns its seconds."""
-    document = {
+def random_vgg(folder: Path) -> Path:
+    """Write VGG19's convolutions as torchvision names them, with random weights that keep the scale of features."""
+    from torchvision.models import vgg
+
+    layers = vgg.make_layers(vgg.cfgs["E"])
+    generator = torch.Generator().manual_seed(0)
+    for layer in layers:
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+    torch.save({f"features.{name}": tensor for name, tensor in layers.state_dict().items()}, folder / VGG_FILE)
+    return folder / VGG_FILE
+
+
+def document(case: Case, folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return the recipe of a case, with data and weights from `folder`."""
+    method = changes.pop("method", case.method)
+    terms = {name: dict(term) for name, term in method["terms"].items()}
+    if "perceptual" in terms:
+        terms["perceptual"]["weights"] = str(folder / VGG_FILE)
+    return {
         "name": "bench",
         "steps": 1_000_000,
+        "steps_per_epoch": STEPS_PER_EPOCH,
         "data": {"kind": "folder", "hr": str(folder)},
-        "method": {"kind": "regression", "terms": terms},
-        "optimisers": {"g": {"kind": "adam", "lr": 1e-5}},
+        "method": {**method, "terms": terms},
+        "optimisers": {name: {"kind": "adam", "lr": 1e-5} for name in case.optimisers},
         "schedule": {"kind": "constant"},
         "ema_decay": 0.999,
         "workers": 0,
-        **case,
+        **case.settings,
         **changes,
     }
-    run = assemble(parse_recipe(document, "bench"), folder / "run", device="auto", resume=False)
+
+
+def ours(
+    case: Case, folder: Path, device: str, added: dict[str, Any] | None = None, *, naive: bool = False, **changes: Any
+) -> Callable[[], float]:
+    """Return a function that takes one of our steps and returns its seconds.
+
+    Args:
+        case: the network and the step.
+        folder: where pictures and weights are.
+        device: "auto", "cpu" or "cuda".
+        added: changes to the terms.
+        naive: weigh the pixel loss by the naive formulation.
+        changes: to the recipe.
+    """
+    method = {**case.method, "terms": {**case.method["terms"], **(added or {})}}
+    recipe = parse_recipe(document(case, folder, method=method, **changes), "bench")
+    run = assemble(recipe, folder / "run", device=device, resume=False)
+    if naive:
+        taps = ssim_naive.window(3, device=run.accelerator.device)
+        run.method.objective.losses["pixel"] = NetworkTerm(
+            lambda made, batch: ssim_naive.self_paced_l1(made.sr, batch.hr, EPOCH, taps)
+        )
     raw = next(run.loader)
     batches = run.loader.prepare(raw, run.accelerator.device, run.memory_format, 1)
-    meter, guard, steps = Meter(), Guard(), itertools.count(1)
+    meter, guard, steps = Meter(), Guard(), itertools.count(EPOCH * STEPS_PER_EPOCH)
 
     def step() -> float:
         start = time.perf_counter()
-        take_step(run, batches, Clock(next(steps) + 5000, 1000), meter, guard)
+        take_step(run, batches, Clock(next(steps), STEPS_PER_EPOCH), meter, guard)
         _wait(run)
         return time.perf_counter() - start
 
     return step
 
 
-def plain_loop(case: dict, folder: Path) -> Callable[[], float]:
+def plain_loop(case: Case, folder: Path, device: str) -> Callable[[], float]:
     """Return a function that takes one step of the plain float32 loop and returns its seconds."""
-    document = {**case, "precision": "float32", "memory_format": "contiguous"}
-    document |= {"name": "plain", "steps": 1, "data": {"kind": "folder", "hr": str(folder)}, "workers": 0}
-    document |= {"method": {"kind": "regression", "terms": PLAIN}, "schedule": {"kind": "constant"}}
-    document |= {"optimisers": {"g": {"kind": "adam", "lr": 1e-5}}}
-    run = assemble(parse_recipe(document, "plain"), folder / "run", device="auto", resume=False)
+    recipe = parse_recipe(document(case, folder, precision="float32", memory_format="contiguous"), "plain")
+    run = assemble(recipe, folder / "run", device=device, resume=False)
     (batch,) = run.loader.prepare(next(run.loader), run.accelerator.device, torch.contiguous_format, 1)
     net = run.accelerator.unwrap_model(run.method.nets["g"])
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-5, foreach=False)
@@ -123,12 +228,21 @@ def in_turns(steps: dict[str, Callable[[], float]], seconds: float) -> dict[str,
     return times
 
 
-def measure(name: str, case: dict, folder: Path, seconds: float) -> list[dict]:
-    """Measure one network: our step against the plain loop, and each loss against our step."""
-    steps = {"plain float32 loop": plain_loop(case, folder), "ours": ours(case, PLAIN, folder)}
-    steps["ours, float32"] = ours(case, PLAIN, folder, precision="float32")
-    steps |= {f"ours + {loss}": ours(case, terms, folder) for loss, terms in LOSSES.items()}
-    times = in_turns(steps, seconds)
+def steps_of(case: Case, folder: Path, device: str) -> dict[str, Callable[[], float]]:
+    """Return every kind of step of a case by name; what is added to ours begins with "ours +"."""
+    steps = {"plain float32 loop": plain_loop(case, folder, device)} if case.plain else {}
+    steps["ours"] = ours(case, folder, device)
+    if case.plain:
+        steps["ours, float32"] = ours(case, folder, device, precision="float32")
+    steps |= {f"ours + {name}": ours(case, folder, device, added) for name, added in case.added.items()}
+    if case.naive:
+        steps["ours + self-paced by five convolutions"] = ours(case, folder, device, naive=True)
+    return steps
+
+
+def measure(case: Case, folder: Path, device: str, seconds: float) -> list[dict[str, Any]]:
+    """Measure one case: our step against the plain loop, and each loss against our step."""
+    times = in_turns(steps_of(case, folder, device), seconds)
     medians = {label: statistics.median(taken) for label, taken in times.items()}
     rows = []
     for label, taken in times.items():
@@ -137,12 +251,12 @@ def measure(name: str, case: dict, folder: Path, seconds: float) -> list[dict]:
         share = statistics.median((a - b) / b for a, b in zip(taken, times["ours"], strict=True))
         rows.append(
             {
-                "network": name,
+                "network": case.title,
                 "step": label,
                 "median_s": medians[label],
                 "quartiles_s": [low, high],
                 "turns": len(taken),
-                "speed_vs_plain": medians["plain float32 loop"] / medians[label],
+                "speed_vs_plain": medians["plain float32 loop"] / medians[label] if case.plain else None,
                 "share_of_ours": share if label.startswith("ours +") else None,
             }
         )
@@ -152,25 +266,30 @@ def measure(name: str, case: dict, folder: Path, seconds: float) -> list[dict]:
 def main() -> None:
     """Measure, print a table, write JSON if asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--case", action="append", choices=CASES, help="measure this one; may be repeated (default: all)"
+    )
     parser.add_argument("--json", type=Path, help="write the results here, too")
     parser.add_argument("--seconds", type=float, default=8.0, help="time for each kind of step (default 8)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     options = parser.parse_args()
     table = Table("network", "step", "median", "steps/s over plain", "added to our step", box=None)
     rows = []
     with tempfile.TemporaryDirectory() as place:
         folder = photos(Path(place))
-        for name, case in CASES.items():
-            rows += measure(name, case, folder, options.seconds)
+        random_vgg(folder)
+        for name in options.case or CASES:
+            rows += measure(CASES[name], folder, options.device, options.seconds)
     for row in rows:
-        share = row["share_of_ours"]
+        speed, share = row["speed_vs_plain"], row["share_of_ours"]
         table.add_row(
             row["network"],
             row["step"],
             f"{1000 * row['median_s']:.0f} ms",
-            f"{row['speed_vs_plain']:.2f}x",
+            "" if speed is None else f"{speed:.2f}x",
             "" if share is None else f"{100 * share:+.1f} %",
         )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
     if options.json:
         options.json.write_text(
             json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows})
