@@ -185,9 +185,27 @@ class Recipe(Spec):
                 f"method.terms must hold a loss of the second output that network {self.network.kind} has, got none: "
                 "the layers of that output would stay as initialised"
             )
+        if self.data.masks is not None:
+            self._fits_masks()
         if isinstance(self.method, GanSpec):
             self._fits_gan(self.method)
         return self
+
+    def _fits_masks(self) -> None:
+        takers = {name: term for name, term in self.method.terms.items() if term.takes_masks}
+        if not takers:
+            raise ValueError(
+                "data.masks must be null where no term of method.terms is a self_similarity, got "
+                f"{self.data.masks}: nothing would look at the masks; take it out or add the term"
+            )
+        for name, term in takers.items():
+            for option in ("threshold", "two_sided"):
+                value, usual = getattr(term, option), type(term).model_fields[option].default
+                if value != usual:
+                    raise ValueError(
+                        f"method.terms.{name}.{option} does nothing with data.masks, whose edges are found already, "
+                        f"got {value}; take one of the two out"
+                    )
 
     def _fits_term(self, where: str, term: Term) -> None:
         reach = getattr(term, "search_px", 0) // 2

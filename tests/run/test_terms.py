@@ -15,6 +15,7 @@ from selfsr.methods.regression import RegressionSpec
 from selfsr.nets.ranker import Ranker
 from selfsr.terms import Term
 from selfsr.terms.objective import Objective
+from selfsr.terms.similarity import SelfSimilarityTerm
 from selfsr.terms.weights import Match
 from selfsr.train import shares
 
@@ -143,6 +144,21 @@ def test_the_batchs_own_mask_is_used() -> None:
     term = TypeAdapter(Term).validate_python({"kind": "self_similarity"})
     assert term.count(Batch(batch.hr, batch.lr, mask)) == 1
     assert term(Outputs(batch.hr * 0.9), Batch(batch.hr, batch.lr, mask), Clock(1, 1)).count == 1
+
+
+def test_the_batchs_own_mask_is_thinned_by_the_stride_alone() -> None:
+    batch = make_batch()
+    mask = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.3
+    brought = Batch(batch.hr, batch.lr, mask)
+    for stride in (1, 2, 3, 5):
+        term = SelfSimilarityTerm(stride=stride, threshold=1e6)
+        expected = mask.clone()
+        for row in range(32):
+            for column in range(32):
+                if row % stride != column % stride:
+                    expected[:, :, row, column] = False
+        assert torch.equal(term.mask(brought), expected)
+        assert term.count(brought) == expected.sum()
 
 
 def test_weights_that_cannot_be_had_are_refused_when_the_terms_are_built(tmp_path: Path, monkeypatch) -> None:

@@ -13,7 +13,7 @@ class Batch:
     Attributes:
         hr: ground truth `[N, C, H, W]`, float in [0, 1].
         lr: input `[N, C, H/s, W/s]`, float in [0, 1].
-        mask: pixels that enter the self-similarity graph, bool `[N, 1, H, W]`, where the data bring their own.
+        mask: edges of `hr`, bool `[N, 1, H, W]`, where the data bring their own.
     """
 
     hr: Tensor

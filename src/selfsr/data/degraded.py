@@ -12,6 +12,7 @@ from selfsr.data.crops import Crop, check_scale, check_sizes, draw_crop, turned,
 from selfsr.data.degrade import degraded, one_thread
 from selfsr.data.degrade.base import PresetSpec
 from selfsr.data.degrade.blur import sharpened
+from selfsr.data.mask_files import MaskStore, mask_crop
 from selfsr.data.store import Cache, PictureStore
 
 # A degraded crop is cut from a larger degraded window, so that what a degradation does at a border stays outside, and
@@ -35,13 +36,15 @@ class DegradedData:
         channels: 3, or 1 for luma, which is taken after the degradation.
         cache: see `PictureStore`.
         lr_bits: depth that LR is rounded to; None leaves it unrounded, in float32.
+        mask_paths: files of the pictures' edge masks, in the same order; None: the data bring none. They are taken as
+            they are where the degradation sharpens HR, too.
 
     Attributes:
         window_px: side of what is degraded: the crop and its surroundings.
 
     Raises:
-        InputError: a file is no picture or smaller than the crop, the cache does not fit, or the degradation can
-            shrink the crop and its surroundings to nothing.
+        InputError: a file is no picture or smaller than the crop, a mask or the cache does not fit, or the
+            degradation can shrink the crop and its surroundings to nothing.
     """
 
     degrades = True
@@ -58,11 +61,13 @@ class DegradedData:
         channels: Literal[1, 3] = 3,
         cache: Cache = "auto",
         lr_bits: int | None = 8,
+        mask_paths: Sequence[Path] | None = None,
     ) -> None:
         self.channels: Literal[1, 3] = channels
         self._degradation, self._bits = degradation, lr_bits
         self._hr = PictureStore("data.hr", paths, cache)
         self._crop(scale, crop_px)
+        self._masks = None if mask_paths is None else MaskStore(mask_paths, self._hr, cache)
         one_thread()
 
     def at(self, scale: int, crop_px: int) -> Self:
@@ -97,7 +102,7 @@ class DegradedData:
     @property
     def cached(self) -> bool:
         """Whether decoded pictures stay in memory."""
-        return self._hr.cached
+        return self._hr.cached and (self._masks is None or self._masks.cached)
 
     def __len__(self) -> int:
         return len(self._hr)
@@ -122,7 +127,11 @@ class DegradedData:
         side = self.crop_px // scale
         lr = lr[rows : rows + side, columns : columns + side]
         hr = hr[rows * scale :, columns * scale :][: self.crop_px, : self.crop_px]
-        return Crop(_rounded(hr, 8 * pixels.dtype.itemsize), lr if self._bits is None else _rounded(lr, self._bits))
+        return Crop(
+            _rounded(hr, 8 * pixels.dtype.itemsize),
+            lr if self._bits is None else _rounded(lr, self._bits),
+            mask_crop(self._masks, index, (top, left, turn), self.crop_px),
+        )
 
 
 def _rounded(image: np.ndarray, bits: int) -> np.ndarray:

@@ -12,11 +12,14 @@ from selfsr._checks import InputError
 from selfsr.data.crops import Crop, check_scale, check_sizes, draw_crop, turned, window_of
 from selfsr.data.degrade import Degradation
 from selfsr.data.degraded import DegradedData
+from selfsr.data.mask_files import MaskStore, find_masks, mask_crop
 from selfsr.data.pairs import mismatch, pair_up
 from selfsr.data.pictures import list_pictures
 from selfsr.data.resize import HALO_LR_PX
 from selfsr.data.store import Cache, PictureStore
 from selfsr.spec import Spec
+
+_MASKS = "folder of the pictures' edge masks, .mat or .png of the same name; null makes them in the step"
 
 
 class Dataset(Protocol):
@@ -73,9 +76,10 @@ class FolderData:
         channels: 3, or 1 for luma.
         cache: see `PictureStore`.
         lr_bits: depth that LR is rounded to; None leaves it unrounded.
+        mask_paths: files of the pictures' edge masks, in the same order; None: the data bring none.
 
     Raises:
-        InputError: a file is no picture or smaller than the crop, or the cache does not fit.
+        InputError: a file is no picture or smaller than the crop, a mask does not fit, or the cache does not fit.
     """
 
     degrades = False
@@ -89,11 +93,13 @@ class FolderData:
         channels: Literal[1, 3] = 3,
         cache: Cache = "auto",
         lr_bits: int | None = 8,
+        mask_paths: Sequence[Path] | None = None,
     ) -> None:
         self.channels: Literal[1, 3] = channels
         self.lr_bits = lr_bits
         self._hr = PictureStore("data.hr", paths, cache)
         self._crop(scale, crop_px)
+        self._masks = None if mask_paths is None else MaskStore(mask_paths, self._hr, cache)
 
     def at(self, scale: int, crop_px: int) -> Self:
         """Return the same pictures, decoded once for both, at another scale.
@@ -119,7 +125,7 @@ class FolderData:
     @property
     def cached(self) -> bool:
         """Whether decoded pictures stay in memory."""
-        return self._hr.cached
+        return self._hr.cached and (self._masks is None or self._masks.cached)
 
     def __len__(self) -> int:
         return len(self._hr)
@@ -131,7 +137,10 @@ class FolderData:
         height, width = (side - side % self.scale for side in pixels.shape[:2])
         side = self.crop_px + 2 * self.halo_px
         rows, columns = top - self.halo_px, left - self.halo_px
-        return Crop(turned(window_of(pixels[:height, :width], rows, columns, side), turn))
+        return Crop(
+            turned(window_of(pixels[:height, :width], rows, columns, side), turn),
+            mask=mask_crop(self._masks, index, (top, left, turn), self.crop_px),
+        )
 
 
 class PairData:
@@ -144,9 +153,11 @@ class PairData:
         crop_px: side of the HR crop, a multiple of `scale`.
         channels: 3, or 1 for luma.
         cache: see `PictureStore`.
+        mask_paths: files of the edge masks of HR, in the same order; None: the data bring none.
 
     Raises:
-        InputError: a file is no picture or smaller than the crop, a pair does not fit, the cache does not fit.
+        InputError: a file is no picture or smaller than the crop, a pair or a mask does not fit, the cache does not
+            fit.
     """
 
     degrades = False
@@ -162,10 +173,12 @@ class PairData:
         crop_px: int,
         channels: Literal[1, 3] = 3,
         cache: Cache = "auto",
+        mask_paths: Sequence[Path] | None = None,
     ) -> None:
         self.channels: Literal[1, 3] = channels
         self._hr = PictureStore("data.hr", hr_paths, cache)
         self._pair(lr_paths, scale, crop_px, cache)
+        self._masks = None if mask_paths is None else MaskStore(mask_paths, self._hr, cache)
 
     def at(self, lr_paths: Sequence[Path], scale: int, crop_px: int, cache: Cache) -> Self:
         """Return the same HR pictures, decoded once for both, with LR pictures of another scale.
@@ -196,7 +209,7 @@ class PairData:
     @property
     def cached(self) -> bool:
         """Whether decoded pictures stay in memory."""
-        return self._hr.cached and self._lr.cached
+        return self._hr.cached and self._lr.cached and (self._masks is None or self._masks.cached)
 
     def __len__(self) -> int:
         return len(self._hr)
@@ -206,7 +219,11 @@ class PairData:
         hr, lr = self._hr.read(index), self._lr.read(index)
         top, left, turn = draw_crop(rng, hr.shape, self.scale, self.crop_px)
         small = window_of(lr, top // self.scale, left // self.scale, self.crop_px // self.scale)
-        return Crop(turned(window_of(hr, top, left, self.crop_px), turn), turned(small, turn))
+        return Crop(
+            turned(window_of(hr, top, left, self.crop_px), turn),
+            turned(small, turn),
+            mask_crop(self._masks, index, (top, left, turn), self.crop_px),
+        )
 
 
 def _kind_of_path(value: object) -> str:
@@ -242,36 +259,41 @@ class FolderSpec(Spec):
     degrade: Degradation | None = Field(
         None, description="what makes LR: a preset's name, or its kind, preset and changes; null is bicubic"
     )
+    masks: Path | None = Field(None, description=_MASKS)
 
-    @field_validator("hr")
+    @field_validator("hr", "masks")
     @classmethod
-    def _home(cls, path: Path) -> Path:
-        return path.expanduser()
+    def _home(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser()
 
     def build(self, *, scale: int, crop_px: int) -> FolderData | DegradedData:
         """List the folder and check the headers.
 
         Raises:
-            InputError: the folder is missing or empty, a picture cannot be used, or the degradation shrinks crops to
-                nothing.
+            InputError: the folder is missing or empty, a picture or a mask cannot be used, or the degradation shrinks
+                crops to nothing.
         """
+        paths = list_pictures(self.hr)
+        mask_paths = None if self.masks is None else find_masks(self.masks, self.hr, paths)
         if self.degrade is not None:
             return DegradedData(
-                list_pictures(self.hr),
+                paths,
                 scale=scale,
                 crop_px=crop_px,
                 degradation=self.degrade,
                 channels=self.channels,
                 cache=self.cache,
                 lr_bits=self.lr_bits,
+                mask_paths=mask_paths,
             )
         return FolderData(
-            list_pictures(self.hr),
+            paths,
             scale=scale,
             crop_px=crop_px,
             channels=self.channels,
             cache=self.cache,
             lr_bits=self.lr_bits,
+            mask_paths=mask_paths,
         )
 
     def build_each(self, crops_px: Mapping[int, int]) -> Sequence[Dataset]:
@@ -299,11 +321,12 @@ class PairsSpec(Spec):
         "auto",
         description="memory keeps decoded pictures, off does not, auto does if they fit in a quarter of free memory",
     )
+    masks: Path | None = Field(None, description=_MASKS)
 
-    @field_validator("hr")
+    @field_validator("hr", "masks")
     @classmethod
-    def _home(cls, path: Path) -> Path:
-        return path.expanduser()
+    def _home(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser()
 
     @field_validator("lr")
     @classmethod
@@ -316,11 +339,19 @@ class PairsSpec(Spec):
         """List both folders, match the files and check the headers.
 
         Raises:
-            InputError: a folder is missing or empty, a partner is missing, or a picture cannot be used.
+            InputError: a folder is missing or empty, a partner is missing, or a picture or a mask cannot be used.
         """
         hr_paths = list_pictures(self.hr)
         lr_paths = self._partners(hr_paths, scale)
-        return PairData(hr_paths, lr_paths, scale=scale, crop_px=crop_px, channels=self.channels, cache=self.cache)
+        return PairData(
+            hr_paths,
+            lr_paths,
+            scale=scale,
+            crop_px=crop_px,
+            channels=self.channels,
+            cache=self.cache,
+            mask_paths=None if self.masks is None else find_masks(self.masks, self.hr, hr_paths),
+        )
 
     def build_each(self, crops_px: Mapping[int, int]) -> Sequence[Dataset]:
         """Return the data at each scale, the key, with the HR crop that is the value; errors as for `build`."""

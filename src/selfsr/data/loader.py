@@ -39,6 +39,7 @@ class Raw:
         of: which of the datasets, and so which scale, the step is of.
         hr: `[n, crop + 2 halo, crop + 2 halo, 3]`, uint8, or the bits of uint16 in int16, which every device has.
         lr: `[n, crop / scale, crop / scale, 3]` in the same way, or float32 in [0, 1], or None.
+        mask: edges, uint8 `[n, crop, crop, 1]` of 0 and 1, or None.
         bad: files that could not be read, with the reason; other pictures stand in for them.
     """
 
@@ -46,6 +47,7 @@ class Raw:
     of: int
     hr: Tensor
     lr: Tensor | None
+    mask: Tensor | None
     bad: dict[Path, str]
 
 
@@ -157,8 +159,10 @@ class Loader:
         if dataset.channels == 1:
             hr, lr = grey(hr), grey(lr)
         hr, lr = (image.contiguous(memory_format=memory_format) for image in (hr, lr))
-        parts = zip(hr.chunk(accumulate), lr.chunk(accumulate), strict=True)
-        return [Batch(hr=hr_part, lr=lr_part) for hr_part, lr_part in parts]
+        masks = [None] * accumulate
+        if raw.mask is not None:
+            masks = _moved(raw.mask, device).permute(0, 3, 1, 2).bool().contiguous().chunk(accumulate)
+        return [Batch(*part) for part in zip(hr.chunk(accumulate), lr.chunk(accumulate), masks, strict=True)]
 
     def close(self) -> None:
         """Stop the workers. `next` starts them again, from the beginning."""
@@ -223,7 +227,15 @@ class _Plan(TorchDataset):
         except InputError as error:
             return str(error)
         lrs = [crop.lr for crop in crops if crop.lr is not None]
-        return Raw(step, of, _stacked([crop.hr for crop in crops]), _stacked(lrs) if lrs else None, bad)
+        masks = [crop.mask for crop in crops if crop.mask is not None]
+        return Raw(
+            step=step,
+            of=of,
+            hr=_stacked([crop.hr for crop in crops]),
+            lr=_stacked(lrs) if lrs else None,
+            mask=_stacked(masks) if masks else None,
+            bad=bad,
+        )
 
     def _sample(self, of: int, step: int, slot: int, bad: dict[Path, str]) -> Crop:
         dataset = self._datasets[of]

@@ -51,10 +51,12 @@ class TermSpec(Spec):
     Attributes:
         wants_average: `Outputs.average`, what the averaged generator makes of the batch, must be there.
         wants_branch: `Outputs.branch`, the generator's second output, must be there.
+        takes_masks: `Batch.mask` is looked at where the data bring one.
     """
 
     wants_average: ClassVar[bool] = False
     wants_branch: ClassVar[bool] = False
+    takes_masks: ClassVar[bool] = False
 
     weight: Weight = Field(1.0, description="what the loss is multiplied by, or how to find that in training")
 

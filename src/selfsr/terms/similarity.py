@@ -1,13 +1,13 @@
 """The self-similarity loss as a term."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from selfsr import edge_mask, self_similarity_loss
 from selfsr.data.batch import Batch
-from selfsr.masks import THRESHOLD
+from selfsr.masks import THRESHOLD, stride_tile
 from selfsr.methods import Clock, Outputs, Ratio
 from selfsr.selfsim.contract import Geometry
 from selfsr.terms.base import TermSpec
@@ -18,8 +18,11 @@ from selfsr.terms.weights import Weight
 class SelfSimilarityTerm(TermSpec):
     """Self-similarity loss (docs/selfsim.md, eq. 1 to 5): the output's graph is pulled to the ground truth's at edges.
 
-    The mask is the batch's own where the data bring one, else it is made from `hr` on the device.
+    The edges are the batch's own where the data bring them, else they are found in `hr` on the device; `stride` thins
+    both.
     """
+
+    takes_masks: ClassVar[bool] = True
 
     kind: Literal["self_similarity"] = "self_similarity"
     weight: Weight = Field(1000.0, description="what both parts are multiplied by, or how to find that in training")
@@ -56,7 +59,9 @@ class SelfSimilarityTerm(TermSpec):
     def mask(self, batch: Batch) -> Tensor:
         """Return which pixels enter the graph, bool `[N, 1, H, W]`."""
         if batch.mask is not None:
-            return batch.mask
+            if self.stride == 1:
+                return batch.mask
+            return batch.mask & stride_tile(*batch.mask.shape[2:], stride=self.stride, device=batch.mask.device)
         return edge_mask(batch.hr, threshold=self.threshold, stride=self.stride, two_sided=self.two_sided)
 
     def count(self, batch: Batch) -> Tensor:
