@@ -51,7 +51,8 @@ class Drrn(SrNetwork):
 
     `g = relu(head(z))` with `z = relu(Y of bicubic(x))`; `u = g`, then `u <- conv2(relu(conv1(relu(u)))) + g` for
     each recursion; `Y of y = tail(relu(u)) + z`. The paper rectifies neither skip; in that code a ReLU that works
-    in place does, and its weights were trained with it. No biases, no batch normalisation.
+    in place does, and its weights were trained with it. No biases, no batch normalisation. The last layer starts at 0,
+    so that training begins from bicubic.
 
     Args:
         scale: 2, 3, 4 or 8.
@@ -67,6 +68,7 @@ class Drrn(SrNetwork):
         self.conv1 = conv(features, features, bias=False)
         self.conv2 = conv(features, features, bias=False)
         self.tail = Float32Conv2d.like(conv(features, channels, bias=False))
+        nn.init.zeros_(self.tail.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, 1, h, w]` in [0, 1] to float32 `[N, 1, scale * h, scale * w]`, not clamped."""

@@ -161,6 +161,10 @@ def _losses(recipe: dict[str, Any]) -> str:
         if isinstance(term, dict) and "kind" in term:
             paced = "self-paced " if term.get("pace") else ""
             told.append(paced + str(term["kind"]).replace("_", "-"))
+    critics = method.get("critics") if isinstance(method, dict) else None
+    for name, critic in critics.items() if isinstance(critics, dict) else ():
+        network = critic.get("network") if isinstance(critic, dict) else None
+        told.append(f"critic {name}" + (f" ({network['kind']})" if isinstance(network, dict) else ""))
     return " + ".join(told)
 
 

@@ -10,8 +10,8 @@ from selfsr.report.pictures import Crop, Picture, choose_crops, data_uri, read_p
 from selfsr.report.runfolder import Run
 
 FRAMES_SHOWN = 8
-# The artifact value that is drawn as the largest: residuals of a tenth of the range that change from pixel to pixel.
-WHITE = 0.004
+# The artifact value that is drawn as the largest; a GAN's worst places on photographs come near it.
+WHITE = 0.02
 
 
 @dataclass(frozen=True)
