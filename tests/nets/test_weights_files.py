@@ -317,7 +317,8 @@ def test_another_depth_and_scale_are_refused_whole_with_what_the_file_holds(tmp_
     assert str(caught.value) == (
         f"weights {tmp_path / 'net.pth'}: 14 of 16 tensors fit the network; 2 missing: body.2.weight, body.2.bias; "
         "8 not of this network: body.2.body.0.weight, body.2.body.0.bias, body.2.body.2.weight and 5 more; "
-        "the file holds EDSR x4 with features 6, blocks 3, res_scale 1.0: set network and scale to match it."
+        "the file holds EDSR x4 with features 6, blocks 3, res_scale 1.0 for colour, the network is EDSR x2 with "
+        "features 6, blocks 2, res_scale 1.0 for colour: set network and scale to match it."
     )
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
@@ -330,7 +331,9 @@ def test_another_width_is_refused_with_both_shapes(tmp_path):
 
 def test_another_architecture_is_refused_and_named(tmp_path):
     torch.save(RrdbSpec(features=8, blocks=1).build(4).state_dict(), tmp_path / "net.pth")
-    with pytest.raises(InputError, match=r"0 of 16 tensors fit .* the file holds ESRGAN x4 \(8nf, 1nb\): set network"):
+    with pytest.raises(
+        InputError, match=r"0 of 16 tensors fit .* the file holds ESRGAN x4 \(8nf, 1nb\), the network is EDSR x2"
+    ):
         load_into(other(), tmp_path / "net.pth")
 
 

@@ -113,7 +113,7 @@ def test_every_logged_number_has_a_chart_and_networks_are_told_apart(tmp_path):
         "lr/d": ("Learning rate (d)", [1e-4]),
         "grad_norm/g": ("Gradient norm", [0.5]),
         "steps_per_s": ("Speed", [3.0]),
-        "logits/d/real": ("Logits d real", [0.7]),
+        "logits/d/real": ("Critic d: mean logit, real", [0.7]),
     }
 
 
