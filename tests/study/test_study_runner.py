@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(stub: Callable) -> None:
     assert "tiny-paced-seed1: FAILED: RuntimeError: out of luck" in done.output
     assert "tiny-paced-seed2: FAILED: ended by SIGKILL, as the system does when memory runs out" in done.output
     assert "studies/claim/logs/tiny-plain-seed1.log" in done.output
-    assert "tiny-plain-seed2: finished [1 of 4 runs; about " in done.output
+    assert "tiny-plain-seed2: finished [1 of 4 runs" in done.output
     notes = json.loads((FOLDER / "results.json").read_text())["notes"]
     assert "tiny-paced-seed1 failed: RuntimeError: out of luck" in notes
     assert not (FOLDER / "runs/tiny-plain-seed2/report.html").exists()
@@ -223,3 +224,18 @@ def test_time_left_counts_each_recipe_at_its_own_speed(plan_of: Callable[..., Pl
 
 def test_durations_in_words() -> None:
     assert [duration(s) for s in (5, 600, 9000, 400_000)] == ["5 s", "10 min", "2.5 h", "4.6 days"]
+
+
+def test_the_time_left_is_that_of_the_steps_left_by_hand() -> None:
+    def run(name: str, setup: str) -> SimpleNamespace:
+        return SimpleNamespace(name=name, setup=setup, recipe=SimpleNamespace(steps=100))
+
+    left = TimeLeft([run("a", "slow"), run("b", "slow"), run("c", "fast")], slots=2)
+    assert left.seconds({"a": 0, "b": 0, "c": 0}) is None
+    left.spent("slow", 20.0, 10)
+    # 90 and 100 steps at 2 s, and 100 of another recipe, not begun, at the same for want of a better: 580 s over two.
+    assert left.seconds({"a": 10, "b": 0, "c": 0}) == 290.0
+    left.spent("fast", 5.0, 10)
+    # The longest run alone takes as long as all that is left, shared out.
+    assert left.seconds({"a": 100, "b": 0, "c": 10}) == 200.0
+    assert left.seconds({"a": 100, "b": 100, "c": 100}) == 0.0
