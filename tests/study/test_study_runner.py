@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -224,18 +223,3 @@ def test_time_left_counts_each_recipe_at_its_own_speed(plan_of: Callable[..., Pl
 
 def test_durations_in_words() -> None:
     assert [duration(s) for s in (5, 600, 9000, 400_000)] == ["5 s", "10 min", "2.5 h", "4.6 days"]
-
-
-def test_the_time_left_is_that_of_the_steps_left_by_hand() -> None:
-    def run(name: str, setup: str) -> SimpleNamespace:
-        return SimpleNamespace(name=name, setup=setup, recipe=SimpleNamespace(steps=100))
-
-    left = TimeLeft([run("a", "slow"), run("b", "slow"), run("c", "fast")], slots=2)
-    assert left.seconds({"a": 0, "b": 0, "c": 0}) is None
-    left.spent("slow", 20.0, 10)
-    # 90 and 100 steps at 2 s, and 100 of another recipe, not begun, at the same for want of a better: 580 s over two.
-    assert left.seconds({"a": 10, "b": 0, "c": 0}) == 290.0
-    left.spent("fast", 5.0, 10)
-    # The longest run alone takes as long as all that is left, shared out.
-    assert left.seconds({"a": 100, "b": 0, "c": 10}) == 200.0
-    assert left.seconds({"a": 100, "b": 100, "c": 100}) == 0.0
