@@ -129,7 +129,7 @@ def test_the_self_similarity_of_a_pixel_counts_once_its_weight_is_half_of_the_pe
     size = {"search_px": 9, "window_px": 3, "sigma": 1.0}
 
     def found(pace: dict | None, step: int) -> Ratio:
-        spec = SelfSimilarityTerm.model_validate({"kind": "self_similarity", **size, "pace": pace})
+        spec = SelfSimilarityTerm.model_validate({"kind": "self_similarity", "stride": 1, **size, "pace": pace})
         return spec(Outputs(sr), batch, Clock(step, 1))
 
     def over(chosen: torch.Tensor) -> torch.Tensor:
