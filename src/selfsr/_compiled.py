@@ -2,14 +2,23 @@
 
 numba's own thread layers are not used: which one is there depends on the machine, one ends the process when two
 Python threads call it, another when a process forks after its use. Here a kernel gives up the GIL, is called once by
-each thread of a pool, and takes its share of the work from a counter.
+each thread of a team, and takes its share of the work from a counter.
+
+A kernel is two functions of one file, since numba's disk cache looks at the age of a kernel's file alone: the work,
+decorated with `numba.njit(**OPTIONS)` like all that it calls, and what `run` compiles, of the form
+
+    def name(team, *arguments):
+        return share(team, _work, arguments)
 """
 
+import ctypes
 import functools
 import math
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -17,46 +26,110 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 # "contract" lets a * b + c be one instruction; it leaves NaN, infinities and the order of sums alone.
 OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
+_LARGE_PAGE_BYTES = 2**21
+_forked = threading.Event()
 
-def run(kernel: Callable[..., None], tasks: int, *arguments: Any) -> None:
-    """Compile the function `kernel` and call it, with `(counter, *arguments)`, from as many threads as torch uses.
 
-    It takes task numbers below `tasks` with `next_task(counter)` until there are none left. What a task
-    computes and where it writes must depend on its number alone; then results do not depend on the threads.
-    Functions that it calls are decorated with `numba.njit(**OPTIONS)`, the kernel itself is not.
+def run(kernel: Callable[..., Any], tasks: int, *arguments: Any) -> None:
+    """Compile `kernel` and let as many threads as torch uses call its work with `(counter, *arguments)`.
+
+    They take task numbers below `tasks` with `next_task(counter)` until there are none left. What a task computes
+    and where it writes must depend on its number alone; then results do not depend on the threads.
+
+    Raises:
+        MemoryError: a kernel could not get memory.
     """
     if tasks == 0:
         return
-    arguments = (np.zeros(1, np.int64), *arguments)
-    compiled = _compile(kernel, tuple(numba.typeof(argument) for argument in arguments))
-    helpers = [_pool().submit(compiled, *arguments) for _ in range(min(torch.get_num_threads(), tasks) - 1)]
-    compiled(*arguments)
+    _watch_forks()
+    threads = torch.get_num_threads()
+    parallel = 0 if threads == 1 or _forked.is_set() else _openmp()
+    arguments = ((parallel, threads), np.zeros(1, np.int64), *arguments)
+    compiled = _compile(kernel, _kind(arguments))
+    helpers = [_pool().submit(compiled, *arguments) for _ in range(0 if parallel else min(threads, tasks) - 1)]
+    failed = compiled(*arguments)
     for helper in helpers:
         # One that is still queued behind another caller's work is not needed any more.
         if not helper.cancel():
-            helper.result()
+            failed |= helper.result()
+    if failed:
+        raise MemoryError(f"{kernel.__name__}: this kernel could not get the memory that it works in.")
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array that is not set, in large pages of memory where the system has them.
+
+    To be given fresh memory page by page takes as long as a kernel takes to fill it.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _LARGE_PAGE_BYTES // 2:
+        return np.empty(shape, dtype)
+    # numpy asks for large pages from two of them on; the system gives those that lie in the memory as a whole.
+    memory = np.empty((-(-size // _LARGE_PAGE_BYTES) + 1) * _LARGE_PAGE_BYTES, np.uint8)
+    start = -memory.ctypes.data % _LARGE_PAGE_BYTES
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+@functools.cache
+def _openmp() -> int:
+    """Return the address of what starts a parallel region in torch's own OpenMP threads, 0 where there is no such.
+
+    After a parallel loop these threads wait for the next one, for some milliseconds at full speed: a kernel has them
+    at once, and threads of its own would share their cores with them.
+    """
+    try:
+        # The name is looked for in what torch was linked with, too; only the OpenMP of GCC and Intel have it.
+        function = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libtorch_cpu.so")).GOMP_parallel
+    except (OSError, AttributeError):
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    if hasattr(os, "register_at_fork"):
-        # A forked process has none of these threads and makes its own.
-        os.register_at_fork(after_in_child=_pool.cache_clear)
+    """Return threads for where torch lends none."""
     return ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), "selfsr-cpu")
 
 
 @functools.cache
-def _compile(kernel: Callable[..., None], signature: tuple[Any, ...]) -> Any:
+def _watch_forks() -> None:
+    """Let a forked process, which has none of these threads, make a pool: OpenMP would wait for its parent's."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forked.set)
+        os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _kind(value: Any) -> Any:
+    """Return what a kernel is compiled for: dtype, axes and layout of an array, the type of a number."""
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.ndim, "C" if value.flags.c_contiguous else "A", not value.flags.writeable
+    return tuple(map(_kind, value)) if isinstance(value, tuple) else type(value)
+
+
+def _type(kind: Any) -> Any:
+    """Return numba's type of a `_kind`; numba's own way from the value takes ten times as long as both."""
+    if not isinstance(kind, tuple):
+        return numba.typeof(kind())
+    if isinstance(kind[0], np.dtype):
+        dtype, axes, layout, readonly = kind
+        return types.Array(numba.from_dtype(dtype), axes, layout, readonly)
+    return types.BaseTuple.from_types([_type(part) for part in kind])
+
+
+@functools.cache
+def _compile(kernel: Callable[..., Any], kinds: tuple[Any, ...]) -> Any:
     """Compile a kernel, or load it from numba's cache: beside its file or, where that is read-only, the user's.
 
     Without a place for the cache, or with a full disk or a damaged file, it is compiled for this process alone. The
-    cache follows changes of the kernel's own file; who edits `next_task` or `exp` here touches those of the kernels.
+    cache follows changes of the kernel's own file; who edits what is defined here touches those of the kernels.
     """
+    signature = (_type(kinds[0]), _type(kinds[1:]))
     compiled = numba.njit(**OPTIONS)(kernel)
     try:
         compiled.enable_caching()
@@ -67,6 +140,52 @@ def _compile(kernel: Callable[..., None], signature: tuple[Any, ...]) -> Any:
             compiled = numba.njit(**OPTIONS)(kernel)
             compiled.compile(signature)
     return compiled
+
+
+def _share(_typing: Any, team: Any, work: Any, arguments: Any) -> Any:
+    """Call `work(*arguments)` from each thread of `team`, (address of what starts them or 0, how many).
+
+    Returns whether one of them ran out of memory, the only error that there can be.
+    """
+    call = work.get_call_type(_typing, tuple(arguments), {})
+    start = ir.FunctionType(ir.VoidType(), (cgutils.voidptr_t, cgutils.voidptr_t, cgutils.int32_t, cgutils.int32_t))
+
+    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        parallel, threads = cgutils.unpack_tuple(builder, values[0])
+        # What the threads share: the arguments, and whether one failed.
+        shared = cgutils.alloca_once(builder, ir.LiteralStructType((values[2].type, cgutils.bool_t)))
+        builder.store(values[2], cgutils.gep_inbounds(builder, shared, 0, 0))
+        failed = cgutils.gep_inbounds(builder, shared, 0, 1)
+        builder.store(cgutils.false_bit, failed)
+        name = builder.module.get_unique_name("share")
+        function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), (cgutils.voidptr_t,)), name)
+        function.linkage = "internal"
+        work_on(context, ir.IRBuilder(function.append_basic_block()), shared.type)
+        data = builder.bitcast(shared, cgutils.voidptr_t)
+        with builder.if_else(cgutils.is_null(builder, parallel)) as (alone, together):
+            with alone:
+                builder.call(function, (data,))
+            with together:
+                address = builder.bitcast(function, cgutils.voidptr_t)
+                count, flags = builder.trunc(threads, cgutils.int32_t), cgutils.int32_t(0)
+                builder.call(builder.inttoptr(parallel, start.as_pointer()), (address, data, count, flags))
+        return builder.load(failed)
+
+    def work_on(context: Any, builder: Any, shared_type: Any) -> None:
+        shared = builder.bitcast(builder.function.args[0], shared_type)
+        values = cgutils.unpack_tuple(builder, builder.load(cgutils.gep_inbounds(builder, shared, 0, 0)))
+        compiled = work.dispatcher.get_compile_result(call)
+        context.active_code_library.add_linking_library(compiled.library)
+        status, _ = context.call_internal_no_propagate(builder, compiled.fndesc, call, values)
+        with builder.if_then(status.is_error):
+            builder.store(cgutils.true_bit, cgutils.gep_inbounds(builder, shared, 0, 1))
+        builder.ret_void()
+
+    return types.boolean(team, work, arguments), generate
+
+
+# numba calls this with the three arguments alone.
+share: Any = intrinsic(_share)
 
 
 def _fetch_and_add(_typing, counter):

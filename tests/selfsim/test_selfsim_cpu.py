@@ -209,7 +209,12 @@ def test_exp_in_float32():
     assert out[3] == 1
 
 
-def _fill(counter, out):
+def _fill(team, *arguments):
+    return _compiled.share(team, _fill_tasks, arguments)
+
+
+@numba.njit(**_compiled.OPTIONS)
+def _fill_tasks(counter, out):
     while True:
         task = _compiled.next_task(counter)
         if task >= out.size:
@@ -234,6 +239,66 @@ def _filled() -> list[float]:
 def test_each_task_is_done_once_and_kernels_are_kept_on_disk(cache_folder):
     assert _filled() == list(range(1, 101))
     assert list(cache_folder.rglob("*.nbc"))
+
+
+def _count(team, *arguments):
+    return _compiled.share(team, _count_calls, arguments)
+
+
+@numba.njit(**_compiled.OPTIONS)
+def _count_calls(_counter, calls):
+    _compiled.next_task(calls)
+
+
+def test_every_thread_of_torch_takes_part(threads):
+    if not _compiled._openmp():
+        pytest.skip("torch's OpenMP cannot be called here")
+    for number in (2, 3, 1):
+        threads(number)
+        calls = np.zeros(1, np.int64)
+        _compiled.run(_count, 100, calls)
+        assert calls[0] == number
+
+
+def test_without_torchs_threads_a_pool_does_the_same(threads, monkeypatch):
+    threads(2)
+    sr, _ = images(1, 3, 40, 30, dtype=torch.float32)
+    padded, pixels = pad(sr, GEOMETRY), pixels_of(mask_of(1, 40, 30, 0.3))
+    expected = cpu.graph_sums(padded, pixels, GEOMETRY)
+    monkeypatch.setattr(_compiled, "_openmp", lambda: 0)
+    assert torch.equal(cpu.graph_sums(padded, pixels, GEOMETRY), expected)
+    assert _filled() == list(range(1, 101))
+
+
+def _want_too_much(team, *arguments):
+    return _compiled.share(team, _allocate, arguments)
+
+
+@numba.njit(**_compiled.OPTIONS)
+def _allocate(_counter, size, out):
+    out[0] = np.empty(size)[0]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("openmp", [True, False])
+def test_a_kernel_without_memory_says_so(threads, monkeypatch, number, openmp):
+    threads(number)
+    if not openmp:
+        monkeypatch.setattr(_compiled, "_openmp", lambda: 0)
+    _compiled.run(_want_too_much, 2, 10, np.zeros(1))
+    with pytest.raises(MemoryError, match="_want_too_much"):
+        _compiled.run(_want_too_much, 2, 2**58, np.zeros(1))
+
+
+@pytest.mark.parametrize("shape", [(3,), (625, 7), (1000, 1000), (0, 5)])
+def test_memory_in_large_pages_is_like_any(shape):
+    array = _compiled.empty(shape, np.float32)
+    assert array.shape == shape
+    assert array.dtype == np.float32
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    array.fill(1)
+    assert array.sum() == array.size
 
 
 def test_a_damaged_cache_is_survived(cache_folder):

@@ -10,7 +10,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from selfsr._compiled import OPTIONS, exp, next_task, run
+from selfsr._compiled import OPTIONS, exp, next_task, run, share
 from selfsr.pacing.contract import REACH_PX, Pace, Reduction, Ssim, compute_dtype, taps
 
 # A tile's moments, 4 maps of (rows + 10) x columns, fit the second-level cache; the rows around a tile, which its
@@ -256,7 +256,13 @@ def _differ(x, y, w, numbers, loss, value, slope):
             slope[j] = w[j] * d / root
 
 
-def _walk(
+def _walk(team, *arguments):
+    """See `_walk_tiles`."""
+    return share(team, _walk_tiles, arguments)
+
+
+@_helper
+def _walk_tiles(
     counter,
     x,
     x_stride,

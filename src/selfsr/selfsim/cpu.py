@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsr._compiled import run
+from selfsr._compiled import empty, run
 from selfsr.selfsim import cpu_outside, cpu_rows, cpu_windows
 from selfsr.selfsim.contract import Geometry, Pixels
 from selfsr.selfsim.cpu_tables import displacements, masked_bands, padded_bands
@@ -40,8 +40,7 @@ def graph_sums(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
     layout = _lay_out(padded, pixels, geometry)
     window, f = geometry.window_px, geometry.half_window
     count = layout.places.size
-    # From numpy, which asks the system for large pages: touching fresh memory in small ones takes as long as the sums.
-    target = np.empty((geometry.entries, count), layout.planes.dtype)
+    target = empty((geometry.entries, count), layout.planes.dtype)
     target[geometry.entries // 2] = 0
     # Rows for the classes (cy, 0), then for (0, cx): each serves several displacements.
     edges = np.empty((2 * window, count), target.dtype)
@@ -89,7 +88,7 @@ def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geo
     bands = padded_bands(layout.row_start, layout.height, height, _BAND_ROWS)
     # Each slot keeps a gradient of its own; together they must not outgrow the graph's share of a chunk.
     slots = max(1, min(-(-_BACKWARD_TASKS // len(bands)), 2 * geometry.search_px // channels))
-    partial = np.empty((slots, count * channels * rows * pitch), grad.dtype)
+    partial = empty((slots, count * channels * rows * pitch), grad.dtype)
     table = displacements(geometry.search_px, window)
     run(cpu_windows.spread_windows, len(bands) * slots, *layout, window, bands, table, grad, partial)
     coefficients = np.zeros((2, count, rows * pitch), grad.dtype)

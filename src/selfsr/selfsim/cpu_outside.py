@@ -4,15 +4,24 @@ They share this file with all that they call: numba's disk cache looks at the ag
 """
 
 import numpy as np
+from numba import njit
 
-from selfsr._compiled import next_task
+from selfsr._compiled import OPTIONS, next_task, share
 from selfsr.selfsim.cpu_tables import FIRST, IMAGE, LAST
+
+_helper = njit(**OPTIONS)
 
 # Pixels that are handled together.
 BLOCK = 64
 
 
-def sum_outside(counter, energy, pitch, position, f, reach, search, edges, q):
+def sum_outside(team, *arguments):
+    """See `_sum_outside`."""
+    return share(team, _sum_outside, arguments)
+
+
+@_helper
+def _sum_outside(counter, energy, pitch, position, f, reach, search, edges, q):
     """Sum e(p + o) = sum over c of I_c(p + o)^2 over the offsets o that leave the search area, for each p.
 
     Which offsets leave depends only on by how much d exceeds `reach` = h - f in each axis: its class, -f..f
@@ -80,7 +89,13 @@ def sum_outside(counter, energy, pitch, position, f, reach, search, edges, q):
                             target[j] = rows[j] + columns[j]
 
 
-def spread_outside(counter, grad_q, index, row_start, height, pitch, bands, f, reach, search, coefficients):
+def spread_outside(team, *arguments):
+    """See `_spread_outside`."""
+    return share(team, _spread_outside, arguments)
+
+
+@_helper
+def _spread_outside(counter, grad_q, index, row_start, height, pitch, bands, f, reach, search, coefficients):
     """Transpose of `sum_outside`: add to coefficients `[2, N, plane]` at p + o what each p gives e(p + o).
 
     One task for each band of pixels. Bands are at least 2f rows high and write to the two planes in turn, so

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from selfsr._compiled import OPTIONS, exp, next_task
+from selfsr._compiled import OPTIONS, exp, next_task, share
 
 _helper = njit(**OPTIONS)
 
@@ -60,7 +60,13 @@ def _exponentials(q, scale, out, total):
         total[j] += value
 
 
-def compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, parts):
+def compare_rows(team, *arguments):
+    """See `_compare_rows`."""
+    return share(team, _compare_rows, arguments)
+
+
+@_helper
+def _compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, parts):
     """Write the two loss parts of each block of pixels to parts `[blocks, 2]`, and dL/dq over q_sr if asked for.
 
     docs/selfsim.md, eq. 2 to 6; X and Y are the graphs of q_sr and q_hr. The logarithm of a graph is

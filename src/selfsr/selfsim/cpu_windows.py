@@ -11,7 +11,7 @@ kernel's file alone.
 import numpy as np
 from numba import njit
 
-from selfsr._compiled import OPTIONS, next_task
+from selfsr._compiled import OPTIONS, next_task, share
 from selfsr.selfsim.cpu_tables import (
     COLUMNS,
     COMPLETE,
@@ -135,7 +135,13 @@ def _gather(target, index, shift, source, outside, scale):
             target[j] = scale * source[index[j] - shift]
 
 
-def sum_windows(
+def sum_windows(team, *arguments):
+    """See `_sum_windows`."""
+    return share(team, _sum_windows, arguments)
+
+
+@_helper
+def _sum_windows(
     counter, planes, front, stride, pitch, channels, index, row_start, height, border, bands, table, edges, scale, q
 ):
     """Add the inside part of eq. 1 to q `[S*S, M]` and scale: one task for each band and half displacement.
@@ -220,7 +226,13 @@ def _add_products(out, out_at, n, planes, at, delta, stride, channels, weight, w
             target += stride
 
 
-def spread_windows(
+def spread_windows(team, *arguments):
+    """See `_spread_windows`."""
+    return share(team, _spread_windows, arguments)
+
+
+@_helper
+def _spread_windows(
     counter,
     planes,
     front,
@@ -319,7 +331,13 @@ def spread_windows(
                 )  # fmt: skip
 
 
-def add_up(counter, partial, coefficients, planes, front, stride, pitch, scale, out):
+def add_up(team, *arguments):
+    """See `_add_up`."""
+    return share(team, _add_up, arguments)
+
+
+@_helper
+def _add_up(counter, partial, coefficients, planes, front, stride, pitch, scale, out):
     """Set out `[N, C, H + 2h, W + 2h]` to all that `spread_windows` and `spread_outside` left, times scale.
 
     One task for each row of each image; slots are added in their order.
