@@ -30,7 +30,7 @@ import ssim_naive
 from gpu_floor import Machine, pacing_work
 from selfsr import SelfPacedLoss, _backends, ssim_map
 from selfsr.bench.measure import elapsed
-from selfsr.device import choose_device
+from selfsr.machine.device import choose_device
 
 SHAPES = [(16, 3, 192, 192), (1, 3, 128, 128)]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}

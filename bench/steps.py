@@ -3,8 +3,8 @@
     python bench/steps.py [--case edsr --case esrgan] [--json results.json] [--seconds 8] [--device cuda]
 
 Baseline: the plain loop that BasicSR runs: float32, contiguous tensors, mean L1, Adam, one forward and one backward,
-`.item()` on the loss at every step for its log. Ours: the recipe's own step (`selfsr.train.take_step`), with what
-`precision: auto` and `memory_format: auto` choose on this device. Same network, same weights, same batch.
+`.item()` on the loss at every step for its log. Ours: the recipe's own step (`selfsr.training.loop.take_step`), with
+what `precision: auto` and `memory_format: auto` choose on this device. Same network, same weights, same batch.
 The steps are timed in turns, so that a busy machine slows all; ratios are of their medians, and what a loss adds is the
 median over the turns.
 
@@ -32,14 +32,14 @@ from rich.console import Console
 from rich.table import Table
 
 import ssim_naive
-from selfsr.assemble import Run, assemble
 from selfsr.data.pictures import Picture, write_picture
-from selfsr.methods import Clock
 from selfsr.recipe import parse_recipe
-from selfsr.runlog import Meter
 from selfsr.terms.base import NetworkTerm
-from selfsr.train import take_step
-from selfsr.watch import Guard
+from selfsr.terms.contract import Clock
+from selfsr.training.assemble import Run, assemble
+from selfsr.training.loop import take_step
+from selfsr.training.runlog import Meter
+from selfsr.training.watch import Guard
 
 # Where the clock of every step stands: the self-paced schedule is at sigma 5, where all pixels weigh something.
 EPOCH = 5

@@ -1,6 +1,7 @@
-"""What `import selfsr` may load, and that arrows between modules point one way."""
+"""What `import selfsr` may load, and that arrows between rooms point one way."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,26 +107,60 @@ def python_files(entry: str) -> list[Path]:
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
+def imported(file: Path) -> list[tuple[int, str]]:
+    """Return each module or name of a module that a file imports, anywhere in it, with its line."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} imports relatively"
+            assert node.module
+            several = [f"selfsr.{alias.name}" for alias in node.names] if node.module == "selfsr" else [node.module]
+            found += [(node.lineno, name) for name in several]
+    return found
+
+
 @pytest.mark.parametrize("entry", LOSSES_SIDE)
 def test_modules_of_the_losses_import_torch_and_each_other_only(entry):
     files = python_files(entry)
     assert files
     allowed = {name.removesuffix(".py") for name in LOSSES_SIDE}
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{file}:{node.lineno} imports relatively"
-                names = [node.module or ""]
-                if node.module == "selfsr":
-                    names = [f"selfsr.{alias.name}" for alias in node.names]
+        for line, name in imported(file):
+            first, *rest = name.split(".")
+            if first == "selfsr":
+                assert rest, f"{file}:{line} imports the package from inside"
+                assert rest[0] in allowed | {"_compiled"}, f"{file}:{line} imports {name} against the arrows"
             else:
-                continue
-            for name in names:
-                first, *rest = name.split(".")
-                if first == "selfsr":
-                    assert rest, f"{file}:{node.lineno} imports the package from inside"
-                    assert rest[0] in allowed | {"_compiled"}, f"{file}:{node.lineno} imports {name} against the arrows"
-                else:
-                    assert first in {"torch"} | LAZY | set(sys.stdlib_module_names), f"{file}:{node.lineno}: {name}"
+                assert first in {"torch"} | LAZY | set(sys.stdlib_module_names), f"{file}:{line}: {name}"
+
+
+def rooms() -> list[str]:
+    """Return the rooms of the package in the order of the list in CONTRIBUTING.md."""
+    page = (PACKAGE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    firsts = re.findall(r"^\| (`.*?) \|", page, flags=re.MULTILINE)
+    return [name.removesuffix("/") for first in firsts for name in re.findall(r"`(.*?)`", first)]
+
+
+def room_of(name: str) -> str:
+    """Return the room that a dotted name inside the package leads to; a public name leads to `__init__.py`."""
+    first = name.split(".")[1]
+    if (PACKAGE / first).is_dir():
+        return first
+    return f"{first}.py" if (PACKAGE / f"{first}.py").exists() else "__init__.py"
+
+
+def test_every_room_stands_once_in_the_list():
+    present = [path.name for path in PACKAGE.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))]
+    assert sorted(rooms()) == sorted(present)
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_a_room_imports_only_from_rooms_before_it(room):
+    order = rooms()
+    for file in python_files(room):
+        for line, name in imported(file):
+            if name.startswith("selfsr."):
+                target = room_of(name)
+                assert order.index(target) <= order.index(room), f"{file}:{line} imports {name} against the arrows"

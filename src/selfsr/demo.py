@@ -9,14 +9,14 @@ from rich.table import Table
 
 from selfsr._checks import InputError
 from selfsr.data.pictures import Picture, list_pictures, read_picture, write_picture
-from selfsr.device import choose_device
-from selfsr.evaluate import evaluate_bicubic, evaluate_set
+from selfsr.judge.evaluate import evaluate_bicubic, evaluate_set
+from selfsr.machine.device import choose_device
 from selfsr.nets.weights import load_model
 from selfsr.progress import console
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
 from selfsr.report import write_report
-from selfsr.train import fit
-from selfsr.upscale import Upscaler
+from selfsr.training.loop import fit
+from selfsr.upscaling.upscaler import Upscaler
 
 # Photographs inside the scikit-image package. The last ones are judged on and never trained on.
 _TRAIN = ("astronaut", "rocket", "immunohistochemistry", "hubble_deep_field", "retina", "brick", "grass", "gravel")

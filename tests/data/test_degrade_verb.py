@@ -111,7 +111,7 @@ def test_the_contact_sheet_shows_hr_and_the_files(photos, tmp_path):
 
 
 def test_a_recipe_shows_what_its_training_sees(photos, tmp_path):
-    document = yaml.safe_load((Path(cli.__file__).parents[1] / "recipes" / "small_edsr_x2.yaml").read_text())
+    document = yaml.safe_load((Path(cli.__file__).parents[1] / "recipe" / "shipped" / "small_edsr_x2.yaml").read_text())
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(document))
     assert "has no data.degrade" in run(photos, "-o", tmp_path / "x", "--recipe", path)[1]

@@ -12,7 +12,7 @@ from selfsr.data.folder import FolderSpec
 from selfsr.data.loader import Loader
 from selfsr.data.pictures import Picture, list_pictures, read_picture, write_picture
 from selfsr.data.resize import bicubic_lr, imresize
-from selfsr.evaluate import evaluate_set
+from selfsr.judge.evaluate import evaluate_set
 
 rgb2ycbcr = pytest.importorskip("skimage.color").rgb2ycbcr
 

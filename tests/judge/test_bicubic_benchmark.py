@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from selfsr.evaluate import evaluate_bicubic
+from selfsr.judge.evaluate import evaluate_bicubic
 
 PUBLISHED = {
     "set5": {2: (33.68, 0.9305), 3: (30.40, 0.8690), 4: (28.43, 0.8113)},

@@ -11,7 +11,7 @@ from torch.nn import functional
 from selfsr._checks import InputError
 from selfsr.data.pictures import Picture, write_picture
 from selfsr.data.resize import imresize
-from selfsr.evaluate import (
+from selfsr.judge.evaluate import (
     SetScores,
     evaluate_bicubic,
     evaluate_set,
@@ -20,7 +20,7 @@ from selfsr.evaluate import (
     pair_lr,
     protocol,
 )
-from selfsr.metrics import scores
+from selfsr.judge.metrics import scores
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfsr._checks import InputError
-from selfsr.metrics import luma, psnr, quantise, scores, ssim
+from selfsr.judge.metrics import luma, psnr, quantise, scores, ssim
 
 structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
 
@@ -135,12 +135,12 @@ def test_quantise_rounds_halves_up_and_clamps():
         (
             lambda a, b: (a / 255, b),
             "psnr: sr must hold whole numbers from 0 to 255, got values from 0 to 1; "
-            "use selfsr.metrics.quantise() on an image in [0, 1].",
+            "use selfsr.judge.metrics.quantise() on an image in [0, 1].",
         ),
         (
             lambda a, b: (a, b * float("nan")),
             "psnr: hr must hold whole numbers from 0 to 255, got values from nan to nan; "
-            "use selfsr.metrics.quantise() on an image in [0, 1].",
+            "use selfsr.judge.metrics.quantise() on an image in [0, 1].",
         ),
         (
             lambda a, b: (a[..., :-1], b),

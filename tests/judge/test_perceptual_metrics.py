@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from selfsr._checks import InputError
 from selfsr.cli import app
 from selfsr.data.pictures import Picture, write_picture
-from selfsr.evaluate import SetScores, evaluate_set
+from selfsr.judge.evaluate import SetScores, evaluate_set
+from selfsr.judge.perceptual_metrics import load_metrics, self_similarity_distance
 from selfsr.masks import edge_mask
-from selfsr.perceptual_metrics import load_metrics, self_similarity_distance
 from selfsr.selfsim import reference
 
 CPU = torch.device("cpu")

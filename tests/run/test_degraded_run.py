@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from selfsr._checks import InputError
 from selfsr.recipe import Recipe, dump_recipe, load_recipe, parse_recipe, read_yaml
-from selfsr.runstate import checkpoints
-from selfsr.train import fit
+from selfsr.training.loop import fit
+from selfsr.training.runstate import checkpoints
 
 
 @pytest.fixture

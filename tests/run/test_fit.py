@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from selfsr._checks import InputError
 from selfsr.recipe import parse_recipe
-from selfsr.runstate import checkpoints
-from selfsr.train import fit, start_folder
-from selfsr.watch import Diverged
+from selfsr.training.loop import fit, start_folder
+from selfsr.training.runstate import checkpoints
+from selfsr.training.watch import Diverged
 
 _CLOCKS = ("steps_per_s", "data_wait_share", "memory_mb")
 
@@ -135,7 +135,7 @@ def test_a_full_disk_loses_nothing(tiny: dict, tmp_path: Path, monkeypatch: pyte
             raise OSError(errno.ENOSPC, "No space left on device")
         synced(descriptor)
 
-    monkeypatch.setattr("selfsr.runstate.os.fsync", full)
+    monkeypatch.setattr("selfsr.training.runstate.os.fsync", full)
     with pytest.raises(OSError, match=r"No space left on device.*step_00000006"):
         run(tiny, tmp_path / "run")
     assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000003"]

@@ -11,11 +11,12 @@ from torch.nn import functional
 from selfsr._checks import InputError
 from selfsr.data.batch import Batch
 from selfsr.losses.gradient import gradient_map
-from selfsr.methods import Clock, Setup, Update
+from selfsr.methods import Setup, Update
 from selfsr.methods.gan import Gan, GanSpec
 from selfsr.nets.spsr import SpsrSpec
 from selfsr.recipe import parse_recipe
-from selfsr.train import shares
+from selfsr.terms.contract import Clock
+from selfsr.training.loop import shares
 
 CRITIC: dict[str, Any] = {"network": {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}, "weight": 0.1}
 PIXEL = {"pixel": {"kind": "l1", "weight": 0.01}}

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from selfsr.losses.vgg import LAYERS
 from selfsr.nets.ranker import Ranker
 from selfsr.recipe import load_recipe, parse_recipe, read_yaml, shipped_recipes
-from selfsr.train import fit
+from selfsr.training.loop import fit
 
 GANS = [name for name, path in shipped_recipes().items() if "kind: gan" in path.read_text()]
 PUBLISHED = ("esrgan", "ranksrgan", "spsr", "bebygan", "ldl", "swinirgan", "elangan", "realesrgan", "bsrgan")

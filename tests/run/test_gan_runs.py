@@ -15,10 +15,10 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from selfsr.assemble import assemble
 from selfsr.recipe import parse_recipe
-from selfsr.runstate import checkpoints
-from selfsr.train import fit
+from selfsr.training.assemble import assemble
+from selfsr.training.loop import fit
+from selfsr.training.runstate import checkpoints
 
 _CLOCKS = ("steps_per_s", "data_wait_share", "memory_mb")
 NETWORK = {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}

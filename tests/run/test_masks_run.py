@@ -12,7 +12,7 @@ from selfsr import edge_mask
 from selfsr._checks import InputError
 from selfsr.data.pictures import read_picture, to_tensor
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
-from selfsr.train import fit
+from selfsr.training.loop import fit
 
 
 def write_masks(photos: Path, folder: Path, share: float) -> Path:

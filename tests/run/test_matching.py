@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from selfsr._checks import InputError
-from selfsr.methods import Ratio
 from selfsr.recipe import parse_recipe
+from selfsr.terms.contract import Ratio
 from selfsr.terms.weights import Match, Weights
 
 CPU = torch.device("cpu")

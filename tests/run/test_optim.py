@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from selfsr.ema import Ema
-from selfsr.optim import ConstantSpec, CosineSpec, MultiStepSpec
+from selfsr.recipe.optim import ConstantSpec, CosineSpec, MultiStepSpec
+from selfsr.training.ema import Ema
 
 
 def test_multistep_drops_after_its_steps() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from selfsr import SelfPacedLoss, self_paced_weight, self_similarity_loss, ssim_map
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Outputs, Ratio
+from selfsr.terms.contract import Clock, Outputs, Ratio
 from selfsr.terms.pace import Pace
 from selfsr.terms.pixel import CharbonnierTerm, L1Term, L2Term
 from selfsr.terms.similarity import SelfSimilarityTerm

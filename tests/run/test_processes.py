@@ -14,8 +14,8 @@ import yaml
 from safetensors.torch import load_file
 
 from selfsr.recipe import parse_recipe
-from selfsr.runstate import checkpoints
-from selfsr.train import fit
+from selfsr.training.loop import fit
+from selfsr.training.runstate import checkpoints
 
 
 @pytest.fixture

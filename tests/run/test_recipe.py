@@ -8,7 +8,7 @@ import yaml
 
 from selfsr._checks import InputError
 from selfsr.recipe import dump_recipe, load_recipe, parse_recipe, read_yaml, shipped_recipes
-from selfsr.train import fit
+from selfsr.training.loop import fit
 
 
 def refused(document: dict) -> str:

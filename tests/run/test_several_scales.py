@@ -16,12 +16,12 @@ from selfsr._checks import InputError
 from selfsr.data.folder import FolderSpec
 from selfsr.data.loader import Loader
 from selfsr.data.pictures import Picture, list_pictures, read_picture, write_picture
-from selfsr.evaluate import evaluate_set
+from selfsr.judge.evaluate import evaluate_set
 from selfsr.nets.mdsr import MdsrSpec
 from selfsr.nets.weights import load_model
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
-from selfsr.runstate import checkpoints
-from selfsr.train import fit
+from selfsr.training.loop import fit
+from selfsr.training.runstate import checkpoints
 
 CPU = torch.device("cpu")
 
@@ -162,7 +162,7 @@ def test_the_best_weights_are_chosen_by_the_mean_over_the_scales(
         means = [{"mean": {"psnr_y": score}} for score in scores[clock.step]]
         return {"step": clock.step, "epoch": clock.epoch, "sets": dict(zip(("test_x2", "test_x3"), means, strict=True))}
 
-    monkeypatch.setattr("selfsr.judging.Judge.judge", judged)
+    monkeypatch.setattr("selfsr.training.judging.Judge.judge", judged)
     folder = run(several, tmp_path / "run")
     best = load_file(folder / "weights/best.safetensors")
     assert best.keys() == load_file(folder / "weights/last.safetensors").keys()

@@ -10,14 +10,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from selfsr._checks import InputError
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Outputs, Ratio, Setup, Update
+from selfsr.methods import Setup, Update
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets.ranker import Ranker
 from selfsr.terms import Term
+from selfsr.terms.contract import Clock, Outputs, Ratio
 from selfsr.terms.objective import Objective
 from selfsr.terms.similarity import SelfSimilarityTerm
 from selfsr.terms.weights import Match
-from selfsr.train import shares
+from selfsr.training.loop import shares
 
 KINDS = [get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(Term)[0])]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selfsim_cases import CASES, Case, images
 
-from selfsr.memory import PeakBytes
+from selfsr.machine.memory import PeakBytes
 from selfsr.selfsim import eager
 from selfsr.selfsim.chunks import Chunk, cut, plan
 from selfsr.selfsim.contract import FIXED_BYTES, Geometry, working_bytes

@@ -18,7 +18,7 @@ from selfsr import _backends, self_similarity_graph, self_similarity_loss
 from selfsr._checks import InputError
 from selfsr.bench.unfold import unfold_bytes, unfold_loss
 from selfsr.bench.workload import Workload
-from selfsr.memory import free_bytes
+from selfsr.machine.memory import free_bytes
 from selfsr.selfsim import reference
 from selfsr.selfsim.tolerances import LEAST_IN_A_TIE, NEAR_TIE, TOLERANCES
 

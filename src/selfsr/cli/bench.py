@@ -51,7 +51,7 @@ def bench(
     from selfsr.bench.measure import BASELINE, implementations
     from selfsr.bench.run import run_bench
     from selfsr.bench.workload import Workload
-    from selfsr.device import choose_device
+    from selfsr.machine.device import choose_device
 
     where = choose_device(device)
     names = list(backend) if backend else implementations(where)[:-1]

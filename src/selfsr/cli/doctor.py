@@ -12,7 +12,7 @@ def doctor() -> None:
     from rich.table import Table
 
     from selfsr import _backends
-    from selfsr.environment import devices, remedy, versions
+    from selfsr.machine.environment import devices, remedy, versions
 
     console = Console(highlight=False)
     table = Table("what", "here", box=None, show_header=False)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from selfsr.evaluate import Extra, SetScores
+    from selfsr.judge.evaluate import Extra, SetScores
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -69,11 +69,11 @@ def evaluate(
     """Score a model, or bicubic, on sets of pictures by the protocol of the literature (in float32)."""
     from selfsr._checks import InputError
     from selfsr.data.resize import imresize
-    from selfsr.device import choose_device
-    from selfsr.evaluate import find_sets
+    from selfsr.judge.evaluate import find_sets
+    from selfsr.judge.perceptual_metrics import load_metrics
+    from selfsr.machine.device import choose_device
     from selfsr.nets.weights import load_model
-    from selfsr.perceptual_metrics import load_metrics
-    from selfsr.upscale import Upscaler, parse_tile
+    from selfsr.upscaling.upscaler import Upscaler, parse_tile
 
     if model is None and not bicubic:
         raise InputError("evaluate: expected a model, --bicubic or both; name a weights file or add --bicubic.")
@@ -119,7 +119,7 @@ def _scores(
     pictures: Path | None,
 ) -> "dict[str, dict[str, SetScores]]":
     """Score each upscaler on each set; write the pictures of the last upscaler, which is the model if there is one."""
-    from selfsr.evaluate import evaluate_set, pair_lr
+    from selfsr.judge.evaluate import evaluate_set, pair_lr
     from selfsr.progress import bar
 
     lr_folders = {name: lr if lr is None or len(sets) == 1 else lr / name for name in sets}
@@ -169,7 +169,7 @@ def _show(results: "dict[str, dict[str, SetScores]]", scale: int, per_image: boo
     from rich.console import Console
     from rich.table import Table
 
-    from selfsr.metrics import METRICS
+    from selfsr.judge.metrics import METRICS
 
     def row(name: str, upscaler: str, count: str, values: dict[str, float], style: str = "") -> None:
         told = (f"{value:.{METRICS[metric].decimals}f}" for metric, value in values.items())
@@ -201,7 +201,7 @@ def _write(
     import json
 
     from selfsr import __version__
-    from selfsr.evaluate import protocol
+    from selfsr.judge.evaluate import protocol
     from selfsr.progress import console
 
     record = {

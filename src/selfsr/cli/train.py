@@ -40,11 +40,11 @@ def train(
 ) -> None:
     """Train a model as a recipe says. Ctrl-C saves and stops; --resume goes on exactly where it was."""
     from selfsr._checks import InputError
-    from selfsr.dryrun import dry_run as rehearse
     from selfsr.progress import console
     from selfsr.recipe import load_recipe, shipped_recipes
-    from selfsr.train import fit, start_folder
-    from selfsr.watch import Diverged
+    from selfsr.training.dryrun import dry_run as rehearse
+    from selfsr.training.loop import fit, start_folder
+    from selfsr.training.watch import Diverged
 
     if recipe.is_dir():
         if not resume:

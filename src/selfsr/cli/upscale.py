@@ -61,11 +61,11 @@ def upscale(
 ) -> None:
     """Upscale pictures with a model; alpha, grey, 16 bit, ICC profile and orientation are kept."""
     from selfsr._checks import InputError
-    from selfsr.device import choose_device
+    from selfsr.machine.device import choose_device
     from selfsr.nets.weights import load_model
     from selfsr.progress import console
-    from selfsr.upscale import Upscaler, parse_tile
-    from selfsr.upscale_files import plan_jobs, upscale_files
+    from selfsr.upscaling.files import plan_jobs, upscale_files
+    from selfsr.upscaling.upscaler import Upscaler, parse_tile
 
     if overwrite and skip_existing:
         raise InputError("upscale: --overwrite and --skip-existing exclude each other; give one of them.")

@@ -10,7 +10,7 @@ from PIL.ImageFile import ImageFile
 
 from selfsr._checks import InputError
 from selfsr.data import deep
-from selfsr.memory import free_bytes
+from selfsr.machine.memory import free_bytes
 
 KINDS = "PNG, JPEG, WebP, TIFF or BMP"
 

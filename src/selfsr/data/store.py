@@ -14,7 +14,7 @@ import torch
 
 from selfsr._checks import InputError
 from selfsr.data.pictures import Header, read_header, read_picture
-from selfsr.memory import free_bytes
+from selfsr.machine.memory import free_bytes
 
 Cache = Literal["auto", "off", "memory"]
 

@@ -20,11 +20,12 @@ from selfsr.losses.adversarial import (
 )
 from selfsr.losses.best_buddy import flat_mask
 from selfsr.losses.gradient import gradient_map
-from selfsr.methods import Clock, Outputs, Setup, Update
+from selfsr.methods import Setup, Update
 from selfsr.nets.critics import Critic
 from selfsr.processes import mean_over_processes
 from selfsr.spec import Spec
 from selfsr.terms import Term
+from selfsr.terms.contract import Clock, Outputs
 from selfsr.terms.objective import Objective
 from selfsr.terms.weights import check_matches
 

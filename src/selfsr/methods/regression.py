@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Outputs, Setup, Update
+from selfsr.methods import Setup, Update
 from selfsr.spec import Spec
 from selfsr.terms import Term
+from selfsr.terms.contract import Clock, Outputs
 from selfsr.terms.objective import Objective
 from selfsr.terms.weights import check_matches
 

@@ -23,9 +23,9 @@ class Model:
         scale: upscaling factor; 1 for networks that restore.
         channels: of the input; 1 for grey, 3 for RGB, 4 for RGB and alpha.
         tiling: whether an image may be cut into tiles; "internal" networks cut it themselves.
-        multiple_of_px: sides must be multiples of this; `upscale` sees to it.
-        minimum_px: no side may be smaller; `upscale` sees to it.
-        square: both sides must be equal; `upscale` sees to it.
+        multiple_of_px: sides must be multiples of this; `upscaling` sees to it.
+        minimum_px: no side may be smaller; `upscaling` sees to it.
+        square: both sides must be equal; `upscaling` sees to it.
         supports_half: float16 is safe.
         supports_bfloat16: bfloat16 is safe.
     """

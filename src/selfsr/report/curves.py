@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from selfsr.metrics import METRICS
+from selfsr.judge.metrics import METRICS
 from selfsr.report.runfolder import Run
 
 # More points than a wide screen has columns are not seen; the extremes of every stretch are kept.

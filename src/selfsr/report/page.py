@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from selfsr import __version__
-from selfsr.metrics import METRICS
+from selfsr.judge.metrics import METRICS
 from selfsr.report import attention, colours, curves, pictures, scores, similarity, timeline
 from selfsr.report.assets import asset, render_template, script_json
 from selfsr.report.pictures import Crop, Picture, Version

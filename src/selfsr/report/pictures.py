@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from selfsr import metrics
+from selfsr.judge import metrics
 from selfsr.report.runfolder import Run
 
 CROP_PX = 96

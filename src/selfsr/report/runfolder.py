@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from selfsr._checks import InputError
-from selfsr.metrics import METRICS
+from selfsr.judge.metrics import METRICS
 
 LOOKED_FOR = ("recipe.yaml", "metrics.jsonl", "eval.jsonl", "samples")
 _NUMBERED = re.compile(r"(sr|attention)_(\d+)\.png")

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from selfsr.metrics import METRICS
+from selfsr.judge.metrics import METRICS
 from selfsr.report.runfolder import Run
 
 

@@ -14,9 +14,9 @@ from selfsr import __version__
 from selfsr._checks import InputError
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
 from selfsr.report.assets import write_whole
-from selfsr.runstate import checkpoints
 from selfsr.study.differences import differences, told
 from selfsr.study.plan import Plan, PlannedRun, Setup
+from selfsr.training.runstate import checkpoints
 
 # Raised when what a study folder holds changes; a folder of another format is refused, not guessed at.
 FORMAT = 1

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from selfsr.device import choose_device
+from selfsr.machine.device import choose_device
 
 
 @dataclass(frozen=True)

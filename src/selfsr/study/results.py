@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsr import __version__
-from selfsr.metrics import METRICS
+from selfsr.judge.metrics import METRICS
 from selfsr.report.runfolder import Run, read_runs
 from selfsr.report.scores import finite
 from selfsr.study.compare import Comparison, Curve, compare

@@ -14,12 +14,12 @@ from typing import IO
 
 from selfsr.progress import console
 from selfsr.recipe import dump_recipe
-from selfsr.runstate import checkpoints
 from selfsr.study.display import Display
 from selfsr.study.folder import is_finished, last_step, run_folder, step_reached
 from selfsr.study.machines import Slot
 from selfsr.study.plan import PlannedRun
-from selfsr.watch import Interruption
+from selfsr.training.runstate import checkpoints
+from selfsr.training.watch import Interruption
 
 _POLL_S = 0.25
 _GRACE_S = 10.0

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
 from selfsr._checks import InputError
-from selfsr._recipe_errors import sentence
 from selfsr.recipe import read_yaml
+from selfsr.recipe.errors import sentence
 from selfsr.spec import Spec
 
 Score = Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"]

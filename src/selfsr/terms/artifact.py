@@ -7,8 +7,8 @@ from torch import Tensor
 
 from selfsr.data.batch import Batch
 from selfsr.losses.artifact import WINDOW_PX, artifact_loss
-from selfsr.methods import Clock, Outputs
 from selfsr.terms.base import TermSpec
+from selfsr.terms.contract import Clock, Outputs
 
 
 class ArtifactTerm(TermSpec):

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Outputs, Ratio
 from selfsr.spec import Spec
+from selfsr.terms.contract import Clock, Outputs, Ratio
 from selfsr.terms.weights import Weight
 
 

@@ -9,8 +9,8 @@ from selfsr.data.batch import Batch
 from selfsr.data.resize import imresize
 from selfsr.losses.best_buddy import MEMORY_MB, PATCH_PX, SCALES, back_projection_loss, best_buddy_loss
 from selfsr.losses.pixel import Criterion
-from selfsr.methods import Clock, Outputs
 from selfsr.terms.base import TermSpec
+from selfsr.terms.contract import Clock, Outputs
 
 
 class BestBuddyTerm(TermSpec):

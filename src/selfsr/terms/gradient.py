@@ -8,8 +8,8 @@ from torch import Tensor
 from selfsr.data.batch import Batch
 from selfsr.losses.gradient import gradient_branch_loss, gradient_loss
 from selfsr.losses.pixel import Criterion
-from selfsr.methods import Clock, Outputs
 from selfsr.terms.base import TermSpec
+from selfsr.terms.contract import Clock, Outputs
 from selfsr.terms.weights import Weight
 
 

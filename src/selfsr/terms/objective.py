@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from selfsr.data.batch import Batch
-from selfsr.methods import Clock, Outputs, Ratio
 from selfsr.terms import Term
+from selfsr.terms.contract import Clock, Outputs, Ratio
 from selfsr.terms.weights import Weights
 
 

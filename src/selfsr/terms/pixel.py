@@ -8,8 +8,8 @@ from torch import Tensor
 from selfsr import SelfPacedLoss
 from selfsr.data.batch import Batch
 from selfsr.losses.pixel import CHARBONNIER_EPS, charbonnier, l1, l2
-from selfsr.methods import Clock, Outputs
 from selfsr.terms.base import TermSpec
+from selfsr.terms.contract import Clock, Outputs
 from selfsr.terms.pace import Pace
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from selfsr import edge_mask, self_similarity_loss
 from selfsr.data.batch import Batch
 from selfsr.masks import THRESHOLD, stride_tile
-from selfsr.methods import Clock, Outputs, Ratio
 from selfsr.selfsim.contract import Geometry
 from selfsr.terms.base import TermSpec
+from selfsr.terms.contract import Clock, Outputs, Ratio
 from selfsr.terms.pace import Pace
 from selfsr.terms.weights import Weight
 

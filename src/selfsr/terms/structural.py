@@ -7,8 +7,8 @@ from torch import Tensor
 
 from selfsr.data.batch import Batch
 from selfsr.losses.structural import SCALE_WEIGHTS, ms_ssim_loss, ssim_loss
-from selfsr.methods import Clock, Outputs
 from selfsr.terms.base import TermSpec
+from selfsr.terms.contract import Clock, Outputs
 
 
 class SsimTerm(TermSpec):

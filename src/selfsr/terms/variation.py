@@ -8,8 +8,8 @@ from torch import Tensor
 from selfsr.data.batch import Batch
 from selfsr.losses.pixel import Criterion
 from selfsr.losses.variation import total_variation
-from selfsr.methods import Clock, Outputs
 from selfsr.terms.base import TermSpec
+from selfsr.terms.contract import Clock, Outputs
 
 
 class TotalVariationTerm(TermSpec):

@@ -7,9 +7,9 @@ import torch
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
 from torch import Tensor
 
-from selfsr.methods import Ratio
 from selfsr.processes import sum_over_processes
 from selfsr.spec import Spec
+from selfsr.terms.contract import Ratio
 
 
 class Match(Spec):

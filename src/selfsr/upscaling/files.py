@@ -9,7 +9,7 @@ from typing import Literal
 
 from selfsr._checks import InputError
 from selfsr.data.pictures import SUFFIXES, Picture, check_format, list_pictures, missing, read_picture
-from selfsr.large import write_any_picture
+from selfsr.upscaling.large import write_any_picture
 
 Format = Literal["png", "jpg", "webp", "tiff", "keep"]
 Existing = Literal["refuse", "overwrite", "skip"]

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from selfsr._checks import InputError
 from selfsr.data.check import check_folder
-from selfsr.device import choose_device, memory_in_use_mb
+from selfsr.machine.device import choose_device
+from selfsr.machine.memory import memory_in_use_mb
 from selfsr.methods.gan import GanSpec
 from selfsr.progress import console
 from selfsr.recipe import Recipe
-from selfsr.runlog import Jsonl
-from selfsr.train import fit
+from selfsr.training.loop import fit
+from selfsr.training.runlog import Jsonl
 
 _REHEARSED_STEPS = 4
 

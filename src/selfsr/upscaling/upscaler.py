@@ -12,12 +12,13 @@ from torch.nn import functional
 
 from selfsr._checks import InputError
 from selfsr.data.pictures import Picture, from_tensor
-from selfsr.device import why_not_bfloat16
-from selfsr.large import new_array
-from selfsr.memory import LEAST_TILE_PX, is_out_of_memory, largest_tile_px, release, smaller_tile_px
+from selfsr.machine.device import why_not_bfloat16
+from selfsr.machine.memory import is_out_of_memory, release
 from selfsr.nets.weights import Model
 from selfsr.progress import console
-from selfsr.tiling import OVERLAP_PX, self_ensemble, tiled, upscale_blocks
+from selfsr.upscaling.large import new_array
+from selfsr.upscaling.tile_size import LEAST_TILE_PX, largest_tile_px, smaller_tile_px
+from selfsr.upscaling.tiling import OVERLAP_PX, self_ensemble, tiled, upscale_blocks
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Tile = int | Literal["auto", "off"]
@@ -44,7 +45,7 @@ class Upscaler:
         precision: of the network; "auto" takes float16 or bfloat16 where the device computes it natively, the model
             supports it and the result is still fine enough for 8 bit, and float32 for pictures of 16 bit.
         tile: the largest tile in input pixels; "auto" measures what fits into free memory, "off" uses none.
-        overlap_px: what neighbouring tiles share, half a tile at most (see `selfsr.tiling`); 64 px if not given.
+        overlap_px: what neighbouring tiles share, half a tile at most (see `tiling`); 64 px if not given.
         ensemble: average over the eight flips and rotations of each tile (EDSR, section 3.4): slower by eight.
         notify: called with a sentence when tiles or the precision are changed on the way.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from selfsr.device import choose_precision, why_not_bfloat16
+from selfsr.machine.device import choose_precision, why_not_bfloat16
 
 # The packages that a result may depend on, and the extra that installs each ("" comes with selfsr or torch).
 _PACKAGES = {

@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from selfsr._checks import InputError
-from selfsr.assemble import Run, assemble
 from selfsr.data.batch import Batch
-from selfsr.device import memory_in_use_mb
-from selfsr.environment import write_environment
-from selfsr.judging import Judge, check_sets
-from selfsr.methods import Clock, Ratio, Update
+from selfsr.machine.environment import write_environment
+from selfsr.machine.memory import memory_in_use_mb
+from selfsr.methods import Update
 from selfsr.nets.base import at_scale
 from selfsr.nets.weights import save_weights
 from selfsr.progress import bar
 from selfsr.recipe import Recipe, dump_recipe
-from selfsr.runlog import Meter, RunLog, nested
-from selfsr.runstate import checkpoints, save_state
-from selfsr.watch import Guard, Interruption, Stopwatch
+from selfsr.terms.contract import Clock, Ratio
+from selfsr.training.assemble import Run, assemble
+from selfsr.training.judging import Judge, check_sets
+from selfsr.training.runlog import Meter, RunLog, nested
+from selfsr.training.runstate import checkpoints, save_state
+from selfsr.training.watch import Guard, Interruption, Stopwatch
 
 
 def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = False) -> bool:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from selfsr.progress import console
-from selfsr.runstate import checkpoints
+from selfsr.training.runstate import checkpoints
 
 
 class Diverged(RuntimeError):

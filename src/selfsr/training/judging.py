@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from selfsr.data.folder import by_scale
 from selfsr.data.pictures import Picture, from_tensor, list_pictures, write_picture
 from selfsr.data.resize import imresize
-from selfsr.evaluate import SetScores, evaluate_bicubic, evaluate_set, pair_lr
-from selfsr.methods import Clock
-from selfsr.metrics import METRICS
+from selfsr.judge.evaluate import SetScores, evaluate_bicubic, evaluate_set, pair_lr
+from selfsr.judge.metrics import METRICS
+from selfsr.judge.perceptual_metrics import load_metrics
 from selfsr.nets.base import at_scale
 from selfsr.nets.model import in_any_colours
-from selfsr.perceptual_metrics import load_metrics
 from selfsr.progress import bar
 from selfsr.recipe import EvalSet, Recipe
+from selfsr.terms.contract import Clock
 from selfsr.terms.pace import Pace
 
 

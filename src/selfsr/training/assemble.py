@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from selfsr import __version__
 from selfsr._checks import InputError
 from selfsr.data.loader import Loader
-from selfsr.device import choose_device, choose_precision
-from selfsr.ema import Ema
+from selfsr.machine.device import choose_device, choose_precision
 from selfsr.methods import Method, Setup
 from selfsr.nets.weights import load_into
 from selfsr.recipe import Recipe, dump_recipe
-from selfsr.runstate import load_state
+from selfsr.training.ema import Ema
+from selfsr.training.runstate import load_state
 
 _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 

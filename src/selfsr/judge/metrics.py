@@ -201,7 +201,7 @@ def _prepared(
         if not bool(((image == image.round()) & (image >= 0) & (image <= peak)).all()):
             raise InputError(
                 f"{where}: {name} must hold whole numbers from 0 to {peak}, got values from {float(image.min()):g} "
-                f"to {float(image.max()):g}; use selfsr.metrics.quantise() on an image in [0, 1]."
+                f"to {float(image.max()):g}; use selfsr.judge.metrics.quantise() on an image in [0, 1]."
             )
         prepared.append(luma(image, peak) if channel == "y" else image)
     return prepared[0], prepared[1]

@@ -14,7 +14,7 @@ from selfsr._checks import InputError
 from selfsr.data.colour import grey
 from selfsr.data.pictures import list_pictures, read_picture, to_tensor
 from selfsr.data.resize import bicubic_lr, imresize, mod_crop, quantised
-from selfsr.metrics import luma_scores, quantise, scores
+from selfsr.judge.metrics import luma_scores, quantise, scores
 
 Upscale = Callable[[Tensor], Tensor]
 OnImage = Callable[[str, Tensor, Tensor, Tensor], None]
@@ -83,7 +83,7 @@ def evaluate_set(
             antialiased bicubic, rounded to 8 bit.
         device: where `upscale` computes.
         crop_px: border left out of the scores; the scale, if not given.
-        extra: further scores by name (see `selfsr.perceptual_metrics`), of `[1, 3, H, W]` in [0, 1], 8 bit, cropped.
+        extra: further scores by name (see `perceptual_metrics`), of `[1, 3, H, W]` in [0, 1], 8 bit, cropped.
         luma_alone: the network works on luma alone.
         on_image: called as `on_image(image name, lr, sr, hr)` with float `[1, 3, ., .]` in [0, 1] on the CPU, `sr`
             rounded to 8 bit.

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selfsr import large
 from selfsr.data.pictures import Picture, read_picture
-from selfsr.large import new_array, png_parts, write_any_picture
+from selfsr.upscaling import large
+from selfsr.upscaling.large import new_array, png_parts, write_any_picture
 
 
 def picture(height=37, width=21, channels=3, dtype=np.uint8, alpha=False, icc=None):

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfsr import upscale_files as files_module
 from selfsr._checks import InputError
 from selfsr.data.pictures import Picture, read_picture, write_picture
-from selfsr.upscale_files import Job, plan_jobs, upscale_files
+from selfsr.upscaling import files as files_module
+from selfsr.upscaling.files import Job, plan_jobs, upscale_files
 
 
 def write(path: Path, **picture) -> Path:

@@ -1,11 +1,8 @@
-"""A recipe: one YAML file is one run. Read strictly, typed to the leaf, refused with the path and the nearest key."""
+"""What a recipe spells out: every setting of a run, typed to the leaf, and what must fit together."""
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     Discriminator,
     Field,
@@ -13,19 +10,16 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from selfsr._checks import InputError
-from selfsr._recipe_errors import sentence
 from selfsr.data.folder import Data, PathByScale
+from selfsr.judge.perceptual_metrics import ExtraMetric
 from selfsr.methods.gan import GanSpec
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets import AnyNetwork, Network
-from selfsr.optim import Optimiser, Schedule
-from selfsr.perceptual_metrics import ExtraMetric
+from selfsr.recipe.optim import Optimiser, Schedule
 from selfsr.spec import Spec
 from selfsr.terms import Term
 from selfsr.terms.weights import Match
@@ -315,83 +309,3 @@ class Recipe(Spec):
                 f"network.factors must be the scales of the run, {list(self.scales)}, got {list(network.scales)}: "
                 "the parts of others would stay as initialised"
             )
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML 1.1 with two amends: `1e-4` is a number, and a key that stands twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Parse one YAML document; a syntax error is one sentence with the line."""
-    try:
-        return yaml.load(text, Loader=_Yaml)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f"{where}{place}: not valid YAML: {getattr(error, 'problem', None) or error}.") from error
-
-
-def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
-    """Read and check the recipe in `path`, with `settings` such as `"method.terms.pixel.weight=2"` laid over it.
-
-    Raises:
-        InputError: the file is missing or wrong; the message has the path, the value and what was expected.
-    """
-    if not path.is_file():
-        raise InputError(f"recipe: {path} does not exist; list the shipped ones with: selfsr recipes list")
-    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: expected a mapping of settings, got {type(document).__name__}.")
-    for setting in settings:
-        _lay_over(document, setting)
-    return parse_recipe(document, str(path))
-
-
-def parse_recipe(document: dict[str, Any], where: str) -> Recipe:
-    """Check a recipe that is already parsed from YAML."""
-    try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        raise InputError(f"{where}: {sentence(error, Recipe)}") from error
-
-
-def _lay_over(document: dict[str, Any], setting: str) -> None:
-    path, equals, text = setting.partition("=")
-    if not equals or not path:
-        raise InputError(f"--set: expected path=value, such as steps=1000, got {setting!r}.")
-    *parents, leaf = path.split(".")
-    node = document
-    for depth, parent in enumerate(parents):
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            came = ".".join(parents[: depth + 1])
-            raise InputError(f"--set {setting}: {came} is the value {child!r}, it has no parts to set.")
-        node = child
-    node[leaf] = read_yaml(text, f"--set {path}")
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """Return the recipe as YAML, every default spelled out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name."""
-    folder = Path(__file__).parent / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

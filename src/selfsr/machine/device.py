@@ -1,4 +1,4 @@
-"""What this machine computes on, and how: device, precision, memory layout, each with its reason."""
+"""What this machine computes on, and how: the device and the precision, each with its reason."""
 
 from typing import Literal
 
@@ -54,12 +54,3 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name not in ("float32", "bfloat16", "float16"):
         raise InputError(f"precision: expected auto, float32, bfloat16 or float16, got {name!r}.")
     return name
-
-
-def memory_in_use_mb(device: torch.device) -> float:
-    """Return the peak memory of this process: allocated on the GPU, or resident on the CPU, in MB of 2**20."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import psutil
-
-    return psutil.Process().memory_info().rss / 2**20

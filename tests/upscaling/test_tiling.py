@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from selfsr.memory import PeakBytes, is_out_of_memory, largest_tile_px, smaller_tile_px
-from selfsr.tiling import self_ensemble, spans, tiled, upscale_blocks
+from selfsr.machine.memory import PeakBytes, is_out_of_memory
+from selfsr.upscaling.tile_size import largest_tile_px, smaller_tile_px
+from selfsr.upscaling.tiling import self_ensemble, spans, tiled, upscale_blocks
 
 MULTIPLES = st.sampled_from([1, 1, 1, 2, 3, 8])
 
@@ -192,7 +193,7 @@ def test_tile_fits_the_free_memory(monkeypatch):
     net = conv_net(2, 3).float()
     cpu = torch.device("cpu")
     for free, expected in ((2**40, 512), (2**25, 256), (2**10, 32)):
-        monkeypatch.setattr("selfsr.memory.free_bytes", lambda _, free=free: free)
+        monkeypatch.setattr("selfsr.upscaling.tile_size.free_bytes", lambda _, free=free: free)
         assert largest_tile_px(net, 3, cpu) == expected
         assert largest_tile_px(net, 3, cpu, multiple_px=48) == max(expected // 48, 1) * 48
         assert largest_tile_px(net, 3, cpu, minimum_px=100) == max(expected, 100)

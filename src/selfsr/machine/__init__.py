@@ -1,0 +1,1 @@
+"""What this machine is: its devices, its memory, and what is installed on it."""

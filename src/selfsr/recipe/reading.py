@@ -1,0 +1,93 @@
+"""From YAML to a recipe and back: read strictly, settings laid over it, every default spelled out."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from selfsr._checks import InputError
+from selfsr.recipe.errors import sentence
+from selfsr.recipe.schema import Recipe
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.1 with two amends: `1e-4` is a number, and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse one YAML document; a syntax error is one sentence with the line."""
+    try:
+        return yaml.load(text, Loader=_Yaml)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        raise InputError(f"{where}{place}: not valid YAML: {getattr(error, 'problem', None) or error}.") from error
+
+
+def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read and check the recipe in `path`, with `settings` such as `"method.terms.pixel.weight=2"` laid over it.
+
+    Raises:
+        InputError: the file is missing or wrong; the message has the path, the value and what was expected.
+    """
+    if not path.is_file():
+        raise InputError(f"recipe: {path} does not exist; list the shipped ones with: selfsr recipes list")
+    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: expected a mapping of settings, got {type(document).__name__}.")
+    for setting in settings:
+        _lay_over(document, setting)
+    return parse_recipe(document, str(path))
+
+
+def parse_recipe(document: dict[str, Any], where: str) -> Recipe:
+    """Check a recipe that is already parsed from YAML."""
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"{where}: {sentence(error, Recipe)}") from error
+
+
+def _lay_over(document: dict[str, Any], setting: str) -> None:
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise InputError(f"--set: expected path=value, such as steps=1000, got {setting!r}.")
+    *parents, leaf = path.split(".")
+    node = document
+    for depth, parent in enumerate(parents):
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            came = ".".join(parents[: depth + 1])
+            raise InputError(f"--set {setting}: {came} is the value {child!r}, it has no parts to set.")
+        node = child
+    node[leaf] = read_yaml(text, f"--set {path}")
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML, every default spelled out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name."""
+    folder = Path(__file__).parent / "shipped"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
