@@ -183,3 +183,26 @@ def test_mistakes(arguments, sentence):
     done = CliRunner().invoke(cli.app, ["bench", *arguments])
     assert isinstance(done.exception, InputError)
     assert sentence in str(done.exception)
+
+
+def test_what_was_measured_before_an_interruption_is_shown_and_kept(tmp_path, monkeypatch, capsys):
+    from selfsr.bench import run
+
+    done = []
+
+    def interrupted(workload, *arguments, **options):
+        if done:
+            raise KeyboardInterrupt
+        done.append(workload)
+        return measure.run(workload, *arguments, **options)
+
+    monkeypatch.setattr(run, "run", interrupted)
+    out = tmp_path / "new" / "results.json"
+    with pytest.raises(KeyboardInterrupt):
+        run.run_bench(
+            [SMALL, SMALL], sweep=False, names=["eager"], device=CPU, seconds=0, with_memory=False, out=out, plot=None
+        )
+    (result,) = json.loads(out.read_text())["results"]
+    assert result["implementation"] == "eager"
+    assert result["ms"] > 0
+    assert f"{result['ms']:.1f}" in capsys.readouterr().out

@@ -56,25 +56,40 @@ def run_bench(
     if plot is not None and not sweep:
         raise InputError("bench: --plot draws cost along the axes of a sweep; add --sweep.")
     names = _known(names, device)
+    for path in filter(None, (out, plot)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     axes: dict[str, list[Workload]] = {"": workloads, **(sweeps() if sweep else {})}
     measured: list[tuple[str, Workload, list[Result]]] = []
-    with bar("measuring", sum(map(len, axes.values()))) as advance:
-        for axis, steps in axes.items():
-            for workload in steps:
-                most = SWEEP_BASELINE_PIXELS if axis else None
-                results = run(
-                    workload,
-                    names,
-                    device,
-                    seconds=seconds / 3 if axis else seconds,
-                    with_memory=with_memory and not axis,
-                    baseline_pixels=most,
-                    advance=advance,
-                )
-                measured.append((axis, workload, results))
-                advance()
     machine = describe(device)
-    _show(measured, machine)
+    try:
+        with bar("measuring", sum(map(len, axes.values()))) as advance:
+            for axis, steps in axes.items():
+                for workload in steps:
+                    most = SWEEP_BASELINE_PIXELS if axis else None
+                    results = run(
+                        workload,
+                        names,
+                        device,
+                        seconds=seconds / 3 if axis else seconds,
+                        with_memory=with_memory and not axis,
+                        baseline_pixels=most,
+                        advance=advance,
+                    )
+                    measured.append((axis, workload, results))
+                    _write(measured, machine, out, plot)
+                    advance()
+    finally:
+        # Also of what an interrupted run has measured.
+        if measured:
+            _show(measured, machine)
+
+
+def _write(
+    measured: list[tuple[str, Workload, list[Result]]],
+    machine: dict[str, str | int],
+    out: Path | None,
+    plot: Path | None,
+) -> None:
     if out is not None:
         record = {
             "machine": machine,
