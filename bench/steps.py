@@ -6,7 +6,9 @@ Baseline: the plain loop that BasicSR runs: float32, contiguous tensors, mean L1
 `.item()` on the loss at every step for its log. Ours: the recipe's own step (`selfsr.training.loop.take_step`), with
 what `precision: auto` and `memory_format: auto` choose on this device. Same network, same weights, same batch.
 The steps are timed in turns, so that a busy machine slows all; ratios are of their medians, and what a loss adds is the
-median over the turns.
+median over the turns. Where steps differ by more than that from turn to turn, the last column tells more: what the loss
+and its gradient towards the network's output take by themselves, less the pixel loss whose place they take, and the
+share of our step that this is.
 
 EDSR's self-paced step stands beside one weighted by five depthwise convolutions (bench/ssim_naive.py) with autograd.
 The ESRGAN step has no plain loop beside it: ours is the whole step, of the generator by L1, perceptual and relativistic
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ import ssim_naive
 from selfsr.data.pictures import Picture, write_picture
 from selfsr.recipe import parse_recipe
 from selfsr.terms.base import NetworkTerm
-from selfsr.terms.contract import Clock
+from selfsr.terms.contract import Clock, Outputs, Ratio
 from selfsr.training.assemble import Run, assemble
 from selfsr.training.loop import take_step
 from selfsr.training.runlog import Meter
@@ -188,6 +190,43 @@ def ours(
     return step
 
 
+def loss_alone(case: Case, folder: Path, device: str, terms: dict[str, Any]) -> Callable[[], float]:
+    """Return a function that computes terms and their gradient towards the output of a case, and returns the seconds.
+
+    Args:
+        case: whose network made the output, and from whose batch.
+        folder: where pictures and weights are.
+        device: "auto", "cpu" or "cuda".
+        terms: of a recipe, by name.
+    """
+    method = {"kind": "regression", "terms": terms}
+    recipe = parse_recipe(document(replace(case, optimisers=("g",)), folder, method=method), "bench")
+    run = assemble(recipe, folder / "run", device=device, resume=False)
+    (batch,) = run.loader.prepare(next(run.loader), run.accelerator.device, run.memory_format, 1)
+    with torch.no_grad(), run.accelerator.autocast():
+        sr = run.method.nets["g"](batch.lr).float()
+
+    def step() -> float:
+        leaf = sr.detach().requires_grad_()
+        _wait(run)
+        start = time.perf_counter()
+        losses = run.method.objective(Outputs.of(leaf), batch, Clock(EPOCH * STEPS_PER_EPOCH, STEPS_PER_EPOCH))
+        for loss in losses.values():
+            (loss.total / loss.count if isinstance(loss, Ratio) else loss).backward()
+        _wait(run)
+        return time.perf_counter() - start
+
+    return step
+
+
+def cost_alone(case: Case, folder: Path, device: str, added: dict[str, Any]) -> float:
+    """Return the seconds that the added terms take by themselves, less those of the terms whose place they take."""
+    replaced = {name: term for name, term in case.method["terms"].items() if name in added}
+    both = {"added": added, "replaced": replaced}
+    times = in_turns({name: loss_alone(case, folder, device, terms) for name, terms in both.items() if terms}, 2.0)
+    return statistics.median(times["added"]) - statistics.median(times.get("replaced", [0.0]))
+
+
 def plain_loop(case: Case, folder: Path, device: str) -> Callable[[], float]:
     """Return a function that takes one step of the plain float32 loop and returns its seconds."""
     recipe = parse_recipe(document(case, folder, precision="float32", memory_format="contiguous"), "plain")
@@ -244,6 +283,7 @@ def measure(case: Case, folder: Path, device: str, seconds: float) -> list[dict[
     """Measure one case: our step against the plain loop, and each loss against our step."""
     times = in_turns(steps_of(case, folder, device), seconds)
     medians = {label: statistics.median(taken) for label, taken in times.items()}
+    alone = {f"ours + {name}": cost_alone(case, folder, device, added) for name, added in case.added.items()}
     rows = []
     for label, taken in times.items():
         low, _, high = statistics.quantiles(taken, n=4)
@@ -258,6 +298,8 @@ def measure(case: Case, folder: Path, device: str, seconds: float) -> list[dict[
                 "turns": len(taken),
                 "speed_vs_plain": medians["plain float32 loop"] / medians[label] if case.plain else None,
                 "share_of_ours": share if label.startswith("ours +") else None,
+                "loss_alone_s": alone.get(label),
+                "loss_alone_share": alone[label] / medians["ours"] if label in alone else None,
             }
         )
     return rows
@@ -273,7 +315,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="time for each kind of step (default 8)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     options = parser.parse_args()
-    table = Table("network", "step", "median", "steps/s over plain", "added to our step", box=None)
+    table = Table("network", "step", "median", "steps/s over plain", "added to our step", "the loss alone", box=None)
     rows = []
     with tempfile.TemporaryDirectory() as place:
         folder = photos(Path(place))
@@ -281,13 +323,14 @@ def main() -> None:
         for name in options.case or CASES:
             rows += measure(CASES[name], folder, options.device, options.seconds)
     for row in rows:
-        speed, share = row["speed_vs_plain"], row["share_of_ours"]
+        speed, share, alone_s = row["speed_vs_plain"], row["share_of_ours"], row["loss_alone_s"]
         table.add_row(
             row["network"],
             row["step"],
             f"{1000 * row['median_s']:.0f} ms",
             "" if speed is None else f"{speed:.2f}x",
             "" if share is None else f"{100 * share:+.1f} %",
+            "" if alone_s is None else f"{1000 * alone_s:.1f} ms, {100 * row['loss_alone_share']:.2f} %",
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     if options.json:

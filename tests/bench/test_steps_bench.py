@@ -41,6 +41,7 @@ def test_each_kind_of_step_is_timed_beside_ours(folder: Path) -> None:
     naive = "ours + self-paced by five convolutions"
     assert [row["step"] for row in rows] == ["plain float32 loop", "ours", "ours, float32", "ours + self-paced", naive]
     assert [row["share_of_ours"] is None for row in rows] == [True, True, True, False, False]
+    assert [row["loss_alone_s"] is None for row in rows] == [True, True, True, False, True]
     assert all(row["median_s"] > 0 and row["turns"] >= 3 and row["speed_vs_plain"] > 0 for row in rows)
 
 
@@ -63,6 +64,20 @@ def test_the_naive_weighting_computes_the_same_loss(folder: Path, seen: list) ->
         losses.append(update.terms["pixel"].detach())
     assert losses[0] > 0
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=0)
+
+
+def test_what_is_timed_alone_is_the_added_loss_and_its_gradient(folder: Path, monkeypatch) -> None:
+    case = small("edsr", "edsr")
+    found = []
+    backward = torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: found.append(loss.item()) or backward(loss))
+    seconds = [
+        steps.loss_alone(case, folder, "cpu", terms)()
+        for terms in (case.added["self-paced"], case.method["terms"], case.added["self-similarity, stride 3"])
+    ]
+    assert len(set(found)) == 3
+    assert min(found) > 0
+    assert min(seconds) > 0
 
 
 def test_the_esrgan_step_has_all_its_losses(folder: Path, seen: list) -> None:
