@@ -70,7 +70,3 @@ class Method(Protocol):
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up what a checkpoint kept."""
         ...
-
-    def upscale(self, lr: Tensor) -> Tensor:
-        """Upscale `[N, C, h, w]` to `[N, C, s*h, s*w]`, both in [0, 1]."""
-        ...

@@ -1,9 +1,9 @@
 """Adversarial training: a generator, any number of critics, and the order in which they move (docs/gan.md)."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -21,6 +21,7 @@ from selfsr.losses.adversarial import (
 from selfsr.losses.best_buddy import flat_mask
 from selfsr.losses.gradient import gradient_map
 from selfsr.methods import Setup, Update
+from selfsr.methods.base import ByObjective
 from selfsr.nets.critics import Critic
 from selfsr.processes import mean_over_processes
 from selfsr.spec import Spec
@@ -123,7 +124,7 @@ class GanSpec(Spec):
         return Gan(setup.generator, objective, critics, self.moves_generator)
 
 
-class Gan:
+class Gan(ByObjective):
     """Train a generator by its terms and by critics, and the critics on what it makes.
 
     Args:
@@ -140,8 +141,7 @@ class Gan:
         critics: "dict[str, Adversary]",
         moves_generator: Callable[[int], bool],
     ) -> None:
-        self.nets = nn.ModuleDict({"g": generator, **{name: critic.net for name, critic in critics.items()}})
-        self.objective = objective
+        super().__init__({"g": generator, **{name: critic.net for name, critic in critics.items()}}, objective)
         self.critics = critics
         self.moves_generator = moves_generator
 
@@ -160,23 +160,6 @@ class Gan:
                 sr = Outputs.of(self.nets["g"](batch.lr)).float().sr
         for name, critic in self.critics.items():
             yield critic.update(self.nets[name], sr, batch.hr, clock)
-
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the number of masked pixels of each masked term."""
-        return self.objective.counts(batch)
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights of terms that are found in training."""
-        return self.objective.state()
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up a checkpoint."""
-        self.objective.load(state)
-
-    @torch.no_grad()
-    def upscale(self, lr: Tensor) -> Tensor:
-        """Upscale with the network that is trained."""
-        return self.nets["g"](lr)
 
 
 class Adversary:

@@ -1,15 +1,15 @@
 """Regression: one network, one update, any terms. PSNR-oriented training, and the start of every GAN."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from selfsr.data.batch import Batch
 from selfsr.methods import Setup, Update
+from selfsr.methods.base import ByObjective
 from selfsr.spec import Spec
 from selfsr.terms import Term
 from selfsr.terms.contract import Clock, Outputs
@@ -43,7 +43,7 @@ class RegressionSpec(Spec):
         return Regression(setup.generator, Objective(self.terms, setup.device, setup.averaged))
 
 
-class Regression:
+class Regression(ByObjective):
     """Train a generator by the sum of its terms.
 
     Args:
@@ -52,28 +52,10 @@ class Regression:
     """
 
     def __init__(self, generator: nn.Module, objective: Objective) -> None:
-        self.nets = nn.ModuleDict({"g": generator})
-        self.objective = objective
+        super().__init__({"g": generator}, objective)
 
     def updates(self, batch: Batch, clock: Clock) -> Iterator[Update]:
         """Yield the one update of a step."""
         made = Outputs.of(self.nets["g"](batch.lr))
         yield Update("g", self.objective(made, batch, clock), self.objective.figures())
         self.objective.settle()
-
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the number of masked pixels of each masked term."""
-        return self.objective.counts(batch)
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights of terms that are found in training."""
-        return self.objective.state()
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up a checkpoint."""
-        self.objective.load(state)
-
-    @torch.no_grad()
-    def upscale(self, lr: Tensor) -> Tensor:
-        """Upscale with the network that is trained."""
-        return self.nets["g"](lr)
