@@ -22,7 +22,7 @@ def generator_loss(
     *,
     objective: AdversarialObjective,
     form: AdversarialForm,
-    mean: Callable[[Tensor], Tensor] | None = None,
+    mean: Callable[[Tensor], Tensor] = torch.mean,
 ) -> Tensor:
     """Return what the generator makes small, a scalar.
 
@@ -38,14 +38,12 @@ def generator_loss(
         fake: logits `f` of outputs.
         objective: "vanilla", "least_squares", "hinge" or "wasserstein".
         form: "standard", or "relativistic", which Wasserstein does not have.
-        mean: takes logits to the mean that the relativistic form subtracts, if it is not theirs alone: that of several
-            processes, say.
+        mean: takes logits to the mean that the relativistic form subtracts: their own, or that of several processes.
 
     Raises:
         InputError: the objective or the form is unknown, or they do not go together.
     """
     _check("generator_loss", objective, form)
-    mean = torch.mean if mean is None else mean
     if form == "standard":
         if objective in ("hinge", "wasserstein"):
             return -fake.mean()
@@ -62,7 +60,7 @@ def critic_losses(
     *,
     objective: AdversarialObjective,
     form: AdversarialForm,
-    mean: Callable[[Tensor], Tensor] | None = None,
+    mean: Callable[[Tensor], Tensor] = torch.mean,
 ) -> tuple[Tensor, Tensor]:
     """Return the two scalars whose sum the critic makes small: its loss on ground truths, and on outputs.
 
@@ -75,16 +73,14 @@ def critic_losses(
     Args:
         real: logits `r` of ground truths.
         fake: logits `f` of outputs, which must not lead back to the generator.
-        objective: "vanilla", "least_squares", "hinge" or "wasserstein".
-        form: "standard", or "relativistic", which Wasserstein does not have.
-        mean: takes logits to the mean that the relativistic form subtracts, if it is not theirs alone: that of several
-            processes, say.
+        objective: as for `generator_loss`.
+        form: as for `generator_loss`.
+        mean: as for `generator_loss`.
 
     Raises:
-        InputError: the objective or the form is unknown, or they do not go together.
+        InputError: as for `generator_loss`.
     """
     _check("critic_losses", objective, form)
-    mean = torch.mean if mean is None else mean
     if form == "standard":
         return _real_side(real, objective).mean(), _fake_side(fake, objective, form).mean()
     above = _real_side(real - mean(fake.detach()), objective).mean()
