@@ -9,7 +9,7 @@ from rich.table import Table
 
 from selfsr._checks import InputError
 from selfsr.data.pictures import Picture, list_pictures, read_picture, write_picture
-from selfsr.judge.evaluate import evaluate_bicubic, evaluate_set
+from selfsr.judge.evaluate import bicubic_upscaler, evaluate_set
 from selfsr.machine.device import choose_device
 from selfsr.nets.weights import load_model
 from selfsr.progress import console
@@ -104,7 +104,7 @@ def _last_scores(run: Path) -> dict[str, float]:
 def _judge(runs: list[Path], photos: Path, device: str) -> list[_Entry]:
     where = choose_device(device)
     paths = list_pictures(photos)
-    entries = [_Entry("bicubic", evaluate_bicubic("held-out", paths, scale=2, device=where).mean)]
+    entries = [_Entry("bicubic", evaluate_set(bicubic_upscaler(2), "held-out", paths, scale=2, device=where).mean)]
     for run in runs:
         model = load_model(_weights(run))
         model.net.to(where)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from selfsr.judge.evaluate import evaluate_bicubic
+from selfsr.judge.evaluate import bicubic_upscaler, evaluate_set
 
 PUBLISHED = {
     "set5": {2: (33.68, 0.9305), 3: (30.40, 0.8690), 4: (28.43, 0.8113)},
@@ -16,7 +16,7 @@ PUBLISHED = {
 def test_bicubic_gives_the_published_numbers(name, scale, request):
     paths = request.getfixturevalue(name)
     assert len(paths) == {"set5": 5, "set14": 14}[name]
-    mean = evaluate_bicubic(name, paths, scale=scale, device=torch.device("cpu")).mean
+    mean = evaluate_set(bicubic_upscaler(scale), name, paths, scale=scale, device=torch.device("cpu")).mean
     psnr_db, ssim = PUBLISHED[name][scale]
     assert mean["psnr_y"] == pytest.approx(psnr_db, abs=0.02)
     assert mean["ssim_y"] == pytest.approx(ssim, abs=0.0005)

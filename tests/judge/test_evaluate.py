@@ -13,7 +13,7 @@ from selfsr.data.pictures import Picture, write_picture
 from selfsr.data.resize import imresize
 from selfsr.judge.evaluate import (
     SetScores,
-    evaluate_bicubic,
+    bicubic_upscaler,
     evaluate_set,
     find_sets,
     image_names,
@@ -80,7 +80,7 @@ def test_mean_is_over_images_not_pixels(tmp_path):
     write(paths[0], 20, 20, seed=1)
     write(paths[1], 80, 60, seed=2)
     notes = []
-    result = evaluate_bicubic("x", paths, scale=2, device=CPU, advance=lambda note: notes.append(note))
+    result = evaluate_set(bicubic_upscaler(2), "x", paths, scale=2, device=CPU, advance=lambda note: notes.append(note))
     assert notes == list(result.images) == ["small", "large"]
     for key, mean in result.mean.items():
         assert mean == pytest.approx((result.images["small"][key] + result.images["large"][key]) / 2)
@@ -89,7 +89,9 @@ def test_mean_is_over_images_not_pixels(tmp_path):
 def test_grey_counts_as_three_equal_channels(tmp_path):
     grey = write(tmp_path / "grey.png", channels=1)
     write_picture(tmp_path / "rgb.png", Picture(grey.repeat(3, axis=2)))
-    images = evaluate_bicubic("x", [tmp_path / "grey.png", tmp_path / "rgb.png"], scale=2, device=CPU).images
+    images = evaluate_set(
+        bicubic_upscaler(2), "x", [tmp_path / "grey.png", tmp_path / "rgb.png"], scale=2, device=CPU
+    ).images
     assert images["grey"] == images["rgb"]
     # studio range: 219 of 255 levels
     assert images["grey"]["psnr_y"] - images["grey"]["psnr_rgb"] == pytest.approx(20 * math.log10(255 / 219), abs=1e-9)
@@ -98,7 +100,9 @@ def test_grey_counts_as_three_equal_channels(tmp_path):
 def test_deep_pictures_are_judged_in_8_bit(tmp_path):
     deep = write(tmp_path / "deep.png", dtype=np.uint16)
     write_picture(tmp_path / "shallow.png", Picture(np.floor(deep / 65535 * 255 + 0.5).astype(np.uint8)))
-    images = evaluate_bicubic("x", [tmp_path / "deep.png", tmp_path / "shallow.png"], scale=2, device=CPU).images
+    images = evaluate_set(
+        bicubic_upscaler(2), "x", [tmp_path / "deep.png", tmp_path / "shallow.png"], scale=2, device=CPU
+    ).images
     assert images["deep"] == images["shallow"]
 
 
@@ -162,7 +166,7 @@ def test_sizes_that_do_not_fit_are_told(tmp_path):
     path = tmp_path / "a.png"
     write(path, 20, 13)
     with pytest.raises(InputError) as error:
-        evaluate_bicubic("x", [path], scale=2, device=CPU)
+        evaluate_set(bicubic_upscaler(2), "x", [path], scale=2, device=CPU)
     assert str(error.value) == (
         f"{path}: ssim: an image of 12x20 px less 2 px on every side is too small, 11x11 px must be left; "
         "leave the image out or crop less."
@@ -170,17 +174,17 @@ def test_sizes_that_do_not_fit_are_told(tmp_path):
     lr = tmp_path / "lr.png"
     write(lr, 5, 6)
     with pytest.raises(InputError) as error:
-        evaluate_bicubic("x", [path], scale=2, lr_paths=[lr], device=CPU)
+        evaluate_set(bicubic_upscaler(2), "x", [path], scale=2, lr_paths=[lr], device=CPU)
     assert str(error.value) == (
         f"{lr}: expected 6x10 px, 1/2 of a.png, got 6x5 px; check --scale and that both folders belong together."
     )
     with pytest.raises(InputError, match=r"^evaluate: x has 1 HR pictures but 2 LR pictures\.$"):
-        evaluate_bicubic("x", [path], scale=2, lr_paths=[lr, lr], device=CPU)
+        evaluate_set(bicubic_upscaler(2), "x", [path], scale=2, lr_paths=[lr, lr], device=CPU)
     with pytest.raises(InputError, match=r"^evaluate: the set x has no pictures\.$"):
-        evaluate_bicubic("x", [], scale=2, device=CPU)
+        evaluate_set(bicubic_upscaler(2), "x", [], scale=2, device=CPU)
     write(path, 3, 3)
     with pytest.raises(InputError, match=r"a\.png: mod_crop: "):
-        evaluate_bicubic("x", [path], scale=4, device=CPU)
+        evaluate_set(bicubic_upscaler(4), "x", [path], scale=4, device=CPU)
 
 
 def test_names(tmp_path):

@@ -46,6 +46,11 @@ def unfold_loss(
     masked = [n for n in range(len(mask)) if mask[n].any()]
     x = torch.cat([unfold_graph(sr[n : n + 1], mask[n : n + 1], **options) for n in masked])
     y = torch.cat([unfold_graph(hr[n : n + 1], mask[n : n + 1], **options) for n in masked])
+    return graph_loss(x, y, l1_weight, kl_weight)
+
+
+def graph_loss(x: Tensor, y: Tensor, l1_weight: float, kl_weight: float) -> Tensor:
+    """Return the loss of the output's graph `x` against the ground truth's `y`, both `[M, S*S]` (eq. 4 and 5)."""
     floored_x, floored_y = x.clamp(min=FLOOR), y.clamp(min=FLOOR)
     kl = (floored_y * (floored_y.log() - floored_x.log())).mean()
     return l1_weight * (x - y).abs().mean() + kl_weight * kl

@@ -68,8 +68,7 @@ def evaluate(
 ) -> None:
     """Score a model, or bicubic, on sets of pictures by the protocol of the literature (in float32)."""
     from selfsr._checks import InputError
-    from selfsr.data.resize import imresize
-    from selfsr.judge.evaluate import find_sets
+    from selfsr.judge.evaluate import bicubic_upscaler, find_sets
     from selfsr.judge.perceptual_metrics import load_metrics
     from selfsr.machine.device import choose_device
     from selfsr.nets.weights import load_model
@@ -97,9 +96,8 @@ def evaluate(
         luma_alone = {str(model)} if loaded.channels == 1 else set()
     if scale is None:
         raise InputError("evaluate: --bicubic alone needs the factor; add --scale 2, 3 or 4.")
-    factor = scale
     if bicubic:
-        upscalers = {"bicubic": lambda image: imresize(image, scale=factor), **upscalers}
+        upscalers = {"bicubic": bicubic_upscaler(scale), **upscalers}
     further = load_metrics(metric or (), where)
     results = _scores(upscalers, luma_alone, sets, lr, scale, crop, further, where, pictures)
     _show(results, scale, per_image)

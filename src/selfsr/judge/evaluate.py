@@ -133,31 +133,9 @@ def _upscaled(upscale: Upscale, lr: Tensor, scale: int, luma_alone: bool) -> tup
     return (y, None) if y.shape[-2:] != colours.shape[-2:] else (y + colours, y)
 
 
-def evaluate_bicubic(
-    name: str,
-    hr_paths: Sequence[Path],
-    *,
-    scale: int,
-    lr_paths: Sequence[Path] | None = None,
-    device: torch.device,
-    crop_px: int | None = None,
-    extra: Extra | None = None,
-    on_image: OnImage | None = None,
-    advance: Callable[..., None] | None = None,
-) -> SetScores:
-    """Score bicubic interpolation, the usual lower bound; arguments as for `evaluate_set`."""
-    return evaluate_set(
-        lambda lr: imresize(lr, scale=scale),
-        name,
-        hr_paths,
-        scale=scale,
-        lr_paths=lr_paths,
-        device=device,
-        crop_px=crop_px,
-        extra=extra,
-        on_image=on_image,
-        advance=advance,
-    )
+def bicubic_upscaler(scale: int) -> Upscale:
+    """Return bicubic interpolation by `scale`, the usual lower bound."""
+    return lambda lr: imresize(lr, scale=scale)
 
 
 def _extra_scores(extra: Extra, sr: Tensor, hr: Tensor, border_px: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from selfsr.data.folder import by_scale
 from selfsr.data.pictures import Picture, from_tensor, list_pictures, write_picture
 from selfsr.data.resize import imresize
-from selfsr.judge.evaluate import SetScores, evaluate_bicubic, evaluate_set, pair_lr
+from selfsr.judge.evaluate import OnImage, Upscale, bicubic_upscaler, evaluate_set, pair_lr
 from selfsr.judge.metrics import METRICS
 from selfsr.judge.perceptual_metrics import load_metrics
 from selfsr.nets.base import at_scale
@@ -48,42 +48,23 @@ class Judge:
     def baseline(self, net: nn.Module) -> dict[str, Any]:
         """Return the record of step 0: the scores of bicubic, and of the network as it starts."""
         record = self.judge(net, Clock(0, 1))
-        bicubic = self._scores(
-            lambda given, advance: evaluate_bicubic(
-                given.name,
-                given.hr,
-                scale=given.scale,
-                lr_paths=given.lr,
-                device=self.device,
-                extra=self.extra,
-                advance=advance,
-            ),
-            "Judging bicubic",
-        )
+        bicubic = self._scores("Judging bicubic", lambda given: bicubic_upscaler(given.scale))
         return {**record, "bicubic": bicubic}
 
     def judge(self, net: nn.Module, clock: Clock) -> dict[str, Any]:
         """Return one line of `eval.jsonl`, and write the samples of this step."""
 
-        def score(given: _Set, advance: Callable[..., None]):
+        def upscale(given: _Set) -> Upscale:
             at_scale(net, given.scale)
+            return lambda lr: in_any_colours(net, lr, channels=self.channels, scale=given.scale, architecture=self.kind)
+
+        def on_image(given: _Set) -> OnImage:
             samples = self.samples[given.scale]
-            return evaluate_set(
-                lambda lr: in_any_colours(net, lr, channels=self.channels, scale=given.scale, architecture=self.kind),
-                given.name,
-                given.hr,
-                scale=given.scale,
-                lr_paths=given.lr,
-                device=self.device,
-                extra=self.extra,
-                luma_alone=self.channels == 1,
-                on_image=lambda image, *tensors: samples.write(given.name, image, clock, *tensors),
-                advance=advance,
-            )
+            return lambda image, *tensors: samples.write(given.name, image, clock, *tensors)
 
         training = net.training
         net.eval()
-        scores = self._scores(score, f"Judging step {clock.step}")
+        scores = self._scores(f"Judging step {clock.step}", upscale, luma_alone=self.channels == 1, on_image=on_image)
         net.train(training)
         record = {"step": clock.step, "epoch": clock.epoch, "sets": scores}
         if len(self.scales) == 1:
@@ -104,11 +85,29 @@ class Judge:
         found = [scores["mean"][self.spec.best_by] for scores in first]
         return None if None in found else math.fsum(found) / len(found)
 
-    def _scores(self, score: "Callable[[_Set, Callable[..., None]], SetScores]", what: str) -> dict[str, Any]:
+    def _scores(
+        self,
+        what: str,
+        upscale: "Callable[[_Set], Upscale]",
+        *,
+        luma_alone: bool = False,
+        on_image: "Callable[[_Set], OnImage | None]" = lambda _: None,
+    ) -> dict[str, Any]:
         found = {}
         with bar(what, sum(len(given.hr) for given in self.sets)) as advance:
             for given in self.sets:
-                found[given.name] = score(given, advance).as_json()
+                found[given.name] = evaluate_set(
+                    upscale(given),
+                    given.name,
+                    given.hr,
+                    scale=given.scale,
+                    lr_paths=given.lr,
+                    device=self.device,
+                    extra=self.extra,
+                    luma_alone=luma_alone,
+                    on_image=on_image(given),
+                    advance=advance,
+                ).as_json()
         return found
 
 
