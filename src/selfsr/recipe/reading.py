@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from selfsr._checks import InputError
 from selfsr.recipe.errors import sentence
 from selfsr.recipe.schema import Recipe
+from selfsr.spec import Spec
+
+_Model = TypeVar("_Model", bound=Spec)
 
 
 class _Yaml(yaml.SafeLoader):
@@ -51,9 +54,7 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     """
     if not path.is_file():
         raise InputError(f"recipe: {path} does not exist; list the shipped ones with: selfsr recipes list")
-    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: expected a mapping of settings, got {type(document).__name__}.")
+    document = read_settings(path)
     for setting in settings:
         _lay_over(document, setting)
     return parse_recipe(document, str(path))
@@ -61,10 +62,27 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(document: dict[str, Any], where: str) -> Recipe:
     """Check a recipe that is already parsed from YAML."""
+    return parse_settings(Recipe, document, where)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings in a YAML file, not yet checked.
+
+    Raises:
+        InputError: the file is no YAML, or holds no mapping.
+    """
+    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: expected a mapping of settings, got {type(document).__name__}.")
+    return document
+
+
+def parse_settings(model: type[_Model], document: dict[str, Any], where: str) -> _Model:
+    """Check settings by the model that they are of; what is wrong is one sentence that begins with `where`."""
     try:
-        return Recipe.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
-        raise InputError(f"{where}: {sentence(error, Recipe)}") from error
+        raise InputError(f"{where}: {sentence(error, model)}") from error
 
 
 def _lay_over(document: dict[str, Any], setting: str) -> None:

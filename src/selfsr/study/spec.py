@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, ValidationError, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from selfsr._checks import InputError
-from selfsr.recipe import read_yaml
-from selfsr.recipe.errors import sentence
+from selfsr.recipe.reading import parse_settings, read_settings, read_yaml
 from selfsr.spec import Spec
 
 Score = Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"]
@@ -124,15 +123,10 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> Study:
     """
     if not path.is_file():
         raise InputError(f"study: {path} does not exist; docs/studies/README.md says how to write one.")
-    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: expected a mapping of settings, got {type(document).__name__}.")
+    document = read_settings(path)
     for setting in settings:
         _lay_over(document, setting)
-    try:
-        return Study.model_validate(document)
-    except ValidationError as error:
-        raise InputError(f"{path}: {sentence(error, Study)}") from error
+    return parse_settings(Study, document, str(path))
 
 
 def _lay_over(document: dict[str, Any], setting: str) -> None:
