@@ -10,12 +10,11 @@ import triton.language as tl
 
 from selfsr.selfsim.triton_layout import ROW_LIMIT, kernel
 from selfsr.selfsim.triton_walk import (
+    bounds,
     carry,
     column_sums,
     displacements,
-    first_offset,
     lane_columns,
-    last_offset,
     nothing_carried,
     row_sums,
 )
@@ -64,10 +63,7 @@ def distance_kernel(
     panel = (pid // groups // chunks // strips).to(tl.int64)
     mine = j < count
     dy, dx = displacements(tl.minimum(j, count - 1), H, F, FAR_Y, FAR_X)
-    last_x = last_offset(dx, H, F)
-    first_x = first_offset(dx, H, F)
-    size_y = last_offset(dy, H, F) + (F + 1)
-    size_x = last_x - first_x + 1
+    _, size_y, first_x, last_x, size_x = bounds(dy, dx, H, F)
 
     # The rows u of this chunk whose window sums a pixel near this strip needs.
     entry = touched + (panel * strips + strip) * 2

@@ -14,11 +14,10 @@ import triton.language as tl
 
 from selfsr.selfsim.triton_layout import ROW_LIMIT, kernel, touched_rows
 from selfsr.selfsim.triton_walk import (
+    bounds,
     carry,
     column_sums,
     displacements,
-    first_offset,
-    last_offset,
     nothing_carried,
     row_sums,
 )
@@ -54,11 +53,7 @@ def spread_kernel(
     panel = (pid // groups // chunks // strips).to(tl.int64)
     mine = j < count
     dy, dx = displacements(first_j + tl.minimum(j, count - 1), H, F, FAR_Y, FAR_X)
-    last_y = last_offset(dy, H, F)
-    last_x = last_offset(dx, H, F)
-    first_x = first_offset(dx, H, F)
-    size_y = last_y + (F + 1)
-    size_x = last_x - first_x + 1
+    last_y, size_y, first_x, last_x, size_x = bounds(dy, dx, H, F)
 
     # The rows u of this chunk that a pixel near this strip can touch.
     entry = touched + ((first_panel + panel) * strips + strip) * 2

@@ -55,6 +55,15 @@ def last_offset(d, H: tl.constexpr, F: tl.constexpr):
 
 
 @triton.jit
+def bounds(dy, dx, H: tl.constexpr, F: tl.constexpr):
+    """Return what eq. 6 leaves of the window at (dy, dx): its last row and height, first and last column and width."""
+    last_y = last_offset(dy, H, F)
+    last_x = last_offset(dx, H, F)
+    first_x = first_offset(dx, H, F)
+    return last_y, last_y + (F + 1), first_x, last_x, last_x - first_x + 1
+
+
+@triton.jit
 def lane_columns(tile, ROWS: tl.constexpr, LANES: tl.constexpr):
     """Take a [ROWS, 4 LANES] tile apart into four [ROWS, LANES]: the columns 4 l + 0, 1, 2, 3 of lane l."""
     even, odd = tl.split(tl.reshape(tile, [ROWS, LANES, 2, 2]))
