@@ -229,6 +229,14 @@ def test_a_critic_that_cannot_play_is_refused(tiny: dict, changes: dict, sentenc
     assert sentence in refused(document(tiny, changes))
 
 
+def test_a_crop_below_the_windows_of_a_region_aware_critic_is_refused(tiny: dict) -> None:
+    network = {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}
+    gan = document(tiny, {"network": network, "region_aware": True})
+    gan["method"]["terms"] = {"pixel": {"kind": "l1"}}
+    message = "crop_px does not fit method.critics.d (patch): region_aware needs at least 6 px, got 4 px; change the"
+    assert message in refused({**gan, "crop_px": 4})
+
+
 def test_a_method_that_does_not_fit_its_run_is_refused(tiny: dict) -> None:
     gan = document(tiny, {})
     assert parse_recipe(gan, "x").method.kind == "gan"

@@ -93,6 +93,8 @@ def test_a_shipped_gan_recipe_takes_two_steps(
         terms["perceptual"]["weights"] = str(pretrained / "vgg19.safetensors")
     if "rank" in terms:
         terms["rank"]["weights"] = str(pretrained / "ranker.pth")
+    if isinstance(terms["similarity"].get("weight"), dict):
+        terms["similarity"]["weight"]["over_steps"] = 2
     assert fit(parse_recipe(document, name), tmp_path / "run", device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     expected = {*terms, *(f"adversarial_{critic}" for critic in document["method"]["critics"])}

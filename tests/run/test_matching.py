@@ -150,3 +150,25 @@ def test_matching_needs_something_to_match(tiny: dict) -> None:
     assert "the weight of pixel is to match the largest other loss" in refused(tiny)
     tiny["method"]["terms"]["other"] = {"kind": "l2"}
     assert parse_recipe(tiny, "x").method.terms["pixel"].weight == Match(match="largest", over_steps=5)
+
+
+def test_more_updates_than_the_run_has_are_refused(tiny: dict) -> None:
+    tiny["method"]["terms"]["similarity"]["weight"] = {"match": "largest", "over_steps": 7}
+    assert refused(tiny) == (
+        "my.yaml: recipe: method.terms.similarity.weight.over_steps must be at most 6, the updates of the generator in "
+        "steps 6, got 7: the weight would never be settled; lower it or raise steps."
+    )
+    parse_recipe({**tiny, "steps": 7}, "x")
+    critic = {"network": {"kind": "patch", "features": 4, "layers": 1}, "weight": 0.1}
+    gan = {**tiny["method"], "kind": "gan", "critics": {"d": critic}, "warmup_steps": 2, "generator_every_steps": 2}
+    tiny.update(method=gan, optimisers={"g": {"kind": "adam"}, "d": {"kind": "adam"}})
+    for warmup_steps, every_steps in ((0, 1), (2, 2), (3, 2), (5, 3), (9, 4)):
+        gan.update(warmup_steps=warmup_steps, generator_every_steps=every_steps)
+        method = parse_recipe({**tiny, "steps": 40}, "x").method
+        moves = [sum(map(method.moves_generator, range(1, steps + 1))) for steps in range(13)]
+        assert [method.generator_updates(steps) for steps in range(13)] == moves
+    gan.update(warmup_steps=2, generator_every_steps=2)  # moves it in steps 4 and 6
+    tiny["method"]["terms"]["similarity"]["weight"]["over_steps"] = 3
+    assert "over_steps must be at most 2, the updates of the generator in steps 6, got 3" in refused(tiny)
+    tiny["method"]["terms"]["similarity"]["weight"]["over_steps"] = 2
+    parse_recipe(tiny, "x")

@@ -42,7 +42,7 @@ def changed(document: dict, path: str, value) -> dict:
         ("accumulate", 3, "my.yaml: recipe: accumulate must divide batch 4, got 3."),
         ("optimisers", {"d": {"kind": "adam"}}, "networks that the method trains, ['g'], got ['d']"),
         ("method.terms.similarity.window_px", 4, "must be odd and window_px at most search_px, got 9 and 4"),
-        ("method.terms.similarity.search_px", 81, "half the search area of method.terms.similarity, 40 px, got 32"),
+        ("method.terms.similarity.search_px", 81, "crop_px must be at least 41 for method.terms.similarity (self"),
         ("method.terms.pixel.pace", {"alpha": 0}, "alpha and beta must not both be 0"),
         ("method.terms.pixel.pace", {"order": "easy"}, "pace.order: input should be 'hard_first' or 'easy_first'"),
         ("method.terms.pixel.pace", {"clock": "steps"}, "pixel.pace.clock: input should be 'epoch' or 'run', got 'ste"),

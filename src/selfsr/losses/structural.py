@@ -20,6 +20,11 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _FLOOR = 1e-4
 
 
+def minimum_px(scales: int = 1) -> int:
+    """Return the smallest side that leaves a window at the coarsest of so many scales, each half of the one before."""
+    return _WINDOW_PX * 2 ** (scales - 1)
+
+
 def ssim_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """Return 1 - SSIM, the mean over batch, channels and all windows that lie inside the image.
 
@@ -43,8 +48,8 @@ def ssim_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """
     where = "ssim_loss"
     sr, hr = prepared(where, sr=sr, hr=hr)
-    if min(sr.shape[2:]) < _WINDOW_PX:
-        raise InputError(f"{where}: images must be at least {_WINDOW_PX} px on each side, got {list(sr.shape)}.")
+    if min(sr.shape[2:]) < minimum_px():
+        raise InputError(f"{where}: images must be at least {minimum_px()} px on each side, got {list(sr.shape)}.")
     brightness, structure = _similarity(sr, hr)
     return 1 - (brightness * structure).mean()
 
@@ -82,7 +87,7 @@ def ms_ssim_loss(sr: Tensor, hr: Tensor, *, scale_weights: Sequence[float] = SCA
     sr, hr = prepared(where, sr=sr, hr=hr)
     if not scale_weights or min(scale_weights) <= 0:
         raise InputError(f"{where}: scale_weights must be positive, at least one of them, got {list(scale_weights)}.")
-    need = _WINDOW_PX * 2 ** (len(scale_weights) - 1)
+    need = minimum_px(len(scale_weights))
     if min(sr.shape[2:]) < need:
         raise InputError(
             f"{where}: images must be at least {need} px on each side for {len(scale_weights)} scales, "

@@ -76,7 +76,7 @@ class Vgg19(nn.Module):
     @property
     def minimum_px(self) -> int:
         """The smallest side of an image that leaves a pixel to the deepest layer."""
-        return 2 ** (int(self.names[-1][4]) - 1)
+        return minimum_px(self.names)
 
     def forward(self, image: Tensor, layers: Container[str], *, before_relu: bool = True) -> dict[str, Tensor]:
         """Return the features of the named convolutions.
@@ -103,6 +103,11 @@ class Vgg19(nn.Module):
             if not before_relu and name in layers:
                 found[name] = x
         return found
+
+
+def minimum_px(layers: Iterable[str]) -> int:
+    """Return the smallest side of an image that leaves a pixel to the deepest of the layers."""
+    return 2 ** (max(int(name[4]) for name in layers) - 1)
 
 
 def check_layers(where: str, layers: Iterable[str]) -> None:

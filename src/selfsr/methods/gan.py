@@ -18,7 +18,7 @@ from selfsr.losses.adversarial import (
     gradient_penalty,
     r1_penalty,
 )
-from selfsr.losses.best_buddy import flat_mask
+from selfsr.losses.best_buddy import FLAT_WINDOW_PX, flat_mask
 from selfsr.losses.gradient import gradient_map
 from selfsr.methods import Setup, Update
 from selfsr.methods.base import ByObjective
@@ -69,6 +69,13 @@ class AdversarySpec(Spec):
         """Whether the critic pays for its gradient at all."""
         return self.r1_weight is not None or self.gradient_penalty_weight is not None
 
+    def misfit(self, crop_px: int) -> str:
+        """Say which crops fit, if one of `crop_px` does not, as the start of a sentence; empty if it does."""
+        needed_px = FLAT_WINDOW_PX // 2 + 1
+        if self.region_aware and crop_px < needed_px:
+            return f"region_aware needs at least {needed_px} px"
+        return self.network.misfit(crop_px)
+
 
 class GanSpec(Spec):
     """Make the sum of the terms and of every critic's adversarial loss small, while the critics learn to tell."""
@@ -104,6 +111,11 @@ class GanSpec(Spec):
     def moves_generator(self, step: int) -> bool:
         """Tell whether the generator has an update in `step`, counted from 1."""
         return step > self.warmup_steps and step % self.generator_every_steps == 0
+
+    def generator_updates(self, steps: int) -> int:
+        """Return how many of so many steps have an update of the generator."""
+        every = self.generator_every_steps
+        return max(0, steps // every - self.warmup_steps // every)
 
     @property
     def adversarial_weights(self) -> dict[str, float]:

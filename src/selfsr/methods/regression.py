@@ -38,6 +38,10 @@ class RegressionSpec(Spec):
         """The weights files that networks besides the generator start from."""
         return {}
 
+    def generator_updates(self, steps: int) -> int:
+        """Return how many of so many steps have an update of the generator: all of them."""
+        return steps
+
     def build(self, setup: Setup) -> "Regression":
         """Return the method around the generator."""
         return Regression(setup.generator, Objective(self.terms, setup.device, setup.averaged))

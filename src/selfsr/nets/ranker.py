@@ -14,6 +14,8 @@ from selfsr.nets.weights import load_into
 # Five stages of two convolutions each, and the width of the layer before the last.
 _STAGES = 5
 _HIDDEN = 100
+# Each stage halves the image; one pixel must be left.
+MINIMUM_PX = 2**_STAGES
 
 
 class Ranker(nn.Module):

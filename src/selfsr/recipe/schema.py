@@ -202,10 +202,19 @@ class Recipe(Spec):
                     )
 
     def _fits_term(self, where: str, term: Term) -> None:
-        reach = getattr(term, "search_px", 0) // 2
         smallest = min(self.crops_px.values())
-        if reach >= smallest:
-            raise ValueError(f"crop_px must exceed half the search area of {where}, {reach} px, got {smallest}")
+        if smallest < term.minimum_px:
+            raise ValueError(
+                f"crop_px must be at least {term.minimum_px} for {where} ({term.kind} with these options), got "
+                f"{smallest}; take larger crops, or change or leave out the term"
+            )
+        updates = self.method.generator_updates(self.steps)
+        if isinstance(term.weight, Match) and term.weight.over_steps > updates:
+            raise ValueError(
+                f"{where}.weight.over_steps must be at most {updates}, the updates of the generator in steps "
+                f"{self.steps}, got {term.weight.over_steps}: the weight would never be settled; lower it or raise "
+                "steps"
+            )
         pace = getattr(term, "pace", None)
         if pace is not None and pace.ssim == "pixel" and self.data.channels == 1:
             raise ValueError(
@@ -231,12 +240,12 @@ class Recipe(Spec):
     def _fits_gan(self, method: GanSpec) -> None:
         for name, critic in method.critics.items():
             for crop_px in self.crops_px.values():
-                if misfit := critic.network.misfit(crop_px):
+                if misfit := critic.misfit(crop_px):
                     raise ValueError(
                         f"crop_px does not fit method.critics.{name} ({critic.network.kind}): {misfit}, "
                         f"got {crop_px} px; change the crop or the critic"
                     )
-        if not any(map(method.moves_generator, range(1, self.steps + 1))):
+        if not method.generator_updates(self.steps):
             raise ValueError(
                 f"method.warmup_steps and method.generator_every_steps leave the generator no update in steps "
                 f"{self.steps}, got {method.warmup_steps} and {method.generator_every_steps}"

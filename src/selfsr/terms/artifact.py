@@ -26,6 +26,11 @@ class ArtifactTerm(TermSpec):
             raise ValueError(f"window_px must be odd, got {self.window_px}")
         return self
 
+    @property
+    def minimum_px(self) -> int:
+        """What the windows of border pixels are mirrored from."""
+        return self.window_px // 2 + 1
+
     def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
         """Return the mean over the batch."""
         assert made.average is not None

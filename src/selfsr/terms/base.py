@@ -60,6 +60,11 @@ class TermSpec(Spec):
 
     weight: Weight = Field(1.0, description="what the loss is multiplied by, or how to find that in training")
 
+    @property
+    def minimum_px(self) -> int:
+        """The smallest side of a ground-truth crop that the loss can be taken on, in pixels."""
+        return 1
+
     def build(self, device: torch.device) -> BuiltTerm:  # noqa: ARG002 - for terms that hold a network
         """Return the loss on `device`; a term without a network of its own is its own loss.
 

@@ -32,6 +32,11 @@ class BestBuddyTerm(TermSpec):
             raise ValueError(f"scales must be in (0, 1], 1 among them, got {list(self.scales)}")
         return self
 
+    @property
+    def minimum_px(self) -> int:
+        """One patch."""
+        return self.patch_px
+
     def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
         """Return the mean over the batch."""
         return best_buddy_loss(

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from selfsr.losses.perceptual import LAYER_WEIGHTS, PerceptualLoss
 from selfsr.losses.pixel import Criterion
-from selfsr.losses.vgg import check_layers
+from selfsr.losses.vgg import check_layers, minimum_px
 from selfsr.nets.checkpoint import read_checkpoint
 from selfsr.terms.base import NetworkTerm, TermSpec
 
@@ -39,6 +39,11 @@ class PerceptualTerm(TermSpec):
         if self.feature_weight == 0 and self.style_weight == 0:
             raise ValueError("feature_weight and style_weight must not both be 0: the term would do nothing")
         return self
+
+    @property
+    def minimum_px(self) -> int:
+        """A pixel for the deepest layer."""
+        return minimum_px(self.layers)
 
     def build(self, device: torch.device) -> NetworkTerm:
         """Return the loss with its network on `device`.

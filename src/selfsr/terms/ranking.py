@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from selfsr.losses.ranking import rank_loss
-from selfsr.nets.ranker import load_ranker
+from selfsr.nets.ranker import MINIMUM_PX, load_ranker
 from selfsr.terms.base import NetworkTerm, TermSpec
 from selfsr.terms.weights import Weight
 
@@ -20,6 +20,11 @@ class RankTerm(TermSpec):
         0.03 * 32, description="what the mean is multiplied by: 0.03 times the images that published code adds up"
     )
     weights: Path = Field(description="file of the ranker, in the layout of mmsr_Ranker_PI.pth")
+
+    @property
+    def minimum_px(self) -> int:
+        """What the ranker halves to one pixel."""
+        return MINIMUM_PX
 
     def build(self, device: torch.device) -> NetworkTerm:
         """Return the loss with its ranker on `device`.

@@ -56,6 +56,11 @@ class SelfSimilarityTerm(TermSpec):
             raise ValueError("l1_weight and kl_weight must not both be 0: the term would do nothing")
         return self
 
+    @property
+    def minimum_px(self) -> int:
+        """What the search areas of border pixels are mirrored from, and two pixels for an edge."""
+        return max(self.search_px // 2 + 1, 2)
+
     def mask(self, batch: Batch) -> Tensor:
         """Return which pixels enter the graph, bool `[N, 1, H, W]`."""
         if batch.mask is not None:

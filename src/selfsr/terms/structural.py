@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from selfsr.data.batch import Batch
-from selfsr.losses.structural import SCALE_WEIGHTS, ms_ssim_loss, ssim_loss
+from selfsr.losses.structural import SCALE_WEIGHTS, minimum_px, ms_ssim_loss, ssim_loss
 from selfsr.terms.base import TermSpec
 from selfsr.terms.contract import Clock, Outputs
 
@@ -15,6 +15,11 @@ class SsimTerm(TermSpec):
     """1 - SSIM over the windows that lie inside the crop (Wang et al., 2004); crops of 11 px or more."""
 
     kind: Literal["ssim"] = "ssim"
+
+    @property
+    def minimum_px(self) -> int:
+        """One window."""
+        return minimum_px()
 
     def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
         """Return the mean over the batch."""
@@ -28,6 +33,11 @@ class MsSsimTerm(TermSpec):
     scale_weights: tuple[PositiveFloat, ...] = Field(
         SCALE_WEIGHTS, min_length=1, description="exponent of each scale, finest first"
     )
+
+    @property
+    def minimum_px(self) -> int:
+        """One window at the coarsest scale."""
+        return minimum_px(len(self.scale_weights))
 
     def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
         """Return the mean over the batch."""

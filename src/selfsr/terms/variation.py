@@ -18,6 +18,11 @@ class TotalVariationTerm(TermSpec):
     kind: Literal["total_variation"] = "total_variation"
     criterion: Criterion = Field("l1", description="how neighbours are compared")
 
+    @property
+    def minimum_px(self) -> int:
+        """Two neighbours."""
+        return 2
+
     def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
         """Return the mean over the batch."""
         return total_variation(made.sr, criterion=self.criterion)
