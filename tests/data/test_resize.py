@@ -205,7 +205,7 @@ def test_first_use_in_an_evaluation_does_not_spoil_training():
 
 
 def test_kept_weights_are_bounded():
-    for cache in (resize._taps, resize._transposed_taps, resize._taps_on):
+    for cache in (resize.taps, resize._transposed_taps, resize._taps_on):
         assert 0 < cache.cache_info().maxsize <= 128
 
 

@@ -41,6 +41,25 @@ def test_a_stopped_run_goes_on_with_the_same_degradations(blind: dict, tmp_path:
     assert all(0 < line["data_wait_share"] < 1 for line in lines)
 
 
+def test_a_stopped_run_goes_on_with_the_same_degradations_on_the_device(blind: dict, tmp_path: Path) -> None:
+    blind["data"] |= {"degrade_on": "device", "degrade": "ssl_test"}
+
+    def weights(name: str, **changes) -> dict[str, torch.Tensor]:
+        folder = tmp_path / name
+        fit(parse_recipe({**blind, **changes}, "test"), folder, device="cpu", resume=folder.exists())
+        return load_file(folder / "weights" / "last.safetensors")
+
+    straight = weights("straight", workers=0)
+    weights("stopped", workers=0)
+    shutil.rmtree(checkpoints(tmp_path / "stopped")[-1])
+    resumed = weights("stopped", workers=1)
+    assert all(torch.equal(resumed[key], straight[key]) for key in straight)
+    # The noise differs from the loader's, whose plans are the same.
+    blind["data"]["degrade_on"] = "loader"
+    other = weights("loader", workers=0)
+    assert any(not torch.equal(other[key], straight[key]) for key in straight)
+
+
 def test_the_resolved_recipe_spells_out_every_number_and_is_read_again(blind: dict, tmp_path: Path) -> None:
     recipe = parse_recipe(blind, "test")
     path = tmp_path / "r.yaml"
@@ -78,6 +97,12 @@ def test_a_wrong_degradation_is_told_with_its_path(tiny: dict, degrade, told: st
     with pytest.raises(InputError) as refused:
         parse_recipe(tiny, "r.yaml")
     assert told in str(refused.value)
+
+
+def test_a_place_without_a_degradation_is_refused(tiny: dict) -> None:
+    tiny["data"]["degrade_on"] = "device"
+    with pytest.raises(InputError, match=r"data: degrade_on: device needs degrade"):
+        parse_recipe(tiny, "r.yaml")
 
 
 def test_the_schema_asks_for_the_kind_alone() -> None:

@@ -34,3 +34,10 @@ class Batch:
             lr=self.lr.to(**move, memory_format=memory_format),
             mask=None if self.mask is None else self.mask.to(**move),
         )
+
+
+def moved(samples: Tensor, device: torch.device) -> Tensor:
+    """Bring to the device; to a GPU through page-locked memory, so that the CPU does not wait."""
+    if device.type == "cuda":
+        samples = samples.pin_memory()
+    return samples.to(device, non_blocking=True)

@@ -5,8 +5,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfsr._checks import InputError
+from selfsr.data.degrade.plan import Plan
 from selfsr.data.resize import mirrored
 from selfsr.data.store import PictureStore
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What the device is to do to a window, every random number drawn but the noise itself.
+
+    Attributes:
+        plan: the degradation of the window.
+        seed: of its noise.
+        corner_lr_px: row and column of LR where the crop begins in the window.
+        sharpens: whether the window is sharpened first.
+    """
+
+    plan: Plan
+    seed: int
+    corner_lr_px: tuple[int, int]
+    sharpens: bool
 
 
 @dataclass(frozen=True)
@@ -18,11 +36,13 @@ class Crop:
         lr: `[crop / scale, crop / scale, 3]`, uint8, uint16 or (in [0, 1], not rounded) float32, or None where LR is
             made from `hr` on the device.
         mask: `[crop, crop, 1]`, uint8, 1 where there is an edge; None where masks are made on the device.
+        draw: where `hr` is a window to be degraded on the device, how; the crop lies in it.
     """
 
     hr: np.ndarray
     lr: np.ndarray | None = None
     mask: np.ndarray | None = None
+    draw: Draw | None = None
 
 
 def check_scale(scale: int) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 import numpy as np
 
 from selfsr._checks import InputError
-from selfsr.data.crops import Crop, check_scale, check_sizes, draw_crop, turned, window_of
+from selfsr.data.crops import Crop, Draw, check_scale, check_sizes, draw_crop, turned, window_of
 from selfsr.data.degrade import degraded, one_thread
 from selfsr.data.degrade.base import PresetSpec
 from selfsr.data.degrade.blur import sharpened
@@ -23,10 +23,12 @@ _GRID_LR_PX = 8
 
 
 class DegradedData:
-    """Random crops from a folder of pictures; LR is made by a degradation, by the process that loads.
+    """Random crops from a folder of pictures; LR is made by a degradation.
 
-    There each sample has a size, a codec and an order of its own, the work runs beside the training step, and the
-    result does not depend on the device.
+    By the process that loads, each sample has a size, a codec and an order of its own, the work runs beside the
+    training step, and the result does not depend on the device. Or on the device: the process that loads then only
+    draws what is done, with the same random numbers, and the device does it to all samples of a step together
+    (`DrawnBatch`).
 
     Args:
         paths: the HR files.
@@ -38,6 +40,7 @@ class DegradedData:
         lr_bits: depth that LR is rounded to; None leaves it unrounded, in float32.
         mask_paths: files of the pictures' edge masks, in the same order; None: the data bring none. They are taken as
             they are where the degradation sharpens HR, too.
+        on_device: whether LR is made on the device; `sample` then returns whole windows and what to do to them.
 
     Attributes:
         window_px: side of what is degraded: the crop and its surroundings.
@@ -49,7 +52,6 @@ class DegradedData:
 
     degrades = True
     halo_px = 0
-    lr_bits = None  # of what the device makes: nothing
 
     def __init__(
         self,
@@ -62,9 +64,11 @@ class DegradedData:
         cache: Cache = "auto",
         lr_bits: int | None = 8,
         mask_paths: Sequence[Path] | None = None,
+        on_device: bool = False,
     ) -> None:
         self.channels: Literal[1, 3] = channels
-        self._degradation, self._bits = degradation, lr_bits
+        self._degradation, self._bits, self._on_device = degradation, lr_bits, on_device
+        self.lr_bits = lr_bits if on_device else None  # of what the device makes
         self._hr = PictureStore("data.hr", paths, cache)
         self._crop(scale, crop_px)
         self._masks = None if mask_paths is None else MaskStore(mask_paths, self._hr, cache)
@@ -120,6 +124,11 @@ class DegradedData:
         rows = spare - rows if turn & 2 else rows
         if turn & 4:
             rows, columns = columns, rows
+        mask = mask_crop(self._masks, index, (top, left, turn), self.crop_px)
+        if self._on_device:
+            plan = self._degradation.draw(rng, self.window_px, self.window_px, scale)
+            draw = Draw(plan, int(rng.integers(2**63)), (rows, columns), self._degradation.sharpens)
+            return Crop(turned(window, turn), mask=mask, draw=draw)
         hr = np.ascontiguousarray(turned(window, turn)).astype(np.float32) / np.iinfo(pixels.dtype).max
         if self._degradation.sharpens:
             hr = sharpened(hr)
@@ -130,7 +139,7 @@ class DegradedData:
         return Crop(
             _rounded(hr, 8 * pixels.dtype.itemsize),
             lr if self._bits is None else _rounded(lr, self._bits),
-            mask_crop(self._masks, index, (top, left, turn), self.crop_px),
+            mask,
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol, Self
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from selfsr._checks import InputError
 from selfsr.data.crops import Crop, check_scale, check_sizes, draw_crop, turned, window_of
@@ -31,7 +31,7 @@ class Dataset(Protocol):
         channels: what the network is given of the RGB crops: 3 for all of it, 1 for luma.
         halo_px: surroundings of the crop that `Crop.hr` brings along on each side, for making LR.
         lr_bits: depth that LR made on the device is rounded to; None leaves it unrounded.
-        degrades: whether `sample` degrades the crop, which costs as much as decoding a picture.
+        degrades: whether `sample` degrades the crop, or draws how, which costs as much as decoding a picture.
     """
 
     scale: int
@@ -259,12 +259,23 @@ class FolderSpec(Spec):
     degrade: Degradation | None = Field(
         None, description="what makes LR: a preset's name, or its kind, preset and changes; null is bicubic"
     )
+    degrade_on: Literal["loader", "device"] = Field(
+        "loader",
+        description="where that is done: by the processes that load, sample by sample, or on the device that trains, "
+        "for all samples of a step together",
+    )
     masks: Path | None = Field(None, description=_MASKS)
 
     @field_validator("hr", "masks")
     @classmethod
     def _home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.degrade_on == "device" and self.degrade is None:
+            raise ValueError("degrade_on: device needs degrade; bicubic LR is made on the device without it")
+        return self
 
     def build(self, *, scale: int, crop_px: int) -> FolderData | DegradedData:
         """List the folder and check the headers.
@@ -285,6 +296,7 @@ class FolderSpec(Spec):
                 cache=self.cache,
                 lr_bits=self.lr_bits,
                 mask_paths=mask_paths,
+                on_device=self.degrade_on == "device",
             )
         return FolderData(
             paths,

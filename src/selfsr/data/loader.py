@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from selfsr._checks import InputError
-from selfsr.data.batch import Batch
+from selfsr.data.batch import Batch, moved
 from selfsr.data.colour import grey
+from selfsr.data.drawn import DrawnBatch
 from selfsr.data.folder import Crop, Dataset
 from selfsr.data.resize import bicubic_lr
 from selfsr.data.store import processes_here
@@ -40,6 +41,7 @@ class Raw:
         hr: `[n, crop + 2 halo, crop + 2 halo, 3]`, uint8, or the bits of uint16 in int16, which every device has.
         lr: `[n, crop / scale, crop / scale, 3]` in the same way, or float32 in [0, 1], or None.
         mask: edges, uint8 `[n, crop, crop, 1]` of 0 and 1, or None.
+        drawn: what the device makes of `hr`, which then are windows around the crops, or None.
         bad: files that could not be read, with the reason; other pictures stand in for them.
     """
 
@@ -48,6 +50,7 @@ class Raw:
     hr: Tensor
     lr: Tensor | None
     mask: Tensor | None
+    drawn: DrawnBatch | None
     bad: dict[Path, str]
 
 
@@ -140,8 +143,8 @@ class Loader:
     ) -> list[Batch]:
         """Bring the crops to the device, make floats of them, LR where there is none, and luma where that is wanted.
 
-        LR is made and rounded in RGB, as a file would be, and luma is taken of both unrounded: the published code's
-        way with networks of one channel.
+        LR is made by bicubic, or by the degradations that were drawn for it. It is made and rounded in RGB, as a file
+        would be, and luma is taken of both unrounded: the published code's way with networks of one channel.
 
         Args:
             raw: what `next` returned.
@@ -149,19 +152,22 @@ class Loader:
             memory_format: layout of the images.
             accumulate: micro-batches to cut the batch into, in order.
         """
-        samples, dataset = _moved(raw.hr, device), self.datasets[raw.of]
+        samples, dataset = moved(raw.hr, device), self.datasets[raw.of]
         halo, scale = dataset.halo_px, dataset.scale
         hr = _floats(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
-        if raw.lr is None:
+        if raw.drawn is not None:
+            crop_px, bits = dataset.crop_px, dataset.lr_bits
+            hr, lr = raw.drawn.pair(hr, scale=scale, crop_px=crop_px, lr_bits=bits)
+        elif raw.lr is None:
             lr = bicubic_lr(_floats(samples), scale, bits=dataset.lr_bits, halo_px=halo)
         else:
-            lr = _floats(_moved(raw.lr, device))
+            lr = _floats(moved(raw.lr, device))
         if dataset.channels == 1:
             hr, lr = grey(hr), grey(lr)
         hr, lr = (image.contiguous(memory_format=memory_format) for image in (hr, lr))
         masks = [None] * accumulate
         if raw.mask is not None:
-            masks = _moved(raw.mask, device).permute(0, 3, 1, 2).bool().contiguous().chunk(accumulate)
+            masks = moved(raw.mask, device).permute(0, 3, 1, 2).bool().contiguous().chunk(accumulate)
         return [Batch(*part) for part in zip(hr.chunk(accumulate), lr.chunk(accumulate), masks, strict=True)]
 
     def close(self) -> None:
@@ -228,12 +234,14 @@ class _Plan(TorchDataset):
             return str(error)
         lrs = [crop.lr for crop in crops if crop.lr is not None]
         masks = [crop.mask for crop in crops if crop.mask is not None]
+        draws = [crop.draw for crop in crops if crop.draw is not None]
         return Raw(
             step=step,
             of=of,
             hr=_stacked([crop.hr for crop in crops]),
             lr=_stacked(lrs) if lrs else None,
             mask=_stacked(masks) if masks else None,
+            drawn=DrawnBatch.of(draws, crops[0].hr.shape[0]) if draws else None,
             bad=bad,
         )
 
@@ -272,13 +280,6 @@ def _stacked(windows: list[np.ndarray]) -> Tensor:
             window = window.astype(deepest) * 257
         target.view(pixel)[...] = window.view(pixel)
     return torch.from_numpy(out.view(np.int16) if deepest == np.uint16 else out)
-
-
-def _moved(samples: Tensor, device: torch.device) -> Tensor:
-    """Bring to the device; to a GPU through page-locked memory, so that the CPU does not wait."""
-    if device.type == "cuda":
-        samples = samples.pin_memory()
-    return samples.to(device, non_blocking=True)
 
 
 def _floats(samples: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
+def taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     """Return (index, weight), each `[n_out, taps]`: output o is sum over t of weight[o,t] * input[index[o,t]]."""
     stretch = min(factor, 1.0)
     reach = 2 / stretch
@@ -141,7 +141,7 @@ def _taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, np.ndarray]
 @lru_cache(maxsize=64)
 def _transposed_taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the taps of the transposed matrix, each `[n_in, taps]`, rows padded with weight 0."""
-    index, weight = _taps(n_in, n_out, factor)
+    index, weight = taps(n_in, n_out, factor)
     # At the mirrored edge an input can occur twice in a row: merge, so that each pair is one tap.
     pair, inverse = np.unique(index * n_out + np.arange(n_out)[:, None], return_inverse=True)
     merged = np.bincount(inverse.ravel(), weights=weight.ravel())
@@ -161,7 +161,7 @@ def _taps_on(
     n_in: int, n_out: int, factor: float, transposed: bool, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return the taps as tensors; kept, so that a step computes and copies nothing."""
-    index, weight = (_transposed_taps if transposed else _taps)(n_in, n_out, factor)
+    index, weight = (_transposed_taps if transposed else taps)(n_in, n_out, factor)
     with torch.inference_mode(False):  # else a tensor made by an evaluation could not serve a training step
         return torch.from_numpy(index).to(device), torch.from_numpy(weight).to(device=device, dtype=dtype)
 
@@ -173,14 +173,14 @@ class _Resample(torch.autograd.Function):
     def forward(ctx, rows: Tensor, key: tuple[int, int, float], transposed: bool) -> Tensor:
         ctx.key, ctx.transposed = key, transposed
         index, weight = _taps_on(*key, transposed, rows.dtype, rows.device)
-        return _weighted_sums(rows, index, weight)
+        return weighted_sums(rows, index, weight)
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None]:
         return _Resample.apply(grads[0].contiguous(), ctx.key, not ctx.transposed), None, None
 
 
-def _weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+def weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Return `[M, K]` with row m = sum over t of weight[m, t] * rows[index[m, t]]."""
     if rows.device.type in ("cpu", "cuda"):
         # A gather fused with the sum: on a CPU 2 to 3 times faster than a dense product or a loop over taps,

@@ -12,10 +12,10 @@ from selfsr.data.degrade.kernels import Kernel
 _NEGLIGIBLE = 2.0**-25
 
 # The unsharp mask of the published code: an OpenCV Gaussian of 51 pixels, whose sigma follows from the size.
-_USM_SIZE_PX = 51
-_USM_SIGMA_PX = 0.3 * ((_USM_SIZE_PX - 1) * 0.5 - 1) + 0.8
-_USM_WEIGHT = 0.5
-_USM_THRESHOLD = 10 / 255
+USM_SIZE_PX = 51
+USM_SIGMA_PX = 0.3 * ((USM_SIZE_PX - 1) * 0.5 - 1) + 0.8
+USM_WEIGHT = 0.5
+USM_THRESHOLD = 10 / 255
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def convolved(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Rims of the kernel whose weights vanish in float32 are left out, and a kernel that is a product of a row and a
     column is applied as such: most kernels then cost a few multiplications a pixel.
     """
-    weights = _trimmed(weights)
+    weights = trimmed(weights)
     if len(weights) == 1:
         return image * np.float32(weights[0, 0])
     # OpenCV correlates; a convolution turns the kernel by 180 degrees.
@@ -60,16 +60,16 @@ def sharpened(image: np.ndarray) -> np.ndarray:
     """
 
     def smooth(picture: np.ndarray) -> np.ndarray:
-        size = (_USM_SIZE_PX, _USM_SIZE_PX)
-        return cv2.GaussianBlur(picture, size, _USM_SIGMA_PX, borderType=cv2.BORDER_REFLECT_101)
+        size = (USM_SIZE_PX, USM_SIZE_PX)
+        return cv2.GaussianBlur(picture, size, USM_SIGMA_PX, borderType=cv2.BORDER_REFLECT_101)
 
     residual = image - smooth(image)
-    where = smooth((np.abs(residual) > _USM_THRESHOLD).astype(np.float32)).reshape(image.shape)
-    sharp = np.clip(image + np.float32(_USM_WEIGHT) * residual, 0, 1)
+    where = smooth((np.abs(residual) > USM_THRESHOLD).astype(np.float32)).reshape(image.shape)
+    sharp = np.clip(image + np.float32(USM_WEIGHT) * residual, 0, 1)
     return where * sharp + (1 - where) * image
 
 
-def _trimmed(weights: np.ndarray) -> np.ndarray:
+def trimmed(weights: np.ndarray) -> np.ndarray:
     """Cut off outer rings as long as what is cut, in all, stays negligible."""
     magnitude = np.abs(weights)
     total = magnitude.sum()

@@ -11,7 +11,7 @@ import numpy as np
 from selfsr.data.degrade.jpeg import levels
 
 # Luma of ITU-R BT.601, full range: what "grey" is in the published codes.
-_LUMA = np.array([[0.2989, 0.587, 0.114]], np.float32)
+LUMA = (0.2989, 0.587, 0.114)
 
 # The first bits of a random number choose a bucket of the quantile table; 10 keep the table in a core's own cache.
 _BUCKET_BITS = 10
@@ -50,10 +50,13 @@ class CorrelatedNoise:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the noisy image."""
-        values, vectors = np.linalg.eigh(np.array(self.covariance))
-        root = (vectors * np.sqrt(np.maximum(values, 0))) / 255
         noise = rng.standard_normal(image.shape, dtype=np.float32)
-        return np.clip(image + cv2.transform(noise, root.astype(np.float32)), 0, 1)
+        return np.clip(image + cv2.transform(noise, self.root()), 0, 1)
+
+    def root(self) -> np.ndarray:
+        """Return what turns independent normal numbers into the noise, float32 `[3, 3]`, on the scale of 0 to 1."""
+        values, vectors = np.linalg.eigh(np.array(self.covariance))
+        return ((vectors * np.sqrt(np.maximum(values, 0))) / 255).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class PoissonNoise:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the noisy image."""
-        x = levels(cv2.transform(image, _LUMA)[..., None] if self.grey else image)
+        x = levels(cv2.transform(image, np.array([LUMA], np.float32))[..., None] if self.grey else image)
         distinct = int(np.count_nonzero(np.bincount(x.ravel(), minlength=256)))
         peak = 2 ** math.ceil(math.log2(distinct))
         noise = poisson(x, peak, rng) / np.float32(peak) - x / np.float32(255)

@@ -77,7 +77,7 @@ def _averaged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     pixel by pixel of the bins, which differ in length by one: the longer ones decide how often.
     """
     for axis in (0, 1):
-        first, end = _bins(image.shape[axis], size[axis])
+        first, end = bins(image.shape[axis], size[axis])
         count = (end - first).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
         total = image.take(first, axis)
         for k in range(1, int(count.max())):
@@ -87,6 +87,7 @@ def _averaged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return image
 
 
-def _bins(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
+def bins(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each of `n_out` bins of whole pixels begins, and where it ends."""
     place = np.arange(n_out)
     return place * n_in // n_out, -(-(place + 1) * n_in // n_out)
