@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from scipy.io import savemat
 from typer.testing import CliRunner
 
 from selfsr._checks import InputError
 from selfsr.cli.data import app
 from selfsr.data import check
 from selfsr.data.check import check_folder
-from selfsr.data.pictures import Picture, write_picture
+from selfsr.data.folder import FolderSpec
+from selfsr.data.pictures import Picture, list_pictures, write_picture
 
 
 def put(path: Path, height: int, width: int, channels: int = 3, alpha: bool = False, dtype=np.uint8) -> Path:
@@ -120,6 +122,70 @@ def test_folders_are_missing_or_empty(tmp_path, mixed):
         check_folder(mixed, tmp_path / "lr", 2)
 
 
+@pytest.fixture
+def masked(tmp_path) -> Path:
+    """Pictures with masks, of which each but the first two has another trouble."""
+    masks, good = tmp_path / "masks", np.zeros((20, 30), np.uint8)
+    good[4:9, 5:20] = 1
+    names = ("a_mat", "a_png", "cut", "grey_levels", "missing", "no_mat", "other", "sub/turned", "two")
+    for name in names:
+        put(tmp_path / "hr" / f"{name}.png", 20, 30)
+        (masks / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in ("a_mat", "cut", "two"):
+        savemat(masks / f"{name}.mat", {"mat": good})
+    (masks / "cut.mat").write_bytes((masks / "cut.mat").read_bytes()[:150])
+    savemat(masks / "other.mat", {"mask": good})
+    savemat(masks / "sub" / "turned.mat", {"mat": good.T})
+    for name in ("a_png", "two"):
+        write_picture(masks / f"{name}.png", Picture(255 * good[:, :, None]))
+    write_picture(masks / "grey_levels.png", Picture(200 * good[:, :, None]))
+    (masks / "no_mat.mat").write_text("hello")
+    return tmp_path
+
+
+def test_masks(masked):
+    hr, masks = masked / "hr", masked / "masks"
+    summary = check_folder(hr, masks=masks)
+    assert [(problem.path, problem.kind) for problem in summary.problems] == [
+        (masks / "cut.mat", "wrong mask"),
+        (masks / "grey_levels.png", "wrong mask"),
+        (hr / "missing.png", "no mask"),
+        (masks / "no_mat.mat", "wrong mask"),
+        (masks / "other.mat", "wrong mask"),
+        (masks / "sub" / "turned.mat", "wrong mask"),
+        (hr / "two.png", "no mask"),
+    ]
+    reasons = [problem.reason for problem in summary.problems]
+    assert reasons[1] == "expected a mask of 0 and 1, or 0 and 255, got values from 0 to 200; save it again."
+    assert reasons[2].startswith(f"expected a mask missing.mat or missing.png in {masks}, got none; add it")
+    assert reasons[4] == "expected a variable 'mat', got mask; save the mask under this name."
+    assert reasons[5] == (
+        f"expected a mask of 20 x 30 (height x width), the size of {hr}/sub/turned.png, got 30 x 20; make it again "
+        "from that picture."
+    )
+    assert summary.files == 18
+    assert check_folder(hr).problems == []
+    with pytest.raises(InputError, match=r"maskz: expected a folder of masks, .*did you mean .*masks\?"):
+        check_folder(hr, masks=masked / "maskz")
+
+
+def test_what_training_refuses_of_masks_is_found(masked):
+    """The data of a run with each picture alone: it is built, and read, just where nothing was found."""
+    hr, masks = masked / "hr", masked / "masks"
+    wrong = {problem.path.stem for problem in check_folder(hr, masks=masks).problems}
+    for picture in list_pictures(hr):
+        alone = masked / "alone" / picture.stem
+        alone.mkdir(parents=True)
+        (alone / picture.name).write_bytes(picture.read_bytes())
+        folder = masks / picture.relative_to(hr).parent
+        spec = FolderSpec(kind="folder", hr=alone, masks=folder)
+        if picture.stem in wrong:
+            with pytest.raises(InputError):
+                spec.build(scale=2, crop_px=16).sample(0, np.random.default_rng(0))
+        else:
+            assert spec.build(scale=2, crop_px=16).sample(0, np.random.default_rng(0)).mask is not None
+
+
 def run(*arguments: str | Path):
     root = typer.Typer()
     root.add_typer(app, name="data")
@@ -134,6 +200,16 @@ def test_the_verb_names_the_files_and_fails(mixed):
     assert "Height x width, smallest, median, largest: 40 x 31, " in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
     assert ["TIFF", "RGBA", "16", "1"] in rows
+
+
+def test_the_verb_names_the_masks_and_fails(masked):
+    result = run(masked / "hr", "--masks", masked / "masks")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert sum(line.startswith("wrong mask ") for line in lines) == 5
+    assert sum(line.startswith(f"no mask {masked}/hr/") for line in lines) == 2
+    assert "11 of 18 files are usable." in lines
+    assert run(masked / "hr").exit_code == 0
 
 
 def test_the_verb_is_content_with_a_good_folder(tmp_path):

@@ -104,6 +104,28 @@ def test_masks_go_with_their_images_into_micro_batches_luma_and_other_scales(fil
         assert torch.equal(batch.mask, expected_masks(rgb.hr))
 
 
+@pytest.mark.parametrize("cache", ["off", "memory"])
+def test_loader_processes_and_the_processes_of_a_run_share_the_batches_of_one(files, cache):
+    def batches(**options) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        data = spec(files, cache=cache).build(scale=2, crop_px=24)
+        loader = Loader([data], **{"batch": 4, "seed": 6, "workers": 0, **options})
+        made = [loader.prepare(next(loader), CPU)[0] for _ in range(4)]
+        loader.close()
+        return [(batch.hr, batch.mask) for batch in made]
+
+    def same(some: list, others: list) -> bool:
+        return all(
+            torch.equal(*pair) for one, other in zip(some, others, strict=True) for pair in zip(one, other, strict=True)
+        )
+
+    whole = batches()
+    assert not torch.equal(whole[0][1], whole[1][1])
+    assert same(batches(workers=1), whole)
+    assert same(batches(workers=2), whole)
+    ranks = [batches(rank=rank, world=2, workers=2) for rank in range(2)]
+    assert same([tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*ranks, strict=True)], whole)
+
+
 def test_without_masks_there_are_none(files):
     loader = Loader([spec(files, masks=None).build(scale=2, crop_px=24)], batch=2, seed=1, workers=0)
     assert [part.mask for part in loader.prepare(next(loader), CPU, accumulate=2)] == [None, None]

@@ -12,6 +12,7 @@ from selfsr import edge_mask
 from selfsr._checks import InputError
 from selfsr.data.pictures import read_picture, to_tensor
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
+from selfsr.training.dryrun import dry_run
 from selfsr.training.loop import fit
 
 
@@ -40,6 +41,21 @@ def test_two_steps_with_masks(tiny, photos, tmp_path):
     assert losses(tiny | {"accumulate": 2}, tmp_path / "b") == pytest.approx(whole, rel=1e-4)
     tiny["data"]["masks"] = str(nothing)
     assert losses(tiny, tmp_path / "c") == [0, 0]
+
+
+def test_a_dry_run_looks_at_every_mask(tiny, photos, tmp_path):
+    masks = write_masks(photos, tmp_path / "edges", 1)
+    tiny["data"]["masks"] = str(masks)
+    (masks / "p3.mat").unlink()
+    savemat(masks / "p1.mat", {"mat": np.full((76, 80), 7, np.uint8)})
+    with pytest.raises(InputError) as caught:
+        dry_run(parse_recipe(tiny, "tiny"), device="cpu")
+    train = photos / "train"
+    assert str(caught.value) == (
+        f"dry run: 2 of 10 training files cannot be used; see them all with: selfsr data check {train} --crop 32 "
+        f"--masks {masks}; the first is {masks}/p1.mat: expected a mask of 0 and 1, got values from 7 to 7; save it "
+        "again."
+    )
 
 
 def test_masks_that_nothing_would_look_at(tiny, tmp_path):

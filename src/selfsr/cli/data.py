@@ -16,7 +16,9 @@ selfsr data check photos
 
 selfsr data check photos --crop 192
 
-selfsr data check DIV2K/HR --lr DIV2K/LR/X4 --scale 4 --crop 192"""
+selfsr data check DIV2K/HR --lr DIV2K/LR/X4 --scale 4 --crop 192
+
+selfsr data check DF2K/sub --masks DF2K/masks"""
 
 PREPARE_EPILOG = """[bold]Examples[/bold]
 
@@ -37,6 +39,9 @@ def check(
     crop: Annotated[
         int | None, typer.Option(min=1, help="Side in pixels of the training crop that each picture must hold.")
     ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures' edge masks, .mat or .png of the same name.")
+    ] = None,
 ) -> None:
     """Decode every picture of a folder and name those that training could not use; exit status 1 if there are any."""
     from selfsr._checks import InputError
@@ -44,7 +49,7 @@ def check(
 
     if (lr is None) != (scale is None):
         raise InputError("data check: --lr and --scale go together; give both to check pairs, or neither.")
-    summary = check_folder(folder, lr, scale or 1, crop)
+    summary = check_folder(folder, lr, scale or 1, crop, masks=masks)
     _show(summary)
     if summary.problems:
         raise typer.Exit(1)

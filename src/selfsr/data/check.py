@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from selfsr._checks import InputError
+from selfsr.data.mask_files import check_mask, check_masks_folder, mask_of
 from selfsr.data.pairs import match, mismatch
 from selfsr.data.pictures import Header, list_pictures, read_header, read_picture
 from selfsr.progress import bar
@@ -19,7 +21,7 @@ class Problem:
 
     Attributes:
         path: the file.
-        kind: "unreadable", "too small", "no pair" or "wrong size".
+        kind: "unreadable", "too small", "no pair", "wrong size", or of masks "no mask" or "wrong mask".
         reason: what was expected, what came, what to do.
     """
 
@@ -33,11 +35,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """What a folder, or a folder and its LR folder, holds.
+    """What a folder holds, with its LR folder and its masks if there are such.
 
     Attributes:
-        files: how many picture files were looked at.
-        problems: the files that cannot be used, in the order of their paths.
+        files: how many files were looked at; with masks, one more for each HR picture.
+        problems: the files that cannot be used, in the order of their paths, those with masks last.
         notes: what is usable but worth knowing, with the number of files.
         layouts: number of readable files by (format, Pillow's mode, bits).
         sizes: (height, width) of the readable HR pictures, smallest area first.
@@ -53,20 +55,29 @@ class CheckSummary:
 
 
 def check_folder(
-    hr: Path, lr: Path | None = None, scale: int = 1, crop_px: int | None = None, threads: int | None = None
+    hr: Path,
+    lr: Path | None = None,
+    scale: int = 1,
+    crop_px: int | None = None,
+    *,
+    masks: Path | None = None,
+    threads: int | None = None,
 ) -> CheckSummary:
-    """Decode every picture, several at a time, and compare sizes and names.
+    """Decode every picture and every mask, several at a time, and compare sizes and names.
 
     Args:
         hr: folder of HR pictures.
         lr: folder of LR pictures, matched by name as the training data `kind: pairs` does.
         scale: how many times larger HR is than LR.
         crop_px: side of the HR crop that every picture must hold; None: any size will do.
+        masks: folder of the edge masks of the HR pictures, matched by name as `data.masks` is; None: not looked for.
         threads: how many files are decoded at a time; None takes one per core. Decoders run outside Python's lock.
 
     Raises:
         InputError: a folder is missing or holds no picture.
     """
+    if masks is not None:
+        check_masks_folder(masks)
     hr_paths = list_pictures(hr)
     lr_paths = [] if lr is None else list_pictures(lr)
     paths = [*hr_paths, *lr_paths]
@@ -75,7 +86,7 @@ def check_folder(
     colours: Counter[str] = Counter()
     pool = ThreadPoolExecutor(threads or os.cpu_count())
     try:
-        with bar(f"Checking {hr}", len(paths)) as advance:
+        with bar(f"Checking {hr}", len(paths) + (0 if masks is None else len(hr_paths))) as advance:
             for path, outcome in zip(paths, pool.map(_look_at, paths), strict=True):
                 if isinstance(outcome, str):
                     problems[path] = Problem(path, "unreadable", outcome)
@@ -83,14 +94,20 @@ def check_folder(
                     headers[path], found = outcome
                     colours.update(found)
                 advance()
+            with_masks = []
+            if masks is not None:
+                look = partial(_look_at_mask, folder=masks, hr=hr, headers=headers)
+                for problem in pool.map(look, hr_paths):
+                    with_masks += [problem] if problem else []
+                    advance()
     finally:  # after Ctrl-C do not go on to the last file
         pool.shutdown(cancel_futures=True)
     for problem in [*_small(hr_paths, headers, crop_px), *_misfits(hr, hr_paths, lr, lr_paths, scale, headers)]:
         problems.setdefault(problem.path, problem)
     order = {path: place for place, path in enumerate(paths)}
     return CheckSummary(
-        files=len(paths),
-        problems=sorted(problems.values(), key=lambda problem: order[problem.path]),
+        files=len(paths) + (0 if masks is None else len(hr_paths)),
+        problems=sorted(problems.values(), key=lambda problem: order[problem.path]) + with_masks,
         notes={note: n for note, n in _notes(hr, hr_paths, lr_paths, headers, colours).items() if n},
         layouts=dict(Counter((h.format, h.mode, h.bits) for h in headers.values()).most_common()),
         sizes=sorted(
@@ -108,7 +125,27 @@ def _look_at(path: Path) -> tuple[Header, list[str]] | str:
     except InputError as error:
         return str(error).removeprefix(f"{path}: ")
     except OSError as error:
-        return f"expected a readable file, got {error.strerror or error}; check its permissions and the disk."
+        return _unreadable(error)
+
+
+def _look_at_mask(picture: Path, folder: Path, hr: Path, headers: dict[Path, Header]) -> Problem | None:
+    """Return what is wrong with the mask of a picture of the folder `hr`, if anything is."""
+    try:
+        mask = mask_of(picture, folder, hr)
+    except InputError as error:
+        return Problem(picture, "no mask", str(error).removeprefix(f"{picture}: "))
+    header = headers.get(picture)
+    try:
+        check_mask(mask, picture, None if header is None else (header.height, header.width))
+    except InputError as error:
+        return Problem(mask, "wrong mask", str(error).removeprefix(f"{mask}: "))
+    except OSError as error:
+        return Problem(mask, "wrong mask", _unreadable(error))
+    return None
+
+
+def _unreadable(error: OSError) -> str:
+    return f"expected a readable file, got {error.strerror or error}; check its permissions and the disk."
 
 
 def _small(paths: Sequence[Path], headers: dict[Path, Header], crop_px: int | None) -> list[Problem]:

@@ -1,6 +1,7 @@
 """Edge masks from files, such as those published with the self-similarity loss: found, checked, cut out."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,11 +29,56 @@ def find_masks(folder: Path, hr_folder: Path, hr_paths: Sequence[Path]) -> list[
     Raises:
         InputError: the folder is missing, or a picture has no mask, or two.
     """
+    check_masks_folder(folder)
+    return [mask_of(path, folder, hr_folder) for path in hr_paths]
+
+
+def check_masks_folder(folder: Path) -> None:
+    """Check that there is such a folder.
+
+    Raises:
+        InputError: it is missing, or a file.
+    """
     if not folder.is_dir():
         if folder.exists():
             raise InputError(f"{folder}: expected a folder of masks, got a file; name the folder it lies in.")
         raise missing(folder, "a folder of masks")
-    return [_mask_of(path, folder, hr_folder) for path in hr_paths]
+
+
+def mask_of(picture: Path, folder: Path, hr_folder: Path) -> Path:
+    """Return the mask of a picture of `hr_folder`.
+
+    Raises:
+        InputError: it has none, or two.
+    """
+    name = picture.relative_to(hr_folder).with_suffix("").as_posix()
+    found = [path for path in (folder / f"{name}{suffix}" for suffix in _SUFFIXES) if path.is_file()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{picture}: expected one mask, got {found[0]} and {found[1]}; remove one.")
+    raise InputError(
+        f"{picture}: expected a mask {name}.mat or {name}.png in {folder}, got none; add it, remove the picture, or "
+        "leave data.masks out, for masks are then made in the step."
+    )
+
+
+def check_mask(path: Path, picture: Path, size: tuple[int, int] | None) -> None:
+    """Read a mask whole, and compare it with its picture.
+
+    Args:
+        path: the mask.
+        picture: what it is the mask of.
+        size: of the picture, (height, width); None where that is not known, and not compared.
+
+    Raises:
+        InputError: it is of another size, is not readable or holds something else.
+        OSError: it cannot be read.
+    """
+    _size_of(path)  # whether it is a mask at all
+    found = _read(path).shape
+    if size is not None:
+        _check_size(path, found, picture, size)
 
 
 class MaskStore(ArrayStore):
@@ -59,7 +105,7 @@ class MaskStore(ArrayStore):
         self._sizes = [(header.height, header.width) for header in pictures.headers]
         with ThreadPoolExecutor(8) as pool:
             for index, size in enumerate(pool.map(_size_of, self.paths)):
-                self._check_size(index, size)
+                _check_size(self.paths[index], size, self._picture_paths[index], self._sizes[index])
         packed = [Layout((height, -(-width // 8)), np.dtype(np.uint8)) for height, width in self._sizes]
         super().__init__("data.masks", packed, cache)
         _read(self.paths[0])
@@ -76,16 +122,8 @@ class MaskStore(ArrayStore):
 
     def _decode(self, index: int) -> np.ndarray:
         mask = _read(self.paths[index])
-        self._check_size(index, mask.shape)
+        _check_size(self.paths[index], mask.shape, self._picture_paths[index], self._sizes[index])
         return np.packbits(mask, axis=1)
-
-    def _check_size(self, index: int, size: tuple[int, ...]) -> None:
-        height, width = self._sizes[index]
-        if size != (height, width):
-            raise InputError(
-                f"{self.paths[index]}: expected a mask of {height} x {width} (height x width), the size of "
-                f"{self._picture_paths[index]}, got {' x '.join(map(str, size))}; make it again from that picture."
-            )
 
 
 def mask_crop(masks: MaskStore | None, index: int, place: tuple[int, int, int], side: int) -> np.ndarray | None:
@@ -103,17 +141,12 @@ def mask_crop(masks: MaskStore | None, index: int, place: tuple[int, int, int], 
     return turned(masks.window(index, top, left, side), turn)
 
 
-def _mask_of(picture: Path, folder: Path, hr_folder: Path) -> Path:
-    name = picture.relative_to(hr_folder).with_suffix("").as_posix()
-    found = [path for path in (folder / f"{name}{suffix}" for suffix in _SUFFIXES) if path.is_file()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{picture}: expected one mask, got {found[0]} and {found[1]}; remove one.")
-    raise InputError(
-        f"{picture}: expected a mask {name}.mat or {name}.png in {folder}, got none; add it, remove the picture, or "
-        "leave data.masks out, for masks are then made in the step."
-    )
+def _check_size(path: Path, size: tuple[int, ...], picture: Path, wanted: tuple[int, int]) -> None:
+    if size != wanted:
+        raise InputError(
+            f"{path}: expected a mask of {wanted[0]} x {wanted[1]} (height x width), the size of {picture}, got "
+            f"{' x '.join(map(str, size))}; make it again from that picture."
+        )
 
 
 def _size_of(path: Path) -> tuple[int, ...]:
@@ -126,12 +159,8 @@ def _size_of(path: Path) -> tuple[int, ...]:
             )
         return header.height, header.width
     scipy_io = _scipy_io(path)
-    try:
+    with _told_apart(path):
         variables = {name: (shape, kind) for name, shape, kind in scipy_io.whosmat(path)}
-    except OSError:
-        raise
-    except Exception as error:  # of damaged files, and of version 7.3, which is HDF5: nearly anything
-        raise _unreadable(path, error) from error
     if _KEY not in variables:
         names = ", ".join(variables) or "none"
         raise InputError(f"{path}: expected a variable {_KEY!r}, got {names}; save the mask under this name.")
@@ -148,12 +177,8 @@ def _read(path: Path) -> np.ndarray:
         values, full = picture.pixels[:, :, 0], 255
     else:
         scipy_io, full = _scipy_io(path), 1
-        try:
+        with _told_apart(path):
             values = scipy_io.loadmat(path, variable_names=[_KEY])[_KEY]
-        except OSError:
-            raise
-        except Exception as error:
-            raise _unreadable(path, error) from error
     mask = values != 0
     highest = values.max(initial=0)
     if highest not in (0, 1, full) or not np.array_equal(values, mask * highest):
@@ -175,6 +200,15 @@ def _scipy_io(path: Path) -> "ModuleType":
     return scipy.io
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return InputError(f"{path}: expected a .mat file of MATLAB's version 5, got {reason}; save it again, with -v7.")
+@contextlib.contextmanager
+def _told_apart(path: Path) -> Iterator[None]:
+    """Let errors of the system through, and turn all others of scipy into one that names the file."""
+    try:
+        yield
+    except Exception as error:  # of damaged files, and of version 7.3, which is HDF5: nearly anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"{path}: expected a .mat file of MATLAB's version 5, got {reason}; save it again, with -v7."
+        ) from error

@@ -26,12 +26,11 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
     console.print(f"Recipe {recipe.name}: valid.", highlight=False)
     files = 0
     for scale, crop_px in recipe.crops_px.items():
-        summary = check_folder(recipe.data.hr, recipe.data.lr_folder(scale), scale, crop_px)
+        summary = check_folder(recipe.data.hr, recipe.data.lr_folder(scale), scale, crop_px, masks=recipe.data.masks)
         if summary.problems:
-            first = summary.problems[0]
             raise InputError(
-                f"dry run: {len(summary.problems)} of {summary.files} training files cannot be used, the first is "
-                f"{first}; see them all with: selfsr data check {recipe.data.hr}"
+                f"dry run: {len(summary.problems)} of {summary.files} training files cannot be used; see them all "
+                f"with: selfsr data check {_check_options(recipe, scale, crop_px)}; the first is {summary.problems[0]}"
             )
         files = max(files, summary.files)
     console.print(f"Data: {files} files, all usable.", highlight=False)
@@ -60,6 +59,13 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
         f"Disk: about {size_mb * recipe.checkpoints.keep_last:,.0f} MB.",
         highlight=False,
     )
+
+
+def _check_options(recipe: Recipe, scale: int, crop_px: int) -> str:
+    lr, masks = recipe.data.lr_folder(scale), recipe.data.masks
+    options = f"{recipe.data.hr} --crop {crop_px}"
+    options += "" if lr is None else f" --lr {lr} --scale {scale}"
+    return options + ("" if masks is None else f" --masks {masks}")
 
 
 def _time(seconds: float) -> str:
