@@ -6,9 +6,14 @@ import torch
 from torch import Tensor, distributed
 
 
+def process_count() -> int:
+    """Return how many processes the run has."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
 def sum_over_processes(value: Tensor) -> Tensor:
     """Return the sum of every process's `value`, without a gradient."""
-    if not _several():
+    if process_count() == 1:
         return value
     total = value.detach().clone()
     distributed.all_reduce(total)
@@ -19,20 +24,18 @@ def mean_over_processes(value: Tensor) -> Tensor:
     """Return the mean of every process's `value`; its gradient reaches the values of all of them.
 
     Where losses are averaged over processes, as gradients are, a loss of the mean then has the gradient that it
-    would have in one process.
+    would have in one process. So has a gradient of that gradient. All processes must take the mean, and its
+    gradient, in the same order.
     """
-    return _Mean.apply(value) if _several() else value  # pyright: ignore[reportReturnType]
+    return _Mean.apply(value) if process_count() > 1 else value  # pyright: ignore[reportReturnType]
 
 
 class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 - the signature of a function
-        return sum_over_processes(value) / distributed.get_world_size()
+        return sum_over_processes(value) / process_count()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
-        return sum_over_processes(gradients[0]) / distributed.get_world_size()
-
-
-def _several() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        # The mean is its own transpose; as a function with a gradient it can be differentiated as often as one likes.
+        return mean_over_processes(gradients[0])

@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from selfsr.recipe import parse_recipe
 from selfsr.training.assemble import assemble
 from selfsr.training.loop import fit
 from selfsr.training.runstate import checkpoints
+from two_processes import run_in_two_processes
 
 _CLOCKS = ("steps_per_s", "data_wait_share", "memory_mb")
 NETWORK = {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}
@@ -139,16 +137,7 @@ def test_accumulated_micro_batches_equal_one_batch(tiny: dict, tmp_path: Path) -
 def launch(document: dict, folder: Path) -> Path:
     folder.mkdir()
     (folder / "two.yaml").write_text(yaml.safe_dump(document))
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "selfsr", "train", "two.yaml", "--device", "cpu", "--no-report"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    run_in_two_processes("-m", "selfsr", "train", "two.yaml", "--device", "cpu", "--no-report", cwd=folder)
     return folder / "runs" / document["name"]
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from selfsr.recipe import parse_recipe
 from selfsr.training.loop import fit
 from selfsr.training.runstate import checkpoints
+from two_processes import run_in_two_processes
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def endless(tiny: dict, tmp_path: Path) -> Path:
     return path
 
 
-def selfsr(*arguments: str | Path, cwd: Path, launcher: tuple[str, ...] = (sys.executable,), **kwargs):
+def selfsr(*arguments: str | Path, cwd: Path, **kwargs):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launcher, "-m", "selfsr", *map(str, arguments)]
+    command = [sys.executable, "-m", "selfsr", *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
     )
@@ -77,12 +78,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 def test_two_processes_train_as_one(tiny: dict, tmp_path: Path) -> None:
     recipe = tmp_path / "two.yaml"
     recipe.write_text(yaml.safe_dump(tiny))
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
-    process = selfsr(
-        "train", recipe, "--device", "cpu", "--no-report", cwd=tmp_path, launcher=(*launcher, "--standalone")
-    )
-    _, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors
+    run_in_two_processes("-m", "selfsr", "train", recipe, "--device", "cpu", "--no-report", cwd=tmp_path)
     fit(parse_recipe(tiny, "one"), tmp_path / "one", device="cpu")
 
     def losses(folder: Path) -> list[dict]:

@@ -1,14 +1,12 @@
 """The mean over processes: its value, and the gradient that a relativistic loss gets through it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 from selfsr.losses.adversarial import generator_loss
 from selfsr.processes import mean_over_processes, sum_over_processes
+from two_processes import run_in_two_processes
 
 # Each of two processes has half of the logits; gradients are averaged over processes, as in training.
 PROGRAM = """
@@ -34,16 +32,7 @@ distributed.destroy_process_group()
 
 def test_two_halves_compare_with_the_mean_of_the_whole(tmp_path: Path) -> None:
     (tmp_path / "halves.py").write_text(PROGRAM)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "halves.py", "total.pt"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    run_in_two_processes("halves.py", "total.pt", cwd=tmp_path)
     weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     real = weight * torch.tensor([1.0, 0.2, -0.4, 2.0], dtype=torch.float64)
     fake = weight * torch.tensor([-0.7, 0.1, 0.9, 3.0], dtype=torch.float64)

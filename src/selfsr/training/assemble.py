@@ -16,6 +16,7 @@ from selfsr._checks import InputError
 from selfsr.data.loader import Loader
 from selfsr.machine.device import choose_device, choose_precision
 from selfsr.methods import Method, Setup
+from selfsr.nets.batch_norm import normalise_over_processes
 from selfsr.nets.weights import load_into
 from selfsr.recipe import Recipe, dump_recipe
 from selfsr.training.ema import Ema
@@ -105,8 +106,9 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     accelerator = Accelerator(
         cpu=where.type == "cpu",
         mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, where)],
-        # Buffers stay each process's own. Copied from the first one before a pass, they would be overwritten while a
-        # pass before it, as a critic has two, still needs them for its gradient. What is saved is the first one's.
+        # Buffers need not be copied from process to process: they start alike, and move alike, as batch norm's
+        # statistics are those of all processes. Copied before a pass, they would be overwritten while a pass before
+        # it, as a critic has two, still needs them for its gradient.
         # And parts of the scales that a step is not of get no gradient, which DDP must be told.
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=recipe.network.idle_parts)
@@ -135,6 +137,8 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     optimisers = {}
     for name, net in method.nets.items():
         net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
+        if world > 1:
+            normalise_over_processes(net)
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
         net, optimiser = accelerator.prepare(net, recipe.optimisers[name].build(trained))
         method.nets[name] = net
