@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from selfsr._checks import InputError
 from selfsr.data.degrade import PRESETS, preset
+from selfsr.data.degrade.batched import canvas as canvas_module
 from selfsr.data.degrade.batched import jpeg as batched_jpeg
 from selfsr.data.degrade.batched import merged, sharpened
 from selfsr.data.degrade.batched.program import _KINDS
@@ -290,12 +293,60 @@ def test_in_each_round_samples_take_their_next_step():
     assert len(merged(plans[:1] * 5, [images[0].shape[:2]] * 5, range(5)).rounds) == len(plans[0])
 
 
+def test_pictures_that_are_much_smaller_go_by_themselves():
+    sizes = [(700, 650), (90, 100), (80, 80), (650, 700), (100, 30), (60, 70)]
+    blur, jpeg = Blur(KERNELS[0]), Jpeg(80)
+    rounds = merged([(blur, jpeg)] * 6, sizes, range(6)).rounds
+    assert [turn.samples.tolist() for turn in rounds] == [[1, 2, 4, 5], [0, 3]] * 2
+    assert [turn.before for turn in rounds] == [(100, 100), (700, 700)] * 2
+    for alike in ([(700, 700)] * 6, [(9, 9), (90, 90)] * 3, [(400, 700)]):  # nothing or too little to spare
+        assert len(merged([(blur,)] * len(alike), alike, range(len(alike))).rounds) == 1
+    images = [picture(*size, i) for i, size in enumerate(sizes)]
+    found = run([(blur, jpeg)] * 6, images, torch.device("cpu"))
+    for x, image in zip(found, images, strict=True):
+        assert 255 * np.abs(x - carry_out((blur, jpeg), image, np.random.default_rng(0))).mean() < 0.01
+
+
 def test_the_pictures_that_are_given_stay_as_they_are(device):
     plans, images = drawn("bsrgan", 6)
     given = canvas(images, device)
     kept = given.clone()
     merged(plans, [image.shape[:2] for image in images], range(6))(given)
     assert torch.equal(given.nan_to_num(-1), kept.nan_to_num(-1))
+
+
+class Unseeded:
+    """A generator that can be made for a device that is not there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def manual_seed(self, seed: int) -> "Unseeded":
+        return self
+
+
+def test_no_value_is_read_back_and_nothing_is_left_on_the_host(monkeypatch):
+    """On tensors that have a device but no values, a GPU's here, both are errors."""
+    normal, shot = torch.randn, torch.poisson
+    monkeypatch.setattr(canvas_module, "moved", lambda tensor, device: tensor.to(device))
+    monkeypatch.setattr(torch, "Generator", Unseeded)
+    monkeypatch.setattr(torch, "randn", lambda *size, generator, device: normal(*size, device=device))
+    monkeypatch.setattr(torch, "poisson", lambda mean, generator: shot(mean))
+    plans, images = drawn("ssl_test", 8)
+    program = merged(plans, [image.shape[:2] for image in images], range(8))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        given = torch.empty(8, 3, 96, 96, device="cuda")
+        lr = program(sharpened(given))
+        assert lr.device.type == "cuda"
+        assert lr.shape == (8, 3, *program.sizes.max(axis=0))
+        with pytest.raises(DataDependentOutputException):
+            lr.sum().item()
+
+
+def test_a_device_without_float64_is_refused():
+    program = merged([(Jpeg(90),)], [(8, 8)], [0])
+    with FakeTensorMode(), pytest.raises(InputError, match=r"data\.degrade_on: expected loader on mps, .* float64"):
+        program(torch.empty(1, 3, 8, 8, device="mps"))
 
 
 def test_a_gpu_is_never_waited_for(device):

@@ -46,7 +46,7 @@ class BatchedBlur:
 
 def sharpened(image: Tensor) -> Tensor:
     """Return the unsharp mask of `[n, 3, H, W]` in [0, 1], as `degrade.blur.sharpened` makes it of one picture."""
-    sizes = torch.tensor(image.shape[-2:], device=image.device).expand(len(image), -1)
+    sizes = on(np.array(image.shape[-2:]), image).expand(len(image), -1)
     axis = np.arange(USM_SIZE_PX) - USM_SIZE_PX // 2
     weights = np.exp(-(axis**2) / (2 * USM_SIGMA_PX**2))
     taps = on((weights / weights.sum()).astype(np.float32), image).expand(len(image), -1)

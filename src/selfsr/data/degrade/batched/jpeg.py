@@ -133,7 +133,7 @@ def _coded(luma: Tensor, chroma: Tensor, tables: Tensor) -> tuple[Tensor, Tensor
     table = tables.permute(1, 2, 3, 0)[..., None, None, None]  # [2, 8, 8, n, 1, 1, 1]
     steps = torch.cat([t.expand_as(p).flatten(2) for t, p in zip(table, parts, strict=True)], 2)
     x = torch.cat([p.flatten(2) for p in parts], 2).to(torch.float64) - 128
-    matrix = torch.tensor(_MATRIX, dtype=torch.float64, device=x.device)
+    matrix = on(np.array(_MATRIX, np.float64), x)
     x = _descaled(matrix @ x, _TRANSFORM_BITS - _PASS_BITS)
     x = _descaled((matrix @ x.flatten(1)).view_as(x), _TRANSFORM_BITS + _PASS_BITS)  # 8 times the coefficients
     x = x.sign() * torch.floor((x.abs() + 4 * steps) / (8 * steps)) * steps
