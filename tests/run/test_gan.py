@@ -13,6 +13,7 @@ from selfsr.data.batch import Batch
 from selfsr.losses.gradient import gradient_map
 from selfsr.methods import Setup, Update
 from selfsr.methods.gan import Gan, GanSpec
+from selfsr.methods.regression import RegressionSpec
 from selfsr.nets.spsr import SpsrSpec
 from selfsr.recipe import parse_recipe
 from selfsr.terms.contract import Clock
@@ -95,6 +96,33 @@ def gradient_of_generator(**options: Any) -> Tensor:
     gan = make_gan(**options)
     backward(next(gan.updates(make_batch(), Clock(1, 1))))
     return torch.cat([parameter.grad.flatten() for parameter in gan.nets["g"].parameters()])
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "charbonnier"])
+@pytest.mark.parametrize("pace", [{"alpha": 4.0}, {"alpha": 4.0, "clock": "run"}, {"ssim": "pixel"}], ids=str)
+def test_pacing_does_in_a_gan_what_it_does_in_regression(kind: str, pace: dict) -> None:
+    def pixel_gradient(pace: dict | None, clock: Clock, *, adversarial: bool) -> Tensor:
+        terms = {"pixel": {"kind": kind, "pace": pace}}
+        if adversarial:
+            method = make_gan(terms=terms, critics=TWO_CRITICS)
+        else:
+            spec = RegressionSpec.model_validate({"kind": "regression", "terms": terms})
+            method = spec.build(Setup(make_generator(), torch.device("cpu"), channels=3, crop_px=16, averaged=None))
+        update = next(method.updates(make_batch(), clock))
+        assert update.net == "g"
+        gradients = torch.autograd.grad(update.terms["pixel"], list(method.nets["g"].parameters()))
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    early, late = Clock(2, 10, 40), Clock(32, 10, 40)
+    paced = {clock: pixel_gradient(pace, clock, adversarial=True) for clock in (early, late)}
+    for clock, gradient in paced.items():
+        torch.testing.assert_close(gradient, pixel_gradient(pace, clock, adversarial=False))
+        plain = pixel_gradient(None, clock, adversarial=True)
+        assert (gradient - plain).norm() > 0.05 * plain.norm()
+    assert (paced[early] - paced[late]).norm() > 0.05 * paced[late].norm()
+    # Epochs are of steps_per_epoch, and nothing to the clock that counts the run.
+    other = pixel_gradient(pace, Clock(32, 20, 40), adversarial=True)
+    assert torch.equal(other, paced[late]) == (pace.get("clock") == "run")
 
 
 @pytest.mark.parametrize(

@@ -243,3 +243,36 @@ def test_scales_that_do_not_fit_are_refused(several: dict, changes: dict, senten
 
 def test_one_crop_serves_all_scales_it_is_a_multiple_of(several: dict) -> None:
     assert parse_recipe({**several, "crop_px": 36}, "x").crops_px == {2: 36, 3: 36}
+
+
+# ---- adversarial
+
+
+def adversarial(several: dict, network: dict, **changes: Any) -> dict:
+    critic = {"network": {"features": 4, "norm": "none", **network}, "weight": 0.1, "form": "standard"}
+    method = {"kind": "gan", "terms": several["method"]["terms"], "critics": {"d": critic}}
+    adam = {"kind": "adam", "lr": 1e-3}
+    return several | {"method": method, "optimisers": {"g": adam, "d": adam}, "evaluate": None} | changes
+
+
+@pytest.mark.parametrize(
+    ("network", "crop_px"), [({"kind": "patch", "layers": 1}, [24, 36]), ({"kind": "vgg"}, 36)], ids=["patch", "vgg"]
+)
+def test_a_gan_trains_every_scale(several: dict, tmp_path: Path, network: dict, crop_px: Any) -> None:
+    document = adversarial(several, network, crop_px=crop_px, log={"every_steps": 1})
+    folder = run(document, tmp_path / "run")
+    trained = load_file(folder / "weights/last.safetensors")
+    torch.manual_seed(several.get("seed", 1))
+    fresh = MdsrSpec(features=4, blocks=1, factors=(2, 3)).build(2).state_dict()
+    still = [name for name in fresh if "_mean" not in name and torch.equal(trained[name], fresh[name])]
+    assert still == []
+    steps = lines(folder / "metrics.jsonl")
+    assert len(steps) == 6
+    assert all(line["loss"]["g"]["adversarial_d"] > 0 and line["grad_norm"]["d"] > 0 for line in steps)
+
+
+def test_a_critic_of_one_size_and_crops_of_several_are_refused(several: dict) -> None:
+    assert refused(adversarial(several, {"kind": "vgg"})) == (
+        "my.yaml: recipe: crop_px must be one number for method.critics.d (vgg), which is built for one size of crop, "
+        "got [24, 36]; take one for all scales or another critic."
+    )

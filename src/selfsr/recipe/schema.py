@@ -239,6 +239,11 @@ class Recipe(Spec):
 
     def _fits_gan(self, method: GanSpec) -> None:
         for name, critic in method.critics.items():
+            if critic.network.one_size and len(set(self.crops_px.values())) > 1:
+                raise ValueError(
+                    f"crop_px must be one number for method.critics.{name} ({critic.network.kind}), which is built for "
+                    f"one size of crop, got {list(self.crops_px.values())}; take one for all scales or another critic"
+                )
             for crop_px in self.crops_px.values():
                 if misfit := critic.misfit(crop_px):
                     raise ValueError(

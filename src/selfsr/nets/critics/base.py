@@ -22,10 +22,12 @@ class CriticSpec(Spec):
     Attributes:
         title: how people call the network.
         paper: where it was published.
+        one_size: it judges crops of the size that it was built for, and no other.
     """
 
     title: ClassVar[str]
     paper: ClassVar[str]
+    one_size: ClassVar[bool] = False
 
     features: PositiveInt = Field(default=64, description="channels of the first layer (num_feat, ndf)")
     init: Literal["default", "orthogonal"] = Field(

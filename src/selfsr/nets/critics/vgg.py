@@ -23,6 +23,7 @@ class VggCriticSpec(CriticSpec):
 
     title: ClassVar[str] = "VGG"
     paper: ClassVar[str] = "Ledig et al., CVPR 2017; Wang et al., ESRGAN, ECCVW 2018"
+    one_size: ClassVar[bool] = True
 
     kind: Literal["vgg"] = "vgg"
     norm: Literal["batch", "none"] = Field(
