@@ -79,7 +79,7 @@ def test_a_crash_is_not_hidden(monkeypatch) -> None:
 def test_recipes_are_listed_shown_and_copied(tmp_path) -> None:
     listed = runner.invoke(cli.app, ["recipes", "list"], env={"COLUMNS": "200"})
     assert "small_edsr_x2" in listed.output
-    assert "A small EDSR x2 that a laptop trains in minutes" in listed.output
+    assert "A small EDSR x2, with self-paced pixel weighting: 122 thousand weights" in listed.output
     copied = tmp_path / "my.yaml"
     assert runner.invoke(cli.app, ["recipes", "copy", "small_edsr_x2", str(copied)]).exit_code == 0
     assert copied.read_text() == runner.invoke(cli.app, ["recipes", "show", "small_edsr_x2"]).output

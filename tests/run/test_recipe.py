@@ -1,6 +1,7 @@
 """Recipes: what is refused, with which sentence; that the shipped ones are good."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,15 @@ def test_a_shipped_recipe_parses_and_takes_two_steps_on_a_tiny_network(
     smaller = SMALLER.get(full.network.kind)
     document["network"] = {**document["network"], **smaller} if smaller else SMALLER["edsr"]
     assert fit(parse_recipe(document, name), tmp_path / name, device="cpu")
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("small_")])
+def test_the_head_of_a_small_recipe_says_how_small_it_is(name: str) -> None:
+    head = shipped_recipes()[name].read_text().splitlines()[0]
+    recipe = load_recipe(shipped_recipes()[name])
+    if name == "small_edsr_x2_similarity":  # goes on with the network of another
+        assert re.search("minutes|hours|weights|steps", head) is None
+        return
+    net = recipe.network.build(recipe.scales[0], recipe.data.channels)
+    weights = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+    assert head.endswith(f"{weights / 1000:,.0f} thousand weights, {recipe.steps:,} steps of {recipe.batch} crops")
