@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from selfsr.nets.weights import load_model
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
 from selfsr.training.loop import fit
 from selfsr.training.runstate import checkpoints
+from two_processes import run_in_two_processes
 
 CPU = torch.device("cpu")
 
@@ -136,17 +136,10 @@ def test_resumed_equals_straight_through_bit_for_bit(several: dict, tmp_path: Pa
 
 
 def test_two_processes_train_as_one(several: dict, tmp_path: Path) -> None:
-    from test_processes import selfsr
-
     several.update(accumulate=2)
     recipe = tmp_path / "two.yaml"
     recipe.write_text(dump_recipe(parse_recipe(several, "two")))
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
-    process = selfsr(
-        "train", recipe, "--device", "cpu", "--no-report", cwd=tmp_path, launcher=(*launcher, "--standalone")
-    )
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    run_in_two_processes("-m", "selfsr", "train", recipe, "--device", "cpu", "--no-report", cwd=tmp_path)
     run(several, tmp_path / "one")
     two = load_file(tmp_path / "runs/tiny/weights/last.safetensors")
     for key, weights in load_file(tmp_path / "one/weights/last.safetensors").items():
