@@ -130,19 +130,23 @@ def _doubled(plane: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
 def _coded(luma: Tensor, chroma: Tensor, tables: Tensor) -> tuple[Tensor, Tensor]:
     """Return the planes after transform, quantisation with `tables` `[n, 2, 8, 8]`, and the way back."""
     parts = [_blocks(luma), _blocks(chroma)]
-    table = tables.permute(1, 2, 3, 0)[..., None, None, None]  # [2, 8, 8, n, 1, 1, 1]
-    steps = torch.cat([t.expand_as(p).flatten(2) for t, p in zip(table, parts, strict=True)], 2)
-    x = torch.cat([p.flatten(2) for p in parts], 2).to(torch.float64) - 128
+    sizes = [p[0, 0].numel() for p in parts]
+    x = torch.cat([p.flatten(2) for p in parts], 2).to(torch.float64).sub_(128)
     matrix = on(np.array(_MATRIX, np.float64), x)
     x = _descaled(matrix @ x, _TRANSFORM_BITS - _PASS_BITS)
-    x = _descaled((matrix @ x.flatten(1)).view_as(x), _TRANSFORM_BITS + _PASS_BITS)  # 8 times the coefficients
-    x = x.sign() * torch.floor((x.abs() + 4 * steps) / (8 * steps)) * steps
+    x = _descaled((matrix @ x.flatten(1)).view_as(x), _TRANSFORM_BITS + _PASS_BITS)
+    for coefficients, table in zip(x.split(sizes, 2), tables.permute(1, 2, 3, 0), strict=True):
+        _quantise(coefficients.unflatten(2, (len(luma), -1)), table[..., None])
     x = _descaled((matrix.T @ x.flatten(1)).view_as(x), _TRANSFORM_BITS - _PASS_BITS)
     x = _descaled(matrix.T @ x, _TRANSFORM_BITS + _PASS_BITS + 3)
-    x = (x + 128).clamp(0, 255).to(torch.int32)
-    sizes = [p[0, 0].numel() for p in parts]
+    x = x.add_(128).clamp_(0, 255).to(torch.int32)
     first, second = (_planes(y.view_as(p)) for y, p in zip(x.split(sizes, 2), parts, strict=True))
     return first, second
+
+
+def _quantise(x: Tensor, steps: Tensor) -> None:
+    """Turn `x`, 8 times the coefficients, into their nearest multiples of `steps`, halves away from zero."""
+    x.copy_(x.abs().add_(4 * steps).div_(8 * steps).floor_().mul_(steps).copysign_(x))
 
 
 def _blocks(planes: Tensor) -> Tensor:
