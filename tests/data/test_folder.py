@@ -6,7 +6,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from selfsr._checks import InputError
 from selfsr.data import store
-from selfsr.data.folder import Data, FolderSpec, PairsSpec, turned
+from selfsr.data.crops import turned
+from selfsr.data.folder import Data, FolderSpec, PairsSpec
 from selfsr.data.pictures import Picture, write_picture
 from selfsr.data.resize import mirrored
 

@@ -1,19 +1,19 @@
 """A folder of pictures whose LR is made by a degradation."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
 from selfsr._checks import InputError
-from selfsr.data.crops import Crop, Draw, check_scale, check_sizes, draw_crop, turned, window_of
+from selfsr.data.crops import Crop, Draw, draw_crop, turned, window_of
+from selfsr.data.datasets import HrAlone
 from selfsr.data.degrade import degraded, one_thread
 from selfsr.data.degrade.base import PresetSpec
 from selfsr.data.degrade.blur import sharpened
-from selfsr.data.mask_files import MaskStore, mask_crop
-from selfsr.data.store import Cache, PictureStore
+from selfsr.data.mask_files import mask_crop
+from selfsr.data.store import Cache
 
 # A degraded crop is cut from a larger degraded window, so that what a degradation does at a border stays outside, and
 # at a random place of JPEG's grid of 8 pixels, so that no network learns that place. What is left of the border in the
@@ -22,7 +22,7 @@ _MARGIN_LR_PX = 8
 _GRID_LR_PX = 8
 
 
-class DegradedData:
+class DegradedData(HrAlone):
     """Random crops from a folder of pictures; LR is made by a degradation.
 
     By the process that loads, each sample has a size, a codec and an order of its own, the work runs beside the
@@ -51,7 +51,6 @@ class DegradedData:
     """
 
     degrades = True
-    halo_px = 0
 
     def __init__(
         self,
@@ -66,28 +65,15 @@ class DegradedData:
         mask_paths: Sequence[Path] | None = None,
         on_device: bool = False,
     ) -> None:
-        self.channels: Literal[1, 3] = channels
+        super().__init__(paths, channels, cache)
         self._degradation, self._bits, self._on_device = degradation, lr_bits, on_device
         self.lr_bits = lr_bits if on_device else None  # of what the device makes
-        self._hr = PictureStore("data.hr", paths, cache)
         self._crop(scale, crop_px)
-        self._masks = None if mask_paths is None else MaskStore(mask_paths, self._hr, cache)
+        self._take_masks(mask_paths, cache)
         one_thread()
 
-    def at(self, scale: int, crop_px: int) -> Self:
-        """Return the same pictures, decoded once for both, at another scale.
-
-        Raises:
-            InputError: a picture is smaller than the crop, or the degradation can shrink it to nothing.
-        """
-        other = copy.copy(self)
-        other._crop(scale, crop_px)
-        return other
-
     def _crop(self, scale: int, crop_px: int) -> None:
-        assert crop_px % scale == 0, (crop_px, scale)
-        check_scale(scale)
-        self.scale, self.crop_px = scale, crop_px
+        super()._crop(scale, crop_px)
         self.window_px = crop_px + (2 * _MARGIN_LR_PX + _GRID_LR_PX - 1) * scale
         smallest = self._degradation.smallest_px(self.window_px, scale)
         if smallest < 1:
@@ -96,20 +82,6 @@ class DegradedData:
                 f"(with surroundings {self.window_px} x {self.window_px}) at scale {scale} can shrink to "
                 f"{smallest:.2g} of one; raise the smallest factor of its resizes or crop_px."
             )
-        check_sizes(self._hr, scale, crop_px)
-
-    @property
-    def paths(self) -> list[Path]:
-        """The HR files."""
-        return self._hr.paths
-
-    @property
-    def cached(self) -> bool:
-        """Whether decoded pictures stay in memory."""
-        return self._hr.cached and (self._masks is None or self._masks.cached)
-
-    def __len__(self) -> int:
-        return len(self._hr)
 
     def sample(self, index: int, rng: np.random.Generator) -> Crop:
         """Return a random crop of picture `index` and its LR; crop, degradation and noise are drawn in this order."""

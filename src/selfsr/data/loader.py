@@ -21,8 +21,9 @@ from torch.utils.data import Dataset as TorchDataset
 from selfsr._checks import InputError
 from selfsr.data.batch import Batch, moved
 from selfsr.data.colour import grey
+from selfsr.data.crops import Crop
+from selfsr.data.datasets import Dataset
 from selfsr.data.drawn import DrawnBatch
-from selfsr.data.folder import Crop, Dataset
 from selfsr.data.resize import bicubic_lr
 from selfsr.data.store import processes_here
 from selfsr.progress import console
