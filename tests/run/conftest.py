@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from selfsr.data.pictures import Picture, write_picture
+from selfsr.losses.vgg import LAYERS
+from selfsr.nets.ranker import Ranker
 
 
 def texture(seed: int, height: int, width: int) -> np.ndarray:
@@ -63,3 +67,19 @@ def tiny(photos: Path) -> dict[str, Any]:
         "checkpoints": {"every_steps": 3},
         "log": {"every_steps": 1},
     }
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with random weights in the layouts of VGG19 (a narrow one would not load) and of the ranker."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    torch.manual_seed(0)
+    tensors, channels = {}, 3
+    for name, index in LAYERS.items():
+        width = min(512, 32 * 2 ** int(name[4]))
+        tensors[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3) * (2 / (9 * channels)) ** 0.5
+        tensors[f"features.{index}.bias"] = torch.zeros(width)
+        channels = width
+    save_file(tensors, folder / "vgg19.safetensors")
+    torch.save(Ranker().state_dict(), folder / "ranker.pth")
+    return folder

@@ -1,7 +1,6 @@
 """Whole runs of GANs: resumed, cut into micro-batches, spread over processes, started from files."""
 
 import copy
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from run_folders import assert_same, figures, leaves, saved
 from safetensors.torch import load_file
-from torch import Tensor
 
 from selfsr.recipe import parse_recipe
 from selfsr.training.assemble import assemble
@@ -18,7 +17,6 @@ from selfsr.training.loop import fit
 from selfsr.training.runstate import checkpoints
 from two_processes import run_in_two_processes
 
-_CLOCKS = ("steps_per_s", "data_wait_share", "memory_mb")
 NETWORK = {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}
 
 
@@ -42,30 +40,6 @@ def recipe(tiny: dict, critics: dict[str, dict], **changes: Any) -> dict:
 def run(document: dict, folder: Path, **kwargs: Any) -> Path:
     fit(parse_recipe(document, "test"), folder, device="cpu", **kwargs)
     return folder
-
-
-def figures(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in _CLOCKS} for line in lines]
-
-
-def saved(folder: Path, which: int = -1) -> dict[str, Any]:
-    return torch.load(checkpoints(folder)[which] / "state.pt", weights_only=True)
-
-
-def leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(tree, dict | list):
-        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        return {name: leaf for key, value in items for name, leaf in leaves(value, f"{path}/{key}").items()}
-    return {path: tree}
-
-
-def assert_same(a: Any, b: Any) -> None:
-    one, other = leaves(a), leaves(b)
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        equal = torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
-        assert equal, name
 
 
 EVERYTHING: dict[str, dict] = {
