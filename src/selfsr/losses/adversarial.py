@@ -22,7 +22,7 @@ def generator_loss(
     *,
     objective: AdversarialObjective,
     form: AdversarialForm,
-    mean: Callable[[Tensor], Tensor] = torch.mean,
+    mean: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Return what the generator makes small, a scalar.
 
@@ -38,12 +38,14 @@ def generator_loss(
         fake: logits `f` of outputs.
         objective: "vanilla", "least_squares", "hinge" or "wasserstein".
         form: "standard", or "relativistic", which Wasserstein does not have.
-        mean: takes logits to the mean that the relativistic form subtracts: their own, or that of several processes.
+        mean: takes logits to the mean that the relativistic form subtracts: that of several processes, say. None takes
+            their own.
 
     Raises:
         InputError: the objective or the form is unknown, or they do not go together.
     """
     _check("generator_loss", objective, form)
+    mean = mean or torch.mean
     if form == "standard":
         if objective in ("hinge", "wasserstein"):
             return -fake.mean()
@@ -60,7 +62,7 @@ def critic_losses(
     *,
     objective: AdversarialObjective,
     form: AdversarialForm,
-    mean: Callable[[Tensor], Tensor] = torch.mean,
+    mean: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the two scalars whose sum the critic makes small: its loss on ground truths, and on outputs.
 
@@ -81,6 +83,7 @@ def critic_losses(
         InputError: as for `generator_loss`.
     """
     _check("critic_losses", objective, form)
+    mean = mean or torch.mean
     if form == "standard":
         return _real_side(real, objective).mean(), _fake_side(fake, objective, form).mean()
     above = _real_side(real - mean(fake.detach()), objective).mean()
