@@ -129,6 +129,21 @@ def test_the_resolved_recipe_reads_back_as_itself(tiny: dict) -> None:
     assert parse_recipe(read_yaml(dump_recipe(recipe), "y"), "y") == recipe
 
 
+@pytest.mark.parametrize("name", ["small_ranksrgan_ssl_x4", "small_bsrgan_ssl_x4"])
+def test_the_resolved_recipe_says_first_what_each_part_is(name: str) -> None:
+    def parts(value):
+        if isinstance(value, dict):
+            yield list(value)
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from parts(part)
+
+    kinds = [
+        keys for keys in parts(read_yaml(dump_recipe(load_recipe(shipped_recipes()[name])), "x")) if "kind" in keys
+    ]
+    assert len(kinds) > 6
+    assert {keys.index("kind") for keys in kinds} == {0}
+
+
 # Options that make the network of a recipe tiny; EDSR stands in for the networks that are not listed.
 SMALLER = {
     "srcnn": {"features": [4, 4]},

@@ -102,7 +102,17 @@ def _lay_over(document: dict[str, Any], setting: str) -> None:
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML, every default spelled out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return yaml.safe_dump(_kind_first(recipe.model_dump(mode="json")), sort_keys=False)
+
+
+def _kind_first(value: Any) -> Any:
+    """Put what a part is before its options, wherever in its classes these are declared."""
+    if isinstance(value, list):
+        return [_kind_first(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    keys = sorted(value, key=lambda key: key != "kind")
+    return {key: _kind_first(value[key]) for key in keys}
 
 
 def shipped_recipes() -> dict[str, Path]:
