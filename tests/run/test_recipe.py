@@ -107,6 +107,20 @@ def test_an_unknown_layer_is_told_with_its_place_and_the_nearest_one(tiny: dict)
     assert "method.terms.seen.layers: VGG19: layers must be among conv1_1, " in str(error.value)
 
 
+def test_null_leaves_a_named_part_out(tmp_path: Path) -> None:
+    shipped = shipped_recipes()["small_spsr_ssl_x4"]
+    whole = load_recipe(shipped)
+    names = {"method.terms": whole.method.terms, "method.critics": whole.method.critics}
+    assert "perceptual" in names["method.terms"]
+    assert len(names["method.critics"]) == 2
+    leaves = ["method.terms.perceptual=null", "method.critics.d_gradient=null", "optimisers.d_gradient=null"]
+    left = load_recipe(shipped, leaves)
+    assert set(left.method.terms) == set(whole.method.terms) - {"perceptual"}
+    assert set(left.method.critics) == set(whole.method.critics) - {"d_gradient"} == set(left.optimisers) - {"g"}
+    with pytest.raises(InputError, match=r"method\.critics"):
+        load_recipe(shipped, ["method.critics={d: null}"])
+
+
 def test_a_setting_inside_a_value_is_refused(tiny: dict, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(tiny))

@@ -13,6 +13,8 @@ selfsr train my.yaml --set data.hr=photos --dry-run
 
 selfsr train my.yaml --set data.hr=photos --set steps=20000
 
+selfsr train my_gan.yaml --set method.terms.perceptual=null
+
 selfsr train runs/my --resume
 
 torchrun --nproc-per-node 4 -m selfsr train my.yaml"""

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -24,7 +24,7 @@ from selfsr.methods import Setup, Update
 from selfsr.methods.base import ByObjective
 from selfsr.nets.critics import Critic
 from selfsr.processes import mean_over_processes
-from selfsr.spec import Spec
+from selfsr.spec import NullLeavesOut, Spec
 from selfsr.terms import Term
 from selfsr.terms.contract import Clock, Outputs
 from selfsr.terms.objective import Objective
@@ -81,8 +81,12 @@ class GanSpec(Spec):
     """Make the sum of the terms and of every critic's adversarial loss small, while the critics learn to tell."""
 
     kind: Literal["gan"]
-    terms: dict[str, Term] = Field(min_length=1, description="the losses by name; the names appear in logs")
-    critics: dict[str, AdversarySpec] = Field(min_length=1, description="by name, which is also their optimiser's")
+    terms: Annotated[dict[str, Term], NullLeavesOut] = Field(
+        min_length=1, description="the losses by name, which appears in logs; null leaves one out"
+    )
+    critics: Annotated[dict[str, AdversarySpec], NullLeavesOut] = Field(
+        min_length=1, description="by name, which is also their optimiser's; null leaves one out"
+    )
     warmup_steps: int = Field(0, ge=0, description="steps at the start in which critics alone are trained")
     generator_every_steps: PositiveInt = Field(1, description="the generator moves in each of so many steps")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from selfsr.data.batch import Batch
 from selfsr.methods import Setup, Update
 from selfsr.methods.base import ByObjective
-from selfsr.spec import Spec
+from selfsr.spec import NullLeavesOut, Spec
 from selfsr.terms import Term
 from selfsr.terms.contract import Clock, Outputs
 from selfsr.terms.objective import Objective
@@ -21,7 +21,9 @@ class RegressionSpec(Spec):
     """Make the sum of the terms small."""
 
     kind: Literal["regression"] = "regression"
-    terms: dict[str, Term] = Field(min_length=1, description="the losses by name; the names appear in logs")
+    terms: Annotated[dict[str, Term], NullLeavesOut] = Field(
+        min_length=1, description="the losses by name, which appears in logs; null leaves one out"
+    )
 
     @model_validator(mode="after")
     def _has_something_to_match(self) -> "RegressionSpec":

@@ -20,7 +20,7 @@ from selfsr.methods.gan import GanSpec
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets import AnyNetwork, Network
 from selfsr.recipe.optim import Optimiser, Schedule
-from selfsr.spec import Spec
+from selfsr.spec import NullLeavesOut, Spec
 from selfsr.terms import Term
 from selfsr.terms.weights import Match
 
@@ -56,9 +56,10 @@ class Evaluate(Spec):
     """When and on what the run is judged."""
 
     every_steps: PositiveInt = Field(1000, description="steps between evaluations; the last step is always judged")
-    sets: dict[str, EvalSet] = Field(
+    sets: Annotated[dict[str, EvalSet], NullLeavesOut] = Field(
         min_length=1,
-        description="sets by name, each judged at every scale; a bare path is short for {hr: path}",
+        description="sets by name, each judged at every scale; a bare path is short for {hr: path}, null leaves one "
+        "out",
     )
     metrics: tuple[ExtraMetric, ...] = Field(
         (), description="scores beside PSNR and SSIM, for outputs with invented detail"
@@ -122,7 +123,9 @@ class Recipe(Spec):
     )
     data: Data
     method: MethodSpec
-    optimisers: dict[str, Optimiser] = Field(description="one for each network that the method trains")
+    optimisers: Annotated[dict[str, Optimiser], NullLeavesOut] = Field(
+        description="one for each network that the method trains; null leaves one out"
+    )
     schedule: Schedule
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         0.999, description="share of the average kept at each step; null publishes the weights as they are"
