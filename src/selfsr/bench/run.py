@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -150,11 +151,13 @@ def _show(measured: list[tuple[str, Workload, list[Result]]], machine: dict[str,
     table = Table("workload", "masked", "backend", box=None)
     for column in ("L1 error", "KL error", "gradient error", "ms", "x faster", "MiB", "x less"):
         table.add_column(column, justify="right")
+    refused: dict[str, list[str]] = defaultdict(list)
     for _, workload, results in measured:
         for i, result in enumerate(results):
             first = (str(workload), str(result.pixels)) if i == 0 else ("", "")
             if result.refused is not None:
-                table.add_row(*first, result.implementation, f"[dim]{result.refused}[/dim]")
+                table.add_row(*first, result.implementation, "", "", "", "[dim]-[/dim]")
+                refused[f"{result.implementation}: {result.refused}"].append(str(workload))
                 continue
             cells = (
                 *(_number(error, ".1e") for error in (result.l1_error, result.kl_error, result.gradient_error)),
@@ -167,6 +170,8 @@ def _show(measured: list[tuple[str, Workload, list[Result]]], machine: dict[str,
         table.add_section()
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
+    for reason, where in refused.items():
+        console.print(f"[dim]- {reason} ({where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''})[/dim]")
     console.print(f"Value and gradient in float32; errors against float64; {machine['summary']}", highlight=False)
 
 
