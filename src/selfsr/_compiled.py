@@ -5,7 +5,7 @@ Python threads call it, another when a process forks after its use. Here a kerne
 each thread of a team, and takes its share of the work from a counter.
 
 A kernel is two functions of one file, since numba's disk cache looks at the age of a kernel's file alone: the work,
-decorated with `numba.njit(**OPTIONS)` like all that it calls, and what `run` compiles, of the form
+decorated with `helper` like all that it calls, and what `run` compiles, of the form
 
     def name(team, *arguments):
         return share(team, _work, arguments)
@@ -30,9 +30,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 # "contract" lets a * b + c be one instruction; it leaves NaN, infinities and the order of sums alone.
-OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+# What kernels call; to compile an entry from Python, too, would take a fifth of the time.
+_WITHOUT_ENTRY: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+helper = numba.njit(**OPTIONS, **_WITHOUT_ENTRY)
 
-_LARGE_PAGE_BYTES = 2**21
 _forked = threading.Event()
 
 
@@ -60,20 +62,6 @@ def run(kernel: Callable[..., Any], tasks: int, *arguments: Any) -> None:
             failed |= helper.result()
     if failed:
         raise MemoryError(f"{kernel.__name__}: this kernel could not get the memory that it works in.")
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an array that is not set, in large pages of memory where the system has them.
-
-    To be given fresh memory page by page takes as long as a kernel takes to fill it.
-    """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size < _LARGE_PAGE_BYTES // 2:
-        return np.empty(shape, dtype)
-    # numpy asks for large pages from two of them on; the system gives those that lie in the memory as a whole.
-    memory = np.empty((-(-size // _LARGE_PAGE_BYTES) + 1) * _LARGE_PAGE_BYTES, np.uint8)
-    start = -memory.ctypes.data % _LARGE_PAGE_BYTES
-    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 @functools.cache

@@ -213,7 +213,7 @@ def _fill(team, *arguments):
     return _compiled.share(team, _fill_tasks, arguments)
 
 
-@numba.njit(**_compiled.OPTIONS)
+@_compiled.helper
 def _fill_tasks(counter, out):
     while True:
         task = _compiled.next_task(counter)
@@ -245,7 +245,7 @@ def _count(team, *arguments):
     return _compiled.share(team, _count_calls, arguments)
 
 
-@numba.njit(**_compiled.OPTIONS)
+@_compiled.helper
 def _count_calls(_counter, calls):
     _compiled.next_task(calls)
 
@@ -274,7 +274,7 @@ def _want_too_much(team, *arguments):
     return _compiled.share(team, _allocate, arguments)
 
 
-@numba.njit(**_compiled.OPTIONS)
+@_compiled.helper
 def _allocate(_counter, size, out):
     out[0] = np.empty(size)[0]
 
@@ -288,17 +288,6 @@ def test_a_kernel_without_memory_says_so(threads, monkeypatch, number, openmp):
     _compiled.run(_want_too_much, 2, 10, np.zeros(1))
     with pytest.raises(MemoryError, match="_want_too_much"):
         _compiled.run(_want_too_much, 2, 2**58, np.zeros(1))
-
-
-@pytest.mark.parametrize("shape", [(3,), (625, 7), (1000, 1000), (0, 5)])
-def test_memory_in_large_pages_is_like_any(shape):
-    array = _compiled.empty(shape, np.float32)
-    assert array.shape == shape
-    assert array.dtype == np.float32
-    assert array.flags.c_contiguous
-    assert array.flags.writeable
-    array.fill(1)
-    assert array.sum() == array.size
 
 
 def test_a_damaged_cache_is_survived(cache_folder):

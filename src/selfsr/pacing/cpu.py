@@ -7,10 +7,9 @@ them. Means and variances are taken around the value at the centre of the window
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from selfsr._compiled import OPTIONS, exp, next_task, run, share
+from selfsr._compiled import exp, helper, next_task, run, share
 from selfsr.pacing.contract import REACH_PX, Pace, Reduction, Ssim, compute_dtype, taps
 
 # A tile's moments, 4 maps of (rows + 10) x columns, fit the second-level cache; the rows around a tile, which its
@@ -32,8 +31,6 @@ _NOTHING, _SSIM, _WEIGHT, _LOSS = range(4)
 # Places in the kernel's array of numbers; the first six are the taps. They come in one array of the compute dtype
 # because a bare constant would make float32 arithmetic float64.
 _C1, _C2, _HALF, _ONE, _INVERSE_SIGMA, _PEAK, _EPS2, _TWO = range(6, 14)
-
-_helper = njit(**OPTIONS)
 
 
 def ssim(x: Tensor, y: Tensor, options: Ssim) -> Tensor:
@@ -114,7 +111,7 @@ def _flatten(image: Tensor) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     return image.detach().as_strided((last + 1,), (1,)).numpy(), (n, c, h, w)
 
 
-@_helper
+@helper
 def _source(i, size, padding):
     """Return which of `size` pixels stands at position i, inside or outside of the image; -1 for a zero."""
     if 0 <= i < size:
@@ -128,7 +125,7 @@ def _source(i, size, padding):
     return 0 if i < 0 else size - 1
 
 
-@_helper
+@helper
 def _load(image, base, stride, first, size, padding, line):
     """Copy one row of an image to `line`, from column `first`, which may lie outside like the last."""
     n = line.size
@@ -149,7 +146,7 @@ def _load(image, base, stride, first, size, padding, line):
             inside[j] = image[start + j * stride]
 
 
-@_helper
+@helper
 def _store(line, image, base, stride):
     """Copy `line` to a row of an image."""
     if stride == 1:
@@ -159,7 +156,7 @@ def _store(line, image, base, stride):
             image[base + j * stride] = line[j]
 
 
-@_helper
+@helper
 def _across(line, numbers, mean, var):
     """Take the moments of a row under the horizontal window (eq. 9), `line` reaching 5 beyond at both ends."""
     g1, g2, g3, g4, g5 = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
@@ -184,7 +181,7 @@ def _across(line, numbers, mean, var):
         var[j] = second - first * first
 
 
-@_helper
+@helper
 def _down(m, v, numbers, mean, var):
     """Take the moments of 11 rows of horizontal moments under the vertical window (eq. 8 and 9)."""
     p = _TILE_COLUMNS
@@ -211,7 +208,7 @@ def _down(m, v, numbers, mean, var):
         var[j] = second - first * first
 
 
-@_helper
+@helper
 def _compare(mean_s, var_s, mean_d, var_d, numbers, out):
     """Set `out` to the SSIM (eq. 3 in the terms of eq. 7)."""
     c1, c2, half, one = numbers[_C1], numbers[_C2], numbers[_HALF], numbers[_ONE]
@@ -224,7 +221,7 @@ def _compare(mean_s, var_s, mean_d, var_d, numbers, out):
         out[j] = -one if s < -one else s
 
 
-@_helper
+@helper
 def _weigh(s, numbers, out):
     """Set `out` to the weight (eq. 4)."""
     one, inverse_sigma, peak = numbers[_ONE], numbers[_INVERSE_SIGMA], numbers[_PEAK]
@@ -233,7 +230,7 @@ def _weigh(s, numbers, out):
         out[j] = peak * exp(-(z * z))
 
 
-@_helper
+@helper
 def _differ(x, y, w, numbers, loss, value, slope):
     """Set `value` to the loss of each pixel and `slope` to its derivative by x (eq. 5 and 6)."""
     two, eps2 = numbers[_TWO], numbers[_EPS2]
@@ -261,7 +258,7 @@ def _walk(team, *arguments):
     return share(team, _walk_tiles, arguments)
 
 
-@_helper
+@helper
 def _walk_tiles(
     counter,
     x,

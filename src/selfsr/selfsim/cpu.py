@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsr._compiled import empty, run
+from selfsr._compiled import run
+from selfsr._scratch import empty
 from selfsr.selfsim import cpu_outside, cpu_rows, cpu_windows
 from selfsr.selfsim.contract import Geometry, Pixels
 from selfsr.selfsim.cpu_tables import displacements, masked_bands, padded_bands

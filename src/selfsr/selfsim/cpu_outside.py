@@ -4,12 +4,9 @@ They share this file with all that they call: numba's disk cache looks at the ag
 """
 
 import numpy as np
-from numba import njit
 
-from selfsr._compiled import OPTIONS, next_task, share
+from selfsr._compiled import helper, next_task, share
 from selfsr.selfsim.cpu_tables import FIRST, IMAGE, LAST
-
-_helper = njit(**OPTIONS)
 
 # Pixels that are handled together.
 BLOCK = 64
@@ -20,7 +17,7 @@ def sum_outside(team, *arguments):
     return share(team, _sum_outside, arguments)
 
 
-@_helper
+@helper
 def _sum_outside(counter, energy, pitch, position, f, reach, search, edges, q):
     """Sum e(p + o) = sum over c of I_c(p + o)^2 over the offsets o that leave the search area, for each p.
 
@@ -94,7 +91,7 @@ def spread_outside(team, *arguments):
     return share(team, _spread_outside, arguments)
 
 
-@_helper
+@helper
 def _spread_outside(counter, grad_q, index, row_start, height, pitch, bands, f, reach, search, coefficients):
     """Transpose of `sum_outside`: add to coefficients `[2, N, plane]` at p + o what each p gives e(p + o).
 

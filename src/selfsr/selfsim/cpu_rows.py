@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-from selfsr._compiled import OPTIONS, exp, next_task, share
-
-_helper = njit(**OPTIONS)
+from selfsr._compiled import exp, helper, next_task, share
 
 # Pixels that are handled together: few enough for their rows to stay in the second-level cache.
 BLOCK = 128
@@ -44,14 +42,14 @@ def _prefetch(_typing, values, i):
 prefetch: Any = intrinsic(_prefetch)
 
 
-@_helper
+@helper
 def _fetch(values):
     """Ask for all of values to be brought into the cache."""
     for i in range(0, values.size, CACHE_LINE_BYTES // values.itemsize):
         prefetch(values, i)
 
 
-@_helper
+@helper
 def _exponentials(q, scale, out, total):
     """Set out to exp(scale * q) and add it to total."""
     for j in range(q.size):
@@ -65,7 +63,7 @@ def compare_rows(team, *arguments):
     return share(team, _compare_rows, arguments)
 
 
-@_helper
+@helper
 def _compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, parts):
     """Write the two loss parts of each block of pixels to parts `[blocks, 2]`, and dL/dq over q_sr if asked for.
 

@@ -9,9 +9,8 @@ kernel's file alone.
 """
 
 import numpy as np
-from numba import njit
 
-from selfsr._compiled import OPTIONS, next_task, share
+from selfsr._compiled import helper, next_task, share
 from selfsr.selfsim.cpu_tables import (
     COLUMNS,
     COMPLETE,
@@ -35,20 +34,18 @@ from selfsr.selfsim.cpu_tables import (
 )
 from selfsr.selfsim.cpu_vectors import LANES, load, store
 
-_helper = njit(**OPTIONS)
-
 # Rows whose sums over columns are taken together, from values that most of them share.
 TOGETHER = 4
 # Values in a piece of a plane that is worked through several loops while it is in the first-level cache.
 PIECE = 1280
 
 
-@_helper
+@helper
 def _rows_of_a_piece(pitch):
     return max(1, PIECE // (TOGETHER * pitch)) * TOGETHER
 
 
-@_helper
+@helper
 def _squared_difference(out, n, planes, at, delta, stride, channels):
     """Set out[i] to the sum over channels of (I[at + i] - I[at + i + delta])^2, for i < n and a vector more."""
     if channels == 3:
@@ -68,7 +65,7 @@ def _squared_difference(out, n, planes, at, delta, stride, channels):
         store(out, i, total)
 
 
-@_helper
+@helper
 def _sum_across(out, out_at, n, source, at, threes, count):
     """Set out[out_at + i] to the sum of count values from source[at + i] on, for i < n and a vector more.
 
@@ -98,7 +95,7 @@ def _sum_across(out, out_at, n, source, at, threes, count):
         store(out, out_at + i, total)
 
 
-@_helper
+@helper
 def _sum_down(out, out_at, rows, source, at, pitch, count):
     """Set each of `rows` rows of out to the sum of count rows of source; writes whole groups of TOGETHER rows."""
     for row in range(0, rows, TOGETHER):
@@ -124,7 +121,7 @@ def _sum_down(out, out_at, rows, source, at, pitch, count):
             target += LANES
 
 
-@_helper
+@helper
 def _gather(target, index, shift, source, outside, scale):
     """Set target[j] to scale * (source[index[j] - shift] + outside[j]); no `outside` if it is empty."""
     if outside.size:
@@ -140,7 +137,7 @@ def sum_windows(team, *arguments):
     return share(team, _sum_windows, arguments)
 
 
-@_helper
+@helper
 def _sum_windows(
     counter, planes, front, stride, pitch, channels, index, row_start, height, border, bands, table, edges, scale, q
 ):
@@ -205,14 +202,14 @@ def _sum_windows(
                 _gather(target, index[m0:m1], row * pitch + (e if side else 0), box, outside, scale)
 
 
-@_helper
+@helper
 def _scatter(target, index, shift, values):
     """Add values[j] to target[index[j] - shift]."""
     for j in range(values.size):
         target[index[j] - shift] += values[j]
 
 
-@_helper
+@helper
 def _add_products(out, out_at, n, planes, at, delta, stride, channels, weight, weight_at):
     """Add M(u) (I(u) - I(u + d)) + M(u - d) (I(u) - I(u - d)) to out, at n places u of each channel."""
     for i in range(0, n, LANES):
@@ -231,7 +228,7 @@ def spread_windows(team, *arguments):
     return share(team, _spread_windows, arguments)
 
 
-@_helper
+@helper
 def _spread_windows(
     counter,
     planes,
@@ -336,7 +333,7 @@ def add_up(team, *arguments):
     return share(team, _add_up, arguments)
 
 
-@_helper
+@helper
 def _add_up(counter, partial, coefficients, planes, front, stride, pitch, scale, out):
     """Set out `[N, C, H + 2h, W + 2h]` to all that `spread_windows` and `spread_outside` left, times scale.
 
