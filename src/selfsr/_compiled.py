@@ -31,7 +31,7 @@ from numba.extending import intrinsic, overload
 
 # "contract" lets a * b + c be one instruction; it leaves NaN, infinities and the order of sums alone.
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-# What kernels call; to compile an entry from Python, too, would take a fifth of the time.
+# What kernels call: never called from Python, and so compiled without an entry for it.
 _WITHOUT_ENTRY: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 helper = numba.njit(**OPTIONS, **_WITHOUT_ENTRY)
 

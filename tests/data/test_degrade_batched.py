@@ -24,15 +24,7 @@ from selfsr.data.degrade.noise import CorrelatedNoise, GaussianNoise, PoissonNoi
 from selfsr.data.degrade.plan import Plan, Step, carry_out
 from selfsr.data.degrade.resample import Resize, Subsample
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Compute many small things on one thread, as fast as on two, and far faster where others use the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # What float32 sums in another order leave, of pictures in [0, 1].
 ROUNDING = 4e-6

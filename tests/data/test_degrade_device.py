@@ -15,15 +15,7 @@ from selfsr.data.folder import FolderSpec
 from selfsr.data.loader import Loader, choose_workers
 from selfsr.data.pictures import Picture, write_picture
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Compute many small things on one thread, as fast as on two, and far faster where others use the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Without noise, whose bits differ by place.
 QUIET = {

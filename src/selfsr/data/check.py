@@ -84,9 +84,10 @@ def check_folder(
     problems: dict[Path, Problem] = {}
     headers: dict[Path, Header] = {}
     colours: Counter[str] = Counter()
+    files = len(paths) + (0 if masks is None else len(hr_paths))
     pool = ThreadPoolExecutor(threads or os.cpu_count())
     try:
-        with bar(f"Checking {hr}", len(paths) + (0 if masks is None else len(hr_paths))) as advance:
+        with bar(f"Checking {hr}", files) as advance:
             for path, outcome in zip(paths, pool.map(_look_at, paths), strict=True):
                 if isinstance(outcome, str):
                     problems[path] = Problem(path, "unreadable", outcome)
@@ -106,7 +107,7 @@ def check_folder(
         problems.setdefault(problem.path, problem)
     order = {path: place for place, path in enumerate(paths)}
     return CheckSummary(
-        files=len(paths) + (0 if masks is None else len(hr_paths)),
+        files=files,
         problems=sorted(problems.values(), key=lambda problem: order[problem.path]) + with_masks,
         notes={note: n for note, n in _notes(hr, hr_paths, lr_paths, headers, colours).items() if n},
         layouts=dict(Counter((h.format, h.mode, h.bits) for h in headers.values()).most_common()),
