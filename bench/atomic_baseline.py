@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from selfsr import _backends
-from selfsr._checks import InputError
+from selfsr._ops import backends
 from selfsr.bench.unfold import graph_loss
+from selfsr.errors import InputError
 
 # Threads of a program, each with one displacement of one pixel.
 BLOCK = 256
@@ -118,7 +118,7 @@ def atomic_loss(
     kl_weight: float = 1.0,
 ) -> Tensor:
     """Return the loss of `sr` against `hr` `[N, C, H, W]`; see `selfsr.self_similarity_loss`."""
-    reason = _backends.why_not_triton(sr)
+    reason = backends.why_not_triton(sr)
     if reason is not None:
         raise InputError(f"bench: the baseline with atomics cannot run because {reason}; it is a GPU's baseline.")
     pixels = tuple(mask[:, 0].nonzero(as_tuple=True))

@@ -33,13 +33,13 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data as photos
 
-from selfsr.data.degrade import PRESETS
-from selfsr.data.degrade import preset as named
-from selfsr.data.degrade.batched import merged
-from selfsr.data.degrade.plan import carry_out
-from selfsr.data.folder import FolderSpec
 from selfsr.data.loader import Loader
-from selfsr.data.pictures import Picture, write_picture
+from selfsr.data.spec import FolderSpec
+from selfsr.degrade.batched import merged
+from selfsr.degrade.plan import carry_out
+from selfsr.degrade.presets import PRESETS
+from selfsr.degrade.presets import preset as named
+from selfsr.images.files import Picture, write_picture
 
 CROPS_PX = (128, 256)
 PHOTOS = ("astronaut", "chelsea", "coffee", "cat")

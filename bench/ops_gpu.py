@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpu_floor import Machine, similarity_work
-from selfsr import _backends
+from selfsr._ops import backends
 from selfsr.bench import measure
 from selfsr.bench.workload import Workload
 
@@ -31,7 +31,7 @@ def add_baseline() -> None:
 def report(device: torch.device, seconds: float, out: Path | None, workloads: list[Workload] | None = None) -> None:
     """Measure the workloads of training size, against the baseline with atomics and the machine's peaks."""
     machine = Machine.of(device)
-    names = [name for name, why_not in _backends.WHY_NOT.items() if why_not(torch.empty(0, device=device)) is None]
+    names = [name for name, why_not in backends.WHY_NOT.items() if why_not(torch.empty(0, device=device)) is None]
     table = Table("workload", "masked", "backend", box=None)
     for column in (
         "ms",

@@ -28,7 +28,8 @@ from torch import Tensor
 
 import ssim_naive
 from gpu_floor import Machine, pacing_work
-from selfsr import SelfPacedLoss, _backends, ssim_map
+from selfsr import SelfPacedLoss, ssim_map
+from selfsr._ops import backends
 from selfsr.bench.measure import elapsed
 from selfsr.machine.device import choose_device
 
@@ -180,7 +181,7 @@ def measure(
     variants = ["five convolutions", "eager", natural]
     calls, errors = {}, {}
     for variant in variants:
-        if variant in _backends.WHY_NOT and (reason := _backends.WHY_NOT[variant](sr)):
+        if variant in backends.WHY_NOT and (reason := backends.WHY_NOT[variant](sr)):
             raise SystemExit(f"bench/pacing.py: {variant} cannot run here: {reason}")
         call = products(variant)[product]
         errors[variant] = error(product, call(sr, hr), truth)

@@ -20,7 +20,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from selfsr.selfsim import triton_distance, triton_gradient, triton_rows
+from selfsr.selfsim.triton import distance as triton_distance
+from selfsr.selfsim.triton import gradient as triton_gradient
+from selfsr.selfsim.triton import rows as triton_rows
 
 # What each pointer of the kernels points to; other arguments are int32, or float32 if they are half a number.
 POINTERS = {

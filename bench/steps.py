@@ -34,14 +34,14 @@ from rich.console import Console
 from rich.table import Table
 
 import ssim_naive
-from selfsr.data.pictures import Picture, write_picture
+from selfsr.images.files import Picture, write_picture
 from selfsr.recipe import parse_recipe
+from selfsr.runfolder.log import Meter
+from selfsr.step import Clock, Outputs, Ratio
 from selfsr.terms.base import NetworkTerm
-from selfsr.terms.contract import Clock, Outputs, Ratio
 from selfsr.training.assemble import Run, assemble
+from selfsr.training.guard import Guard
 from selfsr.training.loop import take_step
-from selfsr.training.runlog import Meter
-from selfsr.training.watch import Guard
 
 # Where the clock of every step stands: the self-paced schedule is at sigma 5, where all pixels weigh something.
 EPOCH = 5

@@ -8,6 +8,8 @@ import torch
 
 import interpreter
 
+pytest_plugins = ["factories"]
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

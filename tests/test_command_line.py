@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from selfsr import cli
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 
 runner = CliRunner()
 VERBS = {"train", "evaluate", "upscale", "degrade", "report", "study", "demo", "bench", "doctor"}

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ FORBIDDEN = {
 }  # fmt: skip
 
 # The losses' side of the house: torch, the standard library and each other.
-LOSSES_SIDE = ("__init__.py", "_backends.py", "_checks.py", "_library.py", "masks.py", "selfsim", "pacing", "losses")
+LOSSES_SIDE = ("__init__.py", "errors.py", "_ops", "masks.py", "selfsim", "pacing", "losses")
 # What a branch may import when it needs it.
 LAZY = {"numba", "triton", "llvmlite", "numpy", "safetensors"}
 
@@ -43,13 +44,12 @@ def test_importing_selfsr_loads_torch_alone_and_prints_nothing():
 def test_importing_selfsr_loads_neither_a_backend_nor_the_trainer():
     code = "import sys, selfsr; print(*sorted(name for name in sys.modules if name.startswith('selfsr')))"
     loaded = in_fresh_interpreter(code).split()
-    assert not [name for name in loaded if name.endswith((".eager", ".cpu", ".kernels", ".reference"))]
+    assert not [name for name in loaded if name.endswith((".eager", ".cpu", ".triton", ".reference"))]
     for name in loaded:
         parts = name.split(".")
         assert len(parts) == 1 or parts[1] in {
-            "_backends",
-            "_checks",
-            "_library",
+            "_ops",
+            "errors",
             "masks",
             "selfsim",
             "pacing",
@@ -131,9 +131,7 @@ def test_modules_of_the_losses_import_torch_and_each_other_only(entry):
             first, *rest = name.split(".")
             if first == "selfsr":
                 assert rest, f"{file}:{line} imports the package from inside"
-                assert rest[0] in allowed | {"_compiled", "_scratch"}, (
-                    f"{file}:{line} imports {name} against the arrows"
-                )
+                assert rest[0] in allowed, f"{file}:{line} imports {name} against the arrows"
             else:
                 assert first in {"torch"} | LAZY | set(sys.stdlib_module_names), f"{file}:{line}: {name}"
 
@@ -166,3 +164,60 @@ def test_a_room_imports_only_from_rooms_before_it(room):
             if name.startswith("selfsr."):
                 target = room_of(name)
                 assert order.index(target) <= order.index(room), f"{file}:{line} imports {name} against the arrows"
+
+
+def file_of(name: str) -> Path | None:
+    """Return the file that a dotted name inside the package leads to: of the module, or of the one that holds it."""
+    parts = name.split(".")[1:]
+    while parts:
+        path = PACKAGE.joinpath(*parts)
+        if path.with_suffix(".py").exists():
+            return path.with_suffix(".py")
+        if (path / "__init__.py").exists():
+            return path / "__init__.py"
+        parts.pop()
+    return None
+
+
+def imports_between_files() -> dict[Path, set[Path]]:
+    """Return the files of the package that each file imports anywhere in it, but for types alone."""
+    found: dict[Path, set[Path]] = {}
+    for file in PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for_types = {
+            inner
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            for inner in ast.walk(node)
+        }
+        names = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node not in for_types:
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        files = {file_of(name) for name in names if name.startswith("selfsr.")}
+        found[file] = {path for path in files if path is not None and path != file}
+    return found
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = {str(file): {str(path) for path in paths} for file, paths in imports_between_files().items()}
+    # Raises CycleError, which names the circle.
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_only_four_rooms_import_the_data():
+    importers = {
+        room_of("selfsr." + ".".join(file.relative_to(PACKAGE).with_suffix("").parts))
+        for file, paths in imports_between_files().items()
+        if any(path.is_relative_to(PACKAGE / "data") for path in paths)
+    }
+    assert importers - {"data"} <= {"cli", "recipe", "training", "bench"}
+
+
+def test_init_files_hold_exports_only():
+    allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr)
+    for file in PACKAGE.rglob("__init__.py"):
+        if file.parent.name == "cli":  # registers the commands
+            continue
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            assert isinstance(node, allowed), f"{file}:{node.lineno}"

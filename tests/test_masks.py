@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from selfsr import edge_mask
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.masks import luma_8bit, stride_tile
 
 

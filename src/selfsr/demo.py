@@ -7,12 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from selfsr._checks import InputError
-from selfsr.data.pictures import Picture, list_pictures, read_picture, write_picture
-from selfsr.judge.evaluate import bicubic_upscaler, evaluate_set
+from selfsr.console import console, print_line
+from selfsr.errors import InputError
+from selfsr.evaluation.benchmark import bicubic_upscaler, evaluate_set
+from selfsr.images.files import Picture, read_picture, write_picture
+from selfsr.images.paths import list_pictures
 from selfsr.machine.device import choose_device
-from selfsr.nets.weights import load_model
-from selfsr.progress import console
+from selfsr.nets.weights.load import load_model
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
 from selfsr.report import write_report
 from selfsr.training.loop import fit
@@ -138,6 +139,6 @@ def _finish(out: Path, runs: list[Path], better: Path, entries: list[_Entry]) ->
             f"{entry.scores['ssim_y']:.4f}",
         )
     Console().print(table)
-    console.print(f"Pictures: {out / 'upscaled'} and {out / 'runs'}/*/samples", highlight=False)
-    console.print(f"Report:   {report}", highlight=False)
+    print_line(f"Pictures: {out / 'upscaled'} and {out / 'runs'}/*/samples")
+    print_line(f"Report:   {report}")
     return report

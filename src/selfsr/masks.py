@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsr._checks import InputError, check_images
+from selfsr.errors import InputError, check_images
 
 # Laplacian response that makes an edge, in grey levels of 255, as published.
 THRESHOLD = 20.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 
 pytest.importorskip("triton", reason="Triton comes with torch on Linux, and is not installed here")
 

@@ -10,11 +10,11 @@ import torch
 from typer.testing import CliRunner
 
 from selfsr import cli
-from selfsr._checks import InputError
 from selfsr.bench import measure
 from selfsr.bench.plot import Panel, draw
 from selfsr.bench.unfold import unfold_loss
 from selfsr.bench.workload import Workload, sweeps
+from selfsr.errors import InputError
 from selfsr.selfsim import reference
 from selfsr.selfsim.tolerances import TOLERANCES
 

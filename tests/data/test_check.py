@@ -7,12 +7,13 @@ from PIL import Image
 from scipy.io import savemat
 from typer.testing import CliRunner
 
-from selfsr._checks import InputError
 from selfsr.cli.data import app
 from selfsr.data import check
 from selfsr.data.check import check_folder
-from selfsr.data.folder import FolderSpec
-from selfsr.data.pictures import Picture, list_pictures, write_picture
+from selfsr.data.spec import FolderSpec
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, write_picture
+from selfsr.images.paths import list_pictures
 
 
 def put(path: Path, height: int, width: int, channels: int = 3, alpha: bool = False, dtype=np.uint8) -> Path:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from selfsr.data.batch import Batch
-from selfsr.data.colour import grey
-from selfsr.data.folder import FolderSpec
 from selfsr.data.loader import Loader, choose_workers
-from selfsr.data.pictures import Picture, write_picture
+from selfsr.data.spec import FolderSpec
+from selfsr.images.color import grey
+from selfsr.images.files import Picture, write_picture
+from selfsr.step import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

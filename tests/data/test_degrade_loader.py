@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from selfsr._checks import InputError
 from selfsr.data import degraded as degraded_module
-from selfsr.data.colour import grey
-from selfsr.data.degrade.blur import sharpened
-from selfsr.data.folder import FolderSpec
 from selfsr.data.loader import Loader, choose_workers
-from selfsr.data.pictures import Picture, write_picture
+from selfsr.data.spec import FolderSpec
+from selfsr.degrade.blur import sharpened
+from selfsr.errors import InputError
+from selfsr.images.color import grey
+from selfsr.images.files import Picture, write_picture
 
 CPU = torch.device("cpu")
 

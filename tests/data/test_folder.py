@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from selfsr._checks import InputError
 from selfsr.data import store
-from selfsr.data.crops import turned
-from selfsr.data.folder import Data, FolderSpec, PairsSpec
-from selfsr.data.pictures import Picture, write_picture
-from selfsr.data.resize import mirrored
+from selfsr.data.crop import turned
+from selfsr.data.spec import Data, FolderSpec, PairsSpec
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, write_picture
+from selfsr.images.resize import mirrored
 
 
 def coordinates(height: int, width: int) -> np.ndarray:

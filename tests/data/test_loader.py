@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from selfsr._checks import InputError
-from selfsr.data.folder import FolderSpec, PairsSpec
 from selfsr.data.loader import Loader, choose_workers
-from selfsr.data.pictures import Picture, read_picture, to_tensor, write_picture
-from selfsr.data.resize import bicubic_lr, imresize
+from selfsr.data.spec import FolderSpec, PairsSpec
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, read_picture, to_tensor, write_picture
+from selfsr.images.resize import bicubic_lr, imresize
 
 CPU = torch.device("cpu")
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from selfsr._checks import InputError
 from selfsr.cli.data import app
 from selfsr.data import prepare as module
-from selfsr.data.pictures import Picture, read_picture, write_picture
 from selfsr.data.prepare import Cutting, prepare, resized, sizes, windows
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, read_picture, write_picture
 
 SMALL = Cutting(crop_px=32, step_px=16, factors=(0.75, 0.5), shortest_px=32)
 

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from selfsr import losses
-from selfsr._checks import InputError
-from selfsr.data.resize import imresize
+from selfsr.errors import InputError
+from selfsr.images.resize import imresize
 from selfsr.losses import (
     artifact_loss,
     artifact_map,

@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.losses import PerceptualLoss
 from selfsr.losses.vgg import LAYERS, WEIGHTS_FILE, Vgg19
 

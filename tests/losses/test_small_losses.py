@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.losses import focal_frequency_loss, rank_loss, total_variation
 
 

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 from torch.nn import functional
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.losses import ms_ssim_loss, ssim_loss
 from selfsr.losses.structural import SCALE_WEIGHTS
 

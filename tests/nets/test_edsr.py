@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.nets.edsr import Edsr, EdsrSpec
 from selfsr.nets.layers import DIV2K_GREY, DIV2K_MEAN
 

@@ -7,13 +7,14 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import conv2d, interpolate
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.nets import describe
 from selfsr.nets.elan import ElanSpec
 from selfsr.nets.layers import DIV2K_GREY, DIV2K_MEAN
 from selfsr.nets.msrresnet import MsrResNetSpec, RankSrResNetSpec
 from selfsr.nets.spsr import SpsrSpec
-from selfsr.nets.weights import load_into, load_model, save_weights
+from selfsr.nets.weights.load import load_into, load_model
+from selfsr.nets.weights.save import save_weights
 
 SPECS = {
     "msrresnet": MsrResNetSpec(features=6, blocks=2),

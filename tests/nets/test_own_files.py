@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, instance_norm, leaky_relu, pixel_shuffle
 
-from selfsr._checks import InputError
-from selfsr.data.resize import imresize
+from selfsr.errors import InputError
+from selfsr.images.resize import imresize
 from selfsr.nets.dbpn import DbpnSpec
 from selfsr.nets.drrn import DrrnSpec
 from selfsr.nets.lapsrn import LapSrnSpec
@@ -16,7 +16,8 @@ from selfsr.nets.srcnn import SrcnnSpec
 from selfsr.nets.srdensenet import SrDenseNetSpec
 from selfsr.nets.srresnet import SrResNetSpec
 from selfsr.nets.vdsr import VdsrSpec
-from selfsr.nets.weights import load_into, load_model, save_weights
+from selfsr.nets.weights.load import load_into, load_model
+from selfsr.nets.weights.save import save_weights
 
 SPECS = {
     "srcnn": SrcnnSpec(features=(6, 5), kernels_px=(5, 3, 3)),

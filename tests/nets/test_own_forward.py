@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d, prelu
 
-from selfsr.data.resize import imresize
+from selfsr.images.resize import imresize
 from selfsr.nets.dbpn import DbpnSpec
 from selfsr.nets.drrn import DrrnSpec
 from selfsr.nets.lapsrn import LapSrnSpec

@@ -6,8 +6,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from selfsr._checks import InputError
-from selfsr.nets import Network, OwnNetwork
+from selfsr.errors import InputError
+from selfsr.nets import Network
 from selfsr.nets.dbpn import DbpnSpec
 from selfsr.nets.drrn import DrrnSpec
 from selfsr.nets.edsr import EdsrSpec
@@ -20,8 +20,10 @@ from selfsr.nets.spsr import SpsrSpec
 from selfsr.nets.srcnn import SrcnnSpec
 from selfsr.nets.srdensenet import SrDenseNetSpec
 from selfsr.nets.srresnet import SrResNetSpec
+from selfsr.nets.union import OwnNetwork
 from selfsr.nets.vdsr import VdsrSpec
-from selfsr.nets.weights import load_into, load_model, save_weights
+from selfsr.nets.weights.load import load_into, load_model
+from selfsr.nets.weights.save import save_weights
 
 TINY = {
     "srcnn": SrcnnSpec(features=(8, 6), kernels_px=(5, 1, 3)),

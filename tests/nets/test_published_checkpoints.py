@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pixel_shuffle
 
-from selfsr._checks import InputError
 from selfsr.cli import app
-from selfsr.data.pictures import Picture, write_picture
-from selfsr.data.resize import bicubic_lr
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, write_picture
+from selfsr.images.resize import bicubic_lr
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.lapsrn import LapSrnSpec
 from selfsr.nets.mdsr import MdsrSpec
 from selfsr.nets.vdsr import VdsrSpec
-from selfsr.nets.weights import load_into
+from selfsr.nets.weights.load import load_into
 from selfsr.recipe import load_recipe, shipped_recipes
 
 MEAN = torch.tensor([0.4488, 0.4371, 0.4040]).mul(255).view(1, 3, 1, 1)
@@ -80,7 +80,8 @@ def mdsr(w: dict[str, Tensor], x: Tensor, part: int, factor: int) -> Tensor:
 
 def psnr_y(run, folder: Path, scale: int) -> float:
     """Return the mean PSNR-Y of `run` on 0 to 255, output rounded, a border of the scale left out."""
-    from selfsr.data.pictures import list_pictures, read_picture
+    from selfsr.images.files import read_picture
+    from selfsr.images.paths import list_pictures
 
     found = []
     for path in list_pictures(folder):

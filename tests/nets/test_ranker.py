@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from selfsr._checks import InputError
-from selfsr.nets.ranker import Ranker, load_ranker
+from selfsr.errors import InputError
+from selfsr.nets.ranker import Ranker
+from selfsr.terms.ranking import load_ranker
 
 CPU = torch.device("cpu")
 

@@ -13,11 +13,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from selfsr._checks import InputError
-from selfsr.nets.community import RcanSpec, RrdbSpec, SpanSpec, SwinIrSpec
+from selfsr.errors import InputError
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.layers import DIV2K_MEAN
-from selfsr.nets.weights import Model, load_into, load_model, read_metadata, save_weights
+from selfsr.nets.spandrel.rcan import RcanSpec
+from selfsr.nets.spandrel.rrdb import RrdbSpec
+from selfsr.nets.spandrel.span import SpanSpec
+from selfsr.nets.spandrel.swinir import SwinIrSpec
+from selfsr.nets.weights.load import Model, load_into, load_model, read_metadata
+from selfsr.nets.weights.save import save_weights
 
 SPEC = EdsrSpec(features=6, blocks=2)
 

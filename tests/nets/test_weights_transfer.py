@@ -4,10 +4,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from selfsr._checks import InputError
-from selfsr.nets.community import CompactSpec, RcanSpec, RrdbSpec, SpanSpec
+from selfsr.errors import InputError
 from selfsr.nets.edsr import EdsrSpec
-from selfsr.nets.weights import load_into, save_weights
+from selfsr.nets.spandrel.compact import CompactSpec
+from selfsr.nets.spandrel.rcan import RcanSpec
+from selfsr.nets.spandrel.rrdb import RrdbSpec
+from selfsr.nets.spandrel.span import SpanSpec
+from selfsr.nets.weights.load import load_into
+from selfsr.nets.weights.save import save_weights
 
 SPEC = EdsrSpec(features=6, blocks=2)
 

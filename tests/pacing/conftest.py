@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfsr import _backends
+from selfsr._ops import backends
 
 # How far a backend may be from the definition in float64; docs/numerics.md gives the reason of each.
 TOLERANCES = {
@@ -26,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def _can_run(request: pytest.FixtureRequest, device: torch.device) -> None:
     if "backend" in request.fixturenames:
-        reason = _backends.WHY_NOT[request.getfixturevalue("backend")](torch.empty(0, device=device))
+        reason = backends.WHY_NOT[request.getfixturevalue("backend")](torch.empty(0, device=device))
         if reason is not None:
             pytest.skip(reason)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from selfsr import SelfPacedLoss, self_paced_weight, ssim_map
-from selfsr.pacing import kernels, reference
+from selfsr.pacing import reference
+from selfsr.pacing import triton as kernels
 
 AGE = 0.7
 # name: shape, dtype, sr and hr channels-last, padding, loss

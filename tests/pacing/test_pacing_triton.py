@@ -72,7 +72,7 @@ def compile_ahead(capability: int, changes: dict):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from selfsr.pacing import kernels
+    from selfsr.pacing import triton as kernels
     from selfsr.pacing.contract import taps
 
     changes = dict(changes)

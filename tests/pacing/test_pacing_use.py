@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selfsr import SelfPacedLoss, self_paced_weight, ssim_map
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.losses import charbonnier, l1
 from selfsr.pacing.operator import loss_op, ssim_op, weight_op
 
@@ -335,8 +335,8 @@ def test_options_show_in_the_module() -> None:
 def test_examples_of_the_docstrings() -> None:
     import doctest
 
-    from selfsr import pacing
+    from selfsr.pacing import loss
 
-    results = doctest.testmod(pacing)
+    results = doctest.testmod(loss)
     assert results.attempted >= 4
     assert results.failed == 0

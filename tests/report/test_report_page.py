@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.report import write_report
 
 VOID = {"meta", "link", "img", "input", "br"}

@@ -15,8 +15,8 @@ from PIL import Image
 
 from selfsr.report import colours, curves, pictures, similarity
 from selfsr.report.pictures import Picture, Version
-from selfsr.report.runfolder import Run, flatten, read_runs
 from selfsr.report.scores import Cell
+from selfsr.runfolder.read import Run, flatten, read_runs
 from selfsr.selfsim.reference import graph as reference_graph
 
 

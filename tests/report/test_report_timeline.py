@@ -13,8 +13,8 @@ from PIL import Image
 from selfsr.losses.artifact import artifact_map
 from selfsr.report import write_report
 from selfsr.report.pictures import load_pictures
-from selfsr.report.runfolder import read_runs
 from selfsr.report.timeline import WHITE, timelines
+from selfsr.runfolder.read import read_runs
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from selfsim_cases import CASES, TINY, Case
 
 from interpreter import interpreted
-from selfsr import _backends
+from selfsr._ops import backends
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def _can_run(request: pytest.FixtureRequest, device: torch.device) -> None:
     if "backend" in request.fixturenames:
-        reason = _backends.WHY_NOT[request.getfixturevalue("backend")](torch.empty(0, device=device))
+        reason = backends.WHY_NOT[request.getfixturevalue("backend")](torch.empty(0, device=device))
         if reason is not None:
             pytest.skip(reason)
 
@@ -32,7 +32,7 @@ def _can_run(request: pytest.FixtureRequest, device: torch.device) -> None:
 def _tall_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpreted operations cost the same whatever their size, so let tiles have more rows than on a GPU."""
     if interpreted():
-        from selfsr.selfsim import kernels
+        from selfsr.selfsim.triton import backend as kernels
 
         monkeypatch.setattr(kernels, "ROWS", 32)
         monkeypatch.setattr(kernels, "ENOUGH_PROGRAMS", 64)

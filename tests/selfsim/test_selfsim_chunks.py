@@ -114,7 +114,7 @@ def _peak(backend: str, work) -> int:
         with PeakBytes() as counted:
             work()
         return counted.peak
-    cpu = pytest.importorskip("selfsr.selfsim.cpu")
+    cpu = pytest.importorskip("selfsr.selfsim.cpu.backend")
     work()  # compiles, and fills caches
     with pytest.MonkeyPatch.context() as patch:
         # What is asked for, not the whole pages that are kept for it.

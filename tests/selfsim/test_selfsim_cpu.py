@@ -15,8 +15,8 @@ from selfsr.selfsim import reference
 from selfsr.selfsim.contract import Geometry, Pixels, working_bytes
 
 numba = pytest.importorskip("numba")
-from selfsr import _compiled  # noqa: E402
-from selfsr.selfsim import cpu  # noqa: E402
+from selfsr._ops import compiled  # noqa: E402
+from selfsr.selfsim.cpu import backend as cpu  # noqa: E402
 
 GEOMETRY = Geometry(search_px=25, window_px=9, sigma=0.01, normalize=True)
 
@@ -193,7 +193,7 @@ def test_exp_in_float32():
     @numba.njit
     def exp(values, out):
         for i in range(values.size):
-            out[i] = _compiled.exp(values[i])
+            out[i] = compiled.exp(values[i])
 
     values = np.linspace(-87, 0, 500_001, dtype=np.float32)
     out = np.zeros_like(values)
@@ -210,13 +210,13 @@ def test_exp_in_float32():
 
 
 def _fill(team, *arguments):
-    return _compiled.share(team, _fill_tasks, arguments)
+    return compiled.share(team, _fill_tasks, arguments)
 
 
-@_compiled.helper
+@compiled.helper
 def _fill_tasks(counter, out):
     while True:
-        task = _compiled.next_task(counter)
+        task = compiled.next_task(counter)
         if task >= out.size:
             return
         out[task] += task + 1
@@ -225,14 +225,14 @@ def _fill_tasks(counter, out):
 @pytest.fixture
 def cache_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    _compiled._compile.cache_clear()
+    compiled._compile.cache_clear()
     yield tmp_path
-    _compiled._compile.cache_clear()
+    compiled._compile.cache_clear()
 
 
 def _filled() -> list[float]:
     out = np.zeros(100)
-    _compiled.run(_fill, 100, out)
+    compiled.run(_fill, 100, out)
     return out.tolist()
 
 
@@ -242,21 +242,21 @@ def test_each_task_is_done_once_and_kernels_are_kept_on_disk(cache_folder):
 
 
 def _count(team, *arguments):
-    return _compiled.share(team, _count_calls, arguments)
+    return compiled.share(team, _count_calls, arguments)
 
 
-@_compiled.helper
+@compiled.helper
 def _count_calls(_counter, calls):
-    _compiled.next_task(calls)
+    compiled.next_task(calls)
 
 
 def test_every_thread_of_torch_takes_part(threads):
-    if not _compiled._openmp():
+    if not compiled._openmp():
         pytest.skip("torch's OpenMP cannot be called here")
     for number in (2, 3, 1):
         threads(number)
         calls = np.zeros(1, np.int64)
-        _compiled.run(_count, 100, calls)
+        compiled.run(_count, 100, calls)
         assert calls[0] == number
 
 
@@ -265,16 +265,16 @@ def test_without_torchs_threads_a_pool_does_the_same(threads, monkeypatch):
     sr, _ = images(1, 3, 40, 30, dtype=torch.float32)
     padded, pixels = pad(sr, GEOMETRY), pixels_of(mask_of(1, 40, 30, 0.3))
     expected = cpu.graph_sums(padded, pixels, GEOMETRY)
-    monkeypatch.setattr(_compiled, "_openmp", lambda: 0)
+    monkeypatch.setattr(compiled, "_openmp", lambda: 0)
     assert torch.equal(cpu.graph_sums(padded, pixels, GEOMETRY), expected)
     assert _filled() == list(range(1, 101))
 
 
 def _want_too_much(team, *arguments):
-    return _compiled.share(team, _allocate, arguments)
+    return compiled.share(team, _allocate, arguments)
 
 
-@_compiled.helper
+@compiled.helper
 def _allocate(_counter, size, out):
     out[0] = np.empty(size)[0]
 
@@ -284,17 +284,17 @@ def _allocate(_counter, size, out):
 def test_a_kernel_without_memory_says_so(threads, monkeypatch, number, openmp):
     threads(number)
     if not openmp:
-        monkeypatch.setattr(_compiled, "_openmp", lambda: 0)
-    _compiled.run(_want_too_much, 2, 10, np.zeros(1))
+        monkeypatch.setattr(compiled, "_openmp", lambda: 0)
+    compiled.run(_want_too_much, 2, 10, np.zeros(1))
     with pytest.raises(MemoryError, match="_want_too_much"):
-        _compiled.run(_want_too_much, 2, 2**58, np.zeros(1))
+        compiled.run(_want_too_much, 2, 2**58, np.zeros(1))
 
 
 def test_a_damaged_cache_is_survived(cache_folder):
     _filled()
     for file in cache_folder.rglob("*.nb?"):
         file.write_bytes(b"\x80damaged")
-    _compiled._compile.cache_clear()
+    compiled._compile.cache_clear()
     assert _filled() == list(range(1, 101))
 
 

@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 import torch
 
-from selfsr import SelfSimilarityLoss, _backends, self_similarity_graph, self_similarity_loss
-from selfsr._checks import InputError
+from selfsr import SelfSimilarityLoss, self_similarity_graph, self_similarity_loss
+from selfsr._ops import backends
+from selfsr.errors import InputError
 from selfsr.selfsim import operator
 
 SR = torch.rand(2, 3, 16, 14)
@@ -138,7 +139,7 @@ def test_tensors(sr, hr, mask, sentence):
 
 def test_a_backend_that_cannot_run_here_says_why(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(_backends, "_is_installed", lambda package: package != "numba")
+    monkeypatch.setattr(backends, "_is_installed", lambda package: package != "numba")
     with pytest.raises(InputError) as caught:
         self_similarity_loss(SR, SR, MASK, **SIZES, backend="cpu")
     assert str(caught.value) == (
@@ -155,32 +156,32 @@ def test_a_backend_that_cannot_run_here_says_why(monkeypatch):
 
 class TestChoice:
     def test_the_cpu_takes_numba_and_without_it_eager(self, monkeypatch):
-        monkeypatch.setattr(_backends, "_is_installed", lambda package: True)
-        assert _backends.choose("x", "auto", SR) == "cpu"
-        monkeypatch.setattr(_backends, "_is_installed", lambda package: False)
-        assert _backends.choose("x", "auto", SR) == "eager"
+        monkeypatch.setattr(backends, "_is_installed", lambda package: True)
+        assert backends.choose("x", "auto", SR) == "cpu"
+        monkeypatch.setattr(backends, "_is_installed", lambda package: False)
+        assert backends.choose("x", "auto", SR) == "eager"
 
     def test_another_device_takes_triton_and_without_it_eager(self, monkeypatch):
         image = SR.to("meta")
-        monkeypatch.setattr(_backends, "_is_installed", lambda package: True)
-        assert _backends.choose("x", "auto", image) == "eager"
-        monkeypatch.setattr(_backends, "_TRITON_DEVICES", ("meta",))
-        assert _backends.choose("x", "auto", image) == "triton"
+        monkeypatch.setattr(backends, "_is_installed", lambda package: True)
+        assert backends.choose("x", "auto", image) == "eager"
+        monkeypatch.setattr(backends, "_TRITON_DEVICES", ("meta",))
+        assert backends.choose("x", "auto", image) == "triton"
 
     def test_the_interpreter_is_never_taken_unasked(self, monkeypatch):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-        monkeypatch.setattr(_backends, "_is_installed", lambda package: package == "triton")
-        assert _backends.choose("x", "triton", SR) == "triton"
-        assert _backends.choose("x", "auto", SR) == "eager"
+        monkeypatch.setattr(backends, "_is_installed", lambda package: package == "triton")
+        assert backends.choose("x", "triton", SR) == "triton"
+        assert backends.choose("x", "auto", SR) == "eager"
 
     def test_an_operator_may_have_fewer_backends(self, monkeypatch):
-        monkeypatch.setattr(_backends, "_is_installed", lambda package: True)
-        assert _backends.choose("x", "auto", SR, ("triton", "eager")) == "eager"
+        monkeypatch.setattr(backends, "_is_installed", lambda package: True)
+        assert backends.choose("x", "auto", SR, ("triton", "eager")) == "eager"
         with pytest.raises(InputError, match=r"x: backend must be one of auto, eager, got 'cpu'"):
-            _backends.choose("x", "cpu", SR, ("eager",))
+            backends.choose("x", "cpu", SR, ("eager",))
 
     def test_without_triton_the_reason_is_that(self, monkeypatch):
-        monkeypatch.setattr(_backends, "_is_installed", lambda package: False)
-        assert _backends.why_not_triton(SR) == "triton is not installed (it comes with torch on Linux)"
-        assert _backends.why_not_cpu(SR.to("meta")) == "numba is not installed (pip install numba)"
-        assert _backends.why_not_eager(SR) is None
+        monkeypatch.setattr(backends, "_is_installed", lambda package: False)
+        assert backends.why_not_triton(SR) == "triton is not installed (it comes with torch on Linux)"
+        assert backends.why_not_cpu(SR.to("meta")) == "numba is not installed (pip install numba)"
+        assert backends.why_not_eager(SR) is None

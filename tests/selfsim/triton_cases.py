@@ -17,9 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 from interpreter import overflow_is_an_error
 from selfsr import self_similarity_loss
-from selfsr.selfsim import kernels, triton_walk
 from selfsr.selfsim.contract import Geometry, Pixels
 from selfsr.selfsim.operator import loss_and_gradient
+from selfsr.selfsim.triton import backend as kernels
+from selfsr.selfsim.triton import walk as triton_walk
 
 # Shape, search, window: all classes of displacement, with several images and channels; wider windows; only cut
 # windows; windows of one pixel, with and without displacements.

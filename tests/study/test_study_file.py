@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.study import open_study
 from selfsr.study.plan import Plan, check_inputs
 from selfsr.study.spec import Condition, Study

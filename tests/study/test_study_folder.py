@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.study import open_study, run_study, summarise
 from selfsr.study.folder import check_run, in_use, is_finished, last_step, read_plan, settle, step_reached
 from selfsr.study.plan import Plan

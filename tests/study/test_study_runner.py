@@ -172,7 +172,7 @@ def test_a_dry_run_refuses_the_folder_that_the_study_would_refuse(stub: Callable
 def test_a_study_that_was_killed_leaves_its_folder_in_use_until_its_run_has_ended(
     stub: Callable, plan_of: Callable[..., Plan]
 ) -> None:
-    from selfsr._checks import InputError
+    from selfsr.errors import InputError
     from selfsr.study.folder import in_use
     from selfsr.study.machines import Slot
     from selfsr.study.runner import _Job

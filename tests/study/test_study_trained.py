@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from selfsr.cli import study as verb
-from selfsr.data.pictures import Picture, write_picture
+from selfsr.images.files import Picture, write_picture
 
 FOLDER = Path("studies/claim")
 

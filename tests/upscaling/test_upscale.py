@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from selfsr._checks import InputError
-from selfsr.data.pictures import Picture, from_tensor, to_tensor
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, from_tensor, to_tensor
 from selfsr.nets.layers import Float32Conv2d
-from selfsr.nets.weights import Model
+from selfsr.nets.weights.load import Model
 from selfsr.upscaling import upscaler as upscale_module
 from selfsr.upscaling.tiling import self_ensemble
 from selfsr.upscaling.upscaler import Upscaler, filled, parse_tile
@@ -239,7 +239,7 @@ def test_networks_that_must_see_the_whole_picture_are_cut_only_if_need_be(tiling
 
 
 def test_large_outputs_live_in_a_file_and_leave_none(tmp_path, monkeypatch):
-    monkeypatch.setattr("selfsr.upscaling.large.LARGE_BYTES", 1000)
+    monkeypatch.setattr("selfsr.images.large.LARGE_BYTES", 1000)
     picture = random_picture(60, 40, alpha=True)
     picture.alpha[picture.alpha == 0] = 1
     out = upscaler(Doubler(), tile=32).picture(picture, scratch=tmp_path)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfsr._checks import InputError
-from selfsr.data.pictures import Picture, read_picture, write_picture
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, read_picture, write_picture
 from selfsr.upscaling import files as files_module
 from selfsr.upscaling.files import Job, plan_jobs, upscale_files
 

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfsr import _backends, self_similarity_graph, self_similarity_loss
-from selfsr._checks import InputError
+from selfsr import self_similarity_graph, self_similarity_loss
+from selfsr._ops import backends
 from selfsr.bench.unfold import unfold_bytes, unfold_loss
 from selfsr.bench.workload import Workload
+from selfsr.errors import InputError
 from selfsr.machine.memory import free_bytes
 from selfsr.selfsim import reference
 from selfsr.selfsim.tolerances import LEAST_IN_A_TIE, NEAR_TIE, TOLERANCES
@@ -65,8 +66,8 @@ class Result:
 def implementations(device: torch.device) -> list[str]:
     """Return the backends that can run on `device`, fastest first, then other formulations, the baseline last."""
     probe = torch.empty(0, device=device)
-    backends = [name for name, why_not in _backends.WHY_NOT.items() if why_not(probe) is None]
-    return [*backends, *(name for name in FORMULATIONS if name != BASELINE), BASELINE]
+    runnable = [name for name, why_not in backends.WHY_NOT.items() if why_not(probe) is None]
+    return [*runnable, *(name for name in FORMULATIONS if name != BASELINE), BASELINE]
 
 
 def _value(name: str, workload: Workload, sr: Tensor, hr: Tensor, mask: Tensor, **weights: Any) -> Tensor:

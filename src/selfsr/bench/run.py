@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from selfsr import __version__
-from selfsr._checks import InputError
 from selfsr.bench.measure import BASELINE, Result, implementations, run
 from selfsr.bench.plot import Panel, draw
 from selfsr.bench.workload import Workload, sweeps
-from selfsr.progress import bar
+from selfsr.console import bar
+from selfsr.errors import InputError
 
 # In a sweep the baseline is measured where it takes a second or two; its cost is linear in masked pixels.
 SWEEP_BASELINE_PIXELS = 400
@@ -172,7 +172,7 @@ def _show(measured: list[tuple[str, Workload, list[Result]]], machine: dict[str,
     console.print(table)
     for reason, where in refused.items():
         console.print(f"[dim]- {reason} ({where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''})[/dim]")
-    console.print(f"Value and gradient in float32; errors against float64; {machine['summary']}", highlight=False)
+    print(f"Value and gradient in float32; errors against float64; {machine['summary']}")
 
 
 def _number(value: float | None, spec: str) -> str:

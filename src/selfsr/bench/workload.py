@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsr import edge_mask
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Workload:
 
 def _photo(path: str | None) -> Tensor:
     if path is not None:
-        from selfsr.data.pictures import read_picture, to_tensor
+        from selfsr.images.files import read_picture, to_tensor
 
         return to_tensor(read_picture(Path(path)))
     try:

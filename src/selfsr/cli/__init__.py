@@ -8,8 +8,8 @@ try:
 except ImportError:  # the losses are installed without the trainer
     sys.exit('selfsr: the command line needs the trainer; install it with: pip install "selfsr[train]"')
 
-from selfsr._checks import InputError
 from selfsr.cli import bench, data, degrade, demo, doctor, evaluate, recipes, report, study, train, upscale
+from selfsr.errors import InputError
 
 app = typer.Typer(
     name="selfsr",

@@ -44,8 +44,8 @@ def check(
     ] = None,
 ) -> None:
     """Decode every picture of a folder and name those that training could not use; exit status 1 if there are any."""
-    from selfsr._checks import InputError
     from selfsr.data.check import check_folder
+    from selfsr.errors import InputError
 
     if (lr is None) != (scale is None):
         raise InputError("data check: --lr and --scale go together; give both to check pairs, or neither.")
@@ -80,9 +80,9 @@ def prepare(
     The sizes are those of Real-ESRGAN and SSL: the picture's own, 3/4, 3/5 and 1/3 of it where they still hold the
     crop, and one by its shorter side. Edge masks are never needed on disk: they are made in the training step.
     """
-    from selfsr._checks import InputError
     from selfsr.data.prepare import Cutting
     from selfsr.data.prepare import prepare as prepare_folder
+    from selfsr.errors import InputError
 
     if own_size_only and (factor or shortest):
         raise InputError("data prepare: --own-size-only excludes --factor and --shortest; leave one side out.")
@@ -114,14 +114,13 @@ def _show(summary: "CheckSummary") -> None:
     if summary.sizes:
         smallest, middle, largest = (summary.sizes[i] for i in (0, len(summary.sizes) // 2, -1))
         sizes = ", ".join(f"{h} x {w}" for h, w in (smallest, middle, largest))
-        console.print(f"Height x width, smallest, median, largest: {sizes}")
-        console.print(f"Decoded: {summary.decoded_bytes / 2**30:.2f} GB")
+        typer.echo(f"Height x width, smallest, median, largest: {sizes}")
+        typer.echo(f"Decoded: {summary.decoded_bytes / 2**30:.2f} GB")
     for note, count in summary.notes.items():
-        console.print(f"Note: {count:,} {note}")
+        typer.echo(f"Note: {count:,} {note}")
     for problem in summary.problems[:_LISTED]:
-        console.print(f"[red]{problem.kind}[/red] ", end="")
-        console.print(str(problem), markup=False, soft_wrap=True)
+        typer.echo(f"{typer.style(problem.kind, fg='red')} {problem}")
     if len(summary.problems) > _LISTED:
-        console.print(f"... and {len(summary.problems) - _LISTED:,} more")
+        typer.echo(f"... and {len(summary.problems) - _LISTED:,} more")
     good = summary.files - len(summary.problems)
-    console.print(f"{good:,} of {summary.files:,} files are usable.")
+    typer.echo(f"{good:,} of {summary.files:,} files are usable.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from selfsr.data.degrade import PresetSpec
+    from selfsr.degrade.presets import PresetSpec
 
 EPILOG = """[bold]Presets[/bold]
 
@@ -58,11 +58,11 @@ def degrade(
 
     A draw depends on the picture's name and the seed, not on what else is there.
     """
-    from selfsr._checks import InputError
-    from selfsr.data.degrade.files import degrade_files, plan_jobs
-    from selfsr.data.degrade.sheet import contact_sheet as write_sheet
-    from selfsr.data.pictures import check_format
-    from selfsr.progress import bar
+    from selfsr.console import bar
+    from selfsr.degrade.files import degrade_files, plan_jobs
+    from selfsr.degrade.sheet import contact_sheet as write_sheet
+    from selfsr.errors import InputError
+    from selfsr.images.files import check_format
 
     degradation, times = _chosen(preset, recipe, scale)
     if contact_sheet is not None:
@@ -87,9 +87,9 @@ def degrade(
 
 def _chosen(preset: str | None, recipe: Path | None, scale: int | None) -> "tuple[PresetSpec, int]":
     """Return the degradation and the scale that were asked for."""
-    from selfsr._checks import InputError
-    from selfsr.data.degrade import PRESETS
-    from selfsr.data.degrade import preset as named
+    from selfsr.degrade.presets import PRESETS
+    from selfsr.degrade.presets import preset as named
+    from selfsr.errors import InputError
     from selfsr.recipe import load_recipe
 
     if (preset is None) == (recipe is None):

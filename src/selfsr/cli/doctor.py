@@ -8,10 +8,11 @@ selfsr doctor      (put its output into every bug report)"""
 def doctor() -> None:
     """Tell versions, devices and backends, and why one is not available."""
     import torch
+    import typer
     from rich.console import Console
     from rich.table import Table
 
-    from selfsr import _backends
+    from selfsr._ops import backends
     from selfsr.machine.environment import devices, remedy, versions
 
     console = Console(highlight=False)
@@ -22,17 +23,17 @@ def doctor() -> None:
 
     console.rule("devices")
     for device, what in devices().items():
-        console.print(f"{device}: {what}", markup=False)
+        typer.echo(f"{device}: {what}")
     if not torch.cuda.is_available():
         built = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no CUDA device"
-        console.print(f"cuda: not available, {built}")
+        typer.echo(f"cuda: not available, {built}")
 
     console.rule("backends of the operators")
     probe = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
     reasons = {
         "eager": None,
-        "cpu": _backends.why_not_cpu(torch.zeros(1)),
-        "triton": _backends.why_not_triton(probe),
+        "cpu": backends.why_not_cpu(torch.zeros(1)),
+        "triton": backends.why_not_triton(probe),
     }
     for backend, reason in reasons.items():
-        console.print(f"{backend}: {'available' if reason is None else 'not available, ' + reason}", markup=False)
+        typer.echo(f"{backend}: {'available' if reason is None else 'not available, ' + reason}")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from selfsr.judge.evaluate import Extra, SetScores
+    from selfsr.evaluation.benchmark import Extra, SetScores
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -67,11 +67,11 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score a model, or bicubic, on sets of pictures by the protocol of the literature (in float32)."""
-    from selfsr._checks import InputError
-    from selfsr.judge.evaluate import bicubic_upscaler, find_sets
-    from selfsr.judge.perceptual_metrics import load_metrics
+    from selfsr.errors import InputError
+    from selfsr.evaluation.benchmark import bicubic_upscaler, find_sets
+    from selfsr.evaluation.perceptual import load_metrics
     from selfsr.machine.device import choose_device
-    from selfsr.nets.weights import load_model
+    from selfsr.nets.weights.load import load_model
     from selfsr.upscaling.upscaler import Upscaler, parse_tile
 
     if model is None and not bicubic:
@@ -117,8 +117,8 @@ def _scores(
     pictures: Path | None,
 ) -> "dict[str, dict[str, SetScores]]":
     """Score each upscaler on each set; write the pictures of the last upscaler, which is the model if there is one."""
-    from selfsr.judge.evaluate import evaluate_set, pair_lr
-    from selfsr.progress import bar
+    from selfsr.console import bar
+    from selfsr.evaluation.benchmark import evaluate_set, pair_lr
 
     lr_folders = {name: lr if lr is None or len(sets) == 1 else lr / name for name in sets}
     lr_paths = {name: folder and pair_lr(sets[name], folder, scale) for name, folder in lr_folders.items()}
@@ -149,8 +149,8 @@ def _drawer(folder: Path, scale: int) -> "Callable[[str, Tensor, Tensor, Tensor]
     """Return what writes an output, and beside it bicubic, output and ground truth next to each other."""
     import torch
 
-    from selfsr.data.pictures import Picture, from_tensor, write_picture
-    from selfsr.data.resize import imresize
+    from selfsr.images.files import Picture, from_tensor, write_picture
+    from selfsr.images.resize import imresize
 
     def draw(name: str, lr: "Tensor", sr: "Tensor", hr: "Tensor") -> None:
         gap = torch.ones(1, 3, hr.shape[2], 8)
@@ -167,7 +167,7 @@ def _show(results: "dict[str, dict[str, SetScores]]", scale: int, per_image: boo
     from rich.console import Console
     from rich.table import Table
 
-    from selfsr.judge.metrics import METRICS
+    from selfsr.evaluation.metrics import METRICS
 
     def row(name: str, upscaler: str, count: str, values: dict[str, float], style: str = "") -> None:
         told = (f"{value:.{METRICS[metric].decimals}f}" for metric, value in values.items())
@@ -199,8 +199,8 @@ def _write(
     import json
 
     from selfsr import __version__
-    from selfsr.judge.evaluate import protocol
-    from selfsr.progress import console
+    from selfsr.console import print_line
+    from selfsr.evaluation.benchmark import protocol
 
     record = {
         "selfsr": __version__,
@@ -216,4 +216,4 @@ def _write(
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    console.print(f"Scores: {out}", markup=False, highlight=False)
+    print_line(f"Scores: {out}")

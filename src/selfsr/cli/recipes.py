@@ -36,7 +36,7 @@ def copy(
     to: Annotated[Path, typer.Argument(help="The file to write.")],
 ) -> None:
     """Copy a shipped recipe, to change it."""
-    from selfsr._checks import InputError
+    from selfsr.errors import InputError
 
     source = _find(name)
     if to.is_dir():
@@ -65,7 +65,7 @@ def schema(to: Annotated[Path | None, typer.Argument(help="The file to write; wi
 def _find(name: str) -> Path:
     import difflib
 
-    from selfsr._checks import InputError
+    from selfsr.errors import InputError
     from selfsr.recipe import shipped_recipes
 
     known = shipped_recipes()

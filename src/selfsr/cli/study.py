@@ -47,7 +47,7 @@ def study(
     ] = False,
 ) -> None:
     """Compare the arms of a study over recipes and seeds. Ctrl-C saves and stops; the same command goes on."""
-    from selfsr._checks import InputError
+    from selfsr.errors import InputError
     from selfsr.study import open_study, rehearse, run_study, summarise
     from selfsr.study.runner import say_how_to_go_on
 
@@ -72,32 +72,29 @@ def study(
 
 def _announce(plan: "Plan", folder: Path) -> None:
     """Print what will be compared."""
-    from selfsr.progress import console
+    from selfsr.console import print_line
     from selfsr.study.wording import told_changes
 
     runs = plan.runs()
     steps = sum(run.recipe.steps for run in runs)
-    console.print(
+    print_line(
         f"Study {plan.name}: {len(plan.setups)} recipe(s) x {len(plan.changes)} arms x {len(plan.seeds)} seed(s) = "
-        f"{len(runs)} runs, {steps:,} steps, in {folder}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"{len(runs)} runs, {steps:,} steps, in {folder}"
     )
     for arm, changes in plan.changes.items():
         baseline = " (baseline)" if arm == plan.baseline else ""
-        console.print(f"  {arm}{baseline}: {told_changes(changes)}", markup=False, highlight=False, soft_wrap=True)
+        print_line(f"  {arm}{baseline}: {told_changes(changes)}")
 
 
 def _foretell(reached: "list[tuple[PlannedRun, int]]") -> None:
     """Print what is left to train."""
-    from selfsr.progress import console
+    from selfsr.console import print_line
 
     finished = sum(step == run.recipe.steps for run, step in reached)
     begun = sum(0 < step < run.recipe.steps for run, step in reached)
     left = sum(run.recipe.steps - step for run, step in reached)
     told = f"Finished: {finished} of {len(reached)} runs; begun: {begun}; {left:,} steps are left."
-    console.print(told, markup=False, highlight=False, soft_wrap=True)
+    print_line(told)
 
 
 def _tell(results: "Results", folder: Path) -> None:
@@ -105,7 +102,7 @@ def _tell(results: "Results", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from selfsr.progress import console
+    from selfsr.console import print_line
     from selfsr.study.tables import main_table, sentences
     from selfsr.study.wording import Numbers
 
@@ -121,7 +118,7 @@ def _tell(results: "Results", folder: Path) -> None:
                 table.add_row(*(row[index] for index in shown))
             Console().print(table)
         for sentence in sentences(setup, numbers):
-            console.print(sentence, markup=False, highlight=False)
+            print_line(sentence)
     for note in results.notes:
-        console.print(f"Note: {note}", markup=False, highlight=False)
-    console.print(f"Page: {folder / 'study.html'}  Tables: {folder / 'results.md'}", markup=False, highlight=False)
+        print_line(f"Note: {note}")
+    print_line(f"Page: {folder / 'study.html'}  Tables: {folder / 'results.md'}")

@@ -41,12 +41,12 @@ def train(
     quiet_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html at the end.")] = False,
 ) -> None:
     """Train a model as a recipe says. Ctrl-C saves and stops; --resume goes on exactly where it was."""
-    from selfsr._checks import InputError
-    from selfsr.progress import console
+    from selfsr.console import print_line
+    from selfsr.errors import InputError
     from selfsr.recipe import load_recipe, shipped_recipes
     from selfsr.training.dryrun import dry_run as rehearse
+    from selfsr.training.guard import Diverged
     from selfsr.training.loop import fit, start_folder
-    from selfsr.training.watch import Diverged
 
     if recipe.is_dir():
         if not resume:
@@ -62,16 +62,16 @@ def train(
     try:
         finished = fit(loaded, folder, device=device, resume=resume)
     except Diverged as error:
-        console.print(f"selfsr: {error}", markup=False, highlight=False)
+        print_line(f"selfsr: {error}")
         raise typer.Exit(4) from error
     if not finished:
-        console.print(f"Stopped and saved; go on with: selfsr train {folder} --resume", markup=False)
+        print_line(f"Stopped and saved; go on with: selfsr train {folder} --resume")
         raise typer.Exit(130)
     if not quiet_report and _is_first_process():
         from selfsr.report import write_report
 
-        console.print(f"Report: {write_report([folder], folder / 'report.html')}", markup=False)
-        console.print(f"Weights: {folder / 'weights'}", markup=False)
+        print_line(f"Report: {write_report([folder], folder / 'report.html')}")
+        print_line(f"Weights: {folder / 'weights'}")
 
 
 def _is_first_process() -> bool:

@@ -60,10 +60,10 @@ def upscale(
     ] = False,
 ) -> None:
     """Upscale pictures with a model; alpha, grey, 16 bit, ICC profile and orientation are kept."""
-    from selfsr._checks import InputError
+    from selfsr.console import print_line
+    from selfsr.errors import InputError
     from selfsr.machine.device import choose_device
-    from selfsr.nets.weights import load_model
-    from selfsr.progress import console
+    from selfsr.nets.weights.load import load_model
     from selfsr.upscaling.files import plan_jobs, upscale_files
     from selfsr.upscaling.upscaler import Upscaler, parse_tile
 
@@ -80,7 +80,7 @@ def upscale(
         overlap_px=overlap,
     )
     title = f"{upscaler.model.architecture} x{upscaler.model.scale} on {upscaler.device} in {upscaler.precision}"
-    console.print(title, markup=False, highlight=False)
+    print_line(title)
     with _progress(len(jobs)) as (advance, on_tile):
         outcome = upscale_files(
             jobs,
@@ -89,12 +89,12 @@ def upscale(
             ),
             scale=upscaler.model.scale,
             advance=advance,
-            on_failure=lambda sentence: console.print(f"selfsr: {sentence}", markup=False, highlight=False),
+            on_failure=lambda sentence: print_line(f"selfsr: {sentence}"),
         )
     note = f", {skipped} skipped" if skipped else ""
     typer.echo(f"{outcome.written} of {len(jobs)} pictures written to {output}{note}.")
     if outcome.failures:
-        console.print(f"selfsr: {len(outcome.failures)} of {len(jobs)} pictures failed.", highlight=False)
+        print_line(f"selfsr: {len(outcome.failures)} of {len(jobs)} pictures failed.")
         raise typer.Exit(1)
 
 
@@ -105,7 +105,7 @@ def _progress(pictures: int) -> Iterator[tuple[Callable[[], None], Callable[[str
     Yields:
         What to call after each picture, and with (name, tiles done, all tiles) after each tile.
     """
-    from selfsr.progress import bar
+    from selfsr.console import bar
 
     with ExitStack() as stack:
         move: Callable[..., None] | None = stack.enter_context(bar("Upscaling", pictures)) if pictures > 1 else None

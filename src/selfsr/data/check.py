@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from selfsr._checks import InputError
-from selfsr.data.mask_files import check_mask, check_masks_folder, mask_of
+from selfsr.console import bar
+from selfsr.data.masks import check_mask, check_masks_folder, mask_of
 from selfsr.data.pairs import match, mismatch
-from selfsr.data.pictures import Header, list_pictures, read_header, read_picture
-from selfsr.progress import bar
+from selfsr.errors import InputError
+from selfsr.images.files import Header, read_header, read_picture
+from selfsr.images.paths import list_pictures
 
 
 @dataclass(frozen=True)

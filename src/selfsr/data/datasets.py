@@ -7,12 +7,12 @@ from typing import Literal, Protocol, Self
 
 import numpy as np
 
-from selfsr._checks import InputError
-from selfsr.data.crops import Crop, check_scale, check_sizes, draw_crop, turned, window_of
-from selfsr.data.mask_files import MaskStore, mask_crop
+from selfsr.data.crop import Crop, check_scale, check_sizes, draw_crop, turned, window_of
+from selfsr.data.masks import MaskStore, mask_crop
 from selfsr.data.pairs import mismatch
-from selfsr.data.resize import HALO_LR_PX
 from selfsr.data.store import Cache, PictureStore
+from selfsr.errors import InputError
+from selfsr.images.resize import HALO_LR_PX
 
 
 class Dataset(Protocol):

@@ -6,14 +6,14 @@ from typing import Literal
 
 import numpy as np
 
-from selfsr._checks import InputError
-from selfsr.data.crops import Crop, Draw, draw_crop, turned, window_of
+from selfsr.data.crop import Crop, Draw, draw_crop, turned, window_of
 from selfsr.data.datasets import HrAlone
-from selfsr.data.degrade import degraded, one_thread
-from selfsr.data.degrade.base import PresetSpec
-from selfsr.data.degrade.blur import sharpened
-from selfsr.data.mask_files import mask_crop
+from selfsr.data.masks import mask_crop
 from selfsr.data.store import Cache
+from selfsr.degrade.base import PresetSpec
+from selfsr.degrade.blur import sharpened
+from selfsr.degrade.presets import degraded, one_thread
+from selfsr.errors import InputError
 
 # A degraded crop is cut from a larger degraded window, so that what a degradation does at a border stays outside, and
 # at a random place of JPEG's grid of 8 pixels, so that no network learns that place. What is left of the border in the

@@ -18,15 +18,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from selfsr._checks import InputError
-from selfsr.data.batch import Batch, moved
-from selfsr.data.colour import grey
-from selfsr.data.crops import Crop
+from selfsr.console import print_line
+from selfsr.data.crop import Crop
 from selfsr.data.datasets import Dataset
-from selfsr.data.drawn import DrawnBatch
-from selfsr.data.resize import bicubic_lr
-from selfsr.data.store import processes_here
-from selfsr.progress import console
+from selfsr.data.device_degrade import DrawnBatch
+from selfsr.errors import InputError
+from selfsr.images.color import grey
+from selfsr.images.resize import bicubic_lr
+from selfsr.machine.device import moved
+from selfsr.machine.distributed import processes_here
+from selfsr.step import Batch
 
 # More than this read from the disk faster than disks can give.
 _MOST_WORKERS = 16
@@ -127,7 +128,7 @@ class Loader:
         for path, reason in raw.bad.items():
             if path not in self._bad:
                 self._bad.add(path)
-                console.print(f"Skipping a file that went bad: {reason}", markup=False, highlight=False)
+                print_line(f"Skipping a file that went bad: {reason}")
         return raw
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 
 
 def match(

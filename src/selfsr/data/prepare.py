@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from selfsr._checks import InputError
-from selfsr.data.pictures import Picture, list_pictures, read_picture, write_picture
-from selfsr.progress import bar
+from selfsr.console import bar
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, read_picture, write_picture
+from selfsr.images.paths import list_pictures
 
 MANIFEST = "prepared.jsonl"
 

@@ -2,7 +2,6 @@
 
 import math
 import mmap
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from selfsr._checks import InputError
-from selfsr.data.pictures import Header, read_header, read_picture
+from selfsr.errors import InputError
+from selfsr.images.files import Header, read_header, read_picture
+from selfsr.machine.distributed import processes_here
 from selfsr.machine.memory import free_bytes
 
 Cache = Literal["auto", "off", "memory"]
@@ -144,11 +144,6 @@ def read_headers(paths: Sequence[Path]) -> list[Header]:
     """
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(read_header, paths))
-
-
-def processes_here() -> int:
-    """Return how many processes train on this machine, as torchrun and accelerate tell them."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _cached(where: str, cache: Cache, need_bytes: int) -> bool:

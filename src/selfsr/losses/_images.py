@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from selfsr._checks import InputError, check_images
+from selfsr.errors import InputError, check_images
 
 
 def prepared(where: str, **images: Tensor) -> tuple[Tensor, ...]:

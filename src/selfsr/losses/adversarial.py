@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from selfsr._checks import InputError, check_choice
+from selfsr.errors import InputError, check_choice
 
 AdversarialObjective = Literal["vanilla", "least_squares", "hinge", "wasserstein"]
 AdversarialForm = Literal["standard", "relativistic"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.losses._images import prepared, windowed_variance
 from selfsr.losses.pixel import Criterion, distance
 
@@ -102,7 +102,7 @@ def back_projection_loss(
         sr: super-resolved images, float `[N, C, s*h, s*w]` in [0, 1].
         lr: what they were made of, float `[N, C, h, w]` in [0, 1].
         downscale: makes `[N, C, h, w]` of `sr`, with a gradient. Published is MATLAB's bicubic `imresize`, which the
-            trainer has as `selfsr.data.resize.imresize`; it should be what made `lr`.
+            trainer has as `selfsr.images.resize.imresize`; it should be what made `lr`.
         criterion: "l1" (published), "l2" or "charbonnier".
 
     Returns:

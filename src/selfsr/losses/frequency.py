@@ -7,7 +7,7 @@ section 3.
 import torch
 from torch import Tensor
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.losses._images import prepared
 
 # How much more the frequencies count that are far off; published.

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from selfsr._checks import InputError, check_images
+from selfsr.errors import InputError, check_images
 from selfsr.losses.pixel import Criterion, distance
 from selfsr.losses.vgg import LAYERS, Vgg19, Weights, check_layers
 

@@ -5,7 +5,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from selfsr._checks import InputError, check_choice
+from selfsr.errors import InputError, check_choice
 
 Reduction = Literal["none", "mean", "sum"]
 Criterion = Literal["l1", "l2", "charbonnier"]

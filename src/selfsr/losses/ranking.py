@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.losses._images import prepared
 
 

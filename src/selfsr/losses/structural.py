@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.losses._images import prepared
 
 # The window and the constants of Wang et al. 2004, for images in [0, 1].

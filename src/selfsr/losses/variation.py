@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.losses._images import prepared
 from selfsr.losses.pixel import Criterion, distance
 

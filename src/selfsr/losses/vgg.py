@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 
 # Convolutions of each stage, and their channels; between stages the image is halved.
 _STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))

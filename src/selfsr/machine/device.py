@@ -3,8 +3,9 @@
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -54,3 +55,10 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name not in ("float32", "bfloat16", "float16"):
         raise InputError(f"precision: expected auto, float32, bfloat16 or float16, got {name!r}.")
     return name
+
+
+def moved(samples: Tensor, device: torch.device) -> Tensor:
+    """Bring to the device; to a GPU through page-locked memory, so that the CPU does not wait."""
+    if device.type == "cuda":
+        samples = samples.pin_memory()
+    return samples.to(device, non_blocking=True)

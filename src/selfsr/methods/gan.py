@@ -9,7 +9,6 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from selfsr.data.batch import Batch
 from selfsr.losses.adversarial import (
     AdversarialForm,
     AdversarialObjective,
@@ -20,15 +19,15 @@ from selfsr.losses.adversarial import (
 )
 from selfsr.losses.best_buddy import FLAT_WINDOW_PX, flat_mask
 from selfsr.losses.gradient import gradient_map
+from selfsr.machine.distributed import mean_over_processes
 from selfsr.methods import Setup, Update
-from selfsr.methods.base import ByObjective
-from selfsr.nets.critics import Critic
-from selfsr.processes import mean_over_processes
+from selfsr.methods.contract import ByObjective
+from selfsr.nets.discriminators.union import Critic
 from selfsr.spec import NullLeavesOut, Spec
+from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms import Term
-from selfsr.terms.contract import Clock, Outputs
+from selfsr.terms.loss_weights import check_matches
 from selfsr.terms.objective import Objective
-from selfsr.terms.weights import check_matches
 
 
 class AdversarySpec(Spec):

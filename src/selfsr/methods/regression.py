@@ -7,14 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from selfsr.data.batch import Batch
 from selfsr.methods import Setup, Update
-from selfsr.methods.base import ByObjective
+from selfsr.methods.contract import ByObjective
 from selfsr.spec import NullLeavesOut, Spec
+from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms import Term
-from selfsr.terms.contract import Clock, Outputs
+from selfsr.terms.loss_weights import check_matches
 from selfsr.terms.objective import Objective
-from selfsr.terms.weights import check_matches
 
 
 class RegressionSpec(Spec):

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.spec import Spec
 
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
@@ -46,11 +46,11 @@ class DbpnSpec(NetworkSpec):
         features, channels = tensors["initial.0.weight"].shape[:2]
         side = tensors["upmodules.0.conv_1.0.weight"].shape[-1]
         scales = tuple(scale for scale, kernel_px in _KERNEL_PX.items() if kernel_px == side)
-        projected, stages = tensors["initial.2.weight"].shape[0], names.count(tensors, r"upmodules\.(\d+)\.")
+        projected, stages = tensors["initial.2.weight"].shape[0], key_names.count(tensors, r"upmodules\.(\d+)\.")
         if not scales or stages < 2:
             return None
         spec = cls(features=features, projected=projected, stages=stages)
-        return Recognised(spec, scales, channels, names.of_range_255(tensors))
+        return Recognised(spec, scales, channels, key_names.of_range_255(tensors))
 
 
 class Dbpn(SrNetwork):

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import ResidualBlock, conv, upsampler
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
@@ -50,18 +50,18 @@ class EdsrSpec(NetworkSpec):
     def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:
         """Know the authors' names and BasicSR's, of either value range."""
         if {"conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "upsample.0.weight"} <= set(tensors):
-            blocks = str(names.count(tensors, r"body\.(\d+)\."))
-            tensors = names.renamed(tensors, [(old, new.replace("{blocks}", blocks)) for old, new in _BASICSR])
+            blocks = str(key_names.count(tensors, r"body\.(\d+)\."))
+            tensors = key_names.renamed(tensors, [(old, new.replace("{blocks}", blocks)) for old, new in _BASICSR])
         if not {"head.0.weight", "body.0.body.0.weight", "tail.0.0.weight", "tail.1.weight"} <= set(tensors):
             return None
         features, channels = tensors["head.0.weight"].shape[:2]
         res_scale = float(said.get("res_scale", _WIDE_RES_SCALE if features >= _WIDE_FEATURES else 1.0))
-        blocks = names.count(tensors, r"body\.(\d+)\.body\.")
+        blocks = key_names.count(tensors, r"body\.(\d+)\.body\.")
         return Recognised(
             cls(features=features, blocks=blocks, res_scale=res_scale),
-            (names.pixel_shuffles(tensors, r"tail\.0\.\d+\.weight"),),
+            (key_names.pixel_shuffles(tensors, r"tail\.0\.\d+\.weight"),),
             channels,
-            names.of_range_255(tensors),
+            key_names.of_range_255(tensors),
         )
 
 

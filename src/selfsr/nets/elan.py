@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import DIV2K_GREY, DIV2K_MEAN, VALUE_RANGE, Float32Conv2d, mirrored
@@ -76,7 +76,7 @@ class ElanSpec(NetworkSpec):
         if shift is not None and not torch.allclose(-shift.float(), VALUE_RANGE * torch.tensor(DIV2K_MEAN), atol=0.1):
             return None
         features, channels = tensors["head.0.weight"].shape[:2]
-        groups, layers = (names.count(tensors, rf"body\.{p}") for p in (r"(\d+)\.", r"0\.modules_lfe\.lfe_(\d+)\."))
+        groups, layers = (key_names.count(tensors, rf"body\.{p}") for p in (r"(\d+)\.", r"0\.modules_lfe\.lfe_(\d+)\."))
         options = {
             "features": features,
             "blocks": groups * layers,
@@ -87,7 +87,7 @@ class ElanSpec(NetworkSpec):
         windows = {_WINDOWS_SAID: said[_WINDOWS_SAID].split(",")} if _WINDOWS_SAID in said else {}
         spec = cls.model_validate({**options, **windows})
         scale = math.isqrt(tensors["tail.0.weight"].shape[0] // channels)
-        return Recognised(spec, (scale,), channels, {name: tensors[name] for name in names.without_shift(tensors)})
+        return Recognised(spec, (scale,), channels, {name: tensors[name] for name in key_names.without_shift(tensors)})
 
 
 class Elan(SrNetwork):

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import Float32Conv2d, Float32ConvTranspose2d, full_range, studio_range
@@ -61,16 +61,16 @@ class LapSrnSpec(NetworkSpec):
     def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
         """Know our names, levels counted from 0 or from 1, and those of the implementation with `convt_I1`."""
         if {"conv_input.weight", "convt_I1.weight", "convt_R1.weight"} <= set(tensors):
-            tensors = names.renamed(tensors, _OTHERS)
+            tensors = key_names.renamed(tensors, _OTHERS)
         if not any(name.startswith("img_branch_") for name in tensors) or "head.0.weight" not in tensors:
             return None
         if not any(name.startswith("img_branch_0.") for name in tensors):
-            levels = names.count(tensors, r"img_branch_(\d+)\.")
+            levels = key_names.count(tensors, r"img_branch_(\d+)\.")
             rules = [(rf"(\w+_branch_){level}\.", rf"\g<1>{level - 1}.") for level in range(1, levels)]
-            tensors = names.renamed(tensors, rules)
+            tensors = key_names.renamed(tensors, rules)
         features, channels = tensors["head.0.weight"].shape[:2]
-        convs = names.count(tensors, r"feat_branch_0\.body\.(\d+)\.") // 2 + 1
-        scale = 2 ** names.count(tensors, r"img_branch_(\d+)\.")
+        convs = key_names.count(tensors, r"feat_branch_0\.body\.(\d+)\.") // 2 + 1
+        scale = 2 ** key_names.count(tensors, r"img_branch_(\d+)\.")
         return Recognised(cls(features=features, convs=convs), (scale,), channels, dict(tensors))
 
 

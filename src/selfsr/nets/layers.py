@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr.data.resize import imresize
+from selfsr.images.resize import imresize
 
 # Mean colour of DIV2K's training images in [0, 1], R, G, B: the constants of the published EDSR weights.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)

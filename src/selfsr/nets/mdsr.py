@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from selfsr._checks import InputError
-from selfsr.nets import names
+from selfsr.errors import InputError
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import ResidualBlock, conv, upsampler
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
@@ -54,11 +54,11 @@ class MdsrSpec(NetworkSpec):
         if not {"pre_process.0.0.body.0.weight", "upsample.0.0.weight", "head.0.weight"} <= set(tensors):
             return None
         features, channels = tensors["head.0.weight"].shape[:2]
-        parts = names.count(tensors, r"upsample\.(\d+)\.")
-        factors = tuple(names.pixel_shuffles(tensors, rf"upsample\.{part}\.\d+\.weight") for part in range(parts))
-        blocks = names.count(tensors, r"body\.(\d+)\.body\.")
+        parts = key_names.count(tensors, r"upsample\.(\d+)\.")
+        factors = tuple(key_names.pixel_shuffles(tensors, rf"upsample\.{part}\.\d+\.weight") for part in range(parts))
+        blocks = key_names.count(tensors, r"body\.(\d+)\.body\.")
         spec = cls(features=features, blocks=blocks, factors=factors)  # pyright: ignore[reportArgumentType]
-        return Recognised(spec, factors, channels, names.of_range_255(tensors))
+        return Recognised(spec, factors, channels, key_names.of_range_255(tensors))
 
 
 class Mdsr(SrNetwork):

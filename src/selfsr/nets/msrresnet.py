@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv, he_normal_tenth
 from selfsr.nets.layers import Float32Conv2d
@@ -47,12 +47,12 @@ class MsrResNetSpec(_Spec):
         """Know the names of BasicSR, and those of mmsr before it."""
         if "LRconv.weight" in tensors:
             return None
-        renamed = names.renamed(tensors, _MMSR)
+        renamed = key_names.renamed(tensors, _MMSR)
         if not {"conv_first.weight", "body.0.conv1.weight", "upconv1.weight", "conv_hr.weight"} <= set(renamed):
             return None
         features, channels = renamed["conv_first.weight"].shape[:2]
-        spec = cls(features=features, blocks=names.count(renamed, r"body\.(\d+)\."))
-        return Recognised(spec, (names.pixel_shuffles(renamed, r"upconv\d\.weight"),), channels, renamed)
+        spec = cls(features=features, blocks=key_names.count(renamed, r"body\.(\d+)\."))
+        return Recognised(spec, (key_names.pixel_shuffles(renamed, r"upconv\d\.weight"),), channels, renamed)
 
 
 class RankSrResNetSpec(_Spec):
@@ -73,8 +73,8 @@ class RankSrResNetSpec(_Spec):
         if not {"conv_first.weight", "recon_trunk.0.conv1.weight", "LRconv.weight", "upconv1.weight"} <= set(tensors):
             return None
         features, channels = tensors["conv_first.weight"].shape[:2]
-        spec = cls(features=features, blocks=names.count(tensors, r"recon_trunk\.(\d+)\."))
-        return Recognised(spec, (names.pixel_shuffles(tensors, r"upconv\d\.weight"),), channels, dict(tensors))
+        spec = cls(features=features, blocks=key_names.count(tensors, r"recon_trunk\.(\d+)\."))
+        return Recognised(spec, (key_names.pixel_shuffles(tensors, r"upconv\d\.weight"),), channels, dict(tensors))
 
 
 class _PlainResNet(SrNetwork):

@@ -1,15 +1,9 @@
 """RankSRGAN's ranker (Zhang et al., ICCV 2019): a VGG that gives an image the rank a perceptual metric would."""
 
-from pathlib import Path
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr._checks import InputError
-from selfsr.nets.checkpoint import read_checkpoint
-from selfsr.nets.critics.layers import SLOPE, Float32Linear
-from selfsr.nets.weights import load_into
+from selfsr.nets.discriminators.layers import SLOPE, Float32Linear
 
 # Five stages of two convolutions each, and the width of the layer before the last.
 _STAGES = 5
@@ -61,24 +55,3 @@ class Ranker(nn.Module):
                     x = self.get_submodule(f"bn{stage}_{layer}")(x)
                 x = functional.leaky_relu(x, SLOPE, inplace=True)
         return self.classifier(x.mean((2, 3)))
-
-
-def load_ranker(path: Path, device: torch.device) -> Ranker:
-    """Load a published ranker (`mmsr_Ranker_PI.pth`, a bare state dict, or any container of weights).
-
-    Returns:
-        On `device`, in evaluation mode and frozen: the gradient reaches the image and no weight.
-
-    Raises:
-        InputError: no such file, or not the weights of a ranker.
-        OSError: the file cannot be read.
-    """
-    first = read_checkpoint(path).tensors.get("conv0_0.weight")
-    if first is None or first.ndim != 4:
-        raise InputError(
-            f"ranker {path}: expected the weights of RankSRGAN's Ranker_VGG12_296, got none named conv0_0.weight; "
-            "give a file such as mmsr_Ranker_PI.pth."
-        )
-    ranker = Ranker(first.shape[1], features=first.shape[0])
-    load_into(ranker, path)
-    return ranker.requires_grad_(False).to(device)

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv, upsampler
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d
@@ -44,19 +44,19 @@ class RdnSpec(NetworkSpec):
     def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
         """Know the names of the published PyTorch files, and those of EDSR's code with its range of 0 to 255."""
         if {"SFENet1.weight", "RDBs.0.LFF.weight", "UPNet.0.weight"} <= set(tensors):
-            last = str(names.count(tensors, r"UPNet\.(\d+)\.") - 1)
-            renamed = names.renamed(tensors, [(old.replace("{last}", last), new) for old, new in _EDSR_CODE])
-            tensors = names.times_bias(renamed, 1 / VALUE_RANGE)
+            last = str(key_names.count(tensors, r"UPNet\.(\d+)\.") - 1)
+            renamed = key_names.renamed(tensors, [(old.replace("{last}", last), new) for old, new in _EDSR_CODE])
+            tensors = key_names.times_bias(renamed, 1 / VALUE_RANGE)
         if not {"sfe1.weight", "rdbs.0.layers.0.conv.weight", "upscale.0.weight"} <= set(tensors):
             return None
         features, channels = tensors["sfe1.weight"].shape[:2]
         spec = cls(
             features=features,
             growth=tensors["rdbs.0.layers.0.conv.weight"].shape[0],
-            blocks=names.count(tensors, r"rdbs\.(\d+)\."),
-            convs=names.count(tensors, r"rdbs\.0\.layers\.(\d+)\."),
+            blocks=key_names.count(tensors, r"rdbs\.(\d+)\."),
+            convs=key_names.count(tensors, r"rdbs\.0\.layers\.(\d+)\."),
         )
-        scale = names.pixel_shuffles(tensors, r"upscale\.\d+\.weight")
+        scale = key_names.pixel_shuffles(tensors, r"upscale\.\d+\.weight")
         return Recognised(spec, (scale,), channels, dict(tensors))
 
 

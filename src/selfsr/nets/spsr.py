@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv, he_normal_tenth
 from selfsr.nets.layers import Float32Conv2d
@@ -55,11 +55,11 @@ class SpsrSpec(NetworkSpec):
         features, channels = tensors["model.0.weight"].shape[:2]
         spec = cls(
             features=features,
-            blocks=names.count(tensors, r"model\.1\.sub\.(\d+)\.RDB"),
+            blocks=key_names.count(tensors, r"model\.1\.sub\.(\d+)\.RDB"),
             growth=tensors["model.1.sub.0.RDB1.conv1.0.weight"].shape[0],
         )
         # b_module has three layers a stage, and a convolution, its ReLU and another convolution after them.
-        stages = (names.count(tensors, r"b_module\.(\d+)\.") - 3) // 3
+        stages = (key_names.count(tensors, r"b_module\.(\d+)\.") - 3) // 3
         whole = dict(tensors)
         for part in ("weight", "bias"):
             both = (f"model.{3 * stages + 2}.{part}", f"HR_conv0_new.0.{part}")

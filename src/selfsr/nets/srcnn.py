@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift, bicubic, studio_ends
@@ -41,19 +41,19 @@ class SrcnnSpec(NetworkSpec):
     @classmethod
     def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
         """Know our names, and `conv1` to `conv3` of the files for luma alone that are common in PyTorch."""
-        if set(tensors) == names.layers("conv1", "conv2", "conv3"):
-            renamed = names.renamed(tensors, [(rf"conv{n}\.", f"body.{2 * n - 2}.") for n in (1, 2, 3)])
+        if set(tensors) == key_names.layers("conv1", "conv2", "conv3"):
+            renamed = key_names.renamed(tensors, [(rf"conv{n}\.", f"body.{2 * n - 2}.") for n in (1, 2, 3)])
             channels = tensors["conv1.weight"].shape[1]
             # They were trained on Y of 16/255 to 235/255, without a mean shift.
-            tensors = {**names.times_bias(renamed, VALUE_RANGE), **studio_ends(channels)}
-        elif names.without_shift(tensors) != names.layers("body.0", "body.2", "body.4"):
+            tensors = {**key_names.times_bias(renamed, VALUE_RANGE), **studio_ends(channels)}
+        elif key_names.without_shift(tensors) != key_names.layers("body.0", "body.2", "body.4"):
             return None
         weights = [tensors[f"body.{n}.weight"] for n in (0, 2, 4)]
         spec = cls(
             features=(weights[0].shape[0], weights[1].shape[0]),
             kernels_px=(weights[0].shape[2], weights[1].shape[2], weights[2].shape[2]),
         )
-        return Recognised(spec, (), weights[0].shape[1], names.of_range_255(tensors))
+        return Recognised(spec, (), weights[0].shape[1], key_names.of_range_255(tensors))
 
 
 class Srcnn(SrNetwork):

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, full_range, studio_range
@@ -46,11 +46,11 @@ class SrDenseNetSpec(NetworkSpec):
             return None
         spec = cls(
             growth=tensors["dense_blocks.0.block.0.conv.weight"].shape[0],
-            blocks=names.count(tensors, r"dense_blocks\.(\d+)\."),
-            convs=names.count(tensors, r"dense_blocks\.0\.block\.(\d+)\."),
+            blocks=key_names.count(tensors, r"dense_blocks\.(\d+)\."),
+            convs=key_names.count(tensors, r"dense_blocks\.0\.block\.(\d+)\."),
             bottleneck=tensors["deconv.0.weight"].shape[0],
         )
-        scale = 2 ** (names.count(tensors, r"deconv\.(\d+)\.") // 2 + 1)
+        scale = 2 ** (key_names.count(tensors, r"deconv\.(\d+)\.") // 2 + 1)
         return Recognised(spec, (scale,), tensors["conv.conv.weight"].shape[1], dict(tensors))
 
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
@@ -52,8 +52,8 @@ class SrResNetSpec(NetworkSpec):
         if not {"conv_input.weight", "residual.0.in1.weight", "upscale4x.0.weight"} <= set(tensors):
             return None
         features, channels = tensors["conv_input.weight"].shape[:2]
-        spec = cls(features=features, blocks=names.count(tensors, r"residual\.(\d+)\."))
-        stages = names.count(tensors, r"upscale4x\.(\d+)\.") // 3 + 1
+        spec = cls(features=features, blocks=key_names.count(tensors, r"residual\.(\d+)\."))
+        stages = key_names.count(tensors, r"upscale4x\.(\d+)\.") // 3 + 1
         if "sub_mean.bias" not in tensors:  # then it was trained on 0 to 1
             eye, zeros = torch.eye(channels).view(channels, channels, 1, 1), torch.zeros(channels)
             ends = {"sub_mean.weight": eye / VALUE_RANGE, "sub_mean.bias": zeros}

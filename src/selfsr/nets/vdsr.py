@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from selfsr.nets import names
+from selfsr.nets import key_names
 from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift, bicubic
@@ -33,11 +33,11 @@ class VdsrSpec(NetworkSpec):
         """Know the names of the self-paced paper's code, `body.0.0` to `body.19.0`."""
         if "body.0.0.weight" not in tensors:
             return None
-        convs = names.count(tensors, r"body\.(\d+)\.")
-        if convs < 2 or names.without_shift(tensors) != names.layers(*(f"body.{n}.0" for n in range(convs))):
+        convs = key_names.count(tensors, r"body\.(\d+)\.")
+        if convs < 2 or key_names.without_shift(tensors) != key_names.layers(*(f"body.{n}.0" for n in range(convs))):
             return None
         features, channels = tensors["body.0.0.weight"].shape[:2]
-        return Recognised(cls(features=features, convs=convs), (), channels, names.of_range_255(tensors))
+        return Recognised(cls(features=features, convs=convs), (), channels, key_names.of_range_255(tensors))
 
 
 class Vdsr(SrNetwork):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsr._compiled import exp, helper, next_task, run, share
+from selfsr._ops.compiled import exp, helper, next_task, run, share
 from selfsr.pacing.contract import REACH_PX, Pace, Reduction, Ssim, compute_dtype, taps
 
 # A tile's moments, 4 maps of (rows + 10) x columns, fit the second-level cache; the rows around a tile, which its

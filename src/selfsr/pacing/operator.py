@@ -13,19 +13,19 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from selfsr import _backends, _library
+from selfsr._ops import backends, register
 from selfsr.pacing.contract import LossName, Pace, Padding, Reduction, Ssim, compute_dtype
 
 
 def _load_backend(where: str, requested: str, image: Tensor) -> ModuleType:
-    """Import and return the backend module for `image`; see `selfsr._backends.choose`."""
-    name = _backends.choose(where, requested, image)
+    """Import and return the backend module for `image`; see `selfsr._ops.backends.choose`."""
+    name = backends.choose(where, requested, image)
     if name == "cpu":
         from selfsr.pacing import cpu
 
         return cpu
     if name == "triton":
-        from selfsr.pacing import kernels
+        from selfsr.pacing import triton as kernels
 
         return kernels
     from selfsr.pacing import eager
@@ -51,14 +51,14 @@ def _fake_loss(sr, hr, sigma, c1, c2, padding, peak, loss, eps, reduction, with_
     return value, torch.empty_like(sr) if with_gradient else sr.new_empty(0)
 
 
-@_library.operator("ssim_map", fake=_fake_map)
+@register.operator("ssim_map", fake=_fake_map)
 def ssim_op(x: Tensor, y: Tensor, c1: float, c2: float, padding: str, backend: str) -> Tensor:
     """Return the SSIM map of eq. 3."""
     with _plain_arithmetic(x):
         return _load_backend("ssim_map", backend, x).ssim(x, y, Ssim(c1, c2, cast(Padding, padding)))
 
 
-@_library.operator("self_paced_weight", fake=_fake_map)
+@register.operator("self_paced_weight", fake=_fake_map)
 def weight_op(
     sr: Tensor, hr: Tensor, sigma: Tensor, c1: float, c2: float, padding: str, peak: float, backend: str
 ) -> Tensor:
@@ -69,7 +69,7 @@ def weight_op(
         return module.weight(sr, hr, sigma, options, Pace(peak, "l1", 0.0))
 
 
-@_library.operator("self_paced_loss", fake=_fake_loss)
+@register.operator("self_paced_loss", fake=_fake_loss)
 def loss_op(
     sr: Tensor,
     hr: Tensor,
@@ -111,4 +111,4 @@ def _scale_gradient(ctx, grad_value, grad_gradient):
     return scaled.to(gradient.dtype), *(None,) * 11
 
 
-_library.register_gradient("self_paced_loss", _scale_gradient, _keep_gradient)
+register.register_gradient("self_paced_loss", _scale_gradient, _keep_gradient)

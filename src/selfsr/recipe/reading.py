@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.recipe.errors import sentence
 from selfsr.recipe.schema import Recipe
 from selfsr.spec import Spec

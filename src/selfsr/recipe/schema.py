@@ -14,15 +14,15 @@ from pydantic import (
     model_validator,
 )
 
-from selfsr.data.folder import Data, PathByScale
-from selfsr.judge.perceptual_metrics import ExtraMetric
+from selfsr.data.spec import Data
+from selfsr.evaluation.perceptual import ExtraMetric
 from selfsr.methods.gan import GanSpec
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets import AnyNetwork, Network
 from selfsr.recipe.optim import Optimiser, Schedule
-from selfsr.spec import NullLeavesOut, Spec
+from selfsr.spec import NullLeavesOut, PathByScale, Spec
 from selfsr.terms import Term
-from selfsr.terms.weights import Match
+from selfsr.terms.loss_weights import Match
 
 MethodSpec = Annotated[RegressionSpec | GanSpec, Field(discriminator="kind")]
 

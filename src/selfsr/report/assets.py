@@ -1,7 +1,6 @@
 """The parts that every HTML page of the package is made of: styles, scripts, templates, and how a page is written."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,3 @@ def script_json(value: Any) -> str:
     """Return JSON that may stand inside a script element whatever the names in it are."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside the place and rename, so that a failure leaves the former file as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from selfsr.report.pictures import PICTURES_SHOWN, data_uri, read_pixels, shrink, spread
-from selfsr.report.runfolder import Run
+from selfsr.runfolder.read import Run
 
 FRAMES_SHOWN = 10
 FRAME_PX = 320

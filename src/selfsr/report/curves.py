@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from selfsr.judge.metrics import METRICS
-from selfsr.report.runfolder import Run
+from selfsr.evaluation.metrics import METRICS
+from selfsr.runfolder.read import Run
 
 # More points than a wide screen has columns are not seen; the extremes of every stretch are kept.
 POINTS_PER_LINE = 1200

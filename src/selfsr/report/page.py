@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from selfsr import __version__
-from selfsr.judge.metrics import METRICS
+from selfsr.evaluation.metrics import METRICS
 from selfsr.report import attention, colours, curves, pictures, scores, similarity, timeline
 from selfsr.report.assets import asset, render_template, script_json
 from selfsr.report.pictures import Crop, Picture, Version
-from selfsr.report.runfolder import Run, flatten
+from selfsr.runfolder.read import Run, flatten
 
 _SCRIPTS = ("charts.js", "tables.js", "crops.js", "maps.js")
 

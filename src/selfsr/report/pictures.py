@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from selfsr.judge import metrics
-from selfsr.report.runfolder import Run
+from selfsr.evaluation import psnr_ssim as metrics
+from selfsr.runfolder.read import Run
 
 CROP_PX = 96
 OVERVIEW_PX = 560

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from selfsr.judge.metrics import METRICS
-from selfsr.report.runfolder import Run
+from selfsr.evaluation.metrics import METRICS
+from selfsr.runfolder.read import Run
 
 
 @dataclass(frozen=True)

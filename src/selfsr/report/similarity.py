@@ -14,7 +14,7 @@ from PIL import Image
 
 from selfsr.masks import edge_mask
 from selfsr.report.pictures import Picture, Version, box_sums, data_uri, luma
-from selfsr.report.runfolder import Run
+from selfsr.runfolder.read import Run
 from selfsr.selfsim import self_similarity_graph
 
 SEARCH_PX, WINDOW_PX, SIGMA = 25, 9, 0.004

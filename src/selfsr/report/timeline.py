@@ -7,7 +7,7 @@ import torch
 
 from selfsr.losses.artifact import artifact_map
 from selfsr.report.pictures import Crop, Picture, choose_crops, data_uri, read_pixels, spread
-from selfsr.report.runfolder import Run
+from selfsr.runfolder.read import Run
 
 FRAMES_SHOWN = 8
 # The artifact value that is drawn as the largest; a GAN's worst places on photographs come near it.

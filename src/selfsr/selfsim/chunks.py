@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.selfsim.contract import Geometry, Pixels, working_bytes
 
 _MIB = 2**20

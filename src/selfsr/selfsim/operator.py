@@ -12,20 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsr import _backends, _library
+from selfsr._ops import backends, register
 from selfsr.selfsim.chunks import check_budget, cut, is_masked
 from selfsr.selfsim.contract import Geometry, sum_dtype
 
 
 def load_backend(where: str, requested: str, image: Tensor) -> ModuleType:
-    """Import and return the backend module for `image`; see `selfsr._backends.choose`."""
-    name = _backends.choose(where, requested, image)
+    """Import and return the backend module for `image`; see `selfsr._ops.backends.choose`."""
+    name = backends.choose(where, requested, image)
     if name == "cpu":
-        from selfsr.selfsim import cpu
+        from selfsr.selfsim.cpu import backend as cpu
 
         return cpu
     if name == "triton":
-        from selfsr.selfsim import kernels
+        from selfsr.selfsim.triton import backend as kernels
 
         return kernels
     from selfsr.selfsim import eager
@@ -125,7 +125,7 @@ def _fake_graph_backward(grad, graph, image, *options):  # noqa: ARG001
     return image.new_empty(image.shape)
 
 
-@_library.operator("self_similarity_loss", fake=_fake_loss)
+@register.operator("self_similarity_loss", fake=_fake_loss)
 def loss_op(
     sr: Tensor,
     hr: Tensor,
@@ -164,10 +164,10 @@ def _scale_gradient(ctx, grad_total, grad_gradient):
     return (None if grad_total is None else grad_total * gradient, *(None,) * 12)
 
 
-_library.register_gradient("self_similarity_loss", _scale_gradient, _keep_gradient)
+register.register_gradient("self_similarity_loss", _scale_gradient, _keep_gradient)
 
 
-@_library.operator("self_similarity_graph", fake=_fake_graph)
+@register.operator("self_similarity_graph", fake=_fake_graph)
 def graph_op(
     image: Tensor,
     mask: Tensor,
@@ -195,7 +195,7 @@ def graph_op(
         return torch.cat(rows)
 
 
-@_library.operator("self_similarity_graph_backward", fake=_fake_graph_backward)
+@register.operator("self_similarity_graph_backward", fake=_fake_graph_backward)
 def graph_backward_op(
     grad: Tensor,
     graph: Tensor,
@@ -238,4 +238,4 @@ def _graph_to_image(ctx, grad):
     return graph_backward_op(grad, graph, image, mask, *ctx.options), *(None,) * 7
 
 
-_library.register_gradient("self_similarity_graph", _graph_to_image, _keep_graph)
+register.register_gradient("self_similarity_graph", _graph_to_image, _keep_graph)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from selfsr.progress import console
+from selfsr.console import console, print_line
 from selfsr.study.plan import PlannedRun
 
 
@@ -84,7 +84,7 @@ class Display:
     def say(self, sentence: str, done: Mapping[str, int]) -> None:
         """Print a line above the bar, with how far all is: output that goes to a file shows no bar."""
         so_far = "; ".join(filter(None, self._so_far(done)))
-        console.print(f"{sentence} [{so_far}]", markup=False, highlight=False, soft_wrap=True)
+        print_line(f"{sentence} [{so_far}]")
 
     def _so_far(self, done: Mapping[str, int]) -> tuple[str, str]:
         """Return how many runs are finished, and the time left or nothing, in words."""

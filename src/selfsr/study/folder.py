@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 
 from selfsr import __version__
-from selfsr._checks import InputError
+from selfsr.errors import InputError
+from selfsr.fileio import write_whole
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
-from selfsr.report.assets import write_whole
+from selfsr.runfolder.checkpoints import checkpoints
 from selfsr.study.differences import differences, told
 from selfsr.study.plan import Plan, PlannedRun, Setup
-from selfsr.training.runstate import checkpoints
 
 # Raised when what a study folder holds changes; a folder of another format is refused, not guessed at.
 FORMAT = 1

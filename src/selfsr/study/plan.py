@@ -6,9 +6,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
-from selfsr._checks import InputError
-from selfsr.data.folder import by_scale
+from selfsr.errors import InputError
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
+from selfsr.spec import by_scale
 from selfsr.study.differences import differences, told, undeclared
 from selfsr.study.spec import Condition, Study, recipe_settings
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from selfsr import __version__
-from selfsr.judge.metrics import METRICS
-from selfsr.report.runfolder import Run, read_runs
+from selfsr.evaluation.metrics import METRICS
 from selfsr.report.scores import finite
+from selfsr.runfolder.read import Run, read_runs
 from selfsr.study.compare import Comparison, Curve, compare
 from selfsr.study.folder import FORMAT, is_finished, run_folder, step_reached
 from selfsr.study.plan import Plan, PlannedRun, Setup

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from selfsr.progress import console
+from selfsr.console import console
+from selfsr.machine.interruption import Interruption
 from selfsr.recipe import dump_recipe
+from selfsr.runfolder.checkpoints import checkpoints
 from selfsr.study.display import Display
 from selfsr.study.folder import is_finished, last_step, run_folder, step_reached
 from selfsr.study.machines import Slot
 from selfsr.study.plan import PlannedRun
-from selfsr.training.runstate import checkpoints
-from selfsr.training.watch import Interruption
 
 _POLL_S = 0.25
 _GRACE_S = 10.0

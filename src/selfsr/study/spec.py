@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from selfsr._checks import InputError
+from selfsr.errors import InputError
 from selfsr.recipe.reading import parse_settings, read_settings, read_yaml
 from selfsr.spec import Spec
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from selfsr.judge.metrics import METRICS
+from selfsr.evaluation.metrics import METRICS
 from selfsr.study.compare import ArmResult, Comparison, Spread
 
 PLUS_MINUS = "\u00b1"

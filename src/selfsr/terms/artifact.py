@@ -5,10 +5,9 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from selfsr.data.batch import Batch
 from selfsr.losses.artifact import WINDOW_PX, artifact_loss
+from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.base import TermSpec
-from selfsr.terms.contract import Clock, Outputs
 
 
 class ArtifactTerm(TermSpec):
@@ -31,7 +30,7 @@ class ArtifactTerm(TermSpec):
         """What the windows of border pixels are mirrored from."""
         return self.window_px // 2 + 1
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         assert made.average is not None
         return artifact_loss(made.sr, batch.hr, made.average, window_px=self.window_px, detach_map=self.detach_map)

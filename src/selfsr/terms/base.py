@@ -8,10 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from selfsr.data.batch import Batch
 from selfsr.spec import Spec
-from selfsr.terms.contract import Clock, Outputs, Ratio
-from selfsr.terms.weights import Weight
+from selfsr.step import Batch, Clock, Outputs, Ratio
+from selfsr.terms.loss_weights import Weight
 
 
 class BuiltTerm(Protocol):
@@ -36,11 +35,11 @@ class NetworkTerm:
 
     loss: Callable[[Outputs, Batch], Tensor]
 
-    def count(self, batch: Batch) -> Tensor | None:  # noqa: ARG002 - terms share one signature
+    def count(self, batch: Batch) -> Tensor | None:
         """Return None: the loss is a plain mean."""
         return None
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         return self.loss(made, batch)
 
@@ -65,7 +64,7 @@ class TermSpec(Spec):
         """The smallest side of a ground-truth crop that the loss can be taken on, in pixels."""
         return 1
 
-    def build(self, device: torch.device) -> BuiltTerm:  # noqa: ARG002 - for terms that hold a network
+    def build(self, device: torch.device) -> BuiltTerm:
         """Return the loss on `device`; a term without a network of its own is its own loss.
 
         Raises:
@@ -73,7 +72,7 @@ class TermSpec(Spec):
         """
         return self
 
-    def count(self, batch: Batch) -> Tensor | None:  # noqa: ARG002 - terms share one signature
+    def count(self, batch: Batch) -> Tensor | None:
         """Return None: the loss is a plain mean."""
         return None
 

@@ -5,12 +5,11 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from selfsr.data.batch import Batch
-from selfsr.data.resize import imresize
+from selfsr.images.resize import imresize
 from selfsr.losses.best_buddy import MEMORY_MB, PATCH_PX, SCALES, back_projection_loss, best_buddy_loss
 from selfsr.losses.pixel import Criterion
+from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.base import TermSpec
-from selfsr.terms.contract import Clock, Outputs
 
 
 class BestBuddyTerm(TermSpec):
@@ -37,7 +36,7 @@ class BestBuddyTerm(TermSpec):
         """One patch."""
         return self.patch_px
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         return best_buddy_loss(
             made.sr,
@@ -57,7 +56,7 @@ class BackProjectionTerm(TermSpec):
     kind: Literal["back_projection"] = "back_projection"
     criterion: Criterion = Field("l1", description="how the pixels are compared")
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         height, width = batch.lr.shape[2:]
         return back_projection_loss(

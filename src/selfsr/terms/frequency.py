@@ -5,10 +5,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from selfsr.data.batch import Batch
 from selfsr.losses.frequency import ALPHA, focal_frequency_loss
+from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.base import TermSpec
-from selfsr.terms.contract import Clock, Outputs
 
 
 class FocalFrequencyTerm(TermSpec):
@@ -17,6 +16,6 @@ class FocalFrequencyTerm(TermSpec):
     kind: Literal["focal_frequency"] = "focal_frequency"
     alpha: float = Field(ALPHA, ge=0, description="how much more the frequencies count that are far off")
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         return focal_frequency_loss(made.sr, batch.hr, alpha=self.alpha)

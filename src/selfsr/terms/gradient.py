@@ -5,12 +5,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from selfsr.data.batch import Batch
 from selfsr.losses.gradient import gradient_branch_loss, gradient_loss
 from selfsr.losses.pixel import Criterion
+from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.base import TermSpec
-from selfsr.terms.contract import Clock, Outputs
-from selfsr.terms.weights import Weight
+from selfsr.terms.loss_weights import Weight
 
 
 class GradientTerm(TermSpec):
@@ -20,7 +19,7 @@ class GradientTerm(TermSpec):
     weight: Weight = Field(0.01, description="what the loss is multiplied by, or how to find that in training")
     criterion: Criterion = Field("l2", description="how the maps are compared")
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         return gradient_loss(made.sr, batch.hr, criterion=self.criterion)
 
@@ -34,7 +33,7 @@ class GradientBranchTerm(TermSpec):
     weight: Weight = Field(0.5, description="what the loss is multiplied by")
     criterion: Criterion = Field("l1", description="how the maps are compared")
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         assert made.branch is not None
         return gradient_branch_loss(made.branch, batch.hr, criterion=self.criterion)

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfsr.data.batch import Batch
+from selfsr.step import Batch, Clock, Outputs, Ratio
 from selfsr.terms import Term
-from selfsr.terms.contract import Clock, Outputs, Ratio
-from selfsr.terms.weights import Weights
+from selfsr.terms.loss_weights import Weights
 
 
 class Objective:

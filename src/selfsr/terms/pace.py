@@ -7,10 +7,10 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from selfsr import self_paced_weight, ssim_map
-from selfsr.pacing import ALPHA, BETA, PEAK
 from selfsr.pacing.contract import TINY
+from selfsr.pacing.loss import ALPHA, BETA, PEAK
 from selfsr.spec import Spec
-from selfsr.terms.contract import Clock
+from selfsr.step import Clock
 
 
 class Pace(Spec):

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 from selfsr.losses.perceptual import LAYER_WEIGHTS, PerceptualLoss
 from selfsr.losses.pixel import Criterion
 from selfsr.losses.vgg import check_layers, minimum_px
-from selfsr.nets.checkpoint import read_checkpoint
+from selfsr.nets.weights.read import read_checkpoint
 from selfsr.terms.base import NetworkTerm, TermSpec
 
 

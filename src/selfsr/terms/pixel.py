@@ -6,10 +6,9 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from selfsr import SelfPacedLoss
-from selfsr.data.batch import Batch
 from selfsr.losses.pixel import CHARBONNIER_EPS, charbonnier, l1, l2
+from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.base import TermSpec
-from selfsr.terms.contract import Clock, Outputs
 from selfsr.terms.pace import Pace
 
 

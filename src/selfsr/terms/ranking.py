@@ -6,10 +6,13 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from selfsr.errors import InputError
 from selfsr.losses.ranking import rank_loss
-from selfsr.nets.ranker import MINIMUM_PX, load_ranker
+from selfsr.nets.ranker import MINIMUM_PX, Ranker
+from selfsr.nets.weights import load_into
+from selfsr.nets.weights.read import read_checkpoint
 from selfsr.terms.base import NetworkTerm, TermSpec
-from selfsr.terms.weights import Weight
+from selfsr.terms.loss_weights import Weight
 
 
 class RankTerm(TermSpec):
@@ -33,4 +36,25 @@ class RankTerm(TermSpec):
             InputError: there is no such file, or it holds no ranker.
         """
         ranker = load_ranker(self.weights, device)
-        return NetworkTerm(lambda made, batch: rank_loss(made.sr, ranker))  # noqa: ARG005 - the images alone are ranked
+        return NetworkTerm(lambda made, batch: rank_loss(made.sr, ranker))
+
+
+def load_ranker(path: Path, device: torch.device) -> Ranker:
+    """Load a published ranker (`mmsr_Ranker_PI.pth`, a bare state dict, or any container of weights).
+
+    Returns:
+        On `device`, in evaluation mode and frozen: the gradient reaches the image and no weight.
+
+    Raises:
+        InputError: no such file, or not the weights of a ranker.
+        OSError: the file cannot be read.
+    """
+    first = read_checkpoint(path).tensors.get("conv0_0.weight")
+    if first is None or first.ndim != 4:
+        raise InputError(
+            f"ranker {path}: expected the weights of RankSRGAN's Ranker_VGG12_296, got none named conv0_0.weight; "
+            "give a file such as mmsr_Ranker_PI.pth."
+        )
+    ranker = Ranker(first.shape[1], features=first.shape[0])
+    load_into(ranker, path)
+    return ranker.requires_grad_(False).to(device)

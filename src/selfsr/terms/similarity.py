@@ -6,13 +6,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from selfsr import edge_mask, self_similarity_loss
-from selfsr.data.batch import Batch
 from selfsr.masks import THRESHOLD, stride_tile
 from selfsr.selfsim.contract import Geometry
+from selfsr.step import Batch, Clock, Outputs, Ratio
 from selfsr.terms.base import TermSpec
-from selfsr.terms.contract import Clock, Outputs, Ratio
+from selfsr.terms.loss_weights import Weight
 from selfsr.terms.pace import Pace
-from selfsr.terms.weights import Weight
 
 
 class SelfSimilarityTerm(TermSpec):

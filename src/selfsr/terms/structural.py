@@ -5,10 +5,9 @@ from typing import Literal
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from selfsr.data.batch import Batch
 from selfsr.losses.structural import SCALE_WEIGHTS, minimum_px, ms_ssim_loss, ssim_loss
+from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.base import TermSpec
-from selfsr.terms.contract import Clock, Outputs
 
 
 class SsimTerm(TermSpec):
@@ -21,7 +20,7 @@ class SsimTerm(TermSpec):
         """One window."""
         return minimum_px()
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         return ssim_loss(made.sr, batch.hr)
 
@@ -39,6 +38,6 @@ class MsSsimTerm(TermSpec):
         """One window at the coarsest scale."""
         return minimum_px(len(self.scale_weights))
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         return ms_ssim_loss(made.sr, batch.hr, scale_weights=self.scale_weights)

@@ -5,11 +5,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from selfsr.data.batch import Batch
 from selfsr.losses.pixel import Criterion
 from selfsr.losses.variation import total_variation
+from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.base import TermSpec
-from selfsr.terms.contract import Clock, Outputs
 
 
 class TotalVariationTerm(TermSpec):
@@ -23,6 +22,6 @@ class TotalVariationTerm(TermSpec):
         """Two neighbours."""
         return 2
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:  # noqa: ARG002 - terms share one signature
+    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         return total_variation(made.sr, criterion=self.criterion)

@@ -12,15 +12,15 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from selfsr import __version__
-from selfsr._checks import InputError
 from selfsr.data.loader import Loader
+from selfsr.errors import InputError
 from selfsr.machine.device import choose_device, choose_precision
 from selfsr.methods import Method, Setup
-from selfsr.nets.batch_norm import normalise_over_processes
-from selfsr.nets.weights import load_into
+from selfsr.nets.weights.load import load_into
 from selfsr.recipe import Recipe, dump_recipe
+from selfsr.runfolder.checkpoints import load_state
+from selfsr.training.batch_norm import normalise_over_processes
 from selfsr.training.ema import Ema
-from selfsr.training.runstate import load_state
 
 _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 

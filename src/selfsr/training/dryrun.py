@@ -4,15 +4,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from selfsr._checks import InputError
+from selfsr.console import print_line
 from selfsr.data.check import check_folder
+from selfsr.errors import InputError
 from selfsr.machine.device import choose_device
 from selfsr.machine.memory import memory_in_use_mb
 from selfsr.methods.gan import GanSpec
-from selfsr.progress import console
 from selfsr.recipe import Recipe
+from selfsr.runfolder.log import Jsonl
 from selfsr.training.loop import fit
-from selfsr.training.runlog import Jsonl
 
 _REHEARSED_STEPS = 4
 
@@ -23,7 +23,7 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
     Raises:
         InputError: the data are not usable, or the recipe does not fit them.
     """
-    console.print(f"Recipe {recipe.name}: valid.", highlight=False)
+    print_line(f"Recipe {recipe.name}: valid.")
     files = 0
     for scale, crop_px in recipe.crops_px.items():
         summary = check_folder(recipe.data.hr, recipe.data.lr_folder(scale), scale, crop_px, masks=recipe.data.masks)
@@ -33,7 +33,7 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
                 f"with: selfsr data check {_check_options(recipe, scale, crop_px)}; the first is {summary.problems[0]}"
             )
         files = max(files, summary.files)
-    console.print(f"Data: {files} files, all usable.", highlight=False)
+    print_line(f"Data: {files} files, all usable.")
     steps = _REHEARSED_STEPS
     changes: dict = {"steps": steps, "log": recipe.log.model_copy(update={"every_steps": steps // 2})}
     if recipe.evaluate:
@@ -52,12 +52,11 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
     training_s = recipe.steps / rate
     judging_s = max(0.0, spent - steps / rate) / 2  # the rehearsal judges at the start and at the end
     evaluations = recipe.steps // recipe.evaluate.every_steps if recipe.evaluate else 0
-    console.print(
+    print_line(
         f"{rate:.2f} steps/s: {recipe.steps:,} steps take about {_time(training_s)}, "
         f"{evaluations} evaluations at most {_time(evaluations * judging_s)} more.\n"
         f"Memory: {memory_in_use_mb(choose_device(device)):,.0f} MB at its peak. "
-        f"Disk: about {size_mb * recipe.checkpoints.keep_last:,.0f} MB.",
-        highlight=False,
+        f"Disk: about {size_mb * recipe.checkpoints.keep_last:,.0f} MB."
     )
 
 

@@ -7,21 +7,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfsr._checks import InputError
-from selfsr.data.batch import Batch
+from selfsr.console import bar
+from selfsr.errors import InputError
 from selfsr.machine.environment import write_environment
+from selfsr.machine.interruption import Interruption
 from selfsr.machine.memory import memory_in_use_mb
 from selfsr.methods import Update
 from selfsr.nets.base import at_scale
-from selfsr.nets.weights import save_weights
-from selfsr.progress import bar
+from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import Recipe, dump_recipe
-from selfsr.terms.contract import Clock, Ratio
+from selfsr.runfolder.checkpoints import checkpoints, save_state
+from selfsr.runfolder.log import Meter, RunLog, nested
+from selfsr.step import Batch, Clock, Ratio
 from selfsr.training.assemble import Run, assemble
-from selfsr.training.judging import Judge, check_sets
-from selfsr.training.runlog import Meter, RunLog, nested
-from selfsr.training.runstate import checkpoints, save_state
-from selfsr.training.watch import Guard, Interruption, Stopwatch
+from selfsr.training.evaluation import Judge, check_sets
+from selfsr.training.guard import Guard, Stopwatch
 
 
 def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = False) -> bool:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from selfsr._checks import InputError
-from selfsr.data.pictures import SUFFIXES, Picture, check_format, list_pictures, missing, read_picture
-from selfsr.upscaling.large import write_any_picture
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, check_format, read_picture
+from selfsr.images.large import write_any_picture
+from selfsr.images.paths import SUFFIXES, list_pictures, missing
 
 Format = Literal["png", "jpg", "webp", "tiff", "keep"]
 Existing = Literal["refuse", "overwrite", "skip"]

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr._checks import InputError
-from selfsr.data.pictures import Picture, from_tensor
+from selfsr.console import print_line
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, from_tensor
+from selfsr.images.large import new_array
 from selfsr.machine.device import why_not_bfloat16
 from selfsr.machine.memory import is_out_of_memory, release
-from selfsr.nets.weights import Model
-from selfsr.progress import console
-from selfsr.upscaling.large import new_array
+from selfsr.nets.weights.load import Model
 from selfsr.upscaling.tile_size import LEAST_TILE_PX, largest_tile_px, smaller_tile_px
 from selfsr.upscaling.tiling import OVERLAP_PX, self_ensemble, tiled, upscale_blocks
 
@@ -31,7 +31,7 @@ _SMALL_PX = 128
 
 
 def _say(sentence: str) -> None:
-    console.print(sentence, markup=False, highlight=False)
+    print_line(sentence)
 
 
 class Upscaler:

@@ -1,0 +1,1 @@
+"""How an operator is registered with torch, how its backend is chosen, compiled and given memory."""

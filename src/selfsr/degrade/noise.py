@@ -1,0 +1,135 @@
+"""Noise: Gaussian (in colour, grey or correlated between the channels) and Poisson."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from selfsr.degrade.jpeg import levels
+
+# Luma of ITU-R BT.601, full range: what "grey" is in the published codes.
+LUMA = (0.2989, 0.587, 0.114)
+
+# The first bits of a random number choose a bucket of the quantile table; 10 keep the table in a core's own cache.
+_BUCKET_BITS = 10
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Independent normal noise, then clipping.
+
+    Attributes:
+        sigma: standard deviation on the scale of 0 to 255.
+        grey: one value for the three channels of a pixel.
+    """
+
+    name: ClassVar[str] = "gaussian_noise"
+    sigma: float
+    grey: bool
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the noisy image."""
+        height, width, channels = image.shape
+        noise = rng.standard_normal((height, width, 1 if self.grey else channels), dtype=np.float32)
+        return np.clip(image + noise * np.float32(self.sigma / 255), 0, 1)
+
+
+@dataclass(frozen=True)
+class CorrelatedNoise:
+    """Normal noise whose channels are correlated, then clipping.
+
+    Attributes:
+        covariance: of the three channels, on the scale of 0 to 255; symmetric, no eigenvalue below 0.
+    """
+
+    name: ClassVar[str] = "correlated_noise"
+    covariance: tuple[tuple[float, float, float], ...]
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the noisy image."""
+        noise = rng.standard_normal(image.shape, dtype=np.float32)
+        return np.clip(image + cv2.transform(noise, self.root()), 0, 1)
+
+    def root(self) -> np.ndarray:
+        """Return what turns independent normal numbers into the noise, float32 `[3, 3]`, on the scale of 0 to 1."""
+        values, vectors = np.linalg.eigh(np.array(self.covariance))
+        return ((vectors * np.sqrt(np.maximum(values, 0))) / 255).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class PoissonNoise:
+    """Shot noise, then clipping: `image + scale * (Poisson(v x) / v - x)`, x the image rounded to 8 bit.
+
+    `v` is the number of distinct levels in x, rounded up to a power of two, as in the published code. The variance is
+    `scale^2 x / v`: it grows with the signal.
+
+    Attributes:
+        scale: factor of the noise.
+        grey: the noise of the luma for all three channels.
+    """
+
+    name: ClassVar[str] = "poisson_noise"
+    scale: float
+    grey: bool
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the noisy image."""
+        x = levels(cv2.transform(image, np.array([LUMA], np.float32))[..., None] if self.grey else image)
+        distinct = int(np.count_nonzero(np.bincount(x.ravel(), minlength=256)))
+        peak = 2 ** math.ceil(math.log2(distinct))
+        noise = poisson(x, peak, rng) / np.float32(peak) - x / np.float32(255)
+        return np.clip(image + np.float32(self.scale) * noise, 0, 1)
+
+
+def poisson(x: np.ndarray, peak: int, rng: np.random.Generator) -> np.ndarray:
+    """Return Poisson counts, float32, of mean `peak * x / 255` for 8-bit levels `x` of any shape.
+
+    By inversion: there are only 256 means, and a table of their quantiles makes a count of a random number with one
+    look-up and, where a step of the distribution falls into the bucket, a short walk. Exact to the 32 bits of the
+    random number, and several times faster than a sampler that takes any mean.
+    """
+    start, thresholds = _quantiles(peak)
+    mean = x.ravel()
+    u = np.minimum(rng.integers(0, 2**32, mean.size, dtype=np.uint32), 2**32 - 2)  # below the last threshold
+    cell = mean.astype(np.int32) << _BUCKET_BITS
+    cell |= (u >> np.uint32(32 - _BUCKET_BITS)).astype(np.int32)
+    found = start[cell]
+    count = found >> 1
+    (open_,) = np.nonzero(found & 1)  # a threshold lies inside the bucket: compare
+    row = mean[open_].astype(np.int64) * thresholds.shape[1]
+    flat = thresholds.ravel()
+    while open_.size:
+        above = u[open_] >= flat[row + count[open_]]
+        open_, row = open_[above], row[above]
+        count[open_] += 1
+    return count.reshape(x.shape).astype(np.float32)
+
+
+@lru_cache(maxsize=9)
+def _quantiles(peak: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the quantile table of the 256 Poisson distributions of means `peak * level / 255`.
+
+    Returns:
+        For each level and bucket of u, `[256 * buckets]`: twice the smallest count that can come, plus 1 if others
+        can, too. And the thresholds, uint32 `[256, counts]`: count k comes if u lies below threshold k and not below
+        threshold k - 1.
+    """
+    most = int(peak + 12 * math.sqrt(peak) + 24)  # what lies above has less than 2^-32 of the mass
+    mean = np.maximum(peak * np.arange(256) / 255, 1e-30)[:, None]
+    k = np.arange(most)
+    log_factorial = np.cumsum(np.log(np.maximum(k, 1)))
+    cdf = np.cumsum(np.exp(k * np.log(mean) - mean - log_factorial), axis=1)
+    thresholds = np.minimum(np.rint(cdf * 2**32), 2**32 - 1).astype(np.uint32)
+    thresholds[:, -1] = 2**32 - 1
+    buckets = 2**_BUCKET_BITS
+    first = np.arange(buckets, dtype=np.uint64) << np.uint64(32 - _BUCKET_BITS)
+    last = first + np.uint64(2 ** (32 - _BUCKET_BITS) - 1)
+    start = np.empty((256, buckets), np.int16)
+    for level in range(256):
+        low = np.searchsorted(thresholds[level], first.astype(np.uint32), side="right")
+        high = np.searchsorted(thresholds[level], last.astype(np.uint32), side="right")
+        start[level] = 2 * np.minimum(low, most - 1) + (high > low)
+    return start.ravel(), thresholds

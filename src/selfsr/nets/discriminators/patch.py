@@ -1,0 +1,81 @@
+"""PatchGAN, the critic of pix2pix and CycleGAN: each logit judges a patch, of 70 x 70 px with three halvings."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from selfsr.nets.discriminators.base import CriticSpec, normalised
+from selfsr.nets.discriminators.layers import SLOPE, SpectralConv2d
+from selfsr.nets.layers import Float32Conv2d
+
+# Standard deviation that the authors draw weights with; the scales of batch norm have it around 1.
+_START_STD = 0.02
+# The last two convolutions shorten a map by one pixel each.
+_SHORTENED_PX = 2
+
+
+class PatchCriticSpec(CriticSpec):
+    """PatchGAN without a condition; CycleGAN takes `norm: instance`."""
+
+    title: ClassVar[str] = "PatchGAN"
+    paper: ClassVar[str] = "Isola et al., pix2pix, CVPR 2017"
+
+    kind: Literal["patch"] = "patch"
+    layers: int = Field(default=3, ge=1, le=6, description="halvings: 1, 2, 3, 4 see 16, 34, 70, 142 px (n_layers)")
+    norm: Literal["batch", "instance", "spectral", "none"] = Field(
+        default="batch",
+        description="batch and instance norm spare the first and the last layer, spectral norm is on all",
+    )
+
+    def _misfit(self, crop_px: int) -> str:
+        least = (_SHORTENED_PX + 1) * 2**self.layers
+        return f"expected a crop of at least {least} px with layers {self.layers}" if crop_px < least else ""
+
+    def _make(self, channels: int, crop_px: int) -> nn.Module:  # noqa: ARG002 - of convolutions alone: any size
+        return PatchCritic(channels, features=self.features, layers=self.layers, norm=self.norm)
+
+
+class PatchCritic(nn.Module):
+    """Convolutions of 4x4, first of stride 2 and the last two of stride 1, with leaky ReLU between.
+
+    Names are pix2pix's, and so is the range of -1 to 1 that the first layer sees. Channels double from layer to layer
+    up to eight times the first. Weights start normal with a deviation of 0.02.
+
+    Args:
+        channels: of the image.
+        features: channels of the first layer.
+        layers: of stride 2.
+        norm: "batch", "instance", "spectral" or "none".
+    """
+
+    def __init__(self, channels: int, *, features: int, layers: int, norm: str) -> None:
+        super().__init__()
+        widths = [features * min(2**n, 8) for n in range(layers + 1)]
+        bare = "spectral" if norm == "spectral" else "none"
+        modules = [*normalised(nn.Conv2d(channels, features, 4, 2, 1), bare), nn.LeakyReLU(SLOPE, inplace=True)]
+        for n in range(1, layers + 1):
+            conv = nn.Conv2d(widths[n - 1], widths[n], 4, 2 if n < layers else 1, 1, bias=norm != "batch")
+            modules += [*normalised(conv, norm), nn.LeakyReLU(SLOPE, inplace=True)]
+        last = Float32Conv2d(widths[-1], 1, 4, padding=1)
+        modules.append(SpectralConv2d(last, float32=True) if bare == "spectral" else last)
+        self.model = nn.Sequential(*modules)
+        for module in self.modules():
+            _start(module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge `[N, C, H, W]` in [0, 1]: float32 logits `[N, 1, h, w]`, one for each patch."""
+        return self.model(2 * x - 1)
+
+
+def _start(module: nn.Module) -> None:
+    if isinstance(module, SpectralConv2d):
+        nn.init.normal_(module.weight_orig, 0.0, _START_STD)
+        module.estimate()
+    elif isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, _START_STD)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, _START_STD)
+    bias = getattr(module, "bias", None)
+    if isinstance(bias, Tensor):
+        nn.init.zeros_(bias)

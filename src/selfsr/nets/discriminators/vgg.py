@@ -1,0 +1,101 @@
+"""The critic of SRGAN and ESRGAN: a VGG that is as deep as its crop is large, and ends in one number."""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from selfsr.errors import InputError
+from selfsr.nets.discriminators.base import CriticSpec
+from selfsr.nets.discriminators.layers import SLOPE, Float32Linear
+
+# Width of the layer before the last.
+_HIDDEN = 100
+# Where the published critics depart from the rule that the last map has a side of at least 3 px and at most 5.
+_PUBLISHED_STAGES = {296: 5}
+_LAST_SIDE_PX = 3
+
+
+class VggCriticSpec(CriticSpec):
+    """ESRGAN's critic; the published ones of crops 128, 192, 256 and 296 come out by these names and numbers."""
+
+    title: ClassVar[str] = "VGG"
+    paper: ClassVar[str] = "Ledig et al., CVPR 2017; Wang et al., ESRGAN, ECCVW 2018"
+    one_size: ClassVar[bool] = True
+
+    kind: Literal["vgg"] = "vgg"
+    norm: Literal["batch", "none"] = Field(
+        default="batch",
+        description="batch norm, or none, as a gradient penalty needs; then the convolutions have biases",
+    )
+    stages: PositiveInt | None = Field(
+        default=None, description="how often the crop is halved; by default down to 3 to 5 px (published 296: to 9 px)"
+    )
+
+    def _misfit(self, crop_px: int) -> str:
+        least = 2 * _LAST_SIDE_PX if self.stages is None else 2**self.stages
+        why = "" if self.stages is None else f" with stages {self.stages}"
+        return f"expected a crop of at least {least} px{why}" if crop_px < least else ""
+
+    def _make(self, channels: int, crop_px: int) -> nn.Module:
+        return VggCritic(
+            channels, crop_px, features=self.features, stages=self.stages or _stages(crop_px), norm=self.norm == "batch"
+        )
+
+
+class VggCritic(nn.Module):
+    """Stages of a 3x3 convolution and a 4x4 one of stride 2, then two linear layers.
+
+    Channels double from stage to stage up to eight times the first; every convolution but the first is followed by
+    batch norm, every one by leaky ReLU. Names are BasicSR's. Weights start as PyTorch's own, as there.
+
+    Args:
+        channels: of the image.
+        crop_px: side of the image, which the first linear layer is made for.
+        features: channels of the first stage.
+        stages: how often the image is halved.
+        norm: whether there is batch norm.
+    """
+
+    def __init__(self, channels: int, crop_px: int, *, features: int, stages: int, norm: bool) -> None:
+        super().__init__()
+        self.crop_px, self.stages, self.norm = crop_px, stages, norm
+        inputs = channels
+        for stage in range(stages):
+            width = features * min(2**stage, 8)
+            self.add_module(f"conv{stage}_0", nn.Conv2d(inputs, width, 3, 1, 1, bias=stage == 0 or not norm))
+            self.add_module(f"conv{stage}_1", nn.Conv2d(width, width, 4, 2, 1, bias=not norm))
+            if norm and stage:
+                self.add_module(f"bn{stage}_0", nn.BatchNorm2d(width))
+            if norm:
+                self.add_module(f"bn{stage}_1", nn.BatchNorm2d(width))
+            inputs = width
+        self.linear1 = nn.Linear(inputs * (crop_px >> stages) ** 2, _HIDDEN)
+        self.linear2 = Float32Linear(_HIDDEN, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge `[N, C, crop, crop]` in [0, 1]: float32 logits `[N, 1]`."""
+        if x.shape[-2:] != (self.crop_px, self.crop_px):
+            raise InputError(
+                f"critic VGG: expected crops of {self.crop_px} x {self.crop_px} px, for which it was built, "
+                f"got {x.shape[-2]} x {x.shape[-1]}; build it for that size."
+            )
+        for stage in range(self.stages):
+            for layer in range(2):
+                x = self.get_submodule(f"conv{stage}_{layer}")(x)
+                if self.norm and (stage or layer):
+                    x = self.get_submodule(f"bn{stage}_{layer}")(x)
+                x = functional.leaky_relu(x, SLOPE, inplace=True)
+        return self.linear2(functional.leaky_relu(self.linear1(torch.flatten(x, 1)), SLOPE))
+
+
+def _stages(crop_px: int) -> int:
+    """Return how often a crop is halved: as published, and down to a side of 3 to 5 px elsewhere."""
+    if crop_px in _PUBLISHED_STAGES:
+        return _PUBLISHED_STAGES[crop_px]
+    stages = 0
+    while crop_px >> (stages + 1) >= _LAST_SIDE_PX:
+        stages += 1
+    return stages

@@ -1,0 +1,75 @@
+"""DAT by spandrel's class."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, PositiveFloat, model_validator
+from torch import nn
+
+from selfsr.nets.base import NetworkSpec
+from selfsr.nets.spandrel.checks import Depths, DropRate, check_heads, check_whole_channels
+from selfsr.nets.spandrel.fixes import end_in_float32, expected_warnings
+
+
+class DatSpec(NetworkSpec):
+    """DAT, attention over windows and over channels in turn; `split_px=[8, 16], expansion=2` is the authors' S."""
+
+    title: ClassVar[str] = "DAT"
+    paper: ClassVar[str] = "Chen et al., ICCV 2023"
+    convolutional: ClassVar[bool] = False
+    parameters: ClassVar[int] = 14_802_051
+
+    kind: Literal["dat"] = "dat"
+    features: int = Field(default=180, ge=32, description="channels of the body (embed_dim)")
+    depths: Depths = Field(default=(6,) * 6, description="transformer blocks in each group (depth)")
+    heads: Depths = Field(default=(6,) * 6, description="attention heads in each group, even (num_heads)")
+    split_px: tuple[Literal[2, 4, 8, 16, 32], Literal[2, 4, 8, 16, 32]] = Field(
+        default=(8, 32), description="the two sides of the attention window (split_size)"
+    )
+    expansion: PositiveFloat = Field(
+        default=4.0, description="hidden channels per channel in each block's MLP (expansion_factor)"
+    )
+    drop_path: DropRate = Field(default=0.1, description="how often the last block is skipped in training")
+    upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = Field(
+        default="pixelshuffle", description="in full, or in one step as in the light model"
+    )
+    residual_conv: Literal["1conv", "3conv"] = Field(
+        default="1conv", description="convolutions that end each group; 3conv saves parameters (resi_connection)"
+    )
+
+    @property
+    def minimum_px(self) -> int:
+        """Spandrel's figure; smaller images would be mostly padding."""
+        return 16
+
+    @property
+    def minimum_batch(self) -> int:
+        """Two: the attention normalises one number per image and channel over the batch."""
+        return 2
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_heads(self.features, self.depths, self.heads)
+        check_whole_channels("expansion", self.features, self.expansion)
+        if any(heads % 2 for heads in self.heads):
+            raise ValueError(f"heads must be even, because two windows share them, got {list(self.heads)}")
+        if round(self.features * self.expansion) % 2:
+            raise ValueError(f"features x expansion must be even, got {self.features} x {self.expansion}")
+        return self
+
+    def _make(self, scale: int, channels: int) -> nn.Module:
+        from spandrel.architectures.DAT import DAT
+
+        with expected_warnings():
+            net = DAT(
+                in_chans=channels,
+                embed_dim=self.features,
+                split_size=list(self.split_px),
+                depth=list(self.depths),
+                num_heads=list(self.heads),
+                expansion_factor=self.expansion,
+                drop_path_rate=self.drop_path,
+                upscale=scale,
+                upsampler=self.upsampler,
+                resi_connection=self.residual_conv,
+            )
+        return end_in_float32(net, "upsample.0" if self.upsampler == "pixelshuffledirect" else "conv_last")

@@ -1,0 +1,226 @@
+"""The verbs evaluate and upscale as a user types them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from selfsr.cli import evaluate as evaluate_verb
+from selfsr.cli import upscale as upscale_verb
+from selfsr.errors import InputError
+from selfsr.images.files import Picture, read_picture, write_picture
+from selfsr.images.resize import imresize
+from selfsr.nets.edsr import EdsrSpec
+from selfsr.nets.weights.save import save_weights
+
+app = typer.Typer()
+app.command("evaluate", epilog=evaluate_verb.EPILOG)(evaluate_verb.evaluate)
+app.command("upscale", epilog=upscale_verb.EPILOG)(upscale_verb.upscale)
+
+
+def call(*args) -> "tuple[int, str, str]":
+    """Run a command line; return exit status, stdout without line breaks of the terminal, stderr likewise."""
+    result = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"}).invoke(app, [str(arg) for arg in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def mistake(*args) -> str:
+    with pytest.raises(InputError) as error:
+        call(*args)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A small EDSR x2 that upscales by nearest neighbour, nearly."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    torch.manual_seed(0)
+    save_weights(path, EdsrSpec(blocks=1, features=8).build(2), {})
+    return path
+
+
+def photo(path, height=40, width=36, seed=0, **kept):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = torch.rand(1, 3, 8, 7, generator=torch.Generator().manual_seed(seed))
+    image = imresize(noise, size=(height, width))[0].clamp(0, 1).mul(255).round().byte()
+    write_picture(path, Picture(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), **kept))
+    return path
+
+
+@pytest.fixture
+def bench(tmp_path):
+    for k, name in enumerate(("bench/A/a.png", "bench/A/b.png", "bench/B/c.png")):
+        photo(tmp_path / name, seed=k)
+    return tmp_path / "bench"
+
+
+def test_evaluate_bicubic_and_a_model(bench, weights, tmp_path):
+    out, pictures = tmp_path / "deep" / "results.json", tmp_path / "pictures"
+    status, stdout, _ = call(
+        "evaluate", weights, "--bicubic", "--data", bench, "--out", out, "--pictures", pictures, "--device", "cpu"
+    )
+    assert status == 0
+    rows = [line.split() for line in stdout.splitlines()]
+    assert rows[0] == ["x2", "upscaler", "images", "PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB"]
+    assert [row[:3] for row in rows[1:]] == [
+        ["A", "bicubic", "2"],
+        ["A", "tiny.safetensors", "2"],
+        ["B", "bicubic", "1"],
+        ["B", "tiny.safetensors", "1"],
+    ]
+    record = json.loads(out.read_text())
+    assert record["protocol"]["crop_px"] == 2
+    assert [result["upscaler"] for result in record["results"]] == ["bicubic", str(weights)]
+    mean = record["results"][0]["sets"]["A"]["mean"]
+    assert rows[1][3:] == [
+        f"{mean[key]:{digits}}"
+        for key, digits in (("psnr_y", ".2f"), ("ssim_y", ".4f"), ("psnr_rgb", ".2f"), ("ssim_rgb", ".4f"))
+    ]
+    assert mean["psnr_y"] > 40 > record["results"][1]["sets"]["A"]["mean"]["psnr_y"]
+    assert list(record["results"][1]["sets"]["A"]["images"]) == ["a", "b"]
+    # the pictures are the model's, scored as they are written
+    found = sorted(p.relative_to(pictures).as_posix() for p in pictures.rglob("*.png"))
+    assert found == [f"{name}{suffix}.png" for name in ("A/a", "A/b", "B/c") for suffix in ("", "_compare")]
+    sr, hr = (read_picture(p).pixels.astype(float)[2:-2, 2:-2] for p in (pictures / "B/c.png", bench / "B/c.png"))
+    psnr = 10 * math.log10(255**2 / ((sr - hr) ** 2).mean())
+    assert record["results"][1]["sets"]["B"]["images"]["c"]["psnr_rgb"] == pytest.approx(psnr, abs=1e-9)
+    assert read_picture(pictures / "B/c_compare.png").pixels.shape == (40, 3 * 36 + 16, 3)
+
+
+def test_evaluate_options_change_what_they_say(bench, weights, tmp_path):
+    def mean(*options):
+        out = tmp_path / "results.json"
+        assert call("evaluate", weights, "--data", f"only={bench / 'A'}", "--out", out, *options)[0] == 0
+        return json.loads(out.read_text())["results"][0]["sets"]["only"]["mean"]["psnr_y"]
+
+    plain = mean()
+    assert mean("--scale", 2, "--crop", 2, "--tile", "off") == plain
+    assert mean("--crop", 4) != plain
+    assert mean("--self-ensemble") > plain
+    assert mean("--tile", 32) == pytest.approx(plain, abs=0.05)
+    for name in ("a", "b"):
+        photo(tmp_path / "lr" / f"{name}x2.png", 20, 18, seed=9)
+    assert mean("--lr", tmp_path / "lr") < plain - 0.3
+
+
+def test_evaluate_shows_each_picture(bench):
+    status, stdout, _ = call("evaluate", "--bicubic", "--scale", 2, "--data", bench, "--per-image")
+    assert status == 0
+    names = [line.split()[0] for line in stdout.splitlines()[1:]]
+    assert names == ["A/a", "A/b", "A", "B/c", "B"]
+
+
+def test_evaluate_tells_mistakes(bench, weights, tmp_path):
+    data = ("--data", bench)
+    assert mistake("evaluate", *data) == (
+        "evaluate: expected a model, --bicubic or both; name a weights file or add --bicubic."
+    )
+    assert mistake("evaluate", weights) == ("evaluate: expected a folder of pictures; name one or more with --data.")
+    assert mistake("evaluate", weights, *data, "--scale", 4) == (
+        f"evaluate: {weights} upscales x2, --scale says 4; leave --scale out, or choose another model."
+    )
+    assert mistake("evaluate", "--bicubic", *data) == (
+        "evaluate: --bicubic alone needs the factor; add --scale 2, 3 or 4."
+    )
+    assert "expected a folder of pictures" in mistake("evaluate", weights, "--data", tmp_path / "none")
+    assert "but there is nothing" in mistake("evaluate", weights, *data, "--lr", tmp_path / "none")
+    assert mistake("evaluate", tmp_path / "none.pth", *data).startswith("weights ")
+
+
+def test_upscale_one_picture(weights, tmp_path):
+    source = photo(tmp_path / "a.png", icc=bytes(16) + b"RGB " + bytes(108))
+    target = tmp_path / "new" / "b.tif"
+    status, stdout, stderr = call("upscale", source, "-m", weights, "-o", target, "--device", "cpu")
+    assert (status, stdout) == (0, f"1 of 1 pictures written to {target}.\n")
+    assert stderr.startswith("EDSR x2 on cpu in ")
+    out = read_picture(target)
+    assert out.pixels.shape == (80, 72, 3)
+    assert out.icc == read_picture(source).icc
+
+
+def test_upscale_keeps_orientation(weights, tmp_path):
+    """A photo that its camera held sideways comes out upright, and says nothing of turning it again."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert call("upscale", tmp_path / "a.jpg", "-m", weights, "-o", tmp_path / "b.jpg")[0] == 0
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert image.size == (40, 60)
+        assert image.getexif().get(0x0112, 1) == 1
+
+
+def test_upscale_a_folder_with_a_bad_file(weights, tmp_path):
+    for name in ("in/a.png", "in/sub/b.jpg"):
+        photo(tmp_path / name)
+    (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
+    args = ("upscale", tmp_path / "in", "-m", weights, "-o", tmp_path / "out", "--tile", "32")
+    status, stdout, stderr = call(*args)
+    assert status == 1
+    assert stdout == f"2 of 3 pictures written to {tmp_path / 'out'}.\n"
+    assert f"selfsr: {tmp_path}/in/bad.png: expected a readable picture, got" in stderr
+    assert "selfsr: 1 of 3 pictures failed." in stderr
+    assert read_picture(tmp_path / "out" / "sub" / "b.png").pixels.shape == (80, 72, 3)
+    # the good ones are there now
+    assert "is already there (and 1 more); add --overwrite" in mistake(*args)
+    (tmp_path / "in" / "bad.png").unlink()
+    before = (tmp_path / "out" / "a.png").stat().st_mtime_ns
+    status, stdout, _ = call(*args, "--skip-existing")
+    assert (status, stdout) == (0, f"0 of 0 pictures written to {tmp_path / 'out'}, 2 skipped.\n")
+    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == before
+    assert call(*args, "--overwrite")[0] == 0
+    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns > before
+
+
+def test_upscale_options_change_what_they_say(weights, tmp_path):
+    source = photo(tmp_path / "a.png", 70, 50)
+
+    def pixels(*options):
+        assert call("upscale", source, "-m", weights, "-o", tmp_path / "b.png", "--overwrite", *options)[0] == 0
+        return read_picture(tmp_path / "b.png").pixels.astype(int)
+
+    plain = pixels("--precision", "float32")
+    assert np.array_equal(pixels("--precision", "float32", "--tile", "off"), plain)
+    assert np.abs(pixels("--tile", 32, "--overlap", 16) - plain).max() <= 1
+    assert not np.array_equal(pixels("--self-ensemble", "--precision", "float32"), plain)
+
+
+def test_upscale_tells_mistakes(weights, tmp_path):
+    source = photo(tmp_path / "a.png")
+    out = ("-o", tmp_path / "b.png")
+    assert mistake("upscale", source, "-m", weights, *out, "--overwrite", "--skip") == (
+        "upscale: --overwrite and --skip-existing exclude each other; give one of them."
+    )
+    assert mistake("upscale", source, "-m", weights, *out, "--tile", "huge") == (
+        "upscale: --tile must be auto, off or a number of pixels, got 'huge'."
+    )
+    assert mistake("upscale", tmp_path / "c.png", "-m", weights, *out).startswith(
+        f"{tmp_path / 'c.png'}: expected a picture or a folder of pictures"
+    )
+    assert mistake("upscale", source, "-m", tmp_path / "none.pth", *out).startswith("weights ")
+    assert not (tmp_path / "b.png").exists()
+    status, _, stderr = call("upscale", source, "-m", weights, *out, "--format", "gif")
+    assert status == 2
+    assert "gif" in stderr
+
+
+def test_upscale_where_nothing_can_be_written(weights, tmp_path):
+    source = photo(tmp_path / "a.png")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file") as error:
+        call("upscale", source, "-m", weights, "-o", tmp_path / "file" / "out")
+    assert error.value.filename is not None
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "upscale"])
+def test_help_has_examples(verb):
+    status, stdout, _ = call(verb, "--help")
+    assert status == 0
+    assert f"selfsr {verb} " in stdout
+    assert "--self-ensemble" in stdout

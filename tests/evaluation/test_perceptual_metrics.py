@@ -1,0 +1,121 @@
+"""Scores beyond PSNR: against the definition, against networks of the same layout, and what happens without weights."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from selfsr.cli import app
+from selfsr.errors import InputError
+from selfsr.evaluation.benchmark import SetScores, evaluate_set
+from selfsr.evaluation.perceptual import load_metrics, self_similarity_distance
+from selfsr.images.files import Picture, write_picture
+from selfsr.masks import edge_mask
+from selfsr.selfsim import reference
+
+CPU = torch.device("cpu")
+
+
+def pair(height: int = 30, width: int = 34) -> tuple[torch.Tensor, torch.Tensor]:
+    c, i, j = torch.meshgrid(*(torch.arange(n).float() for n in (3, height, width)), indexing="ij")
+    hr = 0.5 + 0.3 * torch.sin(0.7 * i + 1.3 * c) * torch.cos(0.45 * j - 0.6 * c) + 0.15 * torch.sin(0.11 * i * j)
+    return (hr + 0.06 * torch.sin(1.9 * i - 0.8 * j + c)).clamp(0, 1)[None], hr[None]
+
+
+def test_the_distance_is_the_definition() -> None:
+    sr, hr = pair()
+    mask = edge_mask(hr)
+    l1, kl = reference.loss_parts(
+        sr.double(), hr.double(), mask, search_px=25, window_px=9, sigma=0.004, normalize=True
+    )
+    assert self_similarity_distance(sr, hr) == pytest.approx(1000 * float(l1 + kl), rel=1e-5)
+    assert self_similarity_distance(hr, hr) == 0
+
+
+def test_no_edge_or_no_room_gives_nan_and_nan_enters_no_mean() -> None:
+    assert math.isnan(self_similarity_distance(*pair(12, 40)))
+    flat = torch.full((1, 3, 30, 30), 0.5)
+    assert math.isnan(self_similarity_distance(flat, flat))
+    scores = SetScores("set", {"a": {"self_similarity": 2.0}, "b": {"self_similarity": math.nan}})
+    assert scores.mean == {"self_similarity": 2.0}
+    assert scores.as_json()["images"]["b"] == {"self_similarity": None}
+    assert SetScores("set", {"b": {"self_similarity": math.nan}}).as_json()["mean"] == {"self_similarity": None}
+
+
+def test_extra_scores_see_the_cropped_8_bit_images(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 26, 3)).astype(np.uint8)
+    write_picture(tmp_path / "a.png", Picture(pixels))
+    seen = []
+
+    def spy(sr: torch.Tensor, hr: torch.Tensor) -> float:
+        seen.append((sr, hr))
+        return 7.0
+
+    found = evaluate_set(
+        lambda lr: lr.repeat_interleave(2, 2).repeat_interleave(2, 3) * 1.3,
+        "set",
+        [tmp_path / "a.png"],
+        scale=2,
+        device=CPU,
+        extra={"spy": spy},
+    )
+    assert found.mean["spy"] == 7.0
+    ((sr, hr),) = seen
+    assert sr.shape == hr.shape == (1, 3, 20, 22)
+    torch.testing.assert_close(hr[0].permute(1, 2, 0) * 255, torch.from_numpy(pixels[2:-2, 2:-2]).float())
+    assert sr.max() <= 1
+    torch.testing.assert_close(sr * 255, (sr * 255).round())
+
+
+@pytest.mark.parametrize("name", ["lpips", "dists"])
+def test_networks_of_the_layout_score(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = pytest.importorskip("torchvision.models")
+    pytest.importorskip("torchmetrics")
+    torch.manual_seed(0)
+    # The convolutions alone: of the classifiers' hundred million weights neither score has any use.
+    layers = {"alexnet": models.alexnet(num_classes=1).features}
+    layers["vgg16"] = models.vgg.make_layers(models.vgg.cfgs["D"])
+    monkeypatch.setattr("torchvision.models.alexnet", lambda **_: SimpleNamespace(features=layers["alexnet"]))
+    monkeypatch.setattr(
+        "torchmetrics.functional.image.dists.vgg16", lambda **_: SimpleNamespace(features=layers["vgg16"])
+    )
+    score = load_metrics([name], CPU)[name]
+    sr, hr = pair(64, 72)
+    assert score(hr, hr) == pytest.approx(0, abs=1e-5)
+    assert score(sr, hr) > 1e-4
+    assert score(sr, hr) == pytest.approx(score(hr, sr), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lpips", "dists"])
+def test_weights_that_cannot_be_had_are_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchmetrics")
+
+    def offline(**_):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models.alexnet", offline)
+    monkeypatch.setattr("torchmetrics.functional.image.dists.vgg16", offline)
+    with pytest.raises(InputError, match=rf"metrics: {name} needs the weights .* could not be fetched .*no network"):
+        load_metrics([name], CPU)
+
+
+def test_an_unknown_score_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"expected some of self_similarity, lpips, dists, got 'niqe'"):
+        load_metrics(["niqe"], CPU)
+
+
+def test_the_verb_tells_the_distance_and_its_protocol(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 44, 3)).astype(np.uint8)
+    write_picture(tmp_path / "set" / "a.png", Picture(pixels))
+    arguments = ["--bicubic", "--scale", "2", "--metric", "self_similarity", "--out", str(tmp_path / "s.json")]
+    result = CliRunner().invoke(app, ["evaluate", "--data", str(tmp_path / "set"), *arguments])
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "s.json").read_text())
+    assert record["results"][0]["sets"]["set"]["mean"]["self_similarity"] > 0
+    assert "search 25, window 9" in record["protocol"]["self_similarity"]

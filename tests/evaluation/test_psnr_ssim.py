@@ -1,0 +1,171 @@
+"""The judge's numbers: golden values, an independent SSIM, and the mistakes that must not pass."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfsr.errors import InputError
+from selfsr.evaluation.psnr_ssim import luma, psnr, quantise, scores, ssim
+
+structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
+
+
+def golden_pair(height: int = 64, width: int = 72) -> tuple[torch.Tensor, torch.Tensor]:
+    """The inputs of the specification's golden values (0-based c, i = row, j = column, radians)."""
+    c = torch.arange(3, dtype=torch.float64).view(1, 3, 1, 1)
+    i = torch.arange(height, dtype=torch.float64).view(1, 1, -1, 1)
+    j = torch.arange(width, dtype=torch.float64).view(1, 1, 1, -1)
+    hr = 0.5 + 0.3 * torch.sin(0.7 * i + 1.3 * c) * torch.cos(0.45 * j - 0.6 * c) + 0.15 * torch.sin(0.11 * i * j)
+    sr = hr + 0.06 * torch.sin(1.9 * i - 0.8 * j + c)
+    return quantise(sr), quantise(hr)
+
+
+def noise_pair(seed: int, height: int, width: int, peak: int = 255) -> tuple[torch.Tensor, torch.Tensor]:
+    random = np.random.default_rng(seed)
+    a = random.integers(0, peak + 1, (1, 3, height, width))
+    b = np.clip(a + random.integers(-peak // 8, peak // 8, a.shape), 0, peak)
+    return torch.from_numpy(a), torch.from_numpy(b)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "tolerance"),
+    [
+        ("ssim_y", 0.96992856, 1e-8),
+        ("psnr_rgb", 27.44283871, 1e-8),
+        ("ssim_rgb", 0.96869156, 1e-8),
+        ("psnr_y", 30.43779502, 2e-7),  # computed from float32 luma, see the next test
+    ],
+)
+def test_golden_values_of_the_basicsr_protocol(name, expected, tolerance):
+    sr, hr = golden_pair()
+    assert scores(sr, hr, crop_px=4)[name] == pytest.approx(expected, abs=tolerance)
+
+
+def test_golden_luma_psnr_is_ours_but_for_its_float32():
+    """BasicSR keeps luma in float32, which moves this PSNR by 1.7e-7 dB; with the same rounding the digits agree."""
+    y_sr, y_hr = (luma((x / 255).float(), peak=1).float() * 255 for x in golden_pair())
+    error = (y_sr - y_hr)[..., 4:-4, 4:-4].double().square().mean()
+    assert float(10 * torch.log10(255**2 / error)) == pytest.approx(30.43779502, abs=1e-8)
+
+
+def test_golden_rgb_psnr_with_the_border_of_the_pspl_protocol():
+    assert float(psnr(*golden_pair(), 10)) == pytest.approx(27.44156420, abs=1e-8)
+
+
+def test_channel_order_matters():
+    sr, hr = golden_pair()
+    assert float(psnr(sr.flip(1), hr.flip(1), 4, channel="y")) == pytest.approx(30.43911876, abs=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "crop_px", "peak"), [(11, 11, 0, 255), (40, 300, 3, 255), (290, 13, 1, 65535)]
+)
+def test_ssim_agrees_with_scikit_image(height, width, crop_px, peak):
+    a, b = noise_pair(0, height, width, peak)
+    arrays = [x[0, :, crop_px : height - crop_px, crop_px : width - crop_px].numpy().astype(float) for x in (a, b)]
+    # scikit-image pads and then leaves out the padded rim, which is the valid region
+    options = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": peak,
+        "win_size": 11,
+    }
+    expected = structural_similarity(*arrays, channel_axis=0, **options)
+    assert float(ssim(a, b, crop_px, peak=peak)) == pytest.approx(expected, abs=1e-9)
+    grey = [np.tensordot([65.481 / 255, 128.553 / 255, 24.966 / 255], x, 1) + 16 / 255 * peak for x in arrays]
+    expected = structural_similarity(*grey, **options)
+    assert float(ssim(a, b, crop_px, channel="y", peak=peak)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_luma_spans_studio_range():
+    black_white = torch.tensor([0.0, 255.0]).view(2, 1, 1, 1)
+    expected = torch.tensor([16.0, 235.0], dtype=torch.float64)
+    assert torch.allclose(luma(black_white.expand(2, 3, 1, 1)).flatten(), expected, atol=1e-12)
+    assert torch.allclose(luma(black_white).flatten(), expected, atol=1e-12)
+    assert torch.allclose(luma(black_white * 257, 65535).flatten(), expected * 257, atol=1e-9)
+
+
+def test_dtype_and_batch_do_not_change_the_number():
+    a, b = noise_pair(1, 30, 40)
+    c, d = noise_pair(2, 30, 40)
+    for metric in (psnr, ssim):
+        both = metric(torch.cat([a, c]), torch.cat([b, d]), 2)
+        assert both[0] == metric(a.to(torch.uint8), b.float(), 2)[0]
+        assert both[1] == metric(c.double(), d.half(), 2)[0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31), st.integers(19, 30), st.integers(19, 30), st.integers(0, 4))
+def test_flips_and_exchange_commute(seed, height, width, crop_px):
+    a, b = noise_pair(seed, height, width)
+    first = scores(a, b, crop_px)
+    for other in (scores(b, a, crop_px), scores(a.flip(-1).mT, b.flip(-1).mT, crop_px)):
+        assert other == pytest.approx(first, abs=1e-10)
+
+
+def test_the_border_is_left_out():
+    a, b = noise_pair(3, 30, 30)
+    c = a.clone()
+    c[..., 4:-4, 4:-4] = b[..., 4:-4, 4:-4]
+    for metric in (psnr, ssim):
+        assert metric(a, c, 4) == metric(a, b, 4)
+        assert metric(a, c, 3) != metric(a, b, 3)
+
+
+def test_identical_images():
+    a, _ = noise_pair(4, 20, 20)
+    assert scores(a, a, 2) == {"psnr_y": math.inf, "ssim_y": 1.0, "psnr_rgb": math.inf, "ssim_rgb": 1.0}
+    assert tuple(scores(a, a, 2)) == ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
+
+
+def test_quantise_rounds_halves_up_and_clamps():
+    values = torch.tensor([-0.3, 0.0, 0.5 / 255, 1.4999 / 255, 254.5 / 255, 1.7], dtype=torch.float64)
+    assert quantise(values).tolist() == [0, 0, 1, 1, 255, 255]
+    assert float(quantise(torch.tensor(0.5), 65535)) == 32768
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda a, b: (a / 255, b),
+            "psnr: sr must hold whole numbers from 0 to 255, got values from 0 to 1; "
+            "use selfsr.evaluation.psnr_ssim.quantise() on an image in [0, 1].",
+        ),
+        (
+            lambda a, b: (a, b * float("nan")),
+            "psnr: hr must hold whole numbers from 0 to 255, got values from nan to nan; "
+            "use selfsr.evaluation.psnr_ssim.quantise() on an image in [0, 1].",
+        ),
+        (
+            lambda a, b: (a[..., :-1], b),
+            "psnr: sr and hr must have one shape [N, C, H, W] with C = 1 or 3, got [1, 3, 20, 23] and [1, 3, 20, 24].",
+        ),
+        (
+            lambda a, b: (a[..., :8, :], b[..., :8, :]),
+            "psnr: an image of 24x8 px less 4 px on every side is too small, 1x1 px must be left; "
+            "leave the image out or crop less.",
+        ),
+    ],
+)
+def test_mistakes_are_told(change, message):
+    a, b = noise_pair(5, 20, 24)
+    a[0, 0, 10, 10], a[0, 0, 10, 11] = 0, 255
+    with pytest.raises(InputError) as error:
+        psnr(*change(a, b), 4)
+    assert str(error.value) == message
+
+
+def test_more_mistakes_are_told():
+    a, b = noise_pair(6, 20, 24)
+    with pytest.raises(InputError, match=r"^ssim: an image of 24x20 px less 5 px on every side is too small, 11x11"):
+        ssim(a, b, 5)
+    with pytest.raises(InputError, match=r'^psnr: channel must be "y" or "rgb", got \'Y\'\.$'):
+        psnr(a, b, 0, channel="Y")
+    with pytest.raises(InputError, match=r"^ssim: crop_px must be 0 or more, got -1\.$"):
+        ssim(a, b, -1)

@@ -1,0 +1,120 @@
+"""Networks of one channel: what they are trained on and how they are judged, by scikit-image's colours."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from selfsr.data.loader import Loader
+from selfsr.data.spec import FolderSpec
+from selfsr.evaluation.benchmark import evaluate_set
+from selfsr.images.color import grey
+from selfsr.images.files import Picture, read_picture, write_picture
+from selfsr.images.paths import list_pictures
+from selfsr.images.resize import bicubic_lr, imresize
+
+rgb2ycbcr = pytest.importorskip("skimage.color").rgb2ycbcr
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """Return a folder of one smooth but colourful picture of 24 x 30."""
+    y, x = np.mgrid[:24, :30] / 6
+    rgb = np.stack([np.sin(x + 2 * y), np.cos(3 * x - y), np.sin(x * y)], axis=-1)
+    write_picture(tmp_path / "a.png", Picture(np.uint8(127.5 + 127 * rgb)))
+    return tmp_path
+
+
+def y_of(image: torch.Tensor) -> torch.Tensor:
+    """Return Y of 16 to 235 of `[1, 3, H, W]` in [0, 1], by scikit-image in float64."""
+    return torch.from_numpy(rgb2ycbcr(image[0].permute(1, 2, 0).double().numpy())[None, None, ..., 0])
+
+
+def picture(folder: Path) -> torch.Tensor:
+    return torch.from_numpy(read_picture(folder / "a.png").pixels).permute(2, 0, 1)[None] / 255
+
+
+def test_grey_is_the_y_of_the_literature_in_full_range(colours):
+    torch.testing.assert_close(16 + 219 * grey(picture(colours)).double(), y_of(picture(colours)), rtol=0, atol=1e-4)
+    one = picture(colours)[:, :1]
+    assert grey(one) is one
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_a_network_of_luma_trains_on_unrounded_y_of_rounded_rgb(colours, scale):
+    spec = FolderSpec(kind="folder", hr=colours, channels=1)
+    loader = Loader(spec.build(scale=scale, crop_px=24), batch=8, seed=0, workers=0)
+    (batch,) = loader.prepare(next(loader), CPU)
+    assert batch.hr.shape == (8, 1, 24, 24)
+    whole = picture(colours)
+    lr = bicubic_lr(whole, scale)  # rounded to 8 bit in RGB, as a file
+    hr_y, lr_y = y_of(whole)[0, 0], y_of(lr)[0, 0]
+    rounded = torch.round(lr_y)
+    crops = {(left, turn) for left in range(0, 7, scale) for turn in range(8)}
+    for hr, small in zip(batch.hr[:, 0], batch.lr[:, 0], strict=True):
+        fits = [
+            (left, turn)
+            for left, turn in crops
+            if torch.allclose(turned(hr_y[:, left : left + 24], turn).float(), 16 + 219 * hr, rtol=0, atol=1e-3)
+        ]
+        assert fits
+        left, turn = fits[0]
+        window = slice(left // scale, (left + 24) // scale)
+        torch.testing.assert_close(16 + 219 * small, turned(lr_y[:, window], turn).float(), rtol=0, atol=1e-3)
+        assert (16 + 219 * small - turned(rounded[:, window], turn)).abs().max() > 0.2, "luma was rounded"
+
+
+def turned(image: torch.Tensor, turn: int) -> torch.Tensor:
+    image = image.flip(1) if turn & 1 else image
+    image = image.flip(0) if turn & 2 else image
+    return image.T if turn & 4 else image
+
+
+def test_a_network_of_luma_is_judged_by_its_own_y(colours):
+    scale, given = 2, []
+
+    def upscale(lr):
+        given.append(lr)
+        return imresize(lr, scale) + 0.01
+
+    scores = evaluate_set(upscale, "s", list_pictures(colours), scale=scale, device=CPU, luma_alone=True).mean
+    hr = picture(colours)
+    lr = bicubic_lr(hr, scale)
+    torch.testing.assert_close(16 + 219 * given[0].double(), y_of(lr), rtol=0, atol=1e-4)
+    y = imresize(y_of(lr), scale) + 2.19
+    error = (y.clamp(16, 235).round() - y_of(hr))[..., 2:-2, 2:-2]
+    assert scores["psnr_y"] == pytest.approx(float(10 * torch.log10(255**2 / error.square().mean())), abs=1e-4)
+    from skimage.metrics import structural_similarity
+
+    expected = structural_similarity(
+        y.clamp(16, 235).round()[0, 0, 2:-2, 2:-2].numpy(), y_of(hr)[0, 0, 2:-2, 2:-2].numpy(), data_range=255,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
+    )[1][5:-5, 5:-5].mean()  # fmt: skip
+    assert scores["ssim_y"] == pytest.approx(expected, abs=1e-6)
+    # In RGB: the same luma, the colours of bicubic.
+    rgb = evaluate_set(lambda x: imresize(x, scale) + 0.01, "s", list_pictures(colours), scale=scale, device=CPU).mean
+    assert scores["psnr_rgb"] == pytest.approx(rgb["psnr_rgb"], abs=1e-4)
+    assert scores["psnr_y"] != rgb["psnr_y"]
+
+
+def test_the_run_and_the_command_judge_a_luma_network_alike(colours, tmp_path_factory):
+    from selfsr.cli import app
+    from selfsr.nets.lapsrn import LapSrnSpec
+    from selfsr.nets.weights.load import load_model
+    from selfsr.nets.weights.save import save_weights
+
+    torch.manual_seed(0)
+    net = LapSrnSpec(features=4, convs=1).build(2, 1).eval()
+    out = tmp_path_factory.mktemp("out")
+    save_weights(out / "net.safetensors", net, {})
+    evaluate = evaluate_set(
+        load_model(out / "net.safetensors").upscale, "s", list_pictures(colours), scale=2, device=CPU, luma_alone=True
+    )
+    command = ["evaluate", str(out / "net.safetensors"), "--data", f"s={colours}", "--out", str(out / "scores.json")]
+    assert not app(command, standalone_mode=False)
+    record = json.loads((out / "scores.json").read_text())
+    assert record["results"][0]["sets"]["s"]["mean"] == pytest.approx(evaluate.mean, abs=1e-6)

@@ -1,0 +1,47 @@
+"""The mean over processes: its value, and the gradient that a relativistic loss gets through it."""
+
+from pathlib import Path
+
+import torch
+
+from selfsr.losses.adversarial import generator_loss
+from selfsr.machine.distributed import mean_over_processes, sum_over_processes
+from two_processes import run_in_two_processes
+
+# Each of two processes has half of the logits; gradients are averaged over processes, as in training.
+PROGRAM = """
+import sys
+import torch
+from torch import distributed
+from selfsr.losses.adversarial import generator_loss
+from selfsr.machine.distributed import mean_over_processes, sum_over_processes
+
+distributed.init_process_group("gloo")
+half = slice(0, 2) if distributed.get_rank() == 0 else slice(2, 4)
+weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+real, fake = (weight * torch.tensor(x, dtype=torch.float64)[half] for x in ([1.0, 0.2, -0.4, 2.0], [-0.7, 0.1, 0.9, 3]))
+mean = lambda logits: mean_over_processes(logits.mean())
+loss = generator_loss(real, fake, objective="vanilla", form="relativistic", mean=mean)
+loss.backward()
+total = sum_over_processes(torch.stack([loss, weight.grad])) / 2
+if distributed.get_rank() == 0:
+    torch.save(total, sys.argv[1])
+distributed.destroy_process_group()
+"""
+
+
+def test_two_halves_compare_with_the_mean_of_the_whole(tmp_path: Path) -> None:
+    (tmp_path / "halves.py").write_text(PROGRAM)
+    run_in_two_processes("halves.py", "total.pt", cwd=tmp_path)
+    weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    real = weight * torch.tensor([1.0, 0.2, -0.4, 2.0], dtype=torch.float64)
+    fake = weight * torch.tensor([-0.7, 0.1, 0.9, 3.0], dtype=torch.float64)
+    loss = generator_loss(real, fake, objective="vanilla", form="relativistic")
+    loss.backward()
+    torch.testing.assert_close(torch.load(tmp_path / "total.pt"), torch.stack([loss.detach(), weight.grad]))
+
+
+def test_one_process_has_nothing_to_add() -> None:
+    value = torch.tensor(3.0)
+    assert mean_over_processes(value) is value
+    assert sum_over_processes(value) is value

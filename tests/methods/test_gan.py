@@ -1,0 +1,293 @@
+"""Adversarial training: who moves when and by which gradient, against a step written by hand."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from selfsr.errors import InputError
+from selfsr.losses.gradient import gradient_map
+from selfsr.methods import Setup, Update
+from selfsr.methods.gan import Gan, GanSpec
+from selfsr.methods.regression import RegressionSpec
+from selfsr.nets.spsr import SpsrSpec
+from selfsr.recipe import parse_recipe
+from selfsr.step import Batch, Clock
+from selfsr.training.loop import shares
+
+CRITIC: dict[str, Any] = {"network": {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}, "weight": 0.1}
+PIXEL = {"pixel": {"kind": "l1", "weight": 0.01}}
+
+
+def make_batch(n: int = 2, seed: int = 3) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    hr = torch.rand(n, 3, 16, 16, generator=generator)
+    # Half of each picture is flat, for region-aware critics.
+    hr[..., :8] = 0.4
+    return Batch(hr=hr, lr=functional.avg_pool2d(hr, 2))
+
+
+def make_generator() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2))
+
+
+def make_gan(*, terms: dict | None = None, generator: nn.Module | None = None, **options: Any) -> Gan:
+    """Return a GAN; options are the method's, `critics` its critics as changes to CRITIC."""
+    critics = options.pop("critics", {"d": {}})
+    spec = GanSpec.model_validate(
+        {
+            "kind": "gan",
+            "terms": terms or PIXEL,
+            "critics": {name: {**copy.deepcopy(CRITIC), **changes} for name, changes in critics.items()},
+            **options,
+        }
+    )
+    net = make_generator() if generator is None else generator
+    torch.manual_seed(1)
+    return spec.build(Setup(net, torch.device("cpu"), channels=3, crop_px=16, averaged=None))
+
+
+def weights(net: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in net.parameters()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def backward(update: Update) -> None:
+    torch.stack(list(shares(update, {}, 1, 1).values())).sum().backward()
+
+
+TWO_CRITICS: dict[str, dict] = {"d": {}, "d_gradient": {"sees": "gradient", "form": "standard"}}
+
+
+def test_each_update_gives_a_gradient_to_its_own_network_alone() -> None:
+    gan = make_gan(critics=TWO_CRITICS)
+    order = []
+    for update in gan.updates(make_batch(), Clock(1, 1)):
+        backward(update)
+        order.append(update.net)
+        for name, net in gan.nets.items():
+            gradients = [parameter.grad for parameter in net.parameters()]
+            if name == update.net:
+                assert all(gradient is not None and gradient.norm() > 0 for gradient in gradients), name
+            else:
+                assert all(gradient is None for gradient in gradients), (update.net, name)
+            assert all(parameter.requires_grad for parameter in net.parameters())
+            net.zero_grad(set_to_none=True)
+    assert order == ["g", "d", "d_gradient"]
+
+
+def test_the_generator_waits_for_the_warm_up_and_its_turn() -> None:
+    gan = make_gan(warmup_steps=2, generator_every_steps=3)
+    batch = make_batch()
+    moved = {step: [update.net for update in gan.updates(batch, Clock(step, 1))] for step in range(1, 8)}
+    assert [step for step, nets in moved.items() if "g" in nets] == [3, 6]
+    assert all(nets[-1] == "d" for nets in moved.values())
+
+
+def gradient_of_generator(**options: Any) -> Tensor:
+    gan = make_gan(**options)
+    backward(next(gan.updates(make_batch(), Clock(1, 1))))
+    return torch.cat([parameter.grad.flatten() for parameter in gan.nets["g"].parameters()])
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "charbonnier"])
+@pytest.mark.parametrize("pace", [{"alpha": 4.0}, {"alpha": 4.0, "clock": "run"}, {"ssim": "pixel"}], ids=str)
+def test_pacing_does_in_a_gan_what_it_does_in_regression(kind: str, pace: dict) -> None:
+    def pixel_gradient(pace: dict | None, clock: Clock, *, adversarial: bool) -> Tensor:
+        terms = {"pixel": {"kind": kind, "pace": pace}}
+        if adversarial:
+            method = make_gan(terms=terms, critics=TWO_CRITICS)
+        else:
+            spec = RegressionSpec.model_validate({"kind": "regression", "terms": terms})
+            method = spec.build(Setup(make_generator(), torch.device("cpu"), channels=3, crop_px=16, averaged=None))
+        update = next(method.updates(make_batch(), clock))
+        assert update.net == "g"
+        gradients = torch.autograd.grad(update.terms["pixel"], list(method.nets["g"].parameters()))
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    early, late = Clock(2, 10, 40), Clock(32, 10, 40)
+    paced = {clock: pixel_gradient(pace, clock, adversarial=True) for clock in (early, late)}
+    for clock, gradient in paced.items():
+        torch.testing.assert_close(gradient, pixel_gradient(pace, clock, adversarial=False))
+        plain = pixel_gradient(None, clock, adversarial=True)
+        assert (gradient - plain).norm() > 0.05 * plain.norm()
+    assert (paced[early] - paced[late]).norm() > 0.05 * paced[late].norm()
+    # Epochs are of steps_per_epoch, and nothing to the clock that counts the run.
+    other = pixel_gradient(pace, Clock(32, 20, 40), adversarial=True)
+    assert torch.equal(other, paced[late]) == (pace.get("clock") == "run")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": "vanilla"},
+        {"objective": "vanilla", "form": "standard"},
+        {"objective": "least_squares", "form": "standard"},
+        {"objective": "hinge", "form": "standard"},
+        {"objective": "wasserstein", "form": "standard", "gradient_penalty_weight": 10.0},
+        {"sees": "gradient"},
+        {"region_aware": True},
+    ],
+)
+def test_every_critic_changes_the_generators_gradient(changes: dict) -> None:
+    big = {"network": {**CRITIC["network"], "features": 16}, **changes}
+    first = gradient_of_generator(critics={"d": big})
+    stronger = gradient_of_generator(critics={"d": {**big, "weight": 10.0}})
+    both = gradient_of_generator(critics={"d": big, "other": big})
+    assert (stronger - first).norm() > 1e-3 * first.norm()
+    assert (both - first).norm() > 1e-5 * first.norm()
+
+
+def test_a_region_aware_critic_does_not_see_flat_places() -> None:
+    batch = make_batch()
+    gan = make_gan(critics={"d": {"region_aware": True}, "d_all": {}})
+
+    def logits(hr: Tensor) -> dict[str, Tensor]:
+        updates = {update.net: update for update in gan.updates(Batch(hr, batch.lr), Clock(1, 1))}
+        return {name: updates[name].figures[f"logits/{name}/real"] for name in ("d", "d_all")}
+
+    flat = torch.full_like(batch.hr, 0.4)
+    assert torch.equal(logits(flat)["d"], logits(flat + 0.3)["d"])
+    assert not torch.equal(logits(flat)["d_all"], logits(flat + 0.3)["d_all"])
+    assert not torch.equal(logits(batch.hr)["d"], logits(batch.hr.flip(3) * 0.9)["d"])
+
+
+def test_r1_is_taken_in_its_steps_and_is_larger_for_it() -> None:
+    batch = make_batch()
+
+    def penalty(step: int, **changes: Any) -> float | None:
+        *_, update = make_gan(critics={"d": changes}).updates(batch, Clock(step, 1))
+        return update.terms["r1"].item() if "r1" in update.terms else None
+
+    assert penalty(1) is None
+    each = penalty(1, r1_weight=2.0)
+    assert each is not None
+    assert penalty(3, r1_weight=2.0, r1_every_steps=4) is None
+    assert penalty(4, r1_weight=2.0, r1_every_steps=4) == pytest.approx(4 * each)
+    assert penalty(1, r1_weight=4.0) == pytest.approx(2 * each)
+
+
+def test_a_step_is_the_one_of_esrgan_written_by_hand() -> None:
+    """Two steps of the published order: all generator losses, then the critic in two halves on the same output."""
+    critics = {"d": {"network": {**CRITIC["network"], "norm": "batch"}, "weight": 5e-3}}
+    gan = make_gan(critics=critics)
+    g, d = copy.deepcopy(gan.nets["g"]), copy.deepcopy(gan.nets["d"])
+    ours = {name: torch.optim.Adam(net.parameters(), 1e-3, (0.9, 0.99)) for name, net in gan.nets.items()}
+    optim_g, optim_d = (torch.optim.Adam(net.parameters(), 1e-3, (0.9, 0.99)) for net in (g, d))
+    bce = functional.binary_cross_entropy_with_logits
+    before = weights(g)
+    for step in (1, 2):
+        batch = make_batch(seed=step)
+        for update in gan.updates(batch, Clock(step, 1)):
+            backward(update)
+            ours[update.net].step()
+            ours[update.net].zero_grad()
+
+        d.requires_grad_(False)
+        sr = g(batch.lr)
+        real, fake = d(batch.hr).detach(), d(sr)
+        ahead, behind = real - fake.mean(), fake - real.mean()
+        adversarial = 0.5 * (bce(ahead, torch.zeros_like(ahead)) + bce(behind, torch.ones_like(behind)))
+        (1e-2 * (sr - batch.hr).abs().mean() + 5e-3 * adversarial).backward()
+        optim_g.step()
+        optim_g.zero_grad()
+        d.requires_grad_(True)
+        fake = d(sr.detach()).detach()
+        real = d(batch.hr)
+        (0.5 * bce(real - fake.mean(), torch.ones_like(real))).backward()
+        fake = d(sr.detach())
+        (0.5 * bce(fake - real.mean().detach(), torch.zeros_like(fake))).backward()
+        optim_d.step()
+        optim_d.zero_grad()
+    assert not same(before, weights(g))
+    for published, made in ((g, gan.nets["g"]), (d, gan.nets["d"])):
+        for expected, weight in zip(weights(published), weights(made), strict=True):
+            torch.testing.assert_close(weight, expected, rtol=0, atol=1e-6)
+
+
+def test_a_generator_with_a_branch_is_trained_as_in_spsr() -> None:
+    generator = SpsrSpec(features=4, blocks=4, growth=2).build(2)
+    branch = {"gradient": {"kind": "gradient"}, "branch": {"kind": "gradient_branch"}}
+    gan = make_gan(terms={**PIXEL, **branch}, generator=generator, critics=TWO_CRITICS)
+    batch = make_batch()
+    first, *others = gan.updates(batch, Clock(1, 1))
+    assert list(first.terms) == ["pixel", "gradient", "branch", "adversarial_d", "adversarial_d_gradient"]
+    assert [update.net for update in others] == ["d", "d_gradient"]
+    sr, drawn = generator(batch.lr)
+    expected = 0.5 * (drawn - gradient_map(batch.hr)).abs().mean()
+    torch.testing.assert_close(first.terms["branch"], expected)
+    torch.testing.assert_close(first.terms["pixel"], 0.01 * (sr - batch.hr).abs().mean())
+
+
+def refused(document: dict) -> str:
+    with pytest.raises(InputError) as caught:
+        parse_recipe(document, "my.yaml")
+    return str(caught.value)
+
+
+def document(tiny: dict, changes: dict, **options: Any) -> dict:
+    method = {**tiny["method"], "kind": "gan", "critics": {"d": {**copy.deepcopy(CRITIC), **changes}}, **options}
+    return {**tiny, "method": method, "optimisers": {"g": {"kind": "adam"}, "d": {"kind": "adam"}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"network": {"kind": "vgg", "stages": 6}}, "crop_px does not fit method.critics.d (vgg): "),
+        ({"network": {"kind": "patch", "layers": 6}}, "got 32 px; change the crop or the critic"),
+        ({"objective": "wasserstein"}, "method.critics.d: form must be standard for the wasserstein objective"),
+        ({"objective": "wasserstein", "form": "standard"}, "needs gradient_penalty_weight or r1_weight, got neither"),
+        ({"r1_every_steps": 16}, "r1_every_steps does nothing without r1_weight; give both or neither"),
+        ({"objectiv": "hinge"}, "method.critics.d.objectiv: unknown key; did you mean objective."),
+        (
+            {"network": {"kind": "pach"}},
+            "method.critics.d.network.kind: expected one of vgg, unet_sn, patch, got 'pach'",
+        ),
+    ],
+)
+def test_a_critic_that_cannot_play_is_refused(tiny: dict, changes: dict, sentence: str) -> None:
+    assert sentence in refused(document(tiny, changes))
+
+
+def test_a_crop_below_the_windows_of_a_region_aware_critic_is_refused(tiny: dict) -> None:
+    network = {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}
+    gan = document(tiny, {"network": network, "region_aware": True})
+    gan["method"]["terms"] = {"pixel": {"kind": "l1"}}
+    message = "crop_px does not fit method.critics.d (patch): region_aware needs at least 6 px, got 4 px; change the"
+    assert message in refused({**gan, "crop_px": 4})
+
+
+def test_a_method_that_does_not_fit_its_run_is_refused(tiny: dict) -> None:
+    gan = document(tiny, {})
+    assert parse_recipe(gan, "x").method.kind == "gan"
+    message = refused(document(tiny, {}, warmup_steps=6))
+    assert "leave the generator no update in steps 6, got 6 and 1" in message
+    assert "got float16" in refused({**document(tiny, {"r1_weight": 1.0}), "precision": "float16"})
+    only_g = {**gan, "optimisers": {"g": {"kind": "adam"}}}
+    assert "optimisers must name exactly the networks that the method trains, ['d', 'g'], got ['g']" in refused(only_g)
+    clash = copy.deepcopy(gan)
+    clash["method"]["terms"]["adversarial_d"] = {"kind": "l1"}
+    assert "terms must not hold adversarial_d, the name of the loss that critic d adds" in refused(clash)
+    clash["method"]["critics"] = {"g": CRITIC}
+    assert "critics must not be named g, which is the generator; call it d" in refused(clash)
+
+
+def test_terms_that_the_generator_cannot_serve_are_refused(tiny: dict) -> None:
+    artifact = document(tiny, {})
+    artifact["method"]["terms"] = {**artifact["method"]["terms"], "ldl": {"kind": "artifact"}}
+    parse_recipe(artifact, "x")
+    message = refused({**artifact, "ema_decay": None})
+    assert "ema_decay must be a number for method.terms.ldl, which looks at the averaged generator" in message
+    branch = document(tiny, {})
+    branch["method"]["terms"] = {**branch["method"]["terms"], "branch": {"kind": "gradient_branch"}}
+    message = refused(branch)
+    assert (
+        "network must be one with a second output for method.terms.branch, which is a loss of it, got edsr" in message
+    )

@@ -1,0 +1,174 @@
+"""Weights that are found by matching: by hand, over micro-batches and checkpoints, and what is refused."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from selfsr.errors import InputError
+from selfsr.recipe import parse_recipe
+from selfsr.step import Ratio
+from selfsr.terms.loss_weights import Match, Weights
+
+CPU = torch.device("cpu")
+
+
+def match(over_steps: int = 2, factor: float = 1.0) -> Match:
+    return Match(match="largest", over_steps=over_steps, factor=factor)
+
+
+def output(n: int = 4) -> Tensor:
+    return torch.zeros(n, 1, 2, 3, requires_grad=True)
+
+
+def slope(sr: Tensor, size: float) -> Tensor:
+    """Return a mean over the batch whose gradient has `size` everywhere, apart from the division by the elements."""
+    return size * sr.mean()
+
+
+def norm_of_mean(elements: int) -> float:
+    """Return the norm of the gradient of a mean."""
+    return 1 / math.sqrt(elements)
+
+
+def value(weighted: Tensor | Ratio, loss: Tensor | Ratio) -> float:
+    """Return the weight that a loss was multiplied by."""
+    whole, part = (x.total if isinstance(x, Ratio) else x for x in (loss, weighted))
+    return (part / whole).item()
+
+
+def test_the_weight_is_the_ratio_of_mean_norms_and_is_kept() -> None:
+    weights = Weights({"pixel": 2.0, "small": 1.0, "found": match(over_steps=2, factor=0.5)}, CPU)
+    used = []
+    for size in (1.0, 5.0, 100.0, 100.0):
+        sr = output() + 1
+        losses = {"pixel": slope(sr, size), "small": slope(sr, 0.1), "found": slope(sr, 4.0)}
+        weighted = weights(losses, sr)
+        assert value(weighted["pixel"], losses["pixel"]) == pytest.approx(2.0)
+        used.append(value(weighted["found"], losses["found"]))
+        weights.settle()
+    # 2 * size / 4, halved, over the updates before; frozen after two.
+    assert used == pytest.approx([0.0, 0.25, (2 * 1 + 2 * 5) / (4 + 4) / 2, 1.5 / 2])
+    assert weights.figures()["weight/found"].item() == pytest.approx(0.75)
+
+
+def test_a_masked_loss_counts_by_its_pixels_over_all_micro_batches() -> None:
+    """Cut into two unequal masks, a batch gives the weight that it gives whole."""
+
+    def found(pieces: list[slice]) -> float:
+        weights = Weights({"pixel": 1.0, "masked": match()}, CPU)
+        images, factors = torch.rand(4, 1, 2, 3, generator=torch.Generator().manual_seed(0)), torch.arange(1.0, 5.0)
+        mask = torch.arange(4).view(4, 1, 1, 1) < torch.tensor([1, 4, 2]).view(1, 1, 1, 3)
+        for piece in pieces:
+            sr = images[piece].clone().requires_grad_()
+            ramp = factors[piece].view(-1, 1, 1, 1)
+            total = ((sr.square() * ramp) * mask[piece]).sum()
+            count = mask[piece].expand_as(sr).sum()
+            weights({"pixel": (sr * ramp).mean(), "masked": Ratio(total, count)}, sr)
+        weights.settle()
+        return weights.figures()["weight/masked"].item()
+
+    whole = found([slice(0, 4)])
+    assert whole > 0
+    assert found([slice(0, 2), slice(2, 4)]) == pytest.approx(whole, rel=1e-6)
+    assert found([slice(n, n + 1) for n in range(4)]) == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_gradient_is_the_weighted_one_and_measuring_adds_nothing() -> None:
+    weights = Weights({"pixel": 1.0, "found": match(over_steps=9)}, CPU)
+    for _ in range(2):
+        sr = output()
+        weighted = weights({"pixel": (sr - 1).square().mean(), "found": slope(sr, 3.0)}, sr)
+        (weighted["pixel"] + weighted["found"]).backward()
+        weights.settle()
+    # -2/n from the square, and as much again in the other direction from the matched slope: they cancel.
+    torch.testing.assert_close(sr.grad, torch.zeros_like(sr))
+
+
+def test_a_loss_that_was_never_seen_has_no_weight_yet() -> None:
+    weights = Weights({"pixel": 1.0, "masked": match(over_steps=3)}, CPU)
+    used = []
+    for masked in (0.0, 0.0, 1.0, 1.0):
+        sr = output() + 1
+        losses = {"pixel": slope(sr, 1.0), "masked": Ratio(masked * sr.sum(), torch.tensor(int(masked) * 24))}
+        used.append(weights(losses, sr)["masked"].total.item() / 24)
+        weights.settle()
+    assert used == pytest.approx([0.0, 0.0, 0.0, 3.0])  # three updates of pixel's size, one of masked's
+
+
+def test_a_checkpoint_in_the_midst_of_measuring_changes_nothing() -> None:
+    def go_on(weights: Weights, sizes: list[float]) -> list[float]:
+        used = []
+        for size in sizes:
+            sr = output() + 1
+            losses = {"pixel": slope(sr, size), "found": slope(sr, 1.0)}
+            used.append(value(weights(losses, sr)["found"], losses["found"]))
+            weights.settle()
+        return used
+
+    make = lambda: Weights({"pixel": 1.0, "found": match(over_steps=3)}, CPU)  # noqa: E731
+    straight = go_on(make(), [1.0, 2.0, 4.0, 8.0, 16.0])
+    first, second = make(), make()
+    begun = go_on(first, [1.0, 2.0])
+    second.load(first.state())
+    assert begun + go_on(second, [4.0, 8.0, 16.0]) == straight
+    assert straight[-1] == straight[-2] != straight[-3]
+
+
+def refused(document: dict) -> str:
+    with pytest.raises(InputError) as caught:
+        parse_recipe(document, "my.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("weight", "sentence"),
+    [
+        (-1, "method.terms.pixel.weight: input should be greater than 0, got -1."),
+        ("much", "method.terms.pixel.weight: input should be a valid number, unable to parse string as a number"),
+        ({"match": "largest"}, "method.terms.pixel.weight.over_steps: missing; add it, it has no default."),
+        (
+            {"match": "largest", "over_step": 5},
+            "method.terms.pixel.weight.over_step: unknown key; did you mean over_steps.",
+        ),
+        (
+            {"match": "smallest", "over_steps": 5},
+            "method.terms.pixel.weight.match: input should be 'largest', got 'smallest'.",
+        ),
+    ],
+)
+def test_a_wrong_weight_is_refused_with_its_path(tiny: dict, weight: Any, sentence: str) -> None:
+    tiny["method"]["terms"]["pixel"]["weight"] = weight
+    assert sentence in refused(tiny)
+
+
+def test_matching_needs_something_to_match(tiny: dict) -> None:
+    found = {"match": "largest", "over_steps": 5}
+    tiny["method"]["terms"] = {"pixel": {"kind": "l1", "weight": found}}
+    assert "the weight of pixel is to match the largest other loss" in refused(tiny)
+    tiny["method"]["terms"]["other"] = {"kind": "l2"}
+    assert parse_recipe(tiny, "x").method.terms["pixel"].weight == Match(match="largest", over_steps=5)
+
+
+def test_more_updates_than_the_run_has_are_refused(tiny: dict) -> None:
+    tiny["method"]["terms"]["similarity"]["weight"] = {"match": "largest", "over_steps": 7}
+    assert refused(tiny) == (
+        "my.yaml: recipe: method.terms.similarity.weight.over_steps must be at most 6, the updates of the generator in "
+        "steps 6, got 7: the weight would never be settled; lower it or raise steps."
+    )
+    parse_recipe({**tiny, "steps": 7}, "x")
+    critic = {"network": {"kind": "patch", "features": 4, "layers": 1}, "weight": 0.1}
+    gan = {**tiny["method"], "kind": "gan", "critics": {"d": critic}, "warmup_steps": 2, "generator_every_steps": 2}
+    tiny.update(method=gan, optimisers={"g": {"kind": "adam"}, "d": {"kind": "adam"}})
+    for warmup_steps, every_steps in ((0, 1), (2, 2), (3, 2), (5, 3), (9, 4)):
+        gan.update(warmup_steps=warmup_steps, generator_every_steps=every_steps)
+        method = parse_recipe({**tiny, "steps": 40}, "x").method
+        moves = [sum(map(method.moves_generator, range(1, steps + 1))) for steps in range(13)]
+        assert [method.generator_updates(steps) for steps in range(13)] == moves
+    gan.update(warmup_steps=2, generator_every_steps=2)  # moves it in steps 4 and 6
+    tiny["method"]["terms"]["similarity"]["weight"]["over_steps"] = 3
+    assert "over_steps must be at most 2, the updates of the generator in steps 6, got 3" in refused(tiny)
+    tiny["method"]["terms"]["similarity"]["weight"]["over_steps"] = 2
+    parse_recipe(tiny, "x")

@@ -1,0 +1,204 @@
+"""Recipes: what is refused, with which sentence; that the shipped ones are good."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfsr.errors import InputError
+from selfsr.recipe import dump_recipe, load_recipe, parse_recipe, read_yaml, shipped_recipes
+from selfsr.training.loop import fit
+
+
+def refused(document: dict) -> str:
+    with pytest.raises(InputError) as caught:
+        parse_recipe(document, "my.yaml")
+    return str(caught.value)
+
+
+def changed(document: dict, path: str, value) -> dict:
+    document = copy.deepcopy(document)
+    *parents, leaf = path.split(".")
+    node = document
+    for parent in parents:
+        node = node[parent]
+    node[leaf] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("stepz", 10, "my.yaml: stepz: unknown key; did you mean steps."),
+        ("network.featuers", 8, "my.yaml: network.featuers: unknown key; did you mean features."),
+        ("method.terms.pixel.wieght", 1, "my.yaml: method.terms.pixel.wieght: unknown key; did you mean weight."),
+        ("method.terms.pixel.pace.alfa", 1, "my.yaml: method.terms.pixel.pace.alfa: unknown key; did you mean alpha."),
+        ("evaluate.setz", {}, "my.yaml: evaluate.setz: unknown key; did you mean sets."),
+        ("checkpoints.keep", 3, "my.yaml: checkpoints.keep: unknown key; did you mean keep_last."),
+        ("steps", "many", "steps: input should be a valid integer, unable to parse string as an integer, got 'many'."),
+        ("steps", 0, "my.yaml: steps: input should be greater than 0, got 0."),
+        ("crop_px", 33, "my.yaml: recipe: crop_px must be a multiple of the scale 2, got 33."),
+        ("accumulate", 3, "my.yaml: recipe: accumulate must divide batch 4, got 3."),
+        ("optimisers", {"d": {"kind": "adam"}}, "networks that the method trains, ['g'], got ['d']"),
+        ("method.terms.similarity.window_px", 4, "must be odd and window_px at most search_px, got 9 and 4"),
+        ("method.terms.similarity.search_px", 81, "crop_px must be at least 41 for method.terms.similarity (self"),
+        ("method.terms.pixel.pace", {"alpha": 0}, "alpha and beta must not both be 0"),
+        ("method.terms.pixel.pace", {"order": "easy"}, "pace.order: input should be 'hard_first' or 'easy_first'"),
+        ("method.terms.pixel.pace", {"clock": "steps"}, "pixel.pace.clock: input should be 'epoch' or 'run', got 'ste"),
+        ("start_transfer", True, "start_transfer does nothing without start_from; give both or neither"),
+        ("schedule", {"kind": "multistep", "at_steps": [3, 2]}, "at_steps must rise from one to the next, got [3, 2]"),
+    ],
+)  # fmt: skip
+def test_a_wrong_recipe_is_refused_with_path_and_remedy(tiny: dict, path: str, value, sentence: str) -> None:
+    assert sentence in refused(changed(tiny, path, value))
+
+
+def test_a_network_that_cannot_do_the_scale_is_refused(tiny: dict) -> None:
+    document = {**tiny, "scale": 3, "crop_px": 33, "network": {"kind": "rrdb"}}
+    assert "scale must be one of 2, 4, 8 for network rrdb, got 3" in refused(document)
+
+
+def test_a_mean_over_one_channel_is_refused(tiny: dict) -> None:
+    document = changed(changed(tiny, "data.channels", 1), "method.terms.pixel.pace", {"ssim": "pixel"})
+    assert "method.terms.pixel.pace.ssim must be channel where data.channels is 1" in refused(document)
+
+
+def test_a_luma_network_wants_one_channel(tiny: dict) -> None:
+    message = refused({**tiny, "network": {"kind": "lapsrn"}})
+    assert "data.channels must be 1 for network lapsrn, got 3; the network works on luma" in message
+
+
+def test_a_crop_or_a_micro_batch_too_small_for_the_network_is_refused(tiny: dict) -> None:
+    dat = {**tiny, "network": {"kind": "dat"}}
+    assert "batch / accumulate must be at least 2 for network dat, got 1" in refused({**dat, "accumulate": 4})
+
+
+def test_an_unknown_kind_lists_the_known_ones(tiny: dict) -> None:
+    message = refused(changed(tiny, "network.kind", "esdr"))
+    assert message.startswith("my.yaml: network.kind: expected one of ")
+    assert message.endswith("got 'esdr'; did you mean edsr?")
+
+
+def test_a_missing_key_is_named(tiny: dict) -> None:
+    del tiny["scale"]
+    assert refused(tiny) == "my.yaml: scale: missing; add it, it has no default."
+
+
+def test_more_problems_are_counted(tiny: dict) -> None:
+    assert refused(changed(changed(tiny, "steps", -1), "seed", -1)).endswith("(1 more problem after this one.)")
+
+
+def test_settings_are_laid_over_the_file(tiny: dict, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    recipe = load_recipe(path, ["steps=9", "method.terms.pixel.pace=null", "optimisers.g.lr=2e-4"])
+    assert recipe.steps == 9
+    assert recipe.method.terms["pixel"].pace is None
+    assert recipe.optimisers["g"].lr == 2e-4
+
+
+def test_an_unknown_layer_is_told_with_its_place_and_the_nearest_one(tiny: dict) -> None:
+    tiny["method"]["terms"]["seen"] = {"kind": "perceptual", "layers": {"conv54": 1.0}}
+    with pytest.raises(InputError) as error:
+        parse_recipe(tiny, "x")
+    assert str(error.value).endswith(", conv5_4, got 'conv54'; did you mean 'conv5_4'?")
+    assert "method.terms.seen.layers: VGG19: layers must be among conv1_1, " in str(error.value)
+
+
+def test_null_leaves_a_named_part_out(tmp_path: Path) -> None:
+    shipped = shipped_recipes()["small_spsr_ssl_x4"]
+    whole = load_recipe(shipped)
+    names = {"method.terms": whole.method.terms, "method.critics": whole.method.critics}
+    assert "perceptual" in names["method.terms"]
+    assert len(names["method.critics"]) == 2
+    leaves = ["method.terms.perceptual=null", "method.critics.d_gradient=null", "optimisers.d_gradient=null"]
+    left = load_recipe(shipped, leaves)
+    assert set(left.method.terms) == set(whole.method.terms) - {"perceptual"}
+    assert set(left.method.critics) == set(whole.method.critics) - {"d_gradient"} == set(left.optimisers) - {"g"}
+    with pytest.raises(InputError, match=r"method\.critics"):
+        load_recipe(shipped, ["method.critics={d: null}"])
+
+
+def test_a_setting_inside_a_value_is_refused(tiny: dict, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    with pytest.raises(InputError, match=r"--set steps.x=1: steps is the value 6, it has no parts to set"):
+        load_recipe(path, ["steps.x=1"])
+    with pytest.raises(InputError, match=r"--set: expected path=value, such as steps=1000, got 'steps'"):
+        load_recipe(path, ["steps"])
+
+
+def test_numbers_like_1e_4_are_numbers_and_twofold_keys_are_errors() -> None:
+    assert read_yaml("a: 1e-4", "x") == {"a": 1e-4}
+    with pytest.raises(InputError, match=r"x line 2: not valid YAML: the key 'a' stands twice"):
+        read_yaml("a: 1\na: 2", "x")
+    with pytest.raises(InputError, match=r"x line \d: not valid YAML"):
+        read_yaml("a: [1", "x")
+
+
+def test_the_resolved_recipe_reads_back_as_itself(tiny: dict) -> None:
+    recipe = parse_recipe(tiny, "x")
+    assert parse_recipe(read_yaml(dump_recipe(recipe), "y"), "y") == recipe
+
+
+@pytest.mark.parametrize("name", ["small_ranksrgan_ssl_x4", "small_bsrgan_ssl_x4"])
+def test_the_resolved_recipe_says_first_what_each_part_is(name: str) -> None:
+    def parts(value):
+        if isinstance(value, dict):
+            yield list(value)
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from parts(part)
+
+    kinds = [
+        keys for keys in parts(read_yaml(dump_recipe(load_recipe(shipped_recipes()[name])), "x")) if "kind" in keys
+    ]
+    assert len(kinds) > 6
+    assert {keys.index("kind") for keys in kinds} == {0}
+
+
+# Options that make the network of a recipe tiny; EDSR stands in for the networks that are not listed.
+SMALLER = {
+    "srcnn": {"features": [4, 4]},
+    "vdsr": {"features": 4, "convs": 3},
+    "drrn": {"features": 4, "recursions": 2},
+    "lapsrn": {"features": 4, "convs": 1},
+    "srresnet": {"features": 4, "blocks": 1},
+    "edsr": {"kind": "edsr", "features": 4, "blocks": 1},
+    "mdsr": {"features": 4, "blocks": 1},
+    "srdensenet": {"growth": 2, "blocks": 1, "convs": 2, "bottleneck": 4},
+    "rdn": {"features": 4, "growth": 2, "blocks": 1, "convs": 2},
+    "dbpn": {"features": 8, "projected": 4, "stages": 2},
+}
+# GAN recipes have a test of their own.
+REGRESSIONS = [name for name, path in shipped_recipes().items() if "kind: gan" not in path.read_text()]
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_a_shipped_recipe_parses_and_takes_two_steps_on_a_tiny_network(
+    name: str, tiny: dict, photos: Path, tmp_path: Path
+) -> None:
+    path = shipped_recipes()[name]
+    full = load_recipe(path)
+    assert full.name == name
+    document = read_yaml(path.read_text(), name)
+    document.update(steps=2, batch=2, workers=0, start_from=None, start_transfer=False, precision="float32")
+    document["data"] = {**tiny["data"], "channels": full.data.channels}
+    document["crop_px"] = [min(crop_px, 64) // scale * scale for scale, crop_px in full.crops_px.items()]
+    document["evaluate"] = {"every_steps": 2, "sets": {"test": str(photos / "test")}}
+    smaller = SMALLER.get(full.network.kind)
+    document["network"] = {**document["network"], **smaller} if smaller else SMALLER["edsr"]
+    assert fit(parse_recipe(document, name), tmp_path / name, device="cpu")
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("small_")])
+def test_the_head_of_a_small_recipe_says_how_small_it_is(name: str) -> None:
+    head = shipped_recipes()[name].read_text().splitlines()[0]
+    recipe = load_recipe(shipped_recipes()[name])
+    if name == "small_edsr_x2_similarity":  # goes on with the network of another
+        assert re.search("minutes|hours|weights|steps", head) is None
+        return
+    net = recipe.network.build(recipe.scales[0], recipe.data.channels)
+    weights = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+    assert head.endswith(f"{weights / 1000:,.0f} thousand weights, {recipe.steps:,} steps of {recipe.batch} crops")

@@ -1,0 +1,228 @@
+"""Terms and shares: every term acts on the generator, and masked losses do not depend on how a batch is cut."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from selfsr.errors import InputError
+from selfsr.methods import Setup, Update
+from selfsr.methods.regression import RegressionSpec
+from selfsr.nets.ranker import Ranker
+from selfsr.step import Batch, Clock, Outputs, Ratio
+from selfsr.terms import Term
+from selfsr.terms.loss_weights import Match
+from selfsr.terms.objective import Objective
+from selfsr.terms.similarity import SelfSimilarityTerm
+from selfsr.training.loop import shares
+
+KINDS = [get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(Term)[0])]
+
+
+def make_batch(n: int = 2) -> Batch:
+    generator = torch.Generator().manual_seed(3)
+    hr = torch.rand(n, 3, 32, 32, generator=generator)
+    return Batch(hr=hr, lr=hr[:, :, ::2, ::2])
+
+
+class TwoHeads(torch.nn.Module):
+    """A generator with a branch: both outputs come from one convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 24, 3, padding=1)
+
+    def forward(self, lr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sr, branch = torch.nn.functional.pixel_shuffle(self.conv(lr), 2).chunk(2, dim=1)
+        return sr, branch
+
+
+def setup(net: torch.nn.Module) -> Setup:
+    return Setup(net, torch.device("cpu"), channels=3, crop_px=32, averaged=None)
+
+
+def objective(terms: dict) -> Objective:
+    return Objective(TypeAdapter(dict[str, Term]).validate_python(terms), torch.device("cpu"))
+
+
+def gradient(terms: dict, batch: Batch) -> torch.Tensor:
+    net = TwoHeads()
+    sr, branch = net(batch.lr)
+    made = Outputs(sr, branch, average=0.9 * sr.detach())
+    parts = shares(Update("g", objective(terms)(made, batch, Clock(5, 1))), {}, 1, 1)
+    sum(parts.values()).backward()
+    return net.conv.weight.grad
+
+
+@pytest.fixture
+def needed(tmp_path: Path) -> Callable[[str], dict]:
+    """What a kind of term cannot do without: random weights in the published layout."""
+
+    def options(kind: str) -> dict:
+        generator = torch.Generator().manual_seed(4)
+        if kind == "perceptual":
+            sizes = {"0": (64, 3), "2": (64, 64)}
+            tensors = {f"features.{n}.bias": torch.zeros(size[0]) for n, size in sizes.items()}
+            for n, (outputs, inputs) in sizes.items():
+                tensors[f"features.{n}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) / 10
+            torch.save(tensors, tmp_path / "vgg19.pth")
+            return {"layers": {"conv1_2": 1.0}, "weights": tmp_path / "vgg19.pth"}
+        if kind == "rank":
+            torch.manual_seed(5)
+            ranker = Ranker(features=8)
+            for parameter in ranker.parameters():
+                if parameter.ndim > 1:  # at the usual start the ranks of all images are nearly the same
+                    torch.nn.init.kaiming_normal_(parameter, a=0.2)
+            torch.save(ranker.state_dict(), tmp_path / "ranker.pth")
+            return {"weights": tmp_path / "ranker.pth"}
+        return {"scale_weights": [0.5, 0.5]} if kind == "ms_ssim" else {}
+
+    return options
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_term_changes_the_generators_gradient(kind: str, needed: Callable[[str], dict]) -> None:
+    batch = make_batch()
+    alone = gradient({"base": {"kind": "l2", "weight": 0.5}}, batch)
+    both = gradient({"base": {"kind": "l2", "weight": 0.5}, "tested": {"kind": kind, **needed(kind)}}, batch)
+    assert (both - alone).norm() > 1e-3 * alone.norm()
+
+
+def test_regression_minimises_its_objective() -> None:
+    batch, net = make_batch(), TwoHeads()
+    terms = {"pixel": {"kind": "l1", "weight": 2.0}, "branch": {"kind": "gradient_branch"}}
+    method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(setup(net))
+    (update,) = method.updates(batch, Clock(5, 1))
+    sum(shares(update, {}, 1, 1).values()).backward()
+    assert update.net == "g"
+    assert list(update.terms) == ["pixel", "branch"]
+    torch.testing.assert_close(net.conv.weight.grad, gradient(terms, batch))
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "charbonnier"])
+def test_pace_changes_the_gradient(kind: str) -> None:
+    batch = make_batch()
+    plain, paced = gradient({"x": {"kind": kind}}, batch), gradient({"x": {"kind": kind, "pace": {}}}, batch)
+    assert (plain - paced).norm() > 0.05 * plain.norm()
+
+
+def test_weight_scales_a_term() -> None:
+    batch = make_batch()
+    once = gradient({"x": {"kind": "self_similarity", "weight": 1.0}}, batch)
+    twice = gradient({"x": {"kind": "self_similarity", "weight": 2.0}}, batch)
+    torch.testing.assert_close(twice, 2 * once)
+
+
+def test_a_mean_is_shared_among_micro_batches() -> None:
+    parts = shares(Update("g", {"x": torch.tensor(6.0)}), {}, micro_batches=3, processes=1)
+    assert parts["x"] == 2.0
+
+
+def test_a_ratio_is_divided_by_the_count_over_everything() -> None:
+    update = Update("g", {"x": Ratio(torch.tensor(6.0), torch.tensor(2))})
+    assert shares(update, {}, 1, 1)["x"] == 3.0
+    # 12 pixels over two processes: each process adds total/12, and averaging over processes halves it.
+    assert shares(update, {"x": torch.tensor(12)}, 1, 2)["x"] == 1.0
+
+
+def test_an_empty_mask_costs_nothing_and_keeps_the_gradient_path() -> None:
+    total = torch.zeros((), requires_grad=True)
+    part = shares(Update("g", {"x": Ratio(total, torch.tensor(0))}), {}, 1, 1)["x"]
+    assert part == 0.0
+    part.backward()
+    assert total.grad == 1.0
+
+
+def test_the_batchs_own_mask_is_used() -> None:
+    batch = make_batch()
+    mask = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
+    mask[0, 0, 16, 16] = True
+    term = TypeAdapter(Term).validate_python({"kind": "self_similarity"})
+    assert term.count(Batch(batch.hr, batch.lr, mask)) == 1
+    assert term(Outputs(batch.hr * 0.9), Batch(batch.hr, batch.lr, mask), Clock(1, 1)).count == 1
+
+
+def test_the_batchs_own_mask_is_thinned_by_the_stride_alone() -> None:
+    batch = make_batch()
+    mask = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.3
+    brought = Batch(batch.hr, batch.lr, mask)
+    for stride in (1, 2, 3, 5):
+        term = SelfSimilarityTerm(stride=stride, threshold=1e6)
+        expected = mask.clone()
+        for row in range(32):
+            for column in range(32):
+                if row % stride != column % stride:
+                    expected[:, :, row, column] = False
+        assert torch.equal(term.mask(brought), expected)
+        assert term.count(brought) == expected.sum()
+
+
+def test_weights_that_cannot_be_had_are_refused_when_the_terms_are_built(tmp_path: Path, monkeypatch) -> None:
+    missing = tmp_path / "no.pth"
+    for kind in ("perceptual", "rank"):
+        with pytest.raises(InputError, match=r"no\.pth"):
+            objective({"x": {"kind": kind, "weights": missing}})
+    torch.save({"conv1_1.weight": torch.zeros(1)}, missing)
+    with pytest.raises(InputError, match=r"^Vgg19: weights must hold features\.0\.weight .* it is missing; give torch"):
+        objective({"x": {"kind": "perceptual", "weights": missing}})
+    with pytest.raises(InputError, match="expected the weights of RankSRGAN's Ranker_VGG12_296"):
+        objective({"x": {"kind": "rank", "weights": missing}})
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(InputError, match=r"could not be fetched \(no network\); put the file into .*, or set weights"):
+        objective({"x": {"kind": "perceptual"}})
+
+
+def unreachable(*args, **kwargs) -> None:
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        ({"kind": "perceptual", "layers": {"conv5_5": 1}}, r"layers must be among conv1_1, .*, conv5_4, got 'conv5_5'"),
+        ({"kind": "perceptual", "layers": {}}, "at least 1 item"),
+        ({"kind": "perceptual", "feature_weight": 0}, "feature_weight and style_weight must not both be 0"),
+        ({"kind": "artifact", "window_px": 6}, "window_px must be odd, got 6"),
+        ({"kind": "best_buddy", "alpha": 0, "beta": 0}, "alpha and beta must not both be 0"),
+        ({"kind": "best_buddy", "scales": [0.5]}, r"scales must be in \(0, 1\], 1 among them, got \[0.5\]"),
+        ({"kind": "focal_frequency", "alpha": -1}, "greater than or equal to 0"),
+        ({"kind": "rank"}, "Field required"),
+    ],
+)
+def test_options_without_sense_are_refused_when_the_recipe_is_read(term: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TypeAdapter(Term).validate_python(term)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_term_reads_back_as_itself(kind: str, needed: Callable[[str], dict]) -> None:
+    adapter = TypeAdapter(Term)
+    term = adapter.validate_python({"kind": kind, **needed(kind)})
+    assert adapter.validate_python(adapter.dump_python(term, mode="json")) == term
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weight_of_every_term_can_be_matched(kind: str, needed: Callable[[str], dict]) -> None:
+    match = {"match": "largest", "over_steps": 5}
+    term = TypeAdapter(Term).validate_python({"kind": kind, "weight": match, **needed(kind)})
+    assert term.weight == Match(match="largest", over_steps=5)
+
+
+def test_terms_say_what_they_need() -> None:
+    members = get_args(get_args(Term)[0])
+    kinds = dict(zip(KINDS, members, strict=True))
+    assert [kind for kind in KINDS if kinds[kind].wants_average] == ["artifact"]
+    assert [kind for kind in KINDS if kinds[kind].wants_branch] == ["gradient_branch"]
+
+
+def test_the_network_of_a_term_is_no_part_of_what_is_trained(needed: Callable[[str], dict]) -> None:
+    for kind in ("perceptual", "rank"):
+        method = RegressionSpec.model_validate(
+            {"kind": "regression", "terms": {"x": {"kind": kind, **needed(kind)}}}
+        ).build(setup(TwoHeads()))
+        assert [name for name, _ in method.nets.named_parameters()] == ["g.conv.weight", "g.conv.bias"]

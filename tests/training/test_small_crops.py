@@ -1,0 +1,105 @@
+"""Crops too small for a term: refused when the recipe is read, at exactly the size that the loss itself refuses."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from selfsr.errors import InputError
+from selfsr.losses.vgg import LAYERS
+from selfsr.nets.ranker import Ranker
+from selfsr.recipe import parse_recipe
+from selfsr.step import Batch, Clock, Outputs, Ratio
+from selfsr.terms import Term
+
+KINDS = [get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(Term)[0])]
+# Options, and the side that they need by the definitions of docs/losses.md and docs/selfsim.md; all others take any.
+NEEDED = [
+    ("ssim", {}, 11),
+    ("ms_ssim", {}, 176),
+    ("ms_ssim", {"scale_weights": [0.5, 0.5]}, 22),
+    ("best_buddy", {}, 3),
+    ("best_buddy", {"patch_px": 7}, 7),
+    ("artifact", {}, 4),
+    ("artifact", {"window_px": 11}, 6),
+    ("self_similarity", {}, 13),
+    ("self_similarity", {"search_px": 9, "window_px": 5}, 5),
+    ("self_similarity", {"search_px": 1, "window_px": 1}, 2),
+    ("total_variation", {}, 2),
+    ("perceptual", {"layers": {"conv3_4": 1.0}}, 4),
+    ("perceptual", {"layers": {"conv1_2": 1.0, "conv5_1": 0.5}}, 16),
+    ("rank", {}, 32),
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
+    """Return the option that names a file of weights in the published layout, of the kinds that need one."""
+    folder = tmp_path_factory.mktemp("weights")
+    tensors, channels = {}, 3
+    for name, index in LAYERS.items():
+        width = min(512, 32 * 2 ** int(name[4]))
+        tensors[f"features.{index}.weight"] = torch.zeros(width, channels, 3, 3)
+        tensors[f"features.{index}.bias"] = torch.zeros(width)
+        channels = width
+    torch.save(tensors, folder / "vgg19.pth")
+    torch.save(Ranker(features=4).state_dict(), folder / "ranker.pth")
+    return {"perceptual": {"weights": folder / "vgg19.pth"}, "rank": {"weights": folder / "ranker.pth"}}
+
+
+def loss(term: Any, side: int) -> torch.Tensor:
+    """Return the term's loss of a batch of crops of that side."""
+    hr, sr = torch.rand(2, 2, 3, side, side, generator=torch.Generator().manual_seed(side))
+    lr = torch.nn.functional.interpolate(hr, size=max(1, side // 2))
+    value = term.build(torch.device("cpu"))(Outputs(sr, branch=sr, average=hr), Batch(hr=hr, lr=lr), Clock(1, 1))
+    return value.total / value.count.clamp(min=1) if isinstance(value, Ratio) else value
+
+
+@pytest.mark.parametrize(("kind", "options", "side"), NEEDED)
+def test_a_term_needs_what_it_says(weights: dict, kind: str, options: dict, side: int) -> None:
+    term = TypeAdapter(Term).validate_python({"kind": kind, **options, **weights.get(kind, {})})
+    assert term.minimum_px == side
+    assert torch.isfinite(loss(term, side))
+    with pytest.raises((InputError, RuntimeError)):
+        loss(term, side - 1)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {kind for kind, _, _ in NEEDED}))
+def test_other_terms_take_any_crop(kind: str) -> None:
+    term = TypeAdapter(Term).validate_python({"kind": kind})
+    assert term.minimum_px == 1
+    assert torch.isfinite(loss(term, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "crop_px", "sentence"),
+    [
+        ("ssim", {}, 10, "at least 11 for method.terms.tested (ssim with these options), got 10; take larger crops"),
+        ("ms_ssim", {}, 96, "at least 176 for method.terms.tested (ms_ssim with these options), got 96;"),
+        ("best_buddy", {"patch_px": 13}, 12, "at least 13 for method.terms.tested (best_buddy with these options),"),
+        ("artifact", {"window_px": 21}, 10, "at least 11 for method.terms.tested (artifact with these options), got"),
+        ("perceptual", {}, 14, "at least 16 for method.terms.tested (perceptual with these options), got 14;"),
+        ("rank", {}, 30, "at least 32 for method.terms.tested (rank with these options), got 30;"),
+        ("self_similarity", {}, 12, "at least 13 for method.terms.tested (self_similarity with these options), got"),
+    ],
+)
+def test_a_recipe_whose_crop_is_too_small_for_a_term_is_refused(
+    tiny: dict, weights: dict, kind: str, options: dict, crop_px: int, sentence: str
+) -> None:
+    term = {"kind": kind, **options, **weights.get(kind, {})}
+    document = {**tiny, "crop_px": crop_px, "method": {"kind": "regression", "terms": {"tested": term}}}
+    with pytest.raises(InputError) as caught:
+        parse_recipe(document, "my.yaml")
+    assert str(caught.value).startswith("my.yaml: recipe: crop_px must be " + sentence)
+    assert parse_recipe({**document, "crop_px": 176}, "my.yaml").method.terms["tested"].kind == kind
+
+
+def test_of_several_scales_the_smallest_crop_decides(tiny: dict) -> None:
+    network = {"kind": "mdsr", "features": 8, "blocks": 1, "factors": [2, 4]}
+    method = {"kind": "regression", "terms": {"tested": {"kind": "ssim"}}}
+    document = {**tiny, "scale": [2, 4], "network": network, "method": method, "crop_px": [10, 20]}
+    with pytest.raises(InputError, match=r"at least 11 for method.terms.tested \(ssim with these options\), got 10;"):
+        parse_recipe(document, "my.yaml")
+    parse_recipe({**document, "crop_px": [12, 24]}, "my.yaml")
