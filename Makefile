@@ -4,35 +4,56 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean help
+# Further requirements for the environment, such as make test WITH="torch==2.6.* torchvision==0.21.*".
+WITH ?=
+# Options for pytest, such as make unit PYTEST="-k pacing -x".
+PYTEST ?=
+# Test processes; auto is one for each core.
+JOBS ?= auto
+
+# Compiled kernels are kept here and shared by all processes, so that only the first one compiles.
+NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
+export NUMBA_CACHE_DIR
+
+.PHONY: demo test unit lint docs bench clean help
 
 help:
-	@echo "make demo   train, judge and upscale on real photos, on a CPU, in minutes"
-	@echo "make test   lint, type check and test"
+	@echo "make demo   train, evaluate and upscale on real photos, on a CPU, in minutes"
+	@echo "make test   lint, type check and test: what continuous integration runs"
+	@echo "make lint   lint, spelling and type check only"
+	@echo "make unit   tests only, for example: make unit PYTEST='tests/pacing -x' JOBS=2"
+	@echo "make docs   build the documentation site into site/"
 	@echo "make bench  time and memory of the operators and of a training step"
-	@echo "make clean  remove the environment and the demo's output"
+	@echo "make clean  remove the environment, caches, the site and the demo's output"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("selfsr needs Python 3.11 or later, this is " + sys.version.split()[0] + "; name another with make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[train,metrics,track,demo]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[train,metrics,track,demo]" --group dev $(foreach package,$(WITH),"$(package)")
 	touch $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/selfsr demo --out demo
 
-test: $(STAMP) lint
-	$(BIN)/python -m pytest
+test: lint unit
+
+# One thread for each test process: several with several threads each would fight for the cores.
+unit: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/pyright
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(STAMP)
 	$(BIN)/python bench/ops.py
 	$(BIN)/python bench/steps.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .cache site demo

@@ -24,7 +24,7 @@ needs_mkdocs = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    pytest.importorskip("markdown", reason="needs mkdocs: pip install --group docs")
+    pytest.importorskip("pymdownx.slugs", reason="needs mkdocs: pip install --group docs")
     spec = importlib.util.spec_from_file_location("generate_reference", ROOT / "docs" / "generate_reference.py")
     assert spec is not None
     assert spec.loader is not None
