@@ -36,8 +36,8 @@ def _window_values(
     d = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     channel = height.to(tl.int64) * width
     n, y, x = tl.load(pixel_image + pixel), tl.load(pixel_row + pixel), tl.load(pixel_column + pixel)
-    centre = n * C * channel + (y + H) * width + x + H
-    return pixel, d, d // S - H, d % S - H, centre, channel
+    center = n * C * channel + (y + H) * width + x + H
+    return pixel, d, d // S - H, d % S - H, center, channel
 
 
 @triton.jit
@@ -47,14 +47,14 @@ def distances(
 ):  # fmt: skip
     """Write q `[M, S*S]` (eq. 1) of the padded `image` `[N, C, height, width]`."""
     S: tl.constexpr = 2 * H + 1
-    pixel, d, dy, dx, centre, channel = _window_values(
+    pixel, d, dy, dx, center, channel = _window_values(
         pixel_image, pixel_row, pixel_column, height, width, H, S, C, BLOCK
     )
     total = tl.zeros([BLOCK], image.dtype.element_ty)
     for c in range(C):
         for oy in range(-F, F + 1):
             for ox in range(-F, F + 1):
-                here = image + centre + c * channel + oy * width + ox
+                here = image + center + c * channel + oy * width + ox
                 seen = (d < S * S) & (tl.abs(dy + oy) <= H) & (tl.abs(dx + ox) <= H)
                 difference = tl.load(here) - tl.load(here + dy * width + dx, mask=seen, other=0.0)
                 total += difference * difference
@@ -68,7 +68,7 @@ def scatter_gradients(
 ):  # fmt: skip
     """Add the gradient of eq. 1 to `grad`, of the shape of the padded `image`, given that towards q."""
     S: tl.constexpr = 2 * H + 1
-    pixel, d, dy, dx, centre, channel = _window_values(
+    pixel, d, dy, dx, center, channel = _window_values(
         pixel_image, pixel_row, pixel_column, height, width, H, S, C, BLOCK
     )
     scale = 2.0 / (C * (2 * F + 1) * (2 * F + 1))
@@ -76,7 +76,7 @@ def scatter_gradients(
     for c in range(C):
         for oy in range(-F, F + 1):
             for ox in range(-F, F + 1):
-                here = centre + c * channel + oy * width + ox
+                here = center + c * channel + oy * width + ox
                 there = here + dy * width + dx
                 seen = (d < S * S) & (tl.abs(dy + oy) <= H) & (tl.abs(dx + ox) <= H)
                 value = weight * (tl.load(image + here) - tl.load(image + there, mask=seen, other=0.0))

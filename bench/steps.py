@@ -12,7 +12,7 @@ share of our step that this is.
 
 EDSR's self-paced step stands beside one weighted by five depthwise convolutions (bench/ssim_naive.py) with autograd.
 The ESRGAN step has no plain loop beside it: ours is the whole step, of the generator by L1, perceptual and relativistic
-loss and of the critic, to which the self-similarity loss is added. The perceptual loss has VGG19's layers with random
+loss and of the discriminator, to which the self-similarity loss is added. The perceptual loss has VGG19's layers with random
 weights, which cost as much as trained ones.
 """
 
@@ -37,10 +37,10 @@ import ssim_naive
 from selfsr.images.files import Picture, write_picture
 from selfsr.recipe import parse_recipe
 from selfsr.runfolder.log import Meter
-from selfsr.step import Clock, Outputs, Ratio
+from selfsr.step import Clock, MaskedSum, Outputs
 from selfsr.terms.base import NetworkTerm
 from selfsr.training.assemble import Run, assemble
-from selfsr.training.guard import Guard
+from selfsr.training.guard import FiniteGuard
 from selfsr.training.loop import take_step
 
 # Where the clock of every step stands: the self-paced schedule is at sigma 5, where all pixels weigh something.
@@ -60,7 +60,7 @@ class Case:
         added: changes to the terms, by the name of the step.
         naive: also time the pixel loss weighted by five depthwise convolutions.
         plain: also time the plain loop.
-        optimisers: the networks that are stepped on.
+        optimizers: the networks that are stepped on.
     """
 
     title: str
@@ -69,7 +69,7 @@ class Case:
     added: dict[str, dict[str, Any]]
     naive: bool = False
     plain: bool = True
-    optimisers: tuple[str, ...] = ("g",)
+    optimizers: tuple[str, ...] = ("g",)
 
 
 L1 = {"pixel": {"kind": "l1"}}
@@ -81,7 +81,7 @@ ESRGAN = {
         "pixel": {"kind": "l1", "weight": 0.01},
         "perceptual": {"kind": "perceptual", "layers": {"conv5_4": 1.0}, "weights": VGG_FILE},
     },
-    "critics": {"d": {"network": {"kind": "vgg"}, "form": "relativistic", "weight": 0.005}},
+    "discriminators": {"d": {"network": {"kind": "vgg"}, "form": "relativistic", "weight": 0.005}},
 }
 PACED = {"self-paced": {"pixel": {"kind": "l1", "pace": {}}}}
 SIMILARITY = {
@@ -104,12 +104,12 @@ CASES = {
         PACED | SIMILARITY,
     ),
     "esrgan": Case(
-        "ESRGAN x4 (RRDB of 23 blocks, VGG critic), crop 128, batch 2",
+        "ESRGAN x4 (RRDB of 23 blocks, VGG discriminator), crop 128, batch 2",
         {"network": {"kind": "rrdb", "blocks": 23}, "scale": 4, "crop_px": 128, "batch": 2},
         ESRGAN,
         SIMILARITY,
         plain=False,
-        optimisers=("g", "d"),
+        optimizers=("g", "d"),
     ),
 }
 
@@ -147,7 +147,7 @@ def document(case: Case, folder: Path, **changes: Any) -> dict[str, Any]:
         "steps_per_epoch": STEPS_PER_EPOCH,
         "data": {"kind": "folder", "hr": str(folder)},
         "method": {**method, "terms": terms},
-        "optimisers": {name: {"kind": "adam", "lr": 1e-5} for name in case.optimisers},
+        "optimizers": {name: {"kind": "adam", "lr": 1e-5} for name in case.optimizers},
         "schedule": {"kind": "constant"},
         "ema_decay": 0.999,
         "workers": 0,
@@ -179,7 +179,7 @@ def ours(
         )
     raw = next(run.loader)
     batches = run.loader.prepare(raw, run.accelerator.device, run.memory_format, 1)
-    meter, guard, steps = Meter(), Guard(), itertools.count(EPOCH * STEPS_PER_EPOCH)
+    meter, guard, steps = Meter(), FiniteGuard(), itertools.count(EPOCH * STEPS_PER_EPOCH)
 
     def step() -> float:
         start = time.perf_counter()
@@ -200,7 +200,7 @@ def loss_alone(case: Case, folder: Path, device: str, terms: dict[str, Any]) -> 
         terms: of a recipe, by name.
     """
     method = {"kind": "regression", "terms": terms}
-    recipe = parse_recipe(document(replace(case, optimisers=("g",)), folder, method=method), "bench")
+    recipe = parse_recipe(document(replace(case, optimizers=("g",)), folder, method=method), "bench")
     run = assemble(recipe, folder / "run", device=device, resume=False)
     (batch,) = run.loader.prepare(next(run.loader), run.accelerator.device, run.memory_format, 1)
     with torch.no_grad(), run.accelerator.autocast():
@@ -210,9 +210,11 @@ def loss_alone(case: Case, folder: Path, device: str, terms: dict[str, Any]) -> 
         leaf = sr.detach().requires_grad_()
         _wait(run)
         start = time.perf_counter()
-        losses = run.method.objective(Outputs.of(leaf), batch, Clock(EPOCH * STEPS_PER_EPOCH, STEPS_PER_EPOCH))
+        losses = run.method.objective(
+            Outputs.from_network(leaf), batch, Clock(EPOCH * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
+        )
         for loss in losses.values():
-            (loss.total / loss.count if isinstance(loss, Ratio) else loss).backward()
+            (loss.total / loss.count if isinstance(loss, MaskedSum) else loss).backward()
         _wait(run)
         return time.perf_counter() - start
 
@@ -233,15 +235,15 @@ def plain_loop(case: Case, folder: Path, device: str) -> Callable[[], float]:
     run = assemble(recipe, folder / "run", device=device, resume=False)
     (batch,) = run.loader.prepare(next(run.loader), run.accelerator.device, torch.contiguous_format, 1)
     net = run.accelerator.unwrap_model(run.method.nets["g"])
-    optimiser = torch.optim.Adam(net.parameters(), lr=1e-5, foreach=False)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-5, foreach=False)
     average = {name: weight.detach().clone() for name, weight in net.named_parameters()}
 
     def step() -> float:
         start = time.perf_counter()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = torch.nn.functional.l1_loss(net(batch.lr), batch.hr)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         loss.item()
         for name, weight in net.named_parameters():
             average[name].mul_(0.999).add_(weight.data, alpha=0.001)
@@ -287,7 +289,7 @@ def measure(case: Case, folder: Path, device: str, seconds: float) -> list[dict[
     rows = []
     for label, taken in times.items():
         low, _, high = statistics.quantiles(taken, n=4)
-        # Shares are of neighbours in time: each step of a loss against the step of ours in the same turn.
+        # Shares are of neighbors in time: each step of a loss against the step of ours in the same turn.
         share = statistics.median((a - b) / b for a, b in zip(taken, times["ours"], strict=True))
         rows.append(
             {

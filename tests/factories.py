@@ -57,7 +57,7 @@ def tiny(photos: Path) -> dict[str, Any]:
                 "similarity": {"kind": "self_similarity", "weight": 10.0, "search_px": 9, "window_px": 5},
             },
         },
-        "optimisers": {"g": {"kind": "adam", "lr": 1e-3}},
+        "optimizers": {"g": {"kind": "adam", "lr": 1e-3}},
         "schedule": {"kind": "cosine", "warmup_steps": 2},
         "ema_decay": 0.9,
         "clip_norm": 1.0,

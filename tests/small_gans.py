@@ -33,14 +33,14 @@ def small_gan(name: str, *, hr: Path, pretrained: Path, batch: int) -> dict[str,
     document["network"] = {"kind": document["network"]["kind"], **SMALLEST[document["network"]["kind"]]}
     document["data"] = {**document["data"], "hr": str(hr)}
     document["log"] = {"every_steps": 1}
-    for critic in document["method"]["critics"].values():
-        critic["network"].update(features=4)
-        critic["network"].pop("stages", None)
+    for discriminator in document["method"]["discriminators"].values():
+        discriminator["network"].update(features=4)
+        discriminator["network"].pop("stages", None)
     terms = document["method"]["terms"]
     if "perceptual" in terms:
         terms["perceptual"]["weights"] = str(pretrained / "vgg19.safetensors")
     if "rank" in terms:
         terms["rank"]["weights"] = str(pretrained / "ranker.pth")
     if isinstance(terms["similarity"].get("weight"), dict):
-        terms["similarity"]["weight"]["over_steps"] = 2
+        terms["similarity"]["weight"]["calibrate_steps"] = 2
     return document

@@ -1,4 +1,4 @@
-"""The edge mask: golden values, borders, strides, grey images, and an independent Laplacian."""
+"""The edge mask: golden values, borders, strides, gray images, and an independent Laplacian."""
 
 import math
 
@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from selfsr import edge_mask
 from selfsr.errors import InputError
-from selfsr.masks import luma_8bit, stride_tile
+from selfsr.masks import rgb_to_luma_uint8, stride_tile
 
 
 def golden_image():
@@ -23,7 +23,7 @@ def random_image(*shape):
 
 
 def test_golden_luma(device):
-    row = luma_8bit(golden_image().to(device))[0, 0, 0].tolist()
+    row = rgb_to_luma_uint8(golden_image().to(device))[0, 0, 0].tolist()
     assert row == [0, 35, 70, 105, 140, 25, 60, 95, 129, 164, 49, 84, 119, 154]
 
 
@@ -42,7 +42,7 @@ def test_luma_is_pillows():
 
     levels = torch.randint(0, 256, (40, 50, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
     wanted = np.asarray(Image.fromarray(levels.numpy()).convert("L"))
-    found = luma_8bit(levels.permute(2, 0, 1)[None].float() / 255)[0, 0]
+    found = rgb_to_luma_uint8(levels.permute(2, 0, 1)[None].float() / 255)[0, 0]
     assert np.array_equal(found.numpy(), wanted)
 
 
@@ -51,7 +51,7 @@ def test_luma_is_pillows():
 def test_the_response_is_scipys_laplacian(threshold, two_sided, device):
     hr = random_image(2, 3, 17, 23)
     mask = edge_mask(hr.to(device), threshold=threshold, two_sided=two_sided).cpu()
-    for image, found in zip(luma_8bit(hr), mask, strict=True):
+    for image, found in zip(rgb_to_luma_uint8(hr), mask, strict=True):
         response = ndimage.laplace(image[0].double().numpy(), mode="mirror")
         wanted = np.abs(response) > threshold if two_sided else response > threshold
         assert np.array_equal(found[0].numpy(), wanted)
@@ -77,10 +77,10 @@ def test_a_stride_of_three_keeps_134_of_400():
     assert int(stride_tile(20, 20, stride=3).sum()) == 134
 
 
-def test_grey_images_are_their_own_luma(device):
-    grey = random_image(1, 1, 15, 16).to(device)
-    assert torch.equal(luma_8bit(grey), (grey * 255).round())
-    assert torch.equal(edge_mask(grey), edge_mask(grey.expand(-1, 3, -1, -1)))
+def test_gray_images_are_their_own_luma(device):
+    gray = random_image(1, 1, 15, 16).to(device)
+    assert torch.equal(rgb_to_luma_uint8(gray), (gray * 255).round())
+    assert torch.equal(edge_mask(gray), edge_mask(gray.expand(-1, 3, -1, -1)))
 
 
 def test_a_fourth_channel_is_not_looked_at(device):
@@ -105,7 +105,7 @@ def test_a_batch_is_its_images_and_needs_no_gradient(device):
 
 def test_values_outside_the_range_are_clamped_and_nan_is_black(device):
     hr = random_image(1, 3, 9, 8).to(device)
-    assert torch.equal(luma_8bit(4 * hr - 2), luma_8bit((4 * hr - 2).clamp(0, 1)))
+    assert torch.equal(rgb_to_luma_uint8(4 * hr - 2), rgb_to_luma_uint8((4 * hr - 2).clamp(0, 1)))
     broken = hr.clone()
     broken[0, :, 4, 4] = math.nan
     hr[0, :, 4, 4] = 0

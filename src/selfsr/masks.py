@@ -6,18 +6,18 @@ from torch import Tensor
 
 from selfsr.errors import InputError, check_images
 
-# Laplacian response that makes an edge, in grey levels of 255, as published.
+# Laplacian response that makes an edge, in gray levels of 255, as published.
 THRESHOLD = 20.0
 
 
-def luma_8bit(image: Tensor) -> Tensor:
+def rgb_to_luma_uint8(image: Tensor) -> Tensor:
     """Return the 8-bit luma of an image as whole numbers in a float32 tensor.
 
     Computed as Pillow's mode "L" does, `(19595 R + 38470 G + 7471 B + 32768) >> 16` of the image rounded to
     8 bits; every step is exact in integers of 32 bits.
 
     Args:
-        image: `[N, C, H, W]` in [0, 1]; RGB in the first three channels if C >= 3, else grey in the first.
+        image: `[N, C, H, W]` in [0, 1]; RGB in the first three channels if C >= 3, else gray in the first.
 
     Returns:
         float32 `[N, 1, H, W]`, from 0 to 255.
@@ -32,17 +32,17 @@ def luma_8bit(image: Tensor) -> Tensor:
 def edge_mask(hr: Tensor, *, threshold: float = THRESHOLD, stride: int = 1, two_sided: bool = False) -> Tensor:
     """Return the pixels of `hr` that lie at edges: where the Laplacian of its 8-bit luma exceeds a threshold.
 
-    The response at a pixel is the sum of its four neighbours minus four times itself, with the border mirrored
+    The response at a pixel is the sum of its four neighbors minus four times itself, with the border mirrored
     without repeating the edge. As published, only positive responses count: the pixel is darker than its
-    neighbours. Runs on the device of `hr`, without a host sync.
+    neighbors. Runs on the device of `hr`, without a host sync.
 
     Source: "SSL: A Self-similarity Loss for Improving Generative Image Super-resolution", ACM MM 2024, sec. 3,
     and its published preparation of masks.
 
     Args:
-        hr: `[N, C, H, W]` in [0, 1], RGB, or grey with C = 1 (with C = 4 the fourth channel is not looked at);
+        hr: `[N, C, H, W]` in [0, 1], RGB, or gray with C = 1 (with C = 4 the fourth channel is not looked at);
             values outside [0, 1] are clamped, NaN counts as black. H and W of at least 2.
-        threshold: response above which a pixel is an edge, in grey levels of 255.
+        threshold: response above which a pixel is an edge, in gray levels of 255.
         stride: keep pixel (row, column) only if row and column are equal modulo `stride`, i.e. diagonal lines
             with 1/stride of the pixels; 1 keeps all. Published: 3.
         two_sided: also count responses below `-threshold`, the bright side of edges.
@@ -60,9 +60,9 @@ def edge_mask(hr: Tensor, *, threshold: float = THRESHOLD, stride: int = 1, two_
         )
     if stride < 1:
         raise InputError(f"edge_mask: stride must be 1 or more, got {stride}; 1 keeps every pixel.")
-    grey = F.pad(luma_8bit(hr), (1, 1, 1, 1), mode="reflect")
-    neighbours = grey[:, :, :-2, 1:-1] + grey[:, :, 2:, 1:-1] + grey[:, :, 1:-1, :-2] + grey[:, :, 1:-1, 2:]
-    response = neighbours - 4 * grey[:, :, 1:-1, 1:-1]
+    gray = F.pad(rgb_to_luma_uint8(hr), (1, 1, 1, 1), mode="reflect")
+    neighbors = gray[:, :, :-2, 1:-1] + gray[:, :, 2:, 1:-1] + gray[:, :, 1:-1, :-2] + gray[:, :, 1:-1, 2:]
+    response = neighbors - 4 * gray[:, :, 1:-1, 1:-1]
     mask = (response.abs() if two_sided else response) > threshold
     return mask if stride == 1 else mask & stride_tile(*hr.shape[2:], stride=stride, device=hr.device)
 

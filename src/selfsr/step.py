@@ -41,7 +41,7 @@ class Clock:
     """The time of training, on which schedules and curricula depend and nothing else does.
 
     Attributes:
-        step: number of the optimiser step being taken, counted from 1.
+        step: number of the optimizer step being taken, counted from 1.
         steps_per_epoch: how many steps the recipe calls an epoch.
         steps: of the whole run; None where there is no run, as for a loss that is called by itself.
     """
@@ -56,14 +56,14 @@ class Clock:
         return self.step / self.steps_per_epoch
 
     @property
-    def share(self) -> float:
+    def progress(self) -> float:
         """Share of the run that is done with this step, `step / steps`, 1 in the last one."""
         assert self.steps is not None, "a clock outside a run has no share of it"
         return self.step / self.steps
 
 
 @dataclass(frozen=True)
-class Ratio:
+class MaskedSum:
     """A masked loss, not yet divided: the loop divides by the count over all processes and micro-batches.
 
     Attributes:
@@ -87,14 +87,14 @@ class Outputs:
 
     sr: Tensor
     branch: Tensor | None = None
-    average: Tensor | None = None
+    ema_sr: Tensor | None = None
 
     @classmethod
-    def of(cls, output: "Tensor | tuple[Tensor, Tensor]") -> "Outputs":
+    def from_network(cls, output: "Tensor | tuple[Tensor, Tensor]") -> "Outputs":
         """Take what a generator in training returns: the output, or the output and its branch."""
         return cls(output) if isinstance(output, Tensor) else cls(*output)
 
     def float(self) -> "Outputs":
         """Return the same in float32."""
-        branch, average = (None if image is None else image.float() for image in (self.branch, self.average))
-        return Outputs(self.sr.float(), branch, average)
+        branch, ema_sr = (None if image is None else image.float() for image in (self.branch, self.ema_sr))
+        return Outputs(self.sr.float(), branch, ema_sr)

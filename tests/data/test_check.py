@@ -27,7 +27,7 @@ def mixed(tmp_path) -> Path:
     """Every kind of trouble once, among files that are fine."""
     folder = tmp_path / "hr"
     put(folder / "good.png", 40, 50)
-    put(folder / "grey.png", 40, 40, channels=1)
+    put(folder / "gray.png", 40, 40, channels=1)
     put(folder / "deep.tif", 41, 47, alpha=True, dtype=np.uint16)
     put(folder / "small.png", 40, 31)
     put(folder / "good.bmp", 44, 44)
@@ -56,8 +56,8 @@ def test_everything_is_found_and_nothing_else(mixed):
         "are of another format than their suffix says": 1,
         "have transparency, which training leaves out": 1,
         "are CMYK or Lab, and are converted to sRGB": 1,
-        "have a palette of at most 256 colours": 1,
-        "are grey": 1,
+        "have a palette of at most 256 colors": 1,
+        "are gray": 1,
     }
     assert summary.sizes[0] == (40, 31)
     assert summary.sizes[-1] == (60, 40)
@@ -128,7 +128,7 @@ def masked(tmp_path) -> Path:
     """Pictures with masks, of which each but the first two has another trouble."""
     masks, good = tmp_path / "masks", np.zeros((20, 30), np.uint8)
     good[4:9, 5:20] = 1
-    names = ("a_mat", "a_png", "cut", "grey_levels", "missing", "no_mat", "other", "sub/turned", "two")
+    names = ("a_mat", "a_png", "cut", "gray_levels", "missing", "no_mat", "other", "sub/turned", "two")
     for name in names:
         put(tmp_path / "hr" / f"{name}.png", 20, 30)
         (masks / name).parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def masked(tmp_path) -> Path:
     savemat(masks / "sub" / "turned.mat", {"mat": good.T})
     for name in ("a_png", "two"):
         write_picture(masks / f"{name}.png", Picture(255 * good[:, :, None]))
-    write_picture(masks / "grey_levels.png", Picture(200 * good[:, :, None]))
+    write_picture(masks / "gray_levels.png", Picture(200 * good[:, :, None]))
     (masks / "no_mat.mat").write_text("hello")
     return tmp_path
 
@@ -149,7 +149,7 @@ def test_masks(masked):
     summary = check_folder(hr, masks=masks)
     assert [(problem.path, problem.kind) for problem in summary.problems] == [
         (masks / "cut.mat", "wrong mask"),
-        (masks / "grey_levels.png", "wrong mask"),
+        (masks / "gray_levels.png", "wrong mask"),
         (hr / "missing.png", "no mask"),
         (masks / "no_mat.mat", "wrong mask"),
         (masks / "other.mat", "wrong mask"),

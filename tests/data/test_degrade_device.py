@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from selfsr.data.loader import Loader, choose_workers
 from selfsr.data.spec import FolderSpec
-from selfsr.images.color import grey
+from selfsr.images.color import gray
 from selfsr.images.files import Picture, write_picture
 from selfsr.step import Batch
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Without noise, whose bits differ by place.
 QUIET = {
-    "bsrgan": {"kind": "bsrgan", "noise_level": [0, 0], "noise": {"grey": 1.0}},
+    "bsrgan": {"kind": "bsrgan", "noise_level": [0, 0], "noise": {"gray": 1.0}},
     "real_esrgan": {
         "kind": "real_esrgan",
         "preset": "stablesr_ssl",
@@ -109,9 +109,9 @@ def test_lr_has_the_depth_that_is_asked_for(photos, bits, device):
 
 
 def test_luma_is_taken_after_the_degradation(photos, device):
-    (colour,), (luma,) = (batches(loader(photos, channels=channels), 1, device) for channels in (3, 1))
-    assert torch.equal(grey(colour.hr), luma.hr)
-    assert torch.equal(grey(colour.lr), luma.lr)
+    (color,), (luma,) = (batches(loader(photos, channels=channels), 1, device) for channels in (3, 1))
+    assert torch.equal(gray(color.hr), luma.hr)
+    assert torch.equal(gray(color.lr), luma.lr)
 
 
 def test_masks_follow_their_crops(photos, tmp_path, device):

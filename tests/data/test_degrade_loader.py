@@ -13,7 +13,7 @@ from selfsr.data.loader import Loader, choose_workers
 from selfsr.data.spec import FolderSpec
 from selfsr.degrade.blur import sharpened
 from selfsr.errors import InputError
-from selfsr.images.color import grey
+from selfsr.images.color import gray
 from selfsr.images.files import Picture, write_picture
 
 CPU = torch.device("cpu")
@@ -122,7 +122,7 @@ def test_jpegs_grid_lies_anywhere(tmp_path):
     ramp = np.clip(np.add.outer(np.arange(96.0), np.arange(96.0)) * 1.3, 0, 255)
     write_picture(tmp_path / "a.png", Picture(np.repeat(ramp[..., None], 3, 2).astype(np.uint8)))
     spec = {"kind": "bsrgan", "preset": "bsrgan_ssl", "jpeg_quality": [8, 8], "noise_level": [0, 0], "halve": 0}
-    spec |= {"noise": {"grey": 1.0}}
+    spec |= {"noise": {"gray": 1.0}}
     source = loader(tmp_path, spec, crop_px=96, scale=2, batch=40)
     (batch,) = source.prepare(next(source), CPU)
     jumps = (batch.lr[:, :, :, 1:] - batch.lr[:, :, :, :-1]).abs().mean((1, 2))  # [n, 47] between columns
@@ -136,10 +136,10 @@ def test_luma_is_taken_after_the_degradation(photos):
         source = Loader(spec.build(scale=4, crop_px=48), batch=4, seed=3, workers=0)
         return source.prepare(next(source), CPU)[0]
 
-    colour, luma = batch(3), batch(1)
-    for whole, part in ((colour.hr, luma.hr), (colour.lr, luma.lr)):
+    color, luma = batch(3), batch(1)
+    for whole, part in ((color.hr, luma.hr), (color.lr, luma.lr)):
         assert part.shape[1] == 1
-        assert torch.equal(part, grey(whole))
+        assert torch.equal(part, gray(whole))
 
 
 def test_each_step_of_a_run_of_several_scales_is_degraded_by_its_own(photos):

@@ -99,9 +99,9 @@ def test_pairs_stay_aligned(tmp_path, cache, scale):
     assert corners == {(top, left) for top in range(6) for left in range(8)}
 
 
-def test_grey_is_repeated(tmp_path):
-    grey = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype(np.uint8)
-    put(tmp_path / "g" / "a.png", grey)
+def test_gray_is_repeated(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype(np.uint8)
+    put(tmp_path / "g" / "a.png", gray)
     window = folder(tmp_path / "g").build(scale=2, crop_px=8).sample(0, np.random.default_rng(0)).hr
     assert window.shape[2] == 3
     assert np.array_equal(window[..., 0], window[..., 2])

@@ -93,14 +93,14 @@ def test_masks_go_with_their_images_into_micro_batches_luma_and_other_scales(fil
     at_2, at_3 = spec(files, channels=1).build_each({2: 24, 3: 24})
     for data in (at_2, at_3):
         whole, cut = (Loader([data], batch=4, seed=3, workers=workers) for workers in (0, 2))
-        colour = Loader([spec(files).build(scale=data.scale, crop_px=24)], batch=4, seed=3, workers=0)
+        color = Loader([spec(files).build(scale=data.scale, crop_px=24)], batch=4, seed=3, workers=0)
         (batch,) = whole.prepare(next(whole), CPU)
         parts = cut.prepare(next(cut), CPU, torch.channels_last, 2)
         cut.close()
         assert batch.hr.shape[1] == 1
         assert [part.mask.shape for part in parts] == [(2, 1, 24, 24)] * 2
         assert torch.equal(torch.cat([part.mask for part in parts]), batch.mask)
-        (rgb,) = colour.prepare(next(colour), CPU)
+        (rgb,) = color.prepare(next(color), CPU)
         assert torch.equal(batch.mask, expected_masks(rgb.hr))
 
 
@@ -182,7 +182,7 @@ def test_a_file_that_holds_something_else(files):
     refused(files, r"b\.c\.mat: expected a \.mat file of MATLAB's version 5, got ")
     path.unlink()
     write_picture(path.with_suffix(".png"), Picture(np.zeros((51, 46, 3), np.uint8)))
-    refused(files, r"b\.c\.png: expected a grey mask of 8 bit, got Pillow's mode RGB; write it as grey")
+    refused(files, r"b\.c\.png: expected a gray mask of 8 bit, got Pillow's mode RGB; write it as gray")
 
 
 def test_values_are_looked_at_in_the_first_file_and_where_a_mask_is_used(files, capsys):

@@ -31,7 +31,7 @@ def noise(height: int, width: int, channels: int = 3, dtype=np.uint8) -> np.ndar
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     write_picture(folder / "ax4.png", Picture(noise(50, 64)))
-    write_picture(folder / "grey.png", Picture(noise(20, 40, 1)))
+    write_picture(folder / "gray.png", Picture(noise(20, 40, 1)))
     write_picture(folder / "deep.png", Picture(noise(40, 33, dtype=np.uint16)))
     return folder
 
@@ -76,7 +76,7 @@ def test_sub_images_are_the_windows_of_each_size(photos: Path, tmp_path: Path) -
     np.testing.assert_array_equal(read_picture(out / "a_s006.png").pixels, source[16:48, 32:64])
     reduced = np.asarray(Image.fromarray(source).resize((48, 37), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(read_picture(out / "aT0_s004.png").pixels, reduced[5:37, 16:48])
-    assert read_picture(out / "greyS_s001.png").channels == 1
+    assert read_picture(out / "grayS_s001.png").channels == 1
     assert read_picture(out / "deep_s001.png").bits == 16
 
 
@@ -126,7 +126,7 @@ def test_a_damaged_picture_does_not_stop_the_others(photos: Path, tmp_path: Path
     assert "1 of 4 pictures failed" in result.output
     assert "1 pictures are smaller than the crop" in result.output
     lines = [json.loads(line) for line in (tmp_path / "out" / module.MANIFEST).read_text().splitlines()]
-    assert {line["picture"] for line in lines[1:]} == {"ax4", "deep", "grey"}
+    assert {line["picture"] for line in lines[1:]} == {"ax4", "deep", "gray"}
 
 
 @pytest.mark.parametrize(

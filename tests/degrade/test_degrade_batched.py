@@ -183,19 +183,19 @@ def test_normal_noise_has_its_moments_each_picture_its_own(device):
     assert abs(np.corrcoef(found[0][..., 0].ravel(), found[1][..., 0].ravel())[0, 1]) < 4.5 / math.sqrt(COUNT)
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_shot_noise_is_poissons_and_counts_the_levels_of_its_own_picture(device, grey):
-    # Four grey levels, so that the published peak is 4 in colour and in grey; the other picture has two.
+@pytest.mark.parametrize("gray", [False, True])
+def test_shot_noise_is_poissons_and_counts_the_levels_of_its_own_picture(device, gray):
+    # Four gray levels, so that the published peak is 4 in color and in gray; the other picture has two.
     shades = np.array([51, 102, 153, 204], np.float32) / 255
     four = np.repeat(np.repeat(shades, 80)[None, :, None], 200, 0).repeat(3, 2)
     two = np.repeat(np.repeat(shades[1:3], 100)[None, :, None], 300, 0).repeat(3, 2)
     scale = 0.02  # nothing is clipped
-    found = run([(PoissonNoise(scale, grey),)] * 2, [four, two], device)
+    found = run([(PoissonNoise(scale, gray),)] * 2, [four, two], device)
     for image, noisy, peak, width in ((four, found[0], 4, 80), (two, found[1], 2, 100)):
         noise = noisy - image
-        assert np.allclose(noise[..., 0], noise[..., 1], atol=1e-6) == grey
+        assert np.allclose(noise[..., 0], noise[..., 1], atol=1e-6) == gray
         for left in range(0, image.shape[1], width):
-            patch, shade = noise[:, left : left + width, : 1 if grey else 3], image[0, left, 0]
+            patch, shade = noise[:, left : left + width, : 1 if gray else 3], image[0, left, 0]
             counts = np.rint((patch / scale + shade) * peak)
             assert np.abs(patch - scale * (counts / peak - shade)).max() < 1e-6
             values = np.arange(12)

@@ -62,7 +62,7 @@ SIX = {"iso": 0.45, "aniso": 0.25, "generalized_iso": 0.12, "generalized_aniso":
 SIX["plateau_aniso"] = 0.03
 TWO = {"iso": 0.7, "aniso": 0.3}
 
-# up, down, keep; range; Gaussian sigma; Poisson scale; grey; JPEG; sizes; kinds; sinc; sigma; generalised; plateau
+# up, down, keep; range; Gaussian sigma; Poisson scale; gray; JPEG; sizes; kinds; sinc; sigma; generalized; plateau
 FIRST = {
     "real_esrgan": (
         *((0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3), 0.4, (30, 95)),
@@ -113,12 +113,12 @@ WHOLE = {
 def test_real_esrgans_presets_are_the_published_ones(name, stage):
     spec = preset(name)
     part = getattr(spec, stage)
-    resize, bounds, sigma, poisson, grey, jpeg, sizes, kinds, sinc, blur, generalized, plateau = (
+    resize, bounds, sigma, poisson, gray, jpeg, sizes, kinds, sinc, blur, generalized, plateau = (
         FIRST if stage == "first" else SECOND
     )[name]
     assert (part.resize["up"], part.resize["down"], part.resize["keep"]) == resize
     assert (part.resize_range, part.gaussian_sigma, part.poisson_scale) == (bounds, sigma, poisson)
-    assert (part.gaussian, part.grey, part.jpeg_quality) == (0.5, grey, jpeg)
+    assert (part.gaussian, part.gray, part.jpeg_quality) == (0.5, gray, jpeg)
     assert part.kernel_px == tuple(range(sizes[0], sizes[1] + 1, 2))
     assert (part.kernels, part.sinc, part.sigma_px) == (kinds, sinc, blur)
     assert (part.beta_generalized, part.beta_plateau) == (generalized, plateau)
@@ -131,7 +131,7 @@ def test_real_esrgans_presets_are_the_published_ones(name, stage):
 def test_bsrgans_presets_are_the_published_ones():
     keys = ("halve", "anisotropic", "variance_max", "sigma_max", "kernel_px", "resize", "resize_max", "resize_uniform")
     keys += ("shifted_px", "shifted_sigma_min", "shifted_sigma_max", "noise_level", "noise", "jpeg", "jpeg_quality")
-    kinds = {"colour": 0.4, "grey": 0.4, "correlated": 0.2}
+    kinds = {"color": 0.4, "gray": 0.4, "correlated": 0.2}
     wide, small = tuple(range(7, 26, 2)), (3, 5, 7, 9)
     expected = {
         "bsrgan": (
@@ -205,7 +205,7 @@ def check_stage(resizes: list[Resize], side: float, noises: list, jpegs: list[Jp
     poisson = [step for step in noises if isinstance(step, PoissonNoise)]
     assert len(gaussian) + len(poisson) == len(noises)
     assert_share(len(gaussian), len(noises), part.gaussian)
-    assert_share(sum(step.grey for step in noises), len(noises), part.grey)
+    assert_share(sum(step.gray for step in noises), len(noises), part.gray)
     assert_even([step.sigma for step in gaussian], *part.gaussian_sigma)
     assert_even([step.scale for step in poisson], *part.poisson_scale)
     low, high = part.jpeg_quality
@@ -283,7 +283,7 @@ def test_bsrgan_draws_what_its_preset_says(name):
     assert len(noises) == COUNT
     assert_share(sum(isinstance(step, CorrelatedNoise) for step in noises), COUNT, spec.noise["correlated"])
     gaussian = [step for step in noises if isinstance(step, GaussianNoise)]
-    assert_share(sum(step.grey for step in gaussian), COUNT, spec.noise["grey"])
+    assert_share(sum(step.gray for step in gaussian), COUNT, spec.noise["gray"])
     assert {step.sigma for step in gaussian} == set(range(spec.noise_level[0], spec.noise_level[1] + 1))
     for step in noises:
         if isinstance(step, CorrelatedNoise):
@@ -452,7 +452,7 @@ def test_what_is_written_down_is_read_again(name):
         ("bsrgan_sl", "expected one of"),
         ({"kind": "bsrgan", "preset": "real_esrgan"}, "Input should be"),
         ({"kind": "bsrgan", "noize": {}}, "Extra inputs"),
-        ({"kind": "bsrgan", "noise": {"grey": 0.5}}, "sum to 1"),
+        ({"kind": "bsrgan", "noise": {"gray": 0.5}}, "sum to 1"),
         ({"kind": "bsrgan", "jpeg_quality": [90, 80]}, "smaller number must come first"),
         ({"kind": "bsrgan", "jpeg_quality": [0, 80]}, "greater than or equal to 1"),
         ({"kind": "bsrgan", "kernel_px": [4]}, "odd and positive"),

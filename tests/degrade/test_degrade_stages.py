@@ -190,8 +190,8 @@ def test_clipping_is_a_choice_and_subsampling_takes_the_first_of_each_block():
 def test_a_shifted_blur_and_subsampling_keep_a_ramp_in_place():
     ramp = np.broadcast_to((np.arange(64, dtype=np.float32) / 64)[:, None, None], (64, 64, 3)).copy()
     small = Subsample(4)(convolved(ramp, Bell(25, (1.0, 1.0), shift_px=1.5).weights()), rng())
-    centres = (np.arange(16) * 4 + 1.5) / 64  # of the blocks of four
-    assert np.abs(small[4:12, 8, 0] - centres[4:12]).max() < 1e-4
+    centers = (np.arange(16) * 4 + 1.5) / 64  # of the blocks of four
+    assert np.abs(small[4:12, 8, 0] - centers[4:12]).max() < 1e-4
 
 
 # --- JPEG --------------------------------------------------------------------------------------------------------
@@ -223,15 +223,15 @@ FLAT = np.full((160, 160, 3), 0.5, np.float32)
 COUNT = FLAT.shape[0] * FLAT.shape[1]
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_gaussian_noise_has_its_mean_sigma_and_colour(grey):
-    noise = (GaussianNoise(12.0, grey)(FLAT, rng(1)) - FLAT) * 255
-    samples = noise[..., :1] if grey else noise
-    assert np.array_equal(noise[..., 0], noise[..., 2]) == grey
+@pytest.mark.parametrize("gray", [False, True])
+def test_gaussian_noise_has_its_mean_sigma_and_color(gray):
+    noise = (GaussianNoise(12.0, gray)(FLAT, rng(1)) - FLAT) * 255
+    samples = noise[..., :1] if gray else noise
+    assert np.array_equal(noise[..., 0], noise[..., 2]) == gray
     assert samples.mean() == pytest.approx(0, abs=4 * 12 / math.sqrt(samples.size))
     assert samples.std() == pytest.approx(12, rel=4 / math.sqrt(2 * samples.size))
     assert stats.kstest(samples.ravel()[::7] / 12, "norm").pvalue > 1e-3
-    if not grey:
+    if not gray:
         assert abs(np.corrcoef(noise.reshape(-1, 3).T)[0, 1]) < 4 / math.sqrt(COUNT)
 
 
@@ -253,7 +253,7 @@ def test_noisy_pictures_stay_between_0_and_1():
 
 
 def poissons() -> PoissonNoise:
-    return PoissonNoise(3.0, grey=False)
+    return PoissonNoise(3.0, gray=False)
 
 
 @pytest.mark.parametrize("peak", [2, 16, 256])
@@ -283,16 +283,16 @@ def test_poisson_levels_do_not_get_mixed_up():
     assert (np.abs(means - expected) <= 5 * np.sqrt(np.maximum(expected, 1) / 400)).all()
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_poisson_noise_grows_with_the_signal(grey):
-    # Four grey levels, so that the published peak is 4 in colour and in grey.
+@pytest.mark.parametrize("gray", [False, True])
+def test_poisson_noise_grows_with_the_signal(gray):
+    # Four gray levels, so that the published peak is 4 in color and in gray.
     shades = np.array([51, 102, 153, 204], np.float32) / 255
     image = np.repeat(np.repeat(shades, 80)[None, :, None], 200, 0).repeat(3, 2)
     scale = 0.1
-    noise = PoissonNoise(scale, grey)(image, rng(3)) - image
-    assert np.allclose(noise[..., 0], noise[..., 1], atol=1e-6) == grey
+    noise = PoissonNoise(scale, gray)(image, rng(3)) - image
+    assert np.allclose(noise[..., 0], noise[..., 1], atol=1e-6) == gray
     for i, shade in enumerate(shades):
-        patch = noise[:, 80 * i : 80 * i + 80, : 1 if grey else 3]
+        patch = noise[:, 80 * i : 80 * i + 80, : 1 if gray else 3]
         variance = scale**2 * shade / 4
         assert patch.var() == pytest.approx(variance, rel=0.08)
         assert patch.mean() == pytest.approx(0, abs=5 * math.sqrt(variance / patch.size))
@@ -301,5 +301,5 @@ def test_poisson_noise_grows_with_the_signal(grey):
 @pytest.mark.parametrize(("distinct", "peak"), [(1, 1), (3, 4), (4, 4), (5, 8), (200, 256)])
 def test_the_peak_is_the_number_of_levels_rounded_up_to_a_power_of_two(distinct, peak):
     image = np.resize(np.arange(distinct, dtype=np.float32) + 30, 300 * 300).reshape(300, 300, 1).repeat(3, 2) / 255
-    noise = (PoissonNoise(0.05, grey=False)(image, rng(4)) - image)[..., 0]
+    noise = (PoissonNoise(0.05, gray=False)(image, rng(4)) - image)[..., 0]
     assert noise.var() == pytest.approx(0.05**2 * image.mean() / peak, rel=0.08)

@@ -30,7 +30,7 @@ def photos(tmp_path) -> Path:
     folder = tmp_path / "photos"
     write_picture(folder / "a.png", Picture(photo(50, 67, 0)))
     write_picture(folder / "deep" / "b.png", Picture(photo(48, 64, 1).astype(np.uint16) * 257))
-    write_picture(folder / "grey.jpg", Picture(photo(64, 48, 2)[..., :1]))
+    write_picture(folder / "gray.jpg", Picture(photo(64, 48, 2)[..., :1]))
     return folder
 
 
@@ -49,7 +49,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_folder_becomes_the_lr_of_pairs(photos, tmp_path):
     out = tmp_path / "lr"
     assert run(photos, "-o", out, "--preset", "bsrgan_ssl")[0] == 0
-    assert set(files(out)) == {"ax4.png", "deep/bx4.png", "greyx4.png"}
+    assert set(files(out)) == {"ax4.png", "deep/bx4.png", "grayx4.png"}
     pixels = read_picture(out / "ax4.png").pixels
     assert (pixels.shape, pixels.dtype) == ((12, 16, 3), np.uint8)
     data = PairsSpec(kind="pairs", hr=photos, lr=out).build(scale=4, crop_px=48)
@@ -60,7 +60,7 @@ def test_what_is_written_is_what_the_parameters_say(photos, tmp_path):
     out = tmp_path / "lr"
     run(photos, "-o", out, "--preset", "real_esrgan", "--scale", 2, "--seed", 9)
     lines = [json.loads(line) for line in (out / PARAMETERS).read_text().splitlines()]
-    assert [line["file"] for line in lines] == ["ax2.png", "deep/bx2.png", "greyx2.png"]
+    assert [line["file"] for line in lines] == ["ax2.png", "deep/bx2.png", "grayx2.png"]
     spec = preset("real_esrgan")
     for line in lines:
         assert (line["seed"], line["scale"], line["draw"]) == (9, 2, 1)
@@ -81,7 +81,7 @@ def test_a_draw_depends_on_name_and_seed_alone(photos, tmp_path):
     (photos / "a.png").unlink()
     run(photos, "-o", tmp_path / "fewer", "--preset", "bsrgan")
     fewer = files(tmp_path / "fewer")
-    assert fewer == {name: first[name] for name in ("deep/bx4.png", "greyx4.png")}
+    assert fewer == {name: first[name] for name in ("deep/bx4.png", "grayx4.png")}
 
 
 def test_several_draws_are_several_lr_folders(photos, tmp_path):
@@ -89,7 +89,7 @@ def test_several_draws_are_several_lr_folders(photos, tmp_path):
     run(photos, "-o", out, "--preset", "ssl_test", "--per-image", 3)
     assert sorted(path.name for path in out.iterdir()) == ["1", "2", "3", PARAMETERS]
     draws = [files(out / str(number)) for number in (1, 2, 3)]
-    assert [set(made) for made in draws] == [{"ax4.png", "deep/bx4.png", "greyx4.png"}] * 3
+    assert [set(made) for made in draws] == [{"ax4.png", "deep/bx4.png", "grayx4.png"}] * 3
     assert len({content for made in draws for content in made.values()}) == 9
     for number in (1, 2, 3):
         PairsSpec(kind="pairs", hr=photos, lr=out / str(number)).build(scale=4, crop_px=48)

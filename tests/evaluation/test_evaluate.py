@@ -69,7 +69,7 @@ def test_the_whole_chain_by_hand(tmp_path):
 def test_crop_can_be_chosen(tmp_path):
     write(tmp_path / "a.png")
     by_crop = [
-        evaluate_set(nearest, "x", [tmp_path / "a.png"], scale=2, device=CPU, crop_px=crop).mean["psnr_y"]
+        evaluate_set(nearest, "x", [tmp_path / "a.png"], scale=2, device=CPU, border_px=crop).mean["psnr_y"]
         for crop in (None, 2, 5)
     ]
     assert by_crop[0] == by_crop[1] != by_crop[2]
@@ -86,15 +86,15 @@ def test_mean_is_over_images_not_pixels(tmp_path):
         assert mean == pytest.approx((result.images["small"][key] + result.images["large"][key]) / 2)
 
 
-def test_grey_counts_as_three_equal_channels(tmp_path):
-    grey = write(tmp_path / "grey.png", channels=1)
-    write_picture(tmp_path / "rgb.png", Picture(grey.repeat(3, axis=2)))
+def test_gray_counts_as_three_equal_channels(tmp_path):
+    gray = write(tmp_path / "gray.png", channels=1)
+    write_picture(tmp_path / "rgb.png", Picture(gray.repeat(3, axis=2)))
     images = evaluate_set(
-        bicubic_upscaler(2), "x", [tmp_path / "grey.png", tmp_path / "rgb.png"], scale=2, device=CPU
+        bicubic_upscaler(2), "x", [tmp_path / "gray.png", tmp_path / "rgb.png"], scale=2, device=CPU
     ).images
-    assert images["grey"] == images["rgb"]
+    assert images["gray"] == images["rgb"]
     # studio range: 219 of 255 levels
-    assert images["grey"]["psnr_y"] - images["grey"]["psnr_rgb"] == pytest.approx(20 * math.log10(255 / 219), abs=1e-9)
+    assert images["gray"]["psnr_y"] - images["gray"]["psnr_rgb"] == pytest.approx(20 * math.log10(255 / 219), abs=1e-9)
 
 
 def test_deep_pictures_are_judged_in_8_bit(tmp_path):
@@ -224,8 +224,8 @@ def test_sets(tmp_path):
 
 
 def test_protocol_is_stated():
-    assert protocol(3)["crop_px"] == 3
-    assert protocol(3, 0)["crop_px"] == 0
+    assert protocol(3)["border_px"] == 3
+    assert protocol(3, 0)["border_px"] == 0
     assert protocol(3)["lr"].startswith("bicubic 1/3 with antialiasing")
     assert protocol(3, None, "my/lr")["lr"] == "my/lr"
 

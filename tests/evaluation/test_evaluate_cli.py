@@ -39,7 +39,7 @@ def mistake(*args) -> str:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A small EDSR x2 that upscales by nearest neighbour, nearly."""
+    """A small EDSR x2 that upscales by nearest neighbor, nearly."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     torch.manual_seed(0)
     save_weights(path, EdsrSpec(blocks=1, features=8).build(2), {})
@@ -76,7 +76,7 @@ def test_evaluate_bicubic_and_a_model(bench, weights, tmp_path):
         ["B", "tiny.safetensors", "1"],
     ]
     record = json.loads(out.read_text())
-    assert record["protocol"]["crop_px"] == 2
+    assert record["protocol"]["border_px"] == 2
     assert [result["upscaler"] for result in record["results"]] == ["bicubic", str(weights)]
     mean = record["results"][0]["sets"]["A"]["mean"]
     assert rows[1][3:] == [
@@ -101,8 +101,8 @@ def test_evaluate_options_change_what_they_say(bench, weights, tmp_path):
         return json.loads(out.read_text())["results"][0]["sets"]["only"]["mean"]["psnr_y"]
 
     plain = mean()
-    assert mean("--scale", 2, "--crop", 2, "--tile", "off") == plain
-    assert mean("--crop", 4) != plain
+    assert mean("--scale", 2, "--border", 2, "--tile", "off") == plain
+    assert mean("--border", 4) != plain
     assert mean("--self-ensemble") > plain
     assert mean("--tile", 32) == pytest.approx(plain, abs=0.05)
     for name in ("a", "b"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfsr.errors import InputError
-from selfsr.evaluation.psnr_ssim import luma, psnr, quantise, scores, ssim
+from selfsr.evaluation.psnr_ssim import luma, psnr, scores, ssim, to_levels
 
 structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
 
@@ -21,7 +21,7 @@ def golden_pair(height: int = 64, width: int = 72) -> tuple[torch.Tensor, torch.
     j = torch.arange(width, dtype=torch.float64).view(1, 1, 1, -1)
     hr = 0.5 + 0.3 * torch.sin(0.7 * i + 1.3 * c) * torch.cos(0.45 * j - 0.6 * c) + 0.15 * torch.sin(0.11 * i * j)
     sr = hr + 0.06 * torch.sin(1.9 * i - 0.8 * j + c)
-    return quantise(sr), quantise(hr)
+    return to_levels(sr), to_levels(hr)
 
 
 def noise_pair(seed: int, height: int, width: int, peak: int = 255) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +42,7 @@ def noise_pair(seed: int, height: int, width: int, peak: int = 255) -> tuple[tor
 )
 def test_golden_values_of_the_basicsr_protocol(name, expected, tolerance):
     sr, hr = golden_pair()
-    assert scores(sr, hr, crop_px=4)[name] == pytest.approx(expected, abs=tolerance)
+    assert scores(sr, hr, border_px=4)[name] == pytest.approx(expected, abs=tolerance)
 
 
 def test_golden_luma_psnr_is_ours_but_for_its_float32():
@@ -62,11 +62,13 @@ def test_channel_order_matters():
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "crop_px", "peak"), [(11, 11, 0, 255), (40, 300, 3, 255), (290, 13, 1, 65535)]
+    ("height", "width", "border_px", "peak"), [(11, 11, 0, 255), (40, 300, 3, 255), (290, 13, 1, 65535)]
 )
-def test_ssim_agrees_with_scikit_image(height, width, crop_px, peak):
+def test_ssim_agrees_with_scikit_image(height, width, border_px, peak):
     a, b = noise_pair(0, height, width, peak)
-    arrays = [x[0, :, crop_px : height - crop_px, crop_px : width - crop_px].numpy().astype(float) for x in (a, b)]
+    arrays = [
+        x[0, :, border_px : height - border_px, border_px : width - border_px].numpy().astype(float) for x in (a, b)
+    ]
     # scikit-image pads and then leaves out the padded rim, which is the valid region
     options = {
         "gaussian_weights": True,
@@ -76,10 +78,10 @@ def test_ssim_agrees_with_scikit_image(height, width, crop_px, peak):
         "win_size": 11,
     }
     expected = structural_similarity(*arrays, channel_axis=0, **options)
-    assert float(ssim(a, b, crop_px, peak=peak)) == pytest.approx(expected, abs=1e-9)
-    grey = [np.tensordot([65.481 / 255, 128.553 / 255, 24.966 / 255], x, 1) + 16 / 255 * peak for x in arrays]
-    expected = structural_similarity(*grey, **options)
-    assert float(ssim(a, b, crop_px, channel="y", peak=peak)) == pytest.approx(expected, abs=1e-9)
+    assert float(ssim(a, b, border_px, peak=peak)) == pytest.approx(expected, abs=1e-9)
+    gray = [np.tensordot([65.481 / 255, 128.553 / 255, 24.966 / 255], x, 1) + 16 / 255 * peak for x in arrays]
+    expected = structural_similarity(*gray, **options)
+    assert float(ssim(a, b, border_px, channel="y", peak=peak)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_luma_spans_studio_range():
@@ -101,10 +103,10 @@ def test_dtype_and_batch_do_not_change_the_number():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31), st.integers(19, 30), st.integers(19, 30), st.integers(0, 4))
-def test_flips_and_exchange_commute(seed, height, width, crop_px):
+def test_flips_and_exchange_commute(seed, height, width, border_px):
     a, b = noise_pair(seed, height, width)
-    first = scores(a, b, crop_px)
-    for other in (scores(b, a, crop_px), scores(a.flip(-1).mT, b.flip(-1).mT, crop_px)):
+    first = scores(a, b, border_px)
+    for other in (scores(b, a, border_px), scores(a.flip(-1).mT, b.flip(-1).mT, border_px)):
         assert other == pytest.approx(first, abs=1e-10)
 
 
@@ -123,10 +125,10 @@ def test_identical_images():
     assert tuple(scores(a, a, 2)) == ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
 
 
-def test_quantise_rounds_halves_up_and_clamps():
+def test_quantize_rounds_halves_up_and_clamps():
     values = torch.tensor([-0.3, 0.0, 0.5 / 255, 1.4999 / 255, 254.5 / 255, 1.7], dtype=torch.float64)
-    assert quantise(values).tolist() == [0, 0, 1, 1, 255, 255]
-    assert float(quantise(torch.tensor(0.5), 65535)) == 32768
+    assert to_levels(values).tolist() == [0, 0, 1, 1, 255, 255]
+    assert float(to_levels(torch.tensor(0.5), 65535)) == 32768
 
 
 @pytest.mark.parametrize(
@@ -135,12 +137,12 @@ def test_quantise_rounds_halves_up_and_clamps():
         (
             lambda a, b: (a / 255, b),
             "psnr: sr must hold whole numbers from 0 to 255, got values from 0 to 1; "
-            "use selfsr.evaluation.psnr_ssim.quantise() on an image in [0, 1].",
+            "use selfsr.evaluation.psnr_ssim.to_levels() on an image in [0, 1].",
         ),
         (
             lambda a, b: (a, b * float("nan")),
             "psnr: hr must hold whole numbers from 0 to 255, got values from nan to nan; "
-            "use selfsr.evaluation.psnr_ssim.quantise() on an image in [0, 1].",
+            "use selfsr.evaluation.psnr_ssim.to_levels() on an image in [0, 1].",
         ),
         (
             lambda a, b: (a[..., :-1], b),
@@ -167,5 +169,5 @@ def test_more_mistakes_are_told():
         ssim(a, b, 5)
     with pytest.raises(InputError, match=r'^psnr: channel must be "y" or "rgb", got \'Y\'\.$'):
         psnr(a, b, 0, channel="Y")
-    with pytest.raises(InputError, match=r"^ssim: crop_px must be 0 or more, got -1\.$"):
+    with pytest.raises(InputError, match=r"^ssim: border_px must be 0 or more, got -1\.$"):
         ssim(a, b, -1)

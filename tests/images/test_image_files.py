@@ -19,8 +19,8 @@ from selfsr.images.files import Picture, from_tensor, read_header, read_picture,
 from selfsr.images.paths import list_pictures
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-# A grey profile differs for our purposes by the colour space in its header alone.
-GREY = SRGB[:16] + b"GRAY" + SRGB[20:]
+# A gray profile differs for our purposes by the color space in its header alone.
+GRAY = SRGB[:16] + b"GRAY" + SRGB[20:]
 
 
 def noise(*shape: int, bits: int = 8, seed: int = 0) -> np.ndarray:
@@ -49,12 +49,12 @@ def test_lossless_round_trip(tmp_path, suffix, bits, channels, alpha):
     written = Picture(
         noise(13, 17, channels, bits=bits),
         noise(13, 17, bits=bits, seed=1) if alpha else None,
-        SRGB if channels == 3 else GREY,
+        SRGB if channels == 3 else GRAY,
     )
     path = tmp_path / f"picture{suffix}"
     write_picture(path, written)
     read = read_picture(path)
-    # WebP has no grey, and hardly anything reads 16-bit grey with alpha from a TIFF: both are stored as RGB.
+    # WebP has no gray, and hardly anything reads 16-bit gray with alpha from a TIFF: both are stored as RGB.
     as_rgb = channels == 1 and (suffix == ".webp" or (suffix == ".TIFF" and alpha))
     assert read.channels == (3 if as_rgb else channels)
     assert read.bits == bits
@@ -93,9 +93,9 @@ def test_16_bit_files_of_other_writers_are_exact(tmp_path, suffix):
         read = read_picture(tmp_path / f"a{suffix}")
         assert np.array_equal(read.pixels, samples[:, :, 2::-1])
         assert (read.alpha is not None) == (channels == 4)
-    grey = noise(9, 31, bits=16)
-    path = save(tmp_path / f"grey{suffix}", Image.fromarray(grey))
-    assert np.array_equal(read_picture(path).pixels[:, :, 0], grey)
+    gray = noise(9, 31, bits=16)
+    path = save(tmp_path / f"gray{suffix}", Image.fromarray(gray))
+    assert np.array_equal(read_picture(path).pixels[:, :, 0], gray)
 
 
 def test_jpeg_is_close_and_keeps_the_profile(tmp_path):
@@ -105,14 +105,14 @@ def test_jpeg_is_close_and_keeps_the_profile(tmp_path):
     read = read_picture(tmp_path / "a.jpg")
     assert np.abs(read.pixels.astype(int) - smooth).max() <= 4
     assert read.icc == SRGB
-    write_picture(tmp_path / "grey.jpeg", Picture(smooth[:, :, :1], None, GREY))
-    read = read_picture(tmp_path / "grey.jpeg")
+    write_picture(tmp_path / "gray.jpeg", Picture(smooth[:, :, :1], None, GRAY))
+    read = read_picture(tmp_path / "gray.jpeg")
     assert np.abs(read.pixels.astype(int) - smooth[:, :, :1]).max() <= 3
-    assert (read.channels, read.icc) == (1, GREY)
+    assert (read.channels, read.icc) == (1, GRAY)
 
 
 def test_a_profile_of_other_channels_is_left_out(tmp_path):
-    write_picture(tmp_path / "a.png", Picture(noise(4, 4, 3), None, GREY))
+    write_picture(tmp_path / "a.png", Picture(noise(4, 4, 3), None, GRAY))
     assert read_picture(tmp_path / "a.png").icc is None
     write_picture(tmp_path / "b.png", Picture(noise(4, 4, 1, bits=16), None, SRGB))
     assert read_picture(tmp_path / "b.png").icc is None
@@ -123,11 +123,11 @@ def test_a_profile_of_other_channels_is_left_out(tmp_path):
 
 def test_palette_is_expanded(tmp_path):
     indices = noise(8, 9) % 4
-    colours = [(255, 0, 0), (0, 128, 0), (0, 0, 255), (9, 9, 9)]
+    colors = [(255, 0, 0), (0, 128, 0), (0, 0, 255), (9, 9, 9)]
     image = Image.fromarray(indices).convert("L")
     image = Image.frombytes("P", (9, 8), indices.tobytes())
-    image.putpalette([sample for colour in colours for sample in colour])
-    expected = np.array(colours, np.uint8)[indices]
+    image.putpalette([sample for color in colors for sample in color])
+    expected = np.array(colors, np.uint8)[indices]
     for name in ("plain.png", "plain.bmp", "plain.tif"):
         read = read_picture(save(tmp_path / name, image))
         assert np.array_equal(read.pixels, expected), name
@@ -140,15 +140,15 @@ def test_palette_is_expanded(tmp_path):
     assert np.array_equal(read.pixels, expected)
 
 
-def test_one_bit_and_transparent_grey(tmp_path):
+def test_one_bit_and_transparent_gray(tmp_path):
     bits = noise(5, 11) > 127
     for name in ("a.png", "a.tif", "a.bmp"):
         read = read_picture(save(tmp_path / name, Image.fromarray(bits)))
         assert np.array_equal(read.pixels[:, :, 0], np.where(bits, 255, 0)), name
-    grey = noise(5, 11) % 8
-    read = read_picture(save(tmp_path / "grey.png", Image.fromarray(grey), transparency=3))
+    gray = noise(5, 11) % 8
+    read = read_picture(save(tmp_path / "gray.png", Image.fromarray(gray), transparency=3))
     assert read.channels == 1
-    assert np.array_equal(read.alpha, np.where(grey == 3, 0, 255))
+    assert np.array_equal(read.alpha, np.where(gray == 3, 0, 255))
     rgb = noise(5, 11, 3) // 200
     read = read_picture(save(tmp_path / "rgb.png", Image.fromarray(rgb), transparency=(1, 0, 1)))
     assert np.array_equal(read.alpha, np.where((rgb == (1, 0, 1)).all(axis=2), 0, 255))
@@ -179,7 +179,7 @@ def test_lab_tiff_is_converted(tmp_path):
     [(".png", False), (".jpg", False), (".webp", False), (".tif", False), (".png", True), (".tif", True)],
 )
 def test_orientation_is_applied(tmp_path, suffix, orientation, deep):
-    # Blocks of flat colour survive JPEG.
+    # Blocks of flat color survive JPEG.
     stored = np.kron(noise(3, 2, 3) // 64 * 64, np.ones((16, 16, 1), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -29,8 +29,8 @@ def test_png_by_rows_reads_back(dtype, channels, alpha, tmp_path, monkeypatch):
     original = picture(channels=channels, dtype=dtype, alpha=alpha)
     (tmp_path / "a.png").write_bytes(b"".join(png_parts(original)))
     back = read_picture(tmp_path / "a.png")
-    colours = back.pixels if back.channels == channels else back.pixels[:, :, :1]
-    assert np.array_equal(colours, original.pixels)
+    colors = back.pixels if back.channels == channels else back.pixels[:, :, :1]
+    assert np.array_equal(colors, original.pixels)
     assert alpha == (back.alpha is not None)
     if alpha:
         assert np.array_equal(back.alpha, original.alpha)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from selfsr.errors import InputError
 from selfsr.images import resize
-from selfsr.images.resize import HALO_LR_PX, bicubic_lr, imresize, mirrored, mod_crop, quantised
+from selfsr.images.resize import HALO_LR_PX, bicubic_lr, imresize, mirrored, mod_crop, round_to_bits
 
 
 def keys(x: Fraction) -> Fraction:
@@ -111,7 +111,7 @@ def test_float32_stays_far_within_what_matlab_asks(scale, device):
 
 @pytest.mark.parametrize("scale", [0.25, 1 / 3, 0.5, 2.0, 3.0])
 def test_inside_pillow_agrees(scale):
-    # Pillow has the same kernel and stretch, but renormalises at the border in place of mirroring.
+    # Pillow has the same kernel and stretch, but renormalizes at the border in place of mirroring.
     image = np.random.default_rng(2).random((60, 72)).astype(np.float32)
     size = (round(72 * scale), round(60 * scale))
     pillow = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
@@ -234,7 +234,7 @@ def test_lr_of_a_crop_with_halo_is_the_crop_of_the_lr(data, scale):
 
 def test_lr_is_rounded_half_up_as_a_file_would_be():
     values = torch.tensor([0.0, 0.49 / 255, 0.5 / 255, 1.5 / 255, 254.6 / 255, 1.2, -0.3], dtype=torch.float64)
-    assert (quantised(values) * 255).tolist() == pytest.approx([0, 0, 1, 2, 255, 255, 0], abs=1e-9)
+    assert (round_to_bits(values) * 255).tolist() == pytest.approx([0, 0, 1, 2, 255, 255, 0], abs=1e-9)
     lr = bicubic_lr(torch.rand(1, 3, 16, 16), 2) * 255
     torch.testing.assert_close(lr, lr.round(), rtol=0, atol=1e-4)
 

@@ -12,7 +12,7 @@ class Golden(NamedTuple):
 
     sr: Tensor
     hr: Tensor
-    average: Tensor
+    ema_sr: Tensor
 
 
 @pytest.fixture
@@ -24,5 +24,5 @@ def golden() -> Golden:
     return Golden(
         sr=hr + 0.06 * torch.sin(1.9 * i - 0.8 * j + c + 0.5 * b),
         hr=hr,
-        average=hr + 0.05 * torch.cos(1.1 * i + 0.3 * j),
+        ema_sr=hr + 0.05 * torch.cos(1.1 * i + 0.3 * j),
     )

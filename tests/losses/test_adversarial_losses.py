@@ -5,14 +5,14 @@ import torch
 from torch.nn import functional
 
 from selfsr.errors import InputError
-from selfsr.losses.adversarial import critic_losses, generator_loss, gradient_penalty, r1_penalty
+from selfsr.losses.adversarial import discriminator_losses, generator_loss, gradient_penalty, r1_penalty
 
 REAL = torch.tensor([1.2, 0.3, -0.4], dtype=torch.float64)
 FAKE = torch.tensor([-0.7, 0.1, 0.9], dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
-    ("objective", "form", "generator", "critic"),
+    ("objective", "form", "generator", "discriminator"),
     [
         ("vanilla", "relativistic", 0.886491365, 0.619824698),
         ("vanilla", "standard", 0.696245528, 1.373129849),
@@ -24,10 +24,10 @@ FAKE = torch.tensor([-0.7, 0.1, 0.9], dtype=torch.float64)
         ("hinge", "relativistic", (2.1 + 1.2 + 0.5 + (6.2 + 3.8 + 1.4) / 3) / 6, (0.8 + 1.5 + (2.2 + 4.6) / 3) / 6),
     ],
 )
-def test_golden_values(objective: str, form: str, generator: float, critic: float) -> None:
+def test_golden_values(objective: str, form: str, generator: float, discriminator: float) -> None:
     options = {"objective": objective, "form": form}
     assert generator_loss(REAL, FAKE, **options).item() == pytest.approx(generator, abs=5e-10)
-    assert sum(critic_losses(REAL, FAKE, **options)).item() == pytest.approx(critic, abs=5e-10)
+    assert sum(discriminator_losses(REAL, FAKE, **options)).item() == pytest.approx(discriminator, abs=5e-10)
 
 
 def test_the_relativistic_forms_are_their_definitions() -> None:
@@ -35,11 +35,11 @@ def test_the_relativistic_forms_are_their_definitions() -> None:
     bce, one, zero = functional.binary_cross_entropy_with_logits, torch.ones(3).double(), torch.zeros(3).double()
     vanilla = {"objective": "vanilla", "form": "relativistic"}
     assert generator_loss(REAL, FAKE, **vanilla) == pytest.approx(float(bce(r, zero) + bce(f, one)) / 2)
-    real, fake = critic_losses(REAL, FAKE, **vanilla)
+    real, fake = discriminator_losses(REAL, FAKE, **vanilla)
     assert (real, fake) == (pytest.approx(float(bce(r, one)) / 2), pytest.approx(float(bce(f, zero)) / 2))
     squares = {"objective": "least_squares", "form": "relativistic"}
     assert generator_loss(REAL, FAKE, **squares) == pytest.approx(float(((r + 1) ** 2 + (f - 1) ** 2).mean()) / 2)
-    real, fake = critic_losses(REAL, FAKE, **squares)
+    real, fake = discriminator_losses(REAL, FAKE, **squares)
     assert (real, fake) == (
         pytest.approx(float(((r - 1) ** 2).mean()) / 2),
         pytest.approx(float(((f + 1) ** 2).mean()) / 2),
@@ -47,10 +47,10 @@ def test_the_relativistic_forms_are_their_definitions() -> None:
 
 
 @pytest.mark.parametrize("objective", ["vanilla", "least_squares", "hinge"])
-def test_the_means_are_constants_to_the_critic_and_not_to_the_generator(objective: str) -> None:
+def test_the_means_are_constants_to_the_discriminator_and_not_to_the_generator(objective: str) -> None:
     real, fake = REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()
     options = {"objective": objective, "form": "relativistic"}
-    on_real, on_fake = critic_losses(real, fake, **options)
+    on_real, on_fake = discriminator_losses(real, fake, **options)
     assert torch.autograd.grad(on_real, [real, fake], allow_unused=True)[1] is None
     assert torch.autograd.grad(on_fake, [real, fake], allow_unused=True)[0] is None
     loss = generator_loss(real, fake, **options)
@@ -110,7 +110,7 @@ def test_gradient_penalty_pulls_the_norm_to_one_between_the_images() -> None:
     assert gradient_penalty(lambda x: x.flatten(1) @ slope[:, None], real, fake).item() == pytest.approx(0, abs=1e-20)
 
 
-def test_penalties_train_the_critic() -> None:
+def test_penalties_train_the_discriminator() -> None:
     real = torch.rand(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.rand(16, 1, dtype=torch.float64, requires_grad=True)
     r1_penalty(real.flatten(1) @ weight, real).backward()
@@ -124,5 +124,5 @@ def test_penalties_train_the_critic() -> None:
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(InputError, match=r"wasserstein objective has no relativistic form.*set form to standard"):
         generator_loss(REAL, FAKE, objective="wasserstein", form="relativistic")
-    with pytest.raises(InputError, match=r"critic_losses: objective must be one of .*did you mean 'hinge'"):
-        critic_losses(REAL, FAKE, objective="hing", form="standard")
+    with pytest.raises(InputError, match=r"discriminator_losses: objective must be one of .*did you mean 'hinge'"):
+        discriminator_losses(REAL, FAKE, objective="hing", form="standard")

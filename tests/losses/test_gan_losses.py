@@ -1,4 +1,4 @@
-"""The losses beside pixels and critics: golden values, definitions by hand, gradients, properties, mistakes."""
+"""The losses beside pixels and discriminators: golden values, definitions by hand, gradients, properties, mistakes."""
 
 import doctest
 import importlib
@@ -37,7 +37,7 @@ def close(value: torch.Tensor, expected: float) -> bool:
 
 
 def test_golden_artifact_map(golden) -> None:
-    weight = artifact_map(golden.sr, golden.hr, golden.average)
+    weight = artifact_map(golden.sr, golden.hr, golden.ema_sr)
     assert weight.shape == (2, 1, 24, 20)
     assert close(weight.mean(), 2.347307926e-6)
     assert close(weight.max(), 5.313500980e-6)
@@ -45,7 +45,7 @@ def test_golden_artifact_map(golden) -> None:
     assert close(weight[0, 0, 5, 6], 4.037671523e-6)
     assert close(weight[1, 0, 12, 3], 4.534939492e-6)
     assert close(artifact_map(golden.sr, golden.hr).mean(), 4.229075666e-6)
-    assert close(artifact_loss(golden.sr, golden.hr, golden.average), 8.993384718e-8)
+    assert close(artifact_loss(golden.sr, golden.hr, golden.ema_sr), 8.993384718e-8)
 
 
 def test_golden_best_buddy(golden) -> None:
@@ -153,7 +153,7 @@ def test_gradient_map_by_hand() -> None:
 # Losses of (sr, hr) that are smooth almost everywhere.
 PAIRED = {
     "artifact": lambda sr, hr: artifact_loss(sr, hr),
-    "artifact, averaged": lambda sr, hr: artifact_loss(sr, hr, average=0.7 * hr + 0.3 * sr.detach()),
+    "artifact, averaged": lambda sr, hr: artifact_loss(sr, hr, ema_sr=0.7 * hr + 0.3 * sr.detach()),
     "artifact, detached": lambda sr, hr: artifact_loss(sr, hr, detach_map=True),
     "best buddy": lambda sr, hr: best_buddy_loss(sr, hr),
     "best buddy, l2": lambda sr, hr: best_buddy_loss(sr, hr, criterion="l2"),
@@ -171,22 +171,22 @@ def test_gradients_are_the_slopes(golden, name: str) -> None:
 
 
 def test_gradient_of_the_artifact_loss_with_an_average(golden) -> None:
-    sr, hr, average = (image[:1, :, :12, :12] for image in golden)
-    average = average.clone().requires_grad_()
+    sr, hr, ema_sr = (image[:1, :, :12, :12] for image in golden)
+    ema_sr = ema_sr.clone().requires_grad_()
     x = sr.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: artifact_loss(x, hr, average), (x,))
-    artifact_loss(x, hr, average).backward()
-    assert average.grad is None
+    assert torch.autograd.gradcheck(lambda x: artifact_loss(x, hr, ema_sr), (x,))
+    artifact_loss(x, hr, ema_sr).backward()
+    assert ema_sr.grad is None
 
 
 def test_a_detached_map_leaves_the_gradient_of_a_weighted_l1(golden) -> None:
-    sr, hr, average = golden
+    sr, hr, ema_sr = golden
     x = sr.clone().requires_grad_()
-    artifact_loss(x, hr, average, detach_map=True).backward()
-    expected = artifact_map(sr, hr, average) * (sr - hr).sign() / sr.numel()
+    artifact_loss(x, hr, ema_sr, detach_map=True).backward()
+    expected = artifact_map(sr, hr, ema_sr) * (sr - hr).sign() / sr.numel()
     torch.testing.assert_close(x.grad, expected, rtol=1e-12, atol=0)
     y = sr.clone().requires_grad_()
-    artifact_loss(y, hr, average).backward()
+    artifact_loss(y, hr, ema_sr).backward()
     assert (y.grad - x.grad).norm() > 0.1 * x.grad.norm()
 
 

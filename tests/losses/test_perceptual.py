@@ -129,7 +129,7 @@ def test_options_show_in_the_module(weights) -> None:
     assert "conv1_2: 0.5, criterion=l1, feature_weight=1, style_weight=2, before_relu=True" in text
 
 
-def test_grey_is_repeated(weights, images) -> None:
+def test_gray_is_repeated(weights, images) -> None:
     loss = PerceptualLoss({"conv2_2": 1.0}, weights=weights)
     sr, hr = (image[:, :1] for image in images)
     torch.testing.assert_close(loss(sr, hr), loss(sr.repeat(1, 3, 1, 1), hr.repeat(1, 3, 1, 1)))
@@ -250,7 +250,7 @@ def test_mistakes(weights, images) -> None:
     with pytest.raises(InputError, match=r"criterion must be one of l1, l2, charbonnier, got 'fro'"):
         PerceptualLoss(criterion="fro", weights=weights)
     loss = PerceptualLoss({"conv3_1": 1.0}, weights=weights)
-    with pytest.raises(InputError, match=r"^PerceptualLoss: images must have 3 channels, or 1 for grey, got \[2, 2,"):
+    with pytest.raises(InputError, match=r"^PerceptualLoss: images must have 3 channels, or 1 for gray, got \[2, 2,"):
         loss(sr[:, :2], hr[:, :2])
     with pytest.raises(InputError, match=r"images must be at least 4 px on each side for conv3_1, got \[2, 3, 3, 33\]"):
         loss(sr[:, :, :3], hr[:, :, :3])

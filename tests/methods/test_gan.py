@@ -16,7 +16,7 @@ from selfsr.methods.regression import RegressionSpec
 from selfsr.nets.spsr import SpsrSpec
 from selfsr.recipe import parse_recipe
 from selfsr.step import Batch, Clock
-from selfsr.training.loop import shares
+from selfsr.training.loop import losses_to_backward
 
 CRITIC: dict[str, Any] = {"network": {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}, "weight": 0.1}
 PIXEL = {"pixel": {"kind": "l1", "weight": 0.01}}
@@ -25,7 +25,7 @@ PIXEL = {"pixel": {"kind": "l1", "weight": 0.01}}
 def make_batch(n: int = 2, seed: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     hr = torch.rand(n, 3, 16, 16, generator=generator)
-    # Half of each picture is flat, for region-aware critics.
+    # Half of each picture is flat, for region-aware discriminators.
     hr[..., :8] = 0.4
     return Batch(hr=hr, lr=functional.avg_pool2d(hr, 2))
 
@@ -36,19 +36,19 @@ def make_generator() -> nn.Module:
 
 
 def make_gan(*, terms: dict | None = None, generator: nn.Module | None = None, **options: Any) -> Gan:
-    """Return a GAN; options are the method's, `critics` its critics as changes to CRITIC."""
-    critics = options.pop("critics", {"d": {}})
+    """Return a GAN; options are the method's, `discriminators` its discriminators as changes to CRITIC."""
+    discriminators = options.pop("discriminators", {"d": {}})
     spec = GanSpec.model_validate(
         {
             "kind": "gan",
             "terms": terms or PIXEL,
-            "critics": {name: {**copy.deepcopy(CRITIC), **changes} for name, changes in critics.items()},
+            "discriminators": {name: {**copy.deepcopy(CRITIC), **changes} for name, changes in discriminators.items()},
             **options,
         }
     )
     net = make_generator() if generator is None else generator
     torch.manual_seed(1)
-    return spec.build(Setup(net, torch.device("cpu"), channels=3, crop_px=16, averaged=None))
+    return spec.build(Setup(net, torch.device("cpu"), channels=3, crop_px=16, ema_forward=None))
 
 
 def weights(net: nn.Module) -> list[Tensor]:
@@ -60,14 +60,14 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def backward(update: Update) -> None:
-    torch.stack(list(shares(update, {}, 1, 1).values())).sum().backward()
+    torch.stack(list(losses_to_backward(update, {}, 1, 1).values())).sum().backward()
 
 
-TWO_CRITICS: dict[str, dict] = {"d": {}, "d_gradient": {"sees": "gradient", "form": "standard"}}
+TWO_DISCRIMINATORS: dict[str, dict] = {"d": {}, "d_gradient": {"input": "gradient", "form": "standard"}}
 
 
 def test_each_update_gives_a_gradient_to_its_own_network_alone() -> None:
-    gan = make_gan(critics=TWO_CRITICS)
+    gan = make_gan(discriminators=TWO_DISCRIMINATORS)
     order = []
     for update in gan.updates(make_batch(), Clock(1, 1)):
         backward(update)
@@ -103,10 +103,10 @@ def test_pacing_does_in_a_gan_what_it_does_in_regression(kind: str, pace: dict) 
     def pixel_gradient(pace: dict | None, clock: Clock, *, adversarial: bool) -> Tensor:
         terms = {"pixel": {"kind": kind, "pace": pace}}
         if adversarial:
-            method = make_gan(terms=terms, critics=TWO_CRITICS)
+            method = make_gan(terms=terms, discriminators=TWO_DISCRIMINATORS)
         else:
             spec = RegressionSpec.model_validate({"kind": "regression", "terms": terms})
-            method = spec.build(Setup(make_generator(), torch.device("cpu"), channels=3, crop_px=16, averaged=None))
+            method = spec.build(Setup(make_generator(), torch.device("cpu"), channels=3, crop_px=16, ema_forward=None))
         update = next(method.updates(make_batch(), clock))
         assert update.net == "g"
         gradients = torch.autograd.grad(update.terms["pixel"], list(method.nets["g"].parameters()))
@@ -132,22 +132,22 @@ def test_pacing_does_in_a_gan_what_it_does_in_regression(kind: str, pace: dict) 
         {"objective": "least_squares", "form": "standard"},
         {"objective": "hinge", "form": "standard"},
         {"objective": "wasserstein", "form": "standard", "gradient_penalty_weight": 10.0},
-        {"sees": "gradient"},
+        {"input": "gradient"},
         {"region_aware": True},
     ],
 )
-def test_every_critic_changes_the_generators_gradient(changes: dict) -> None:
+def test_every_discriminator_changes_the_generators_gradient(changes: dict) -> None:
     big = {"network": {**CRITIC["network"], "features": 16}, **changes}
-    first = gradient_of_generator(critics={"d": big})
-    stronger = gradient_of_generator(critics={"d": {**big, "weight": 10.0}})
-    both = gradient_of_generator(critics={"d": big, "other": big})
+    first = gradient_of_generator(discriminators={"d": big})
+    stronger = gradient_of_generator(discriminators={"d": {**big, "weight": 10.0}})
+    both = gradient_of_generator(discriminators={"d": big, "other": big})
     assert (stronger - first).norm() > 1e-3 * first.norm()
     assert (both - first).norm() > 1e-5 * first.norm()
 
 
-def test_a_region_aware_critic_does_not_see_flat_places() -> None:
+def test_a_region_aware_discriminator_does_not_see_flat_places() -> None:
     batch = make_batch()
-    gan = make_gan(critics={"d": {"region_aware": True}, "d_all": {}})
+    gan = make_gan(discriminators={"d": {"region_aware": True}, "d_all": {}})
 
     def logits(hr: Tensor) -> dict[str, Tensor]:
         updates = {update.net: update for update in gan.updates(Batch(hr, batch.lr), Clock(1, 1))}
@@ -163,7 +163,7 @@ def test_r1_is_taken_in_its_steps_and_is_larger_for_it() -> None:
     batch = make_batch()
 
     def penalty(step: int, **changes: Any) -> float | None:
-        *_, update = make_gan(critics={"d": changes}).updates(batch, Clock(step, 1))
+        *_, update = make_gan(discriminators={"d": changes}).updates(batch, Clock(step, 1))
         return update.terms["r1"].item() if "r1" in update.terms else None
 
     assert penalty(1) is None
@@ -175,9 +175,9 @@ def test_r1_is_taken_in_its_steps_and_is_larger_for_it() -> None:
 
 
 def test_a_step_is_the_one_of_esrgan_written_by_hand() -> None:
-    """Two steps of the published order: all generator losses, then the critic in two halves on the same output."""
-    critics = {"d": {"network": {**CRITIC["network"], "norm": "batch"}, "weight": 5e-3}}
-    gan = make_gan(critics=critics)
+    """Two steps of the published order: all generator losses, then the discriminator in two halves on the same output."""
+    discriminators = {"d": {"network": {**CRITIC["network"], "norm": "batch"}, "weight": 5e-3}}
+    gan = make_gan(discriminators=discriminators)
     g, d = copy.deepcopy(gan.nets["g"]), copy.deepcopy(gan.nets["d"])
     ours = {name: torch.optim.Adam(net.parameters(), 1e-3, (0.9, 0.99)) for name, net in gan.nets.items()}
     optim_g, optim_d = (torch.optim.Adam(net.parameters(), 1e-3, (0.9, 0.99)) for net in (g, d))
@@ -207,15 +207,15 @@ def test_a_step_is_the_one_of_esrgan_written_by_hand() -> None:
         optim_d.step()
         optim_d.zero_grad()
     assert not same(before, weights(g))
-    for published, made in ((g, gan.nets["g"]), (d, gan.nets["d"])):
-        for expected, weight in zip(weights(published), weights(made), strict=True):
+    for ema, made in ((g, gan.nets["g"]), (d, gan.nets["d"])):
+        for expected, weight in zip(weights(ema), weights(made), strict=True):
             torch.testing.assert_close(weight, expected, rtol=0, atol=1e-6)
 
 
 def test_a_generator_with_a_branch_is_trained_as_in_spsr() -> None:
     generator = SpsrSpec(features=4, blocks=4, growth=2).build(2)
     branch = {"gradient": {"kind": "gradient"}, "branch": {"kind": "gradient_branch"}}
-    gan = make_gan(terms={**PIXEL, **branch}, generator=generator, critics=TWO_CRITICS)
+    gan = make_gan(terms={**PIXEL, **branch}, generator=generator, discriminators=TWO_DISCRIMINATORS)
     batch = make_batch()
     first, *others = gan.updates(batch, Clock(1, 1))
     assert list(first.terms) == ["pixel", "gradient", "branch", "adversarial_d", "adversarial_d_gradient"]
@@ -233,34 +233,36 @@ def refused(document: dict) -> str:
 
 
 def document(tiny: dict, changes: dict, **options: Any) -> dict:
-    method = {**tiny["method"], "kind": "gan", "critics": {"d": {**copy.deepcopy(CRITIC), **changes}}, **options}
-    return {**tiny, "method": method, "optimisers": {"g": {"kind": "adam"}, "d": {"kind": "adam"}}}
+    method = {**tiny["method"], "kind": "gan", "discriminators": {"d": {**copy.deepcopy(CRITIC), **changes}}, **options}
+    return {**tiny, "method": method, "optimizers": {"g": {"kind": "adam"}, "d": {"kind": "adam"}}}
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"network": {"kind": "vgg", "stages": 6}}, "crop_px does not fit method.critics.d (vgg): "),
-        ({"network": {"kind": "patch", "layers": 6}}, "got 32 px; change the crop or the critic"),
-        ({"objective": "wasserstein"}, "method.critics.d: form must be standard for the wasserstein objective"),
+        ({"network": {"kind": "vgg", "stages": 6}}, "crop_px does not fit method.discriminators.d (vgg): "),
+        ({"network": {"kind": "patch", "layers": 6}}, "got 32 px; change the crop or the discriminator"),
+        ({"objective": "wasserstein"}, "method.discriminators.d: form must be standard for the wasserstein objective"),
         ({"objective": "wasserstein", "form": "standard"}, "needs gradient_penalty_weight or r1_weight, got neither"),
         ({"r1_every_steps": 16}, "r1_every_steps does nothing without r1_weight; give both or neither"),
-        ({"objectiv": "hinge"}, "method.critics.d.objectiv: unknown key; did you mean objective."),
+        ({"objectiv": "hinge"}, "method.discriminators.d.objectiv: unknown key; did you mean objective."),
         (
             {"network": {"kind": "pach"}},
-            "method.critics.d.network.kind: expected one of vgg, unet_sn, patch, got 'pach'",
+            "method.discriminators.d.network.kind: expected one of vgg, unet_sn, patch, got 'pach'",
         ),
     ],
 )
-def test_a_critic_that_cannot_play_is_refused(tiny: dict, changes: dict, sentence: str) -> None:
+def test_a_discriminator_that_cannot_play_is_refused(tiny: dict, changes: dict, sentence: str) -> None:
     assert sentence in refused(document(tiny, changes))
 
 
-def test_a_crop_below_the_windows_of_a_region_aware_critic_is_refused(tiny: dict) -> None:
+def test_a_crop_below_the_windows_of_a_region_aware_discriminator_is_refused(tiny: dict) -> None:
     network = {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}
     gan = document(tiny, {"network": network, "region_aware": True})
     gan["method"]["terms"] = {"pixel": {"kind": "l1"}}
-    message = "crop_px does not fit method.critics.d (patch): region_aware needs at least 6 px, got 4 px; change the"
+    message = (
+        "crop_px does not fit method.discriminators.d (patch): region_aware needs at least 6 px, got 4 px; change the"
+    )
     assert message in refused({**gan, "crop_px": 4})
 
 
@@ -270,13 +272,13 @@ def test_a_method_that_does_not_fit_its_run_is_refused(tiny: dict) -> None:
     message = refused(document(tiny, {}, warmup_steps=6))
     assert "leave the generator no update in steps 6, got 6 and 1" in message
     assert "got float16" in refused({**document(tiny, {"r1_weight": 1.0}), "precision": "float16"})
-    only_g = {**gan, "optimisers": {"g": {"kind": "adam"}}}
-    assert "optimisers must name exactly the networks that the method trains, ['d', 'g'], got ['g']" in refused(only_g)
+    only_g = {**gan, "optimizers": {"g": {"kind": "adam"}}}
+    assert "optimizers must name exactly the networks that the method trains, ['d', 'g'], got ['g']" in refused(only_g)
     clash = copy.deepcopy(gan)
     clash["method"]["terms"]["adversarial_d"] = {"kind": "l1"}
-    assert "terms must not hold adversarial_d, the name of the loss that critic d adds" in refused(clash)
-    clash["method"]["critics"] = {"g": CRITIC}
-    assert "critics must not be named g, which is the generator; call it d" in refused(clash)
+    assert "terms must not hold adversarial_d, the name of the loss that discriminator d adds" in refused(clash)
+    clash["method"]["discriminators"] = {"g": CRITIC}
+    assert "discriminators must not be named g, which is the generator; call it d" in refused(clash)
 
 
 def test_terms_that_the_generator_cannot_serve_are_refused(tiny: dict) -> None:

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from selfsr.errors import InputError
 from selfsr.recipe import parse_recipe
-from selfsr.step import Ratio
-from selfsr.terms.loss_weights import Match, Weights
+from selfsr.step import MaskedSum
+from selfsr.terms.loss_weights import MatchLargest, Weights
 
 CPU = torch.device("cpu")
 
 
-def match(over_steps: int = 2, factor: float = 1.0) -> Match:
-    return Match(match="largest", over_steps=over_steps, factor=factor)
+def match(calibrate_steps: int = 2, factor: float = 1.0) -> MatchLargest:
+    return MatchLargest(match="largest", calibrate_steps=calibrate_steps, factor=factor)
 
 
 def output(n: int = 4) -> Tensor:
@@ -33,14 +33,14 @@ def norm_of_mean(elements: int) -> float:
     return 1 / math.sqrt(elements)
 
 
-def value(weighted: Tensor | Ratio, loss: Tensor | Ratio) -> float:
+def value(weighted: Tensor | MaskedSum, loss: Tensor | MaskedSum) -> float:
     """Return the weight that a loss was multiplied by."""
-    whole, part = (x.total if isinstance(x, Ratio) else x for x in (loss, weighted))
+    whole, part = (x.total if isinstance(x, MaskedSum) else x for x in (loss, weighted))
     return (part / whole).item()
 
 
 def test_the_weight_is_the_ratio_of_mean_norms_and_is_kept() -> None:
-    weights = Weights({"pixel": 2.0, "small": 1.0, "found": match(over_steps=2, factor=0.5)}, CPU)
+    weights = Weights({"pixel": 2.0, "small": 1.0, "found": match(calibrate_steps=2, factor=0.5)}, CPU)
     used = []
     for size in (1.0, 5.0, 100.0, 100.0):
         sr = output() + 1
@@ -48,10 +48,10 @@ def test_the_weight_is_the_ratio_of_mean_norms_and_is_kept() -> None:
         weighted = weights(losses, sr)
         assert value(weighted["pixel"], losses["pixel"]) == pytest.approx(2.0)
         used.append(value(weighted["found"], losses["found"]))
-        weights.settle()
+        weights.finish_update()
     # 2 * size / 4, halved, over the updates before; frozen after two.
     assert used == pytest.approx([0.0, 0.25, (2 * 1 + 2 * 5) / (4 + 4) / 2, 1.5 / 2])
-    assert weights.figures()["weight/found"].item() == pytest.approx(0.75)
+    assert weights.logged_scalars()["weight/found"].item() == pytest.approx(0.75)
 
 
 def test_a_masked_loss_counts_by_its_pixels_over_all_micro_batches() -> None:
@@ -66,9 +66,9 @@ def test_a_masked_loss_counts_by_its_pixels_over_all_micro_batches() -> None:
             ramp = factors[piece].view(-1, 1, 1, 1)
             total = ((sr.square() * ramp) * mask[piece]).sum()
             count = mask[piece].expand_as(sr).sum()
-            weights({"pixel": (sr * ramp).mean(), "masked": Ratio(total, count)}, sr)
-        weights.settle()
-        return weights.figures()["weight/masked"].item()
+            weights({"pixel": (sr * ramp).mean(), "masked": MaskedSum(total, count)}, sr)
+        weights.finish_update()
+        return weights.logged_scalars()["weight/masked"].item()
 
     whole = found([slice(0, 4)])
     assert whole > 0
@@ -77,24 +77,24 @@ def test_a_masked_loss_counts_by_its_pixels_over_all_micro_batches() -> None:
 
 
 def test_the_gradient_is_the_weighted_one_and_measuring_adds_nothing() -> None:
-    weights = Weights({"pixel": 1.0, "found": match(over_steps=9)}, CPU)
+    weights = Weights({"pixel": 1.0, "found": match(calibrate_steps=9)}, CPU)
     for _ in range(2):
         sr = output()
         weighted = weights({"pixel": (sr - 1).square().mean(), "found": slope(sr, 3.0)}, sr)
         (weighted["pixel"] + weighted["found"]).backward()
-        weights.settle()
+        weights.finish_update()
     # -2/n from the square, and as much again in the other direction from the matched slope: they cancel.
     torch.testing.assert_close(sr.grad, torch.zeros_like(sr))
 
 
 def test_a_loss_that_was_never_seen_has_no_weight_yet() -> None:
-    weights = Weights({"pixel": 1.0, "masked": match(over_steps=3)}, CPU)
+    weights = Weights({"pixel": 1.0, "masked": match(calibrate_steps=3)}, CPU)
     used = []
     for masked in (0.0, 0.0, 1.0, 1.0):
         sr = output() + 1
-        losses = {"pixel": slope(sr, 1.0), "masked": Ratio(masked * sr.sum(), torch.tensor(int(masked) * 24))}
+        losses = {"pixel": slope(sr, 1.0), "masked": MaskedSum(masked * sr.sum(), torch.tensor(int(masked) * 24))}
         used.append(weights(losses, sr)["masked"].total.item() / 24)
-        weights.settle()
+        weights.finish_update()
     assert used == pytest.approx([0.0, 0.0, 0.0, 3.0])  # three updates of pixel's size, one of masked's
 
 
@@ -105,10 +105,10 @@ def test_a_checkpoint_in_the_midst_of_measuring_changes_nothing() -> None:
             sr = output() + 1
             losses = {"pixel": slope(sr, size), "found": slope(sr, 1.0)}
             used.append(value(weights(losses, sr)["found"], losses["found"]))
-            weights.settle()
+            weights.finish_update()
         return used
 
-    make = lambda: Weights({"pixel": 1.0, "found": match(over_steps=3)}, CPU)  # noqa: E731
+    make = lambda: Weights({"pixel": 1.0, "found": match(calibrate_steps=3)}, CPU)  # noqa: E731
     straight = go_on(make(), [1.0, 2.0, 4.0, 8.0, 16.0])
     first, second = make(), make()
     begun = go_on(first, [1.0, 2.0])
@@ -128,13 +128,13 @@ def refused(document: dict) -> str:
     [
         (-1, "method.terms.pixel.weight: input should be greater than 0, got -1."),
         ("much", "method.terms.pixel.weight: input should be a valid number, unable to parse string as a number"),
-        ({"match": "largest"}, "method.terms.pixel.weight.over_steps: missing; add it, it has no default."),
+        ({"match": "largest"}, "method.terms.pixel.weight.calibrate_steps: missing; add it, it has no default."),
         (
             {"match": "largest", "over_step": 5},
-            "method.terms.pixel.weight.over_step: unknown key; did you mean over_steps.",
+            "method.terms.pixel.weight.over_step: unknown key; did you mean calibrate_steps.",
         ),
         (
-            {"match": "smallest", "over_steps": 5},
+            {"match": "smallest", "calibrate_steps": 5},
             "method.terms.pixel.weight.match: input should be 'largest', got 'smallest'.",
         ),
     ],
@@ -145,30 +145,36 @@ def test_a_wrong_weight_is_refused_with_its_path(tiny: dict, weight: Any, senten
 
 
 def test_matching_needs_something_to_match(tiny: dict) -> None:
-    found = {"match": "largest", "over_steps": 5}
+    found = {"match": "largest", "calibrate_steps": 5}
     tiny["method"]["terms"] = {"pixel": {"kind": "l1", "weight": found}}
     assert "the weight of pixel is to match the largest other loss" in refused(tiny)
     tiny["method"]["terms"]["other"] = {"kind": "l2"}
-    assert parse_recipe(tiny, "x").method.terms["pixel"].weight == Match(match="largest", over_steps=5)
+    assert parse_recipe(tiny, "x").method.terms["pixel"].weight == MatchLargest(match="largest", calibrate_steps=5)
 
 
 def test_more_updates_than_the_run_has_are_refused(tiny: dict) -> None:
-    tiny["method"]["terms"]["similarity"]["weight"] = {"match": "largest", "over_steps": 7}
+    tiny["method"]["terms"]["similarity"]["weight"] = {"match": "largest", "calibrate_steps": 7}
     assert refused(tiny) == (
-        "my.yaml: recipe: method.terms.similarity.weight.over_steps must be at most 6, the updates of the generator in "
+        "my.yaml: recipe: method.terms.similarity.weight.calibrate_steps must be at most 6, the updates of the generator in "
         "steps 6, got 7: the weight would never be settled; lower it or raise steps."
     )
     parse_recipe({**tiny, "steps": 7}, "x")
-    critic = {"network": {"kind": "patch", "features": 4, "layers": 1}, "weight": 0.1}
-    gan = {**tiny["method"], "kind": "gan", "critics": {"d": critic}, "warmup_steps": 2, "generator_every_steps": 2}
-    tiny.update(method=gan, optimisers={"g": {"kind": "adam"}, "d": {"kind": "adam"}})
+    discriminator = {"network": {"kind": "patch", "features": 4, "layers": 1}, "weight": 0.1}
+    gan = {
+        **tiny["method"],
+        "kind": "gan",
+        "discriminators": {"d": discriminator},
+        "warmup_steps": 2,
+        "generator_every_steps": 2,
+    }
+    tiny.update(method=gan, optimizers={"g": {"kind": "adam"}, "d": {"kind": "adam"}})
     for warmup_steps, every_steps in ((0, 1), (2, 2), (3, 2), (5, 3), (9, 4)):
         gan.update(warmup_steps=warmup_steps, generator_every_steps=every_steps)
         method = parse_recipe({**tiny, "steps": 40}, "x").method
-        moves = [sum(map(method.moves_generator, range(1, steps + 1))) for steps in range(13)]
+        moves = [sum(map(method.updates_generator, range(1, steps + 1))) for steps in range(13)]
         assert [method.generator_updates(steps) for steps in range(13)] == moves
     gan.update(warmup_steps=2, generator_every_steps=2)  # moves it in steps 4 and 6
-    tiny["method"]["terms"]["similarity"]["weight"]["over_steps"] = 3
-    assert "over_steps must be at most 2, the updates of the generator in steps 6, got 3" in refused(tiny)
-    tiny["method"]["terms"]["similarity"]["weight"]["over_steps"] = 2
+    tiny["method"]["terms"]["similarity"]["weight"]["calibrate_steps"] = 3
+    assert "calibrate_steps must be at most 2, the updates of the generator in steps 6, got 3" in refused(tiny)
+    tiny["method"]["terms"]["similarity"]["weight"]["calibrate_steps"] = 2
     parse_recipe(tiny, "x")

@@ -1,4 +1,4 @@
-"""The critics: published sizes and names, values against independent statements, crops, training, precision."""
+"""The discriminators: published sizes and names, values against independent statements, crops, training, precision."""
 
 import copy
 from typing import get_args
@@ -11,20 +11,26 @@ from torch.nn import functional
 
 from selfsr.errors import InputError
 from selfsr.nets.discriminators.layers import SpectralConv2d
-from selfsr.nets.discriminators.union import AnyCritic, Critic, PatchCriticSpec, UnetCriticSpec, VggCriticSpec
+from selfsr.nets.discriminators.union import (
+    AnyDiscriminatorNetwork,
+    DiscriminatorNetwork,
+    PatchDiscriminatorSpec,
+    UnetDiscriminatorSpec,
+    VggDiscriminatorSpec,
+)
 from selfsr.nets.weights.load import load_into
 from selfsr.nets.weights.save import save_weights
 
 TINY = {
-    "vgg": VggCriticSpec(features=4),
-    "vgg without norm": VggCriticSpec(features=4, norm="none"),
-    "vgg of one stage": VggCriticSpec(features=4, stages=1),
-    "unet_sn": UnetCriticSpec(features=4),
-    "unet_sn without skip": UnetCriticSpec(features=4, skip=False),
-    "patch": PatchCriticSpec(features=4),
-    "patch instance": PatchCriticSpec(features=4, norm="instance", layers=2),
-    "patch spectral": PatchCriticSpec(features=4, norm="spectral", layers=2),
-    "patch without norm": PatchCriticSpec(features=4, norm="none", layers=1),
+    "vgg": VggDiscriminatorSpec(features=4),
+    "vgg without norm": VggDiscriminatorSpec(features=4, norm="none"),
+    "vgg of one stage": VggDiscriminatorSpec(features=4, stages=1),
+    "unet_sn": UnetDiscriminatorSpec(features=4),
+    "unet_sn without skip": UnetDiscriminatorSpec(features=4, skip=False),
+    "patch": PatchDiscriminatorSpec(features=4),
+    "patch instance": PatchDiscriminatorSpec(features=4, norm="instance", layers=2),
+    "patch spectral": PatchDiscriminatorSpec(features=4, norm="spectral", layers=2),
+    "patch without norm": PatchDiscriminatorSpec(features=4, norm="none", layers=1),
 }
 CROP_PX = 24
 
@@ -42,8 +48,8 @@ def lrelu(x):
     return torch.where(x > 0, x, 0.2 * x)
 
 
-def test_every_critic_is_tried_here():
-    assert {type(spec) for spec in TINY.values()} == set(get_args(AnyCritic))
+def test_every_discriminator_is_tried_here():
+    assert {type(spec) for spec in TINY.values()} == set(get_args(AnyDiscriminatorNetwork))
 
 
 # ---- sizes and names
@@ -52,18 +58,18 @@ def test_every_critic_is_tried_here():
 @pytest.mark.parametrize(
     ("spec", "crop_px", "parameters", "tensors"),
     [
-        (VggCriticSpec(), 128, 14_499_401, 60),
-        (VggCriticSpec(), 192, 20_696_649, 72),
-        (VggCriticSpec(), 256, 21_055_049, 72),
-        (VggCriticSpec(), 296, 17_827_401, 60),
-        (PatchCriticSpec(norm="instance"), 256, 2_764_737, 10),
+        (VggDiscriminatorSpec(), 128, 14_499_401, 60),
+        (VggDiscriminatorSpec(), 192, 20_696_649, 72),
+        (VggDiscriminatorSpec(), 256, 21_055_049, 72),
+        (VggDiscriminatorSpec(), 296, 17_827_401, 60),
+        (PatchDiscriminatorSpec(norm="instance"), 256, 2_764_737, 10),
     ],
 )
 def test_parameter_counts_are_the_published_ones(spec, crop_px, parameters, tensors):
     with torch.device("meta"):
-        critic = spec.build(3, crop_px)
-    assert sum(p.numel() for p in critic.parameters()) == parameters
-    assert len(critic.state_dict()) == tensors
+        discriminator = spec.build(3, crop_px)
+    assert sum(p.numel() for p in discriminator.parameters()) == parameters
+    assert len(discriminator.state_dict()) == tensors
 
 
 @pytest.mark.parametrize(("crop_px", "stages"), [(128, 5), (192, 6), (256, 6), (296, 5)])
@@ -74,7 +80,7 @@ def test_the_names_of_the_vgg_are_the_published_ones(crop_px, stages):
     expected |= {f"{norm}.{part}" for norm in norms for part in parts}
     expected |= {f"linear{n}.{part}" for n in (1, 2) for part in ("weight", "bias")}
     with torch.device("meta"):
-        state = VggCriticSpec(features=8).build(3, crop_px).state_dict()
+        state = VggDiscriminatorSpec(features=8).build(3, crop_px).state_dict()
     assert set(state) == expected
     widths = [8, 16, 32, 64, 64, 64][:stages]
     assert [state[f"conv{i}_1.weight"].shape[0] for i in range(stages)] == widths
@@ -84,12 +90,12 @@ def test_the_names_of_the_vgg_are_the_published_ones(crop_px, stages):
 def test_the_names_and_the_size_of_the_unet_are_the_published_ones():
     spectral = {f"conv{n}.weight_{part}" for n in range(1, 9) for part in ("orig", "u", "v")}
     ends = {f"conv{n}.{part}" for n in (0, 9) for part in ("weight", "bias")}
-    critic = UnetCriticSpec().build(3, 8)
-    assert set(critic.state_dict()) == spectral | ends
-    assert sum(p.numel() for p in critic.parameters()) == 4_376_897
+    discriminator = UnetDiscriminatorSpec().build(3, 8)
+    assert set(discriminator.state_dict()) == spectral | ends
+    assert sum(p.numel() for p in discriminator.parameters()) == 4_376_897
 
 
-def test_the_names_of_the_patch_critic_are_the_published_ones():
+def test_the_names_of_the_patch_discriminator_are_the_published_ones():
     biased = {f"model.{n}.{part}" for n in (0, 11) for part in ("weight", "bias")}
     norms = {
         f"model.{n}.{part}"
@@ -102,7 +108,7 @@ def test_the_names_of_the_patch_critic_are_the_published_ones():
 # ---- values
 
 
-def standardised(x, state, name):
+def standardized(x, state, name):
     mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
     scale, shift = (state[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
     return (x - mean) / (variance + 1e-5).sqrt() * scale + shift
@@ -110,10 +116,10 @@ def standardised(x, state, name):
 
 @pytest.mark.parametrize("name", ["vgg", "vgg without norm", "vgg of one stage"])
 def test_the_vgg_computes_what_its_names_say(name):
-    critic, x = built(name).double(), image().double()
-    state = critic.state_dict()
+    discriminator, x = built(name).double(), image().double()
+    state = discriminator.state_dict()
     with torch.no_grad():
-        for parameter in critic.parameters():  # so that no scale is 1 and no shift 0
+        for parameter in discriminator.parameters():  # so that no scale is 1 and no shift 0
             parameter.add_(
                 0.1 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
             )
@@ -123,17 +129,17 @@ def test_the_vgg_computes_what_its_names_say(name):
             bias = state.get(f"conv{stage}_{layer}.bias")
             y = functional.conv2d(y, state[f"conv{stage}_{layer}.weight"], bias, stride=stride, padding=1)
             if f"bn{stage}_{layer}.weight" in state:
-                y = standardised(y, state, f"bn{stage}_{layer}")
+                y = standardized(y, state, f"bn{stage}_{layer}")
             y = lrelu(y)
     y = lrelu(y.flatten(1) @ state["linear1.weight"].T + state["linear1.bias"])
     expected = y @ state["linear2.weight"].T + state["linear2.bias"]
-    torch.testing.assert_close(critic(x), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(discriminator(x), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["unet_sn", "unet_sn without skip"])
 def test_the_unet_computes_what_its_names_say(name):
-    critic, x = built(name).double().eval(), image().double()
-    state = critic.state_dict()
+    discriminator, x = built(name).double().eval(), image().double()
+    state = discriminator.state_dict()
 
     def layer(n, y, stride=1):
         weight = state[f"conv{n}.weight_orig"]
@@ -150,26 +156,26 @@ def test_the_unet_computes_what_its_names_say(name):
     x4 = layer(4, doubled(layer(3, x2, 2))) + skip * x2
     x6 = layer(6, doubled(layer(5, doubled(x4)) + skip * x1)) + skip * x0
     expected = functional.conv2d(layer(8, layer(7, x6)), state["conv9.weight"], state["conv9.bias"], padding=1)
-    torch.testing.assert_close(critic(x), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(discriminator(x), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "layers"), [("patch", 3), ("patch instance", 2), ("patch without norm", 1)])
-def test_the_patch_critic_computes_what_its_names_say(name, layers):
-    critic, x = built(name, crop_px=32).double(), image(side=32).double()
-    state, step = critic.state_dict(), 2 if name == "patch without norm" else 3
+def test_the_patch_discriminator_computes_what_its_names_say(name, layers):
+    discriminator, x = built(name, crop_px=32).double(), image(side=32).double()
+    state, step = discriminator.state_dict(), 2 if name == "patch without norm" else 3
     y = lrelu(functional.conv2d(2 * x - 1, state["model.0.weight"], state["model.0.bias"], 2, 1))
     for n in range(1, layers + 1):
         at = 2 + step * (n - 1)
         y = functional.conv2d(y, state[f"model.{at}.weight"], state.get(f"model.{at}.bias"), 2 if n < layers else 1, 1)
         if name == "patch":
-            y = standardised(y, state, f"model.{at + 1}")
+            y = standardized(y, state, f"model.{at + 1}")
         if name == "patch instance":
             mean, variance = y.mean((2, 3), keepdim=True), y.var((2, 3), unbiased=False, keepdim=True)
             y = (y - mean) / (variance + 1e-5).sqrt()
         y = lrelu(y)
     last = f"model.{2 + step * layers}"
     expected = functional.conv2d(y, state[f"{last}.weight"], state[f"{last}.bias"], padding=1)
-    torch.testing.assert_close(critic(x), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(discriminator(x), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_spectral_norm_is_that_of_torch_in_value_gradient_and_state():
@@ -191,8 +197,8 @@ def test_spectral_norm_is_that_of_torch_in_value_gradient_and_state():
 
 @pytest.mark.parametrize("name", ["unet_sn", "patch spectral"])
 def test_the_gain_of_spectral_norm_tends_to_one(name):
-    critic = built(name)
-    layers = [module for module in critic.modules() if isinstance(module, SpectralConv2d)]
+    discriminator = built(name)
+    layers = [module for module in discriminator.modules() if isinstance(module, SpectralConv2d)]
     assert layers
     for layer in layers:
         layer.estimate(300)
@@ -200,16 +206,16 @@ def test_the_gain_of_spectral_norm_tends_to_one(name):
 
 
 def test_evaluation_leaves_the_estimates_of_spectral_norm_alone():
-    critic = built("unet_sn").eval()
-    before = copy.deepcopy(critic.state_dict())
-    critic(image())
-    assert all(torch.equal(before[name], tensor) for name, tensor in critic.state_dict().items())
+    discriminator = built("unet_sn").eval()
+    before = copy.deepcopy(discriminator.state_dict())
+    discriminator(image())
+    assert all(torch.equal(before[name], tensor) for name, tensor in discriminator.state_dict().items())
 
 
-def test_a_logit_of_the_patch_critic_sees_seventy_pixels():
-    critic, x = PatchCriticSpec(features=2, norm="none").build(1, 128).double(), image(1, 128, 1).double()
+def test_a_logit_of_the_patch_discriminator_sees_seventy_pixels():
+    discriminator, x = PatchDiscriminatorSpec(features=2, norm="none").build(1, 128).double(), image(1, 128, 1).double()
     x.requires_grad_(True)
-    logits = critic(x)
+    logits = discriminator(x)
     logits[0, 0, 6, 6].backward()
     assert x.grad is not None
     seen = x.grad[0, 0].nonzero()
@@ -222,10 +228,14 @@ def test_a_logit_of_the_patch_critic_sees_seventy_pixels():
 @pytest.mark.parametrize(
     ("name", "crop_px", "expected"),
     [
-        ("vgg", 5, "critic VGG: expected a crop of at least 6 px, got a crop of 5 px"),
+        ("vgg", 5, "discriminator VGG: expected a crop of at least 6 px, got a crop of 5 px"),
         ("vgg of one stage", 1, "at least 2 px with stages 1, got a crop of 1 px"),
-        ("unet_sn", 36, "critic U-Net with spectral norm: expected a crop of a multiple of 8 px, got a crop of 36 px"),
-        ("patch", 23, "critic PatchGAN: expected a crop of at least 24 px with layers 3, got a crop of 23 px"),
+        (
+            "unet_sn",
+            36,
+            "discriminator U-Net with spectral norm: expected a crop of a multiple of 8 px, got a crop of 36 px",
+        ),
+        ("patch", 23, "discriminator PatchGAN: expected a crop of at least 24 px with layers 3, got a crop of 23 px"),
     ],
 )
 def test_a_crop_that_does_not_fit_is_refused_with_those_that_do(name, crop_px, expected):
@@ -249,9 +259,9 @@ def test_the_vgg_refuses_crops_that_it_was_not_built_for():
         built("vgg")(torch.rand(2, 3, 24, 25))
 
 
-def test_a_recipe_spells_a_critic_out_and_nothing_else():
-    adapter = TypeAdapter(Critic)
-    assert adapter.validate_python({"kind": "unet_sn", "skip": False}) == UnetCriticSpec(skip=False)
+def test_a_recipe_spells_a_discriminator_out_and_nothing_else():
+    adapter = TypeAdapter(DiscriminatorNetwork)
+    assert adapter.validate_python({"kind": "unet_sn", "skip": False}) == UnetDiscriminatorSpec(skip=False)
     wrongs = [{"kind": "vgg", "skip": True}, {"kind": "patch", "norm": "layer"}, {"kind": "vgg", "features": 0}]
     wrongs += [{"kind": kind, "norm": "none", "init": "orthogonal"} for kind in ("vgg", "patch")]
     for wrong in wrongs:
@@ -268,52 +278,52 @@ def test_a_recipe_spells_a_critic_out_and_nothing_else():
 )
 def test_two_steps_move_every_weight_and_part_real_from_fake(name, init):
     torch.manual_seed(0)
-    critic = TINY[name].model_copy(update={"init": init}).build(3, 32)
-    before = {key: parameter.detach().clone() for key, parameter in critic.named_parameters()}
-    optimiser = torch.optim.Adam(critic.parameters(), 1e-3)
+    discriminator = TINY[name].model_copy(update={"init": init}).build(3, 32)
+    before = {key: parameter.detach().clone() for key, parameter in discriminator.named_parameters()}
+    optimizer = torch.optim.Adam(discriminator.parameters(), 1e-3)
     real, fake = image(side=32), 0.5 * image(side=32).flip(-1)
     losses = []
     for _ in range(3):
-        loss = functional.softplus(-critic(real)).mean() + functional.softplus(critic(fake)).mean()
+        loss = functional.softplus(-discriminator(real)).mean() + functional.softplus(discriminator(fake)).mean()
         losses.append(loss.item())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert losses[2] < losses[0]
-    for key, parameter in critic.named_parameters():
+    for key, parameter in discriminator.named_parameters():
         assert not torch.equal(parameter, before[key]), key
 
 
 def test_without_norm_a_batch_is_judged_image_by_image():
     for name in ("vgg without norm", "patch without norm", "patch instance"):
-        critic, x = built(name), image()
-        torch.testing.assert_close(critic(x), torch.cat([critic(x[:1]), critic(x[1:])]))
-    critic, x = built("vgg"), image()
-    assert not torch.allclose(critic(x), torch.cat([critic(x[:1]), critic(x[1:])]), atol=1e-3)
+        discriminator, x = built(name), image()
+        torch.testing.assert_close(discriminator(x), torch.cat([discriminator(x[:1]), discriminator(x[1:])]))
+    discriminator, x = built("vgg"), image()
+    assert not torch.allclose(discriminator(x), torch.cat([discriminator(x[:1]), discriminator(x[1:])]), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["vgg without norm", "unet_sn", "patch without norm", "patch spectral"])
 def test_a_gradient_penalty_reaches_the_weights(name):
-    critic, x = built(name), image().requires_grad_(True)
-    (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    discriminator, x = built(name), image().requires_grad_(True)
+    (slope,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
     ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean().backward()
-    weights = {key: parameter for key, parameter in critic.named_parameters() if parameter.ndim > 1}
+    weights = {key: parameter for key, parameter in discriminator.named_parameters() if parameter.ndim > 1}
     still = {key for key, weight in weights.items() if weight.grad is None or weight.grad.abs().sum() == 0}
     assert still == set()
 
 
 def test_the_starts_are_as_published():
     torch.manual_seed(0)
-    vgg = VggCriticSpec(init="orthogonal").build(3, 24)
+    vgg = VggDiscriminatorSpec(init="orthogonal").build(3, 24)
     rows = vgg.get_parameter("conv1_1.weight").detach().flatten(1)
     torch.testing.assert_close(rows @ rows.T, 0.04 * torch.eye(128), atol=1e-5, rtol=0)
     scales = vgg.get_parameter("bn1_1.weight")
     assert 0.1 <= scales.min() < 0.2 < 0.9 < scales.max() <= 1
     assert vgg.get_parameter("linear1.bias").abs().max() == 0
-    plain = VggCriticSpec().build(3, 24).get_parameter("conv1_1.weight")
+    plain = VggDiscriminatorSpec().build(3, 24).get_parameter("conv1_1.weight")
     assert plain.std().item() == pytest.approx((3 * 128 * 16) ** -0.5, rel=0.01)  # U(-b, b), b = 1 / sqrt(inputs)
     for norm in ("batch", "spectral"):
-        patch = PatchCriticSpec(norm=norm).build(3, 70)
+        patch = PatchDiscriminatorSpec(norm=norm).build(3, 70)
         for key, parameter in patch.named_parameters():
             if parameter.ndim == 4:
                 assert parameter.std().item() == pytest.approx(0.02, rel=0.1), key
@@ -323,19 +333,19 @@ def test_the_starts_are_as_published():
 
 @pytest.mark.parametrize("name", TINY)
 def test_logits_are_float32_under_autocast(name):
-    critic, x = built(name), image()
+    discriminator, x = built(name), image()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        coarse = critic(x)
+        coarse = discriminator(x)
     assert coarse.dtype == torch.float32
     torch.testing.assert_close(coarse, built(name)(x), atol=0.06, rtol=0.1)
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_weights_come_back_from_a_file_and_critics_can_be_copied(name, tmp_path):
-    critic, other = built(name), TINY[name].build(3, CROP_PX)
-    critic(image()).sum().backward()
-    save_weights(tmp_path / "net_d.safetensors", critic, {})
+def test_weights_come_back_from_a_file_and_discriminators_can_be_copied(name, tmp_path):
+    discriminator, other = built(name), TINY[name].build(3, CROP_PX)
+    discriminator(image()).sum().backward()
+    save_weights(tmp_path / "net_d.safetensors", discriminator, {})
     load_into(other, tmp_path / "net_d.safetensors")
-    twin = copy.deepcopy(critic).eval()
+    twin = copy.deepcopy(discriminator).eval()
     for loaded in (other.eval(), twin):
-        torch.testing.assert_close(loaded(image()), critic.eval()(image()), rtol=0, atol=0)
+        torch.testing.assert_close(loaded(image()), discriminator.eval()(image()), rtol=0, atol=0)

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from selfsr.errors import InputError
 from selfsr.nets.edsr import Edsr, EdsrSpec
-from selfsr.nets.layers import DIV2K_GREY, DIV2K_MEAN
+from selfsr.nets.layers import DIV2K_GRAY, DIV2K_MEAN
 
 PAPER = {"features": 256, "blocks": 32, "res_scale": 0.1}
 
@@ -60,7 +60,7 @@ def restated(state, x, scale, blocks, res_scale, mean):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-@pytest.mark.parametrize(("channels", "mean"), [(3, DIV2K_MEAN), (1, (DIV2K_GREY,))])
+@pytest.mark.parametrize(("channels", "mean"), [(3, DIV2K_MEAN), (1, (DIV2K_GRAY,))])
 def test_forward_is_the_papers(scale, channels, mean):
     torch.manual_seed(scale)
     net = EdsrSpec(features=6, blocks=2, res_scale=0.3).build(scale, channels).double()
@@ -75,15 +75,15 @@ def test_a_value_by_hand():
     with torch.no_grad():
         for p in net.parameters():
             p.zero_()
-        centre = {name: p[..., 1, 1] for name, p in net.named_parameters() if p.ndim == 4}
-        centre["head.0.weight"][0, 0] = 2.0
+        center = {name: p[..., 1, 1] for name, p in net.named_parameters() if p.ndim == 4}
+        center["head.0.weight"][0, 0] = 2.0
         net.head[0].bias.fill_(1.0)
-        centre["body.0.body.0.weight"].fill_(1.0)
-        centre["body.0.body.2.weight"].fill_(-0.5)
+        center["body.0.body.0.weight"].fill_(1.0)
+        center["body.0.body.2.weight"].fill_(-0.5)
         net.body[0].body[2].bias.fill_(3.0)
-        centre["body.1.weight"].fill_(1.0)
-        centre["tail.0.0.weight"][:, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
-        centre["tail.1.weight"][:, 0] = torch.tensor([1.0, 2.0, -1.0])
+        center["body.1.weight"].fill_(1.0)
+        center["tail.0.0.weight"][:, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+        center["tail.1.weight"][:, 0] = torch.tensor([1.0, 2.0, -1.0])
     mean = torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1)
     x = mean + torch.tensor([10.0, 0.0, 0.0]).view(1, 3, 1, 1) / 255
     # head 2 * 10 + 1 = 21; residual -21 / 2 + 3 = -7.5; body 21 - 0.75 = 20.25; with the skip 41.25.
@@ -108,12 +108,12 @@ def fitted_edsr():
     waves = [0.5 + 0.4 * torch.sin(0.11 * i + 0.07 * j * k) * torch.cos(0.05 * i * k - 0.13 * j) for k in (1, 2, 3)]
     hr = torch.stack(waves)[None]
     lr = functional.avg_pool2d(hr, 2)
-    optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(60):
         loss = (net(lr) - hr).abs().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return net.eval(), lr, hr
 
 
@@ -134,10 +134,10 @@ def test_the_ends_stay_in_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         ours, coarse = net(lr), in_bfloat16_throughout(net, lr)
     assert ours.dtype == torch.float32
-    grey_levels = [255 * (y - exact).pow(2).mean().sqrt().item() for y in (ours, coarse)]
-    print(f"rms {grey_levels}, max {[255 * (y - exact).abs().max().item() for y in (ours, coarse)]}")
-    assert grey_levels[0] < 0.2
-    assert grey_levels[1] > 2 * grey_levels[0]
+    gray_levels = [255 * (y - exact).pow(2).mean().sqrt().item() for y in (ours, coarse)]
+    print(f"rms {gray_levels}, max {[255 * (y - exact).abs().max().item() for y in (ours, coarse)]}")
+    assert gray_levels[0] < 0.2
+    assert gray_levels[1] > 2 * gray_levels[0]
 
 
 def test_half_precision_weights_give_float32_pictures():

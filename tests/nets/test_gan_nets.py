@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, interpolate
 from selfsr.errors import InputError
 from selfsr.nets import describe
 from selfsr.nets.elan import ElanSpec
-from selfsr.nets.layers import DIV2K_GREY, DIV2K_MEAN
+from selfsr.nets.layers import DIV2K_GRAY, DIV2K_MEAN
 from selfsr.nets.msrresnet import MsrResNetSpec, RankSrResNetSpec
 from selfsr.nets.spsr import SpsrSpec
 from selfsr.nets.weights.load import load_into, load_model
@@ -183,7 +183,7 @@ def elan(f, x, scale, windows=(2, 4, 8), shared=0):
     cell = max(windows)
     rows = [i if i < height else 2 * height - 2 - i for i in range(-(-height // cell) * cell)]
     columns = [j if j < width else 2 * width - 2 - j for j in range(-(-width // cell) * cell)]
-    mean = torch.tensor(DIV2K_MEAN if x.shape[1] == 3 else (DIV2K_GREY,)).double().view(1, -1, 1, 1)
+    mean = torch.tensor(DIV2K_MEAN if x.shape[1] == 3 else (DIV2K_GRAY,)).double().view(1, -1, 1, 1)
     z = head = f.conv("head.0", (x[:, :, rows][..., columns] - mean) * 255)
     for group in range(2):
         kept = None
@@ -286,8 +286,8 @@ def test_spsr_opens_with_either_name_of_its_shared_convolution(dropped, tmp_path
 def test_spsr_is_not_taken_for_an_rrdb_nor_an_rrdb_for_spsr():
     state = SPECS["spsr"].build(4).state_dict()
     trunk = {key: tensor for key, tensor in state.items() if key.startswith("model.")}
-    assert SpsrSpec.recognise(trunk, {}) is None
-    found = SpsrSpec.recognise(state, {})
+    assert SpsrSpec.detect(trunk, {}) is None
+    found = SpsrSpec.detect(state, {})
     assert found is not None
     assert (found.spec, found.scales, found.channels) == (SPECS["spsr"], (4,), 3)
 
@@ -313,7 +313,7 @@ def test_the_tail_of_another_scale_can_be_left_out(name, tmp_path):
     save_weights(tmp_path / "x4.safetensors", built(name, 4), {})
     net = SPECS[name].build(3)
     said = load_into(net, tmp_path / "x4.safetensors", transfer=True)
-    assert "left as initialised: upconv1.weight, upconv1.bias; not used: upconv2.bias, upconv2.weight" in said
+    assert "left as initialized: upconv1.weight, upconv1.bias; not used: upconv2.bias, upconv2.weight" in said
 
 
 # ---- ELAN
@@ -331,7 +331,7 @@ def test_a_file_says_which_windows_elan_looked_at(tmp_path):
         model, x = load_model(tmp_path / f"net{suffix}"), image().float()
         with torch.no_grad():
             assert torch.equal(model.net(x), built("elan batch").float()(x))
-    found = ElanSpec.recognise(built("elan").state_dict(), {})
+    found = ElanSpec.detect(built("elan").state_dict(), {})
     assert found is not None
     assert found.spec == SPECS["elan"].model_copy(update={"windows_px": (4, 8, 16)})
 
@@ -346,7 +346,7 @@ def test_the_authors_own_elan_files_open_by_their_mean_shift(tmp_path):
     torch.save({"params": state, "metadata": windows}, tmp_path / "model_x4.pt")
     with torch.no_grad():
         assert torch.equal(load_model(tmp_path / "model_x4.pt").net(x), net(x))
-    assert ElanSpec.recognise({**state, "sub_mean.bias": -shift / 255}, windows) is None
+    assert ElanSpec.detect({**state, "sub_mean.bias": -shift / 255}, windows) is None
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 9), (8, 16), (17, 5)])

@@ -34,7 +34,7 @@ SPECS = {
 
 def built(name, scale=2, channels=None):
     torch.manual_seed(5)
-    return SPECS[name].build(scale, channels or max(SPECS[name].colours)).eval()
+    return SPECS[name].build(scale, channels or max(SPECS[name].colors)).eval()
 
 
 def image(channels=3, height=6, width=7):
@@ -136,7 +136,7 @@ def by_the_book(run, rgb, scale):
     return torch.einsum("ij,njhw->nihw", YCBCR.double().inverse(), upscaled)
 
 
-def test_lapsrn_of_colour_is_by_the_book(path):
+def test_lapsrn_of_color_is_by_the_book(path):
     net = built("lapsrn", 2)
     torch.save(net.state_dict(), path)
     w = {key: tensor.double() for key, tensor in net.state_dict().items()}
@@ -153,7 +153,7 @@ def test_lapsrn_of_colour_is_by_the_book(path):
     torch.testing.assert_close(load_model(path).upscale(image()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_drrn_of_colour_is_by_the_book(path):
+def test_drrn_of_color_is_by_the_book(path):
     net = DrrnSpec(features=4, recursions=1).build(2, 1)
     save_weights(path.with_suffix(".safetensors"), net, {})
     w = {key: tensor.double() for key, tensor in net.state_dict().items()}
@@ -186,7 +186,7 @@ def test_srcnn_files_for_luma_are_by_the_book(path):
     torch.testing.assert_close(model.upscale(image()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_srcnn_files_for_colour_have_no_luma(path):
+def test_srcnn_files_for_color_have_no_luma(path):
     net = nn.ModuleDict({"conv1": nn.Conv2d(3, 6, 9, padding=4), "conv2": nn.Conv2d(6, 4, 5, padding=2)})
     net["conv3"] = nn.Conv2d(4, 3, 5, padding=2)
     torch.save(net.state_dict(), path)
@@ -195,7 +195,7 @@ def test_srcnn_files_for_colour_have_no_luma(path):
         torch.testing.assert_close(load_model(path, scale=2).net(image()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_srdensenet_of_colour_is_by_the_book(path):
+def test_srdensenet_of_color_is_by_the_book(path):
     net = SrDenseNetSpec(growth=3, blocks=1, convs=1, bottleneck=4).build(2, 1)
     torch.save(net.state_dict(), path)
     w = {key: tensor.double() for key, tensor in net.state_dict().items()}
@@ -278,7 +278,7 @@ def srresnet(w, x):
 
 
 @torch.no_grad()
-def test_srresnet_of_the_paper_brings_mean_shifts_that_mix_colours(path):
+def test_srresnet_of_the_paper_brings_mean_shifts_that_mix_colors(path):
     state = built("srresnet", 4).state_dict()
     for end in ("sub_mean", "add_mean"):  # drawn by mistake, bias 0
         state[f"{end}.weight"] = torch.randn(3, 3, 1, 1) * (2 / 3) ** 0.5
@@ -315,7 +315,7 @@ def test_the_upsampling_tail_is_left_out_on_request(name, path):
     line = load_into(net, path, transfer=True)
     left = set(before) - set(given.state_dict())
     assert left
-    assert set(line.split("left as initialised: ")[1].split(", ")) == left
+    assert set(line.split("left as initialized: ")[1].split(", ")) == left
     for key, tensor in net.state_dict().items():
         assert torch.equal(tensor, before[key] if key in left else given.state_dict()[key]), key
 
@@ -332,12 +332,12 @@ def test_dbpn_has_no_tail_to_leave_out(path):
         (
             "vdsr",
             VdsrSpec(features=6, convs=4),
-            "holds VDSR with features 6, convs 3 for colour, the network is VDSR with features 6, convs 4 for",
+            "holds VDSR with features 6, convs 3 for color, the network is VDSR with features 6, convs 4 for",
         ),
         (
             "srcnn",
             SrcnnSpec(),
-            r"the file holds SRCNN with features \[6, 5\], kernels_px \[5, 3, 3\] for colour, the network is",
+            r"the file holds SRCNN with features \[6, 5\], kernels_px \[5, 3, 3\] for color, the network is",
         ),
         ("rdn", RdnSpec(features=6, growth=4, blocks=1, convs=2), "the file holds RDN x2 with features 6, growth 4, "),
         ("mdsr", MdsrSpec(features=6, blocks=2), "the file holds MDSR x2, x3 and x4 with features 6, blocks 1, "),

@@ -11,7 +11,7 @@ from selfsr.images.resize import imresize
 from selfsr.nets.dbpn import DbpnSpec
 from selfsr.nets.drrn import DrrnSpec
 from selfsr.nets.lapsrn import LapSrnSpec
-from selfsr.nets.layers import DIV2K_GREY, DIV2K_MEAN
+from selfsr.nets.layers import DIV2K_GRAY, DIV2K_MEAN
 from selfsr.nets.mdsr import MdsrSpec
 from selfsr.nets.rdn import RdnSpec
 from selfsr.nets.srcnn import SrcnnSpec
@@ -19,7 +19,7 @@ from selfsr.nets.srdensenet import SrDenseNetSpec
 from selfsr.nets.srresnet import SrResNetSpec
 from selfsr.nets.vdsr import VdsrSpec
 
-MEANS = {1: (DIV2K_GREY,), 3: DIV2K_MEAN}
+MEANS = {1: (DIV2K_GRAY,), 3: DIV2K_MEAN}
 
 
 class Layers:
@@ -115,8 +115,8 @@ def mdsr(f, x, scale):
 
 
 def srdensenet(f, x, scale):
-    grey = x.shape[1] == 1
-    kept = [f.relu("conv.conv", (16 + 219 * x) / 255 if grey else x)]
+    gray = x.shape[1] == 1
+    kept = [f.relu("conv.conv", (16 + 219 * x) / 255 if gray else x)]
     for b in range(2):
         own = []
         for n in range(3):
@@ -127,7 +127,7 @@ def srdensenet(f, x, scale):
         weight, bias = (f.state[f"deconv.{2 * stage}.{part}"] for part in ("weight", "bias"))
         z = conv_transpose2d(z, weight, bias, stride=2, padding=1, output_padding=1).clamp(min=0)
     z = f.conv("reconstruction", z)
-    return (255 * z - 16) / 219 if grey else z
+    return (255 * z - 16) / 219 if gray else z
 
 
 def rdn(f, x, scale):
@@ -183,7 +183,7 @@ EQUATIONS = {
     rdn: RdnSpec(features=5, growth=4, blocks=2, convs=2),
     dbpn: DbpnSpec(features=6, projected=4, stages=3),
 }
-CASES = [(eq, scale, c) for eq, spec in EQUATIONS.items() for scale in spec.scales for c in spec.colours]
+CASES = [(eq, scale, c) for eq, spec in EQUATIONS.items() for scale in spec.scales for c in spec.colors]
 
 
 @pytest.mark.parametrize(("equations", "scale", "channels"), CASES)
@@ -200,11 +200,11 @@ def test_forward_is_the_papers(equations, scale, channels):
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
 
 
-# ---- values by hand: every kernel has its centre tap alone, so that each pixel can be followed through
+# ---- values by hand: every kernel has its center tap alone, so that each pixel can be followed through
 
 
 def followed(net, **taps):
-    """Zero a network but for the given layers: (what the centre tap is, bias); a list is per channel."""
+    """Zero a network but for the given layers: (what the center tap is, bias); a list is per channel."""
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.zero_()
@@ -229,14 +229,14 @@ def followed(net, **taps):
 
 def pixel(z, channels=1):
     """A picture of three by four pixels that is `z` of 255 above the mean everywhere."""
-    return torch.full((1, channels, 3, 4), DIV2K_GREY + z / 255)
+    return torch.full((1, channels, 3, 4), DIV2K_GRAY + z / 255)
 
 
 def assert_above_mean(got, z):
     """Check for blocks of `z` of 255 above the mean."""
     z = torch.as_tensor(z, dtype=got.dtype)
     expected = z.repeat(got.shape[-2] // z.shape[0], got.shape[-1] // z.shape[1]) if z.ndim else z
-    torch.testing.assert_close((got[0, 0] - DIV2K_GREY) * 255, expected.expand_as(got[0, 0]), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close((got[0, 0] - DIV2K_GRAY) * 255, expected.expand_as(got[0, 0]), rtol=1e-5, atol=1e-4)
 
 
 def test_srcnn_by_hand():
@@ -255,9 +255,9 @@ def test_vdsr_by_hand():
 def test_drrn_by_hand():
     net = DrrnSpec(features=1, recursions=2).build(2, 1)
     followed(net, head=0.5, conv1=2.0, conv2=-1.0, tail=0.4)
-    grey = torch.full((1, 1, 3, 4), 84 / 219)  # Y is 100
+    gray = torch.full((1, 1, 3, 4), 84 / 219)  # Y is 100
     # g = 50; u = 50 - 100 = -50; u = 50 - 0; y = 100 + 0.4 * 50 = 120.
-    torch.testing.assert_close(net(grey), torch.full((1, 1, 6, 8), 104 / 219))
+    torch.testing.assert_close(net(gray), torch.full((1, 1, 6, 8), 104 / 219))
 
 
 def test_lapsrn_by_hand():
@@ -270,9 +270,9 @@ def test_lapsrn_by_hand():
         residual_branch_0=10.0,
         img_branch_0=1.0,
     )
-    grey = torch.full((1, 1, 3, 4), 84 / 219)  # Y is 100
+    gray = torch.full((1, 1, 3, 4), 84 / 219)  # Y is 100
     # -100, leaking -20; -40, leaking -8; -4, leaking -0.8; 100 - 8 = 92.
-    torch.testing.assert_close(net(grey), torch.full((1, 1, 6, 8), 76 / 219))
+    torch.testing.assert_close(net(gray), torch.full((1, 1, 6, 8), 76 / 219))
 
 
 def test_lapsrn_starts_its_image_branch_as_bilinear_upscaling():
@@ -296,7 +296,7 @@ def test_srresnet_by_hand():
         net, conv_input=1.0, **block, residual__0__in2=(4.0, 1.0), conv_mid=-1.0, bn_mid=(3.0, 2.0),
         upscale4x__0=[1.0, 2.0, 3.0, -1.0], conv_output=0.1,
     )  # fmt: skip
-    x = torch.tensor([[10.0, 30.0]])[None, None] / 255 + DIV2K_GREY
+    x = torch.tensor([[10.0, 30.0]])[None, None] / 255 + DIV2K_GRAY
     # Block: (-1, 1) * 2 + 0.5 = (-1.5, 2.5), leaking (-0.3, 2.5); (-1, 1) * 4 + 1 = (-3, 5); (7, 35).
     # Body: (-7, -35), so (1, -1) * 3 + 2 = (5, -1); with the skip (15, 29).
     expected = torch.tensor([[1.5, 3.0, 2.9, 5.8], [4.5, -0.3, 8.7, -0.58]])
@@ -322,9 +322,9 @@ def test_srdensenet_by_hand():
         net, conv__conv=[1.0, -1.0], dense_blocks__0__block__0__conv=[2.0, 5.0], dense_blocks__0__block__1__conv=0.5,
         bottleneck__0=[1.0, 1.0, 1.0, -1.0], deconv__0=0.5, reconstruction=1.1,
     )  # fmt: skip
-    grey = torch.full((1, 1, 3, 4), 84 / 219)  # Y is 100
+    gray = torch.full((1, 1, 3, 4), 84 / 219)  # Y is 100
     # (Y, 0), then 2 Y, then Y; Y + 0 + 2 Y - Y = 2 Y; Y; 110.
-    torch.testing.assert_close(net(grey), torch.full((1, 1, 6, 8), 94 / 219))
+    torch.testing.assert_close(net(gray), torch.full((1, 1, 6, 8), 94 / 219))
 
 
 def test_rdn_by_hand():

@@ -44,8 +44,8 @@ TINY = {
     "elan": ElanSpec(features=12, blocks=2, windows_px=(2, 4, 8)),
     "elan batch": ElanSpec(features=6, blocks=2, windows_px=(2, 4, 8), shared=1, norm="batch"),
 }
-BUILDS = [(name, scale, c) for name, spec in TINY.items() for scale in spec.scales for c in spec.colours]
-FIRST = [(name, spec.scales[0], spec.colours[-1]) for name, spec in TINY.items()]
+BUILDS = [(name, scale, c) for name, spec in TINY.items() for scale in spec.scales for c in spec.colors]
+FIRST = [(name, spec.scales[0], spec.colors[-1]) for name, spec in TINY.items()]
 KIND = {spec_type.model_fields["kind"].default: spec_type for spec_type in get_args(OwnNetwork)}
 
 
@@ -100,7 +100,7 @@ def test_every_network_that_is_written_here_is_tried_here():
 def test_parameter_counts_are_the_published_ones(kind, options, scale, parameters, tensors):
     spec = KIND[kind](**options)
     with torch.device("meta"):
-        net = spec.build(scale, max(spec.colours))
+        net = spec.build(scale, max(spec.colors))
     assert sum(p.numel() for p in net.parameters()) == parameters
     assert len(net.state_dict()) == tensors
 
@@ -120,7 +120,7 @@ def test_the_size_of_srdensenet_follows_from_its_paper():
 def test_the_stated_size_is_that_of_the_default_options(kind):
     spec = KIND[kind]()
     with torch.device("meta"):
-        net = spec.build(4, max(spec.colours))
+        net = spec.build(4, max(spec.colors))
     assert sum(p.numel() for p in net.parameters()) == spec.parameters
 
 
@@ -199,7 +199,7 @@ NAMES = {
 def test_names_are_those_of_the_published_files(kind):
     spec = KIND[kind]()
     with torch.device("meta"):
-        net = spec.build(4, max(spec.colours))
+        net = spec.build(4, max(spec.colors))
     assert set(net.state_dict()) == NAMES[kind]
     assert not [name for name, _ in net.named_parameters() if "mean" in name]
 
@@ -292,8 +292,8 @@ def test_networks_compute_each_image_by_itself(name, scale, channels):
 @pytest.mark.parametrize("name", ["edsr", "vdsr", "srcnn", "rdn", "drrn", "lapsrn", "mdsr", "dbpn", "srdensenet"])
 def test_a_network_of_convolutions_sees_no_further_than_it_reaches(name):
     spec = TINY[name]
-    net = spec.build(2, spec.colours[0]).eval()
-    x = image(spec.colours[0], 60, 60, 1)
+    net = spec.build(2, spec.colors[0]).eval()
+    x = image(spec.colors[0], 60, 60, 1)
     y = x.clone()
     y[..., :2, :2] = 0.5
     with torch.no_grad():
@@ -358,9 +358,9 @@ def test_mdsr_upscales_by_the_scale_that_it_is_told():
 def test_a_step_at_one_scale_leaves_the_parts_of_the_others_alone():
     net = TINY["mdsr"].build(2)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     net(image(3), 4).mean().backward()
-    optimiser.step()
+    optimizer.step()
     moved = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
     parts = {name for name in moved if name.startswith(("pre_process", "upsample"))}
     assert parts == {name for name in before if name.startswith(("pre_process.2", "upsample.2"))}

@@ -38,7 +38,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def published(spec: EdsrSpec | MdsrSpec, scale: int) -> "OrderedDict[str, Tensor]":
-    """Return random weights under the published names, that leave bicubic's neighbourhood but not the grey levels."""
+    """Return random weights under the published names, that leave bicubic's neighborhood but not the gray levels."""
     torch.manual_seed(11)
     state = OrderedDict(spec.build(scale).state_dict())
     for name, tensor in state.items():
@@ -165,7 +165,7 @@ def test_the_scale_of_a_file_is_not_overruled(pictures, tmp_path):
         ),
         (
             VdsrSpec(features=6, convs=3).build(2, 1), 2, VdsrSpec(features=6, convs=3), 3,
-            "the file holds VDSR with features 6, convs 3 for grey, the network is VDSR .* convs 3 for colour: ",
+            "the file holds VDSR with features 6, convs 3 for gray, the network is VDSR .* convs 3 for color: ",
         ),
         (
             LapSrnSpec(features=4, convs=1).build(2, 1), 4, LapSrnSpec(features=4, convs=1), 1,
@@ -230,4 +230,4 @@ def test_the_published_settings_stand_in_the_recipes():
             tuple(r.schedule.at_steps),
         )  # fmt: skip
         assert found == expected, name
-        assert r.optimisers["g"].lr == 1e-4
+        assert r.optimizers["g"].lr == 1e-4

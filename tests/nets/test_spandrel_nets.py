@@ -95,14 +95,14 @@ def test_trains_saves_and_opens_elsewhere(name, scale, tmp_path):
         assert torch.equal(other.state_dict()[key], tensor), key
 
 
-def grey(spec):
+def gray(spec):
     """The same network for one channel, where there is one."""
     return spec.model_copy(update={"subtract_mean": False}) if isinstance(spec, SpanSpec) else spec
 
 
-@pytest.mark.parametrize("name", [name for name, spec in TINY.items() if 1 in grey(spec).colours])
-def test_a_grey_network_opens_as_one(name, tmp_path):
-    net = grey(TINY[name]).build(2, channels=1).eval()
+@pytest.mark.parametrize("name", [name for name, spec in TINY.items() if 1 in gray(spec).colors])
+def test_a_gray_network_opens_as_one(name, tmp_path):
+    net = gray(TINY[name]).build(2, channels=1).eval()
     save_weights(tmp_path / "net.safetensors", net, {})
     model = load_model(tmp_path / "net.safetensors")
     assert (model.scale, model.channels) == (2, 1)
@@ -138,7 +138,7 @@ def test_dat_cannot_train_on_a_single_image():
 
 
 class ZerosForDraws(TorchFunctionMode):
-    """Initialise with zeros, because drawing the weights of a large transformer takes seconds."""
+    """Initialize with zeros, because drawing the weights of a large transformer takes seconds."""
 
     drawn = (Tensor.uniform_, Tensor.normal_, nn.init.kaiming_uniform_, nn.init.kaiming_normal_)
 
@@ -186,7 +186,7 @@ def test_the_list_of_networks_names_all():
     assert by_title["ESRGAN (RRDB)"].kinds == ("rrdb", "esrgan")
     assert by_title["MSRResNet"].scales == (2, 3, 4)
     assert by_title["ESRGAN (RRDB)"].scales == (2, 4, 8)
-    assert (by_title["LapSRN"].scales, by_title["LapSRN"].colours) == ((2, 4, 8), (1,))
+    assert (by_title["LapSRN"].scales, by_title["LapSRN"].colors) == ((2, 4, 8), (1,))
 
 
 def test_a_recipe_chooses_by_kind():
@@ -292,13 +292,13 @@ def test_realplksr_drops_channels_in_training_alone():
     assert torch.equal(net(x), net(x))
 
 
-def test_rcan_does_not_train_the_mean_colour():
+def test_rcan_does_not_train_the_mean_color():
     net = TINY["rcan"].build(2)
     assert not [name for name, p in net.named_parameters() if "mean" in name]
     before = net.state_dict()["sub_mean.bias"].clone()
-    optimiser = torch.optim.SGD(net.parameters(), 1.0)
+    optimizer = torch.optim.SGD(net.parameters(), 1.0)
     net(image()).mean().backward()
-    optimiser.step()
+    optimizer.step()
     assert torch.equal(net.state_dict()["sub_mean.bias"], before)
 
 

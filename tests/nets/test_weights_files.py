@@ -201,7 +201,7 @@ def test_an_edsr_of_range_one_computes_the_same_on_ours(edsr, tmp_path):
     torch.testing.assert_close(fresh(lr()), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_mean_shifts_that_mix_colours_are_taken_as_they_are(edsr, tmp_path):
+def test_mean_shifts_that_mix_colors_are_taken_as_they_are(edsr, tmp_path):
     state = edsr.state_dict()
     state["sub_mean.weight"] = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.0, -1.0]]).view(3, 3, 1, 1)
     torch.save(state, tmp_path / "net.pt")
@@ -321,8 +321,8 @@ def test_another_depth_and_scale_are_refused_whole_with_what_the_file_holds(tmp_
     assert str(caught.value) == (
         f"weights {tmp_path / 'net.pth'}: 14 of 16 tensors fit the network; 2 missing: body.2.weight, body.2.bias; "
         "8 not of this network: body.2.body.0.weight, body.2.body.0.bias, body.2.body.2.weight and 5 more; "
-        "the file holds EDSR x4 with features 6, blocks 3, res_scale 1.0 for colour, the network is EDSR x2 with "
-        "features 6, blocks 2, res_scale 1.0 for colour: set network and scale to match it."
+        "the file holds EDSR x4 with features 6, blocks 3, res_scale 1.0 for color, the network is EDSR x2 with "
+        "features 6, blocks 2, res_scale 1.0 for color: set network and scale to match it."
     )
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
@@ -373,7 +373,7 @@ def test_tensors_that_only_resemble_a_known_network_are_refused(tmp_path):
         ({"conv1.weight_orig": torch.ones(1)}, "look like a discriminator"),
         ({"a.weight": torch.ones(1), "b.weight": torch.ones(1)}, r"got 2 tensors named a.weight, b.weight, \.\.\.;"),
         ({"epoch": 1, "iter": 7, "optimizers": [], "schedulers": []}, "got a training state .*epoch, iter.*net_g_"),
-        ({"optimisers": {}, "nets": {"g": {"w": torch.ones(1)}}}, r"got a training state .*weights/best.safetensors"),
+        ({"optimizers": {}, "nets": {"g": {"w": torch.ones(1)}}}, r"got a training state .*weights/best.safetensors"),
         ({"a": 1, "b": 2}, "expected tensors by name, bare or under one of params_ema, .* got keys a, b"),
         ({}, "got an empty dict"),
         ([torch.ones(1)], "expected tensors by name, got a list"),
@@ -520,14 +520,14 @@ def test_padding_mirrors_the_picture():
     assert torch.equal(seen[0][0, 0, 3], torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.5, 0.4]))
 
 
-def test_colours_go_through_networks_of_other_channels():
-    rgb, grey = lr(3), lr(1)
+def test_colors_go_through_networks_of_other_channels():
+    rgb, gray = lr(3), lr(1)
     twice = functional.interpolate(rgb, scale_factor=2)
     assert torch.equal(model(4).upscale(rgb), twice)
-    out = model(3).upscale(grey)
-    torch.testing.assert_close(out, functional.interpolate(grey, scale_factor=2))
-    out = model(1).upscale(grey.repeat(1, 3, 1, 1))
-    torch.testing.assert_close(out, functional.interpolate(grey, scale_factor=2).repeat(1, 3, 1, 1))
+    out = model(3).upscale(gray)
+    torch.testing.assert_close(out, functional.interpolate(gray, scale_factor=2))
+    out = model(1).upscale(gray.repeat(1, 3, 1, 1))
+    torch.testing.assert_close(out, functional.interpolate(gray, scale_factor=2).repeat(1, 3, 1, 1))
     out = model(1).upscale(torch.full((1, 3, 4, 4), 0.5) + torch.tensor([0.2, 0.0, -0.1]).view(1, 3, 1, 1))
     torch.testing.assert_close(out[0, :, 3, 3], torch.tensor([0.7, 0.5, 0.4]))
     with pytest.raises(InputError, match="the Enlarged network takes 3 channels, got 2; convert the image to RGB"):

@@ -33,14 +33,14 @@ def test_another_scale_is_transferred_on_request_and_the_refusal_says_so(source,
     line = load_into(net, path, transfer=True)
     first, second = ("tail.0.0.weight", "tail.0.0.bias"), ("tail.0.2.weight", "tail.0.2.bias")
     left, unused = {(2, 3): (first, ()), (2, 4): (second, ()), (4, 2): ((), second)}[source, target]
-    assert (f"; left as initialised: {', '.join(left)}" in line) == bool(left)
+    assert (f"; left as initialized: {', '.join(left)}" in line) == bool(left)
     assert line.endswith(f"; not used: {', '.join(unused)}") == bool(unused)
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, before[name] if name in left else given.state_dict()[name]), name
     if not unused:
         assert line == (
             f"loaded {20 + 2 * (target == 4) - 2} tensors ({loaded_numbers(given, left):,} numbers) from {path} "
-            f"[params]; left as initialised: {', '.join(left)}"
+            f"[params]; left as initialized: {', '.join(left)}"
         )
 
 
@@ -62,7 +62,7 @@ def test_other_networks_transfer_as_well(name, tmp_path):
     given, net = spec.build(2), other(spec, 4)
     save_weights(tmp_path / "net.safetensors", given, {})
     assert load_into(net, tmp_path / "net.safetensors", transfer=True).endswith(
-        f"; left as initialised: {', '.join(left)}"
+        f"; left as initialized: {', '.join(left)}"
     )
     save_weights(tmp_path / "x4.safetensors", net, {})
     x2, x4 = (safetensors.torch.load_file(tmp_path / file) for file in ("net.safetensors", "x4.safetensors"))
@@ -75,7 +75,7 @@ def test_a_transfer_keeps_all_where_all_fits_and_refuses_another_depth(tmp_path)
     edsr = SPEC.build(2)
     save_weights(tmp_path / "net.safetensors", edsr, {})
     net = other()
-    assert "initialised" not in load_into(net, tmp_path / "net.safetensors", transfer=True)
+    assert "initialized" not in load_into(net, tmp_path / "net.safetensors", transfer=True)
     assert all(torch.equal(t, net.state_dict()[n]) for n, t in edsr.state_dict().items())
     deeper = EdsrSpec(features=6, blocks=3).build(4)
     with pytest.raises(InputError, match=r"8 missing: body.2.body.0.*set network and scale to match it\.$"):

@@ -36,7 +36,7 @@ def flat(level: float, noise: float) -> tuple[Tensor, Tensor]:
 
 
 def half_black() -> tuple[Tensor, Tensor]:
-    """Flat light grey beside black: no one constant centres both."""
+    """Flat light gray beside black: no one constant centers both."""
     sr, hr = flat(250.0, 0.05)
     sr[..., 24:] -= 250.0
     hr[..., 24:] -= 250.0
@@ -67,8 +67,8 @@ def test_float32_is_sound_where_the_published_form_is_not(name: str, backend: st
 def test_centring_alone_would_not_do() -> None:
     """Why moments are taken around a near pixel or in float64: one mean for an image leaves its contrast."""
     sr, hr = half_black()
-    centre = hr.mean()
-    error = (naive_map(sr - centre, hr - centre) - naive_map(sr.double() - centre, hr.double() - centre)).abs()
+    center = hr.mean()
+    error = (naive_map(sr - center, hr - center) - naive_map(sr.double() - center, hr.double() - center)).abs()
     assert error.max().item() > 1e-2
 
 
@@ -81,7 +81,7 @@ def test_not_worse_than_naive_on_ordinary_images(scale: float, backend: str, pai
     assert ours <= 1e-7 * rms(truth) + 1e-7
 
 
-def test_without_float64_the_portable_backend_centres(monkeypatch: pytest.MonkeyPatch, pair) -> None:
+def test_without_float64_the_portable_backend_centers(monkeypatch: pytest.MonkeyPatch, pair) -> None:
     """What runs on Apple's GPUs, here on the CPU."""
     monkeypatch.setattr(eager, "_moment_dtype", lambda device: torch.float32)
     sr, hr = pair(2, 3, 40, 37)

@@ -11,7 +11,7 @@ from selfsr.training.loop import fit
 from small_gans import PUBLISHED, small_gan
 
 GANS = [name for name, path in shipped_recipes().items() if "kind: gan" in path.read_text()]
-# (generator, critic weight, objective, form, pixel weight, self-similarity weight) of seed tables 2.7 and 2.8.
+# (generator, discriminator weight, objective, form, pixel weight, self-similarity weight) of seed tables 2.7 and 2.8.
 SETTINGS = {
     "esrgan": ("rrdb", 5e-3, "vanilla", "relativistic", 1e-2, 1000),
     "ranksrgan": ("rank_srresnet", 5e-3, "vanilla", "standard", 1e-2, 1000),
@@ -34,13 +34,20 @@ def test_every_published_gan_has_its_recipe_and_its_twin() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_settings_are_the_published_ones(name: str) -> None:
     recipe = load_recipe(shipped_recipes()[f"{name}_ssl_x4"])
-    terms, critic = recipe.method.terms, recipe.method.critics["d"]
+    terms, discriminator = recipe.method.terms, recipe.method.discriminators["d"]
     pixel = terms["pixel"].weight if "pixel" in terms else None
-    found = (recipe.network.kind, critic.weight, critic.objective, critic.form, pixel, terms["similarity"].weight)
+    found = (
+        recipe.network.kind,
+        discriminator.weight,
+        discriminator.objective,
+        discriminator.form,
+        pixel,
+        terms["similarity"].weight,
+    )
     assert found == SETTINGS[name]
     similarity = terms["similarity"]
     assert (similarity.search_px, similarity.window_px, similarity.sigma, similarity.stride) == (25, 9, 0.004, 3)
-    assert {optimiser.lr for optimiser in recipe.optimisers.values()} == {1e-4}
+    assert {optimizer.lr for optimizer in recipe.optimizers.values()} == {1e-4}
 
 
 @pytest.mark.parametrize("name", GANS)
@@ -49,6 +56,9 @@ def test_a_shipped_gan_recipe_takes_two_steps(name: str, pretrained: Path, photo
     document["evaluate"] = {"every_steps": 2, "sets": {"test": str(photos / "test")}, "samples": 0}
     assert fit(parse_recipe(document, name), tmp_path / "run", device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    expected = {*document["method"]["terms"], *(f"adversarial_{critic}" for critic in document["method"]["critics"])}
+    expected = {
+        *document["method"]["terms"],
+        *(f"adversarial_{discriminator}" for discriminator in document["method"]["discriminators"]),
+    }
     assert set(lines[-1]["loss"]["g"]) == expected
     assert all(math.isfinite(value) for line in lines for value in line["loss"]["g"].values())

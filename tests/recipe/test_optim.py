@@ -15,12 +15,12 @@ def test_multistep_drops_after_its_steps() -> None:
 
 def test_multistep_agrees_with_torch() -> None:
     weight = nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([weight], lr=1.0)
-    oracle = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones=[3, 5], gamma=0.1)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    oracle = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[3, 5], gamma=0.1)
     ours = MultiStepSpec(at_steps=(3, 5), gamma=0.1)
     for step in range(1, 9):
-        assert ours.factor(step, 9) == pytest.approx(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        assert ours.factor(step, 9) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         oracle.step()
 
 

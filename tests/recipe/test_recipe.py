@@ -41,7 +41,7 @@ def changed(document: dict, path: str, value) -> dict:
         ("steps", 0, "my.yaml: steps: input should be greater than 0, got 0."),
         ("crop_px", 33, "my.yaml: recipe: crop_px must be a multiple of the scale 2, got 33."),
         ("accumulate", 3, "my.yaml: recipe: accumulate must divide batch 4, got 3."),
-        ("optimisers", {"d": {"kind": "adam"}}, "networks that the method trains, ['g'], got ['d']"),
+        ("optimizers", {"d": {"kind": "adam"}}, "networks that the method trains, ['g'], got ['d']"),
         ("method.terms.similarity.window_px", 4, "must be odd and window_px at most search_px, got 9 and 4"),
         ("method.terms.similarity.search_px", 81, "crop_px must be at least 41 for method.terms.similarity (self"),
         ("method.terms.pixel.pace", {"alpha": 0}, "alpha and beta must not both be 0"),
@@ -93,10 +93,10 @@ def test_more_problems_are_counted(tiny: dict) -> None:
 def test_settings_are_laid_over_the_file(tiny: dict, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(tiny))
-    recipe = load_recipe(path, ["steps=9", "method.terms.pixel.pace=null", "optimisers.g.lr=2e-4"])
+    recipe = load_recipe(path, ["steps=9", "method.terms.pixel.pace=null", "optimizers.g.lr=2e-4"])
     assert recipe.steps == 9
     assert recipe.method.terms["pixel"].pace is None
-    assert recipe.optimisers["g"].lr == 2e-4
+    assert recipe.optimizers["g"].lr == 2e-4
 
 
 def test_an_unknown_layer_is_told_with_its_place_and_the_nearest_one(tiny: dict) -> None:
@@ -110,15 +110,19 @@ def test_an_unknown_layer_is_told_with_its_place_and_the_nearest_one(tiny: dict)
 def test_null_leaves_a_named_part_out(tmp_path: Path) -> None:
     shipped = shipped_recipes()["small_spsr_ssl_x4"]
     whole = load_recipe(shipped)
-    names = {"method.terms": whole.method.terms, "method.critics": whole.method.critics}
+    names = {"method.terms": whole.method.terms, "method.discriminators": whole.method.discriminators}
     assert "perceptual" in names["method.terms"]
-    assert len(names["method.critics"]) == 2
-    leaves = ["method.terms.perceptual=null", "method.critics.d_gradient=null", "optimisers.d_gradient=null"]
+    assert len(names["method.discriminators"]) == 2
+    leaves = ["method.terms.perceptual=null", "method.discriminators.d_gradient=null", "optimizers.d_gradient=null"]
     left = load_recipe(shipped, leaves)
     assert set(left.method.terms) == set(whole.method.terms) - {"perceptual"}
-    assert set(left.method.critics) == set(whole.method.critics) - {"d_gradient"} == set(left.optimisers) - {"g"}
-    with pytest.raises(InputError, match=r"method\.critics"):
-        load_recipe(shipped, ["method.critics={d: null}"])
+    assert (
+        set(left.method.discriminators)
+        == set(whole.method.discriminators) - {"d_gradient"}
+        == set(left.optimizers) - {"g"}
+    )
+    with pytest.raises(InputError, match=r"method\.discriminators"):
+        load_recipe(shipped, ["method.discriminators={d: null}"])
 
 
 def test_a_setting_inside_a_value_is_refused(tiny: dict, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def _recipe(name: str, steps: int, similarity: bool, paced: bool) -> dict[str, A
         "start_from": "runs/plain/weights/best.safetensors" if similarity else None,
         "data": {"kind": "folder", "hr": "photos"},
         "method": {"kind": "regression", "terms": terms},
-        "optimisers": {"g": {"kind": "adam", "lr": 0.0002, "betas": [0.9, 0.999]}},
+        "optimizers": {"g": {"kind": "adam", "lr": 0.0002, "betas": [0.9, 0.999]}},
         "evaluate": {"every_steps": steps // 10, "sets": {"held-out": {"hr": "held-out"}}, "best_by": "psnr_y"},
     }
 

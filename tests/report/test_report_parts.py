@@ -1,4 +1,4 @@
-"""What the page is made of: reading, thinning, choosing crops and pixels, graphs, colours, scores."""
+"""What the page is made of: reading, thinning, choosing crops and pixels, graphs, colors, scores."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfsr.report import colours, curves, pictures, similarity
+from selfsr.report import colors, curves, pictures, similarity
 from selfsr.report.pictures import Picture, Version
 from selfsr.report.scores import Cell
 from selfsr.runfolder.read import Run, flatten, read_runs
@@ -113,7 +113,7 @@ def test_every_logged_number_has_a_chart_and_networks_are_told_apart(tmp_path):
         "lr/d": ("Learning rate (d)", [1e-4]),
         "grad_norm/g": ("Gradient norm", [0.5]),
         "steps_per_s": ("Speed", [3.0]),
-        "logits/d/real": ("Critic d: mean logit, real", [0.7]),
+        "logits/d/real": ("Discriminator d: mean logit, real", [0.7]),
     }
 
 
@@ -272,18 +272,18 @@ def test_study_needs_room_and_edges():
 
 def test_graph_picture_holds_the_logarithm_of_its_entries():
     row = np.geomspace(1e-9, 1, 625)
-    grey = decoded(similarity._graph_png(row)).ravel()
-    back = 10.0 ** (-6 * (1 - grey / 255.0))
-    assert (grey[row <= 1e-6] == 0).all()
+    gray = decoded(similarity._graph_png(row)).ravel()
+    back = 10.0 ** (-6 * (1 - gray / 255.0))
+    assert (gray[row <= 1e-6] == 0).all()
     np.testing.assert_allclose(np.log10(back[row > 1e-6]), np.log10(row[row > 1e-6]), atol=6 / 255)
 
 
-# --- Colours ----------------------------------------------------------------------------------------------------
+# --- Colors ----------------------------------------------------------------------------------------------------
 
 
 def test_lightness_of_the_scale_rises_evenly():
     color = pytest.importorskip("skimage.color", reason="CIELAB of scikit-image is the independent judge")
-    lightness = color.rgb2lab(np.array(colours.scale_colours())[None])[0, :, 0]
+    lightness = color.rgb2lab(np.array(colors.scale_colors())[None])[0, :, 0]
     steps = np.diff(lightness)
     assert (steps > 0).all()
     assert lightness[-1] - lightness[0] > 80

@@ -47,7 +47,7 @@ def dtype(request: pytest.FixtureRequest, device: torch.device) -> torch.dtype:
 
 @pytest.fixture
 def small() -> Case:
-    """One case for tests of behaviour, where the sizes do not matter."""
+    """One case for tests of behavior, where the sizes do not matter."""
     return TINY[0]
 
 

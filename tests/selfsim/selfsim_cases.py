@@ -36,7 +36,7 @@ class Case:
         return f"{self.n}x{self.c}x{self.height}x{self.width}-{self.search_px}-{self.window_px}{kind}-{self.mask}"
 
 
-# Sizes for tests of behaviour; interpreted kernels take as long as they have rows and classes of displacements.
+# Sizes for tests of behavior; interpreted kernels take as long as they have rows and classes of displacements.
 OPTIONS: dict[str, Any] = {"search_px": 7, "window_px": 3, "sigma": 0.05}
 if interpreted():
     OPTIONS |= {"search_px": 3, "window_px": 1}

@@ -29,9 +29,9 @@ def no_work(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"search_px": 8}, "search_px must be odd and positive, got 8; a square has a centre pixel only then."),
-        ({"window_px": 4}, "window_px must be odd and positive, got 4; a square has a centre pixel only then."),
-        ({"window_px": -1}, "window_px must be odd and positive, got -1; a square has a centre pixel only then."),
+        ({"search_px": 8}, "search_px must be odd and positive, got 8; a square has a center pixel only then."),
+        ({"window_px": 4}, "window_px must be odd and positive, got 4; a square has a center pixel only then."),
+        ({"window_px": -1}, "window_px must be odd and positive, got -1; a square has a center pixel only then."),
         (
             {"window_px": 9},
             "window_px must be at most search_px, got 9 and 7; take a smaller window or a larger search area.",

@@ -80,7 +80,7 @@ def test_the_bounds_reject_mistakes(mutant, dtype):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float64", "float32"])
-def test_the_bounds_on_the_value_reject_a_wrong_normaliser(dtype):
+def test_the_bounds_on_the_value_reject_a_wrong_normalizer(dtype):
     wanted, limit = truth(CASES[6]), TOLERANCES[dtype]
     found = broken(naive(CASES[6], dtype), CASES[6])["divided by S*S - 1"]
     assert relative_error(found.l1, wanted.l1) > limit.l1

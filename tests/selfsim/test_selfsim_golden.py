@@ -17,8 +17,8 @@ class Golden:
     sigma: float
     l1: float
     kl: float
-    x_centre: float
-    y_centre: float
+    x_center: float
+    y_center: float
     y_first: float
     gradient_l1: float
     gradient_a: float
@@ -30,7 +30,7 @@ class Golden:
 
 
 # fmt: off
-NORMALISED = [
+NORMALIZED = [
     Golden(7, 3, 0.004, 2.708688926841e-3, 1.208832949131e-3, 4.158367765e-1, 2.506535794e-1, 6.794e-29,
            1.992121687e2, -5.727826716e-2, 8.777751671e-3),
     Golden(7, 3, 0.05, 1.789456082568e-3, 1.316220591462e-4, 6.680438458e-2, 5.291040093e-2, 3.297505943e-4,
@@ -65,7 +65,7 @@ def test_the_mask_is_that_of_the_golden_values():
     assert [int(image.sum()) for image in mask] == [44, 43]
 
 
-@pytest.mark.parametrize("golden", NORMALISED, ids=lambda g: f"{g.search_px}-{g.window_px}-{g.sigma}")
+@pytest.mark.parametrize("golden", NORMALIZED, ids=lambda g: f"{g.search_px}-{g.window_px}-{g.sigma}")
 def test_both_parts_of_the_loss(golden, backend, dtype, device):
     skip_if_too_slow(backend, golden.search_px)
     sr, hr, mask = tensors(dtype, device)
@@ -77,7 +77,7 @@ def test_both_parts_of_the_loss(golden, backend, dtype, device):
 
 
 @pytest.mark.parametrize(("search_px", "window_px", "sigma", "l1", "kl"), RAW)
-def test_both_parts_of_the_loss_without_normalisation(search_px, window_px, sigma, l1, kl, backend, dtype, device):
+def test_both_parts_of_the_loss_without_normalization(search_px, window_px, sigma, l1, kl, backend, dtype, device):
     skip_if_too_slow(backend, search_px)
     sr, hr, mask = tensors(dtype, device)
     options = {"search_px": search_px, "window_px": window_px, "sigma": sigma, "normalize": False, "backend": backend}
@@ -87,20 +87,20 @@ def test_both_parts_of_the_loss_without_normalisation(search_px, window_px, sigm
     assert found == pytest.approx(kl, rel=GOLDEN_DIGITS[dtype])
 
 
-@pytest.mark.parametrize("golden", NORMALISED, ids=lambda g: f"{g.search_px}-{g.window_px}-{g.sigma}")
+@pytest.mark.parametrize("golden", NORMALIZED, ids=lambda g: f"{g.search_px}-{g.window_px}-{g.sigma}")
 def test_the_graph(golden, backend, dtype, device):
     skip_if_too_slow(backend, golden.search_px)
     sr, hr, mask = tensors(dtype, device)
-    centre = golden.search_px**2 // 2
+    center = golden.search_px**2 // 2
     x, y = (self_similarity_graph(image, mask, backend=backend, **golden.sizes) for image in (sr, hr))
     assert x.shape == (87, golden.search_px**2)
-    assert x[0, centre].item() == pytest.approx(golden.x_centre, rel=GOLDEN_DIGITS[dtype])
-    assert y[0, centre].item() == pytest.approx(golden.y_centre, rel=GOLDEN_DIGITS[dtype])
+    assert x[0, center].item() == pytest.approx(golden.x_center, rel=GOLDEN_DIGITS[dtype])
+    assert y[0, center].item() == pytest.approx(golden.y_center, rel=GOLDEN_DIGITS[dtype])
     # Printed with four digits; e to the power of -66 magnifies a rounding error of q by as much.
     assert y[0, 0].item() == pytest.approx(golden.y_first, rel=2e-4)
 
 
-@pytest.mark.parametrize("golden", NORMALISED, ids=lambda g: f"{g.search_px}-{g.window_px}-{g.sigma}")
+@pytest.mark.parametrize("golden", NORMALIZED, ids=lambda g: f"{g.search_px}-{g.window_px}-{g.sigma}")
 def test_the_gradient(golden, backend, dtype, device):
     skip_if_too_slow(backend, golden.search_px)
     sr, hr, mask = tensors(dtype, device)

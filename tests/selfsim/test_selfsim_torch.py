@@ -217,13 +217,13 @@ def test_a_model_trains_through_it(backend, device):
         pytest.skip("takes the interpreter too long")
     sr, hr, mask = images(Case(1, 1, 12, 12, 7, 3, 0.05))
     sr, hr, mask = sr.float().to(device).requires_grad_(), hr.float().to(device), mask.to(device)
-    optimiser = torch.optim.Adam([sr], lr=2e-3)
+    optimizer = torch.optim.Adam([sr], lr=2e-3)
     losses = []
     for _ in range(60):
         loss = 1000 * self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
 

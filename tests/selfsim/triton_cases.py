@@ -60,8 +60,8 @@ def _distances(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
     n, y, x = pixels
     areas = padded.unfold(2, s, 1).unfold(3, s, 1)[n, :, y, x]
     walled = F.pad(areas, (f, f, f, f))
-    centre = areas[:, :, h - f : h + f + 1, h - f : h + f + 1]
-    rows = [(centre - walled[:, :, i : i + k, j : j + k]).square().mean((1, 2, 3)) for i in range(s) for j in range(s)]
+    center = areas[:, :, h - f : h + f + 1, h - f : h + f + 1]
+    rows = [(center - walled[:, :, i : i + k, j : j + k]).square().mean((1, 2, 3)) for i in range(s) for j in range(s)]
     return torch.stack(rows)
 
 

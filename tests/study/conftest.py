@@ -21,7 +21,7 @@ RECIPE: dict[str, Any] = {
     "network": {"kind": "edsr", "features": 8, "blocks": 1},
     "data": {"kind": "folder", "hr": "photos/train"},
     "method": {"kind": "regression", "terms": {"pixel": {"kind": "l1"}}},
-    "optimisers": {"g": {"kind": "adam", "lr": 1e-3}},
+    "optimizers": {"g": {"kind": "adam", "lr": 1e-3}},
     "schedule": {"kind": "constant"},
     "precision": "float32",
     "workers": 0,

@@ -31,13 +31,13 @@ def test_runs_go_seed_by_seed_each_with_its_own_name_and_seed(place: Path) -> No
 
 def test_set_reaches_every_arm_and_the_command_line_goes_last(place: Path, write_study: Callable[..., Path]) -> None:
     path = write_study(set={"steps": 50, "schedule": {"kind": "cosine"}})
-    plan, folder = open_study(path, ["base.steps=40", "seeds=[7]", "base.optimisers.g.lr=1e-5"], Path("there"))
+    plan, folder = open_study(path, ["base.steps=40", "seeds=[7]", "base.optimizers.g.lr=1e-5"], Path("there"))
     assert folder == Path("there")
     assert plan.seeds == (7,)
     for run in plan.runs():
         assert run.recipe.steps == 40
         assert run.recipe.schedule.kind == "cosine"
-        assert run.recipe.optimisers["g"].lr == 1e-5
+        assert run.recipe.optimizers["g"].lr == 1e-5
 
 
 def test_several_recipes_as_a_list_or_with_changes_of_their_own(place: Path, plan_of: Callable[..., Plan]) -> None:
@@ -114,9 +114,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "change it for all arms under set, or declare it with unequal: [data].",
     ),
     "more than it says": (
-        {"arms": {"plain": None, "b": {"set": {"optimisers.g.kind": "adamw"}}}},
+        {"arms": {"plain": None, "b": {"set": {"optimizers.g.kind": "adamw"}}}},
         "arms.b: differs from the recipe tiny in more than its set says: "
-        "optimisers.g.betas ([0.9, 0.999] and [0.9, 0.99]); name these in its set, too.",
+        "optimizers.g.betas ([0.9, 0.999] and [0.9, 0.99]); name these in its set, too.",
     ),
     "equal arms": (
         {"arms": {"plain": None, "b": {"set": {"method.terms.pixel.weight": 1.0}}}},

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from selfsr.errors import InputError
-from selfsr.study import open_study, run_study, summarise
+from selfsr.study import open_study, run_study, summarize
 from selfsr.study.folder import check_run, in_use, is_finished, last_step, read_plan, settle, step_reached
 from selfsr.study.plan import Plan
 
@@ -77,7 +77,7 @@ def test_what_was_added_goes_on_with_extend_and_is_told_for_good(
     settle(more, HERE, extend=True)
     told = "Extended when 3 runs were finished: seeds ([1, 2] there, [1, 2, 3] here); the arm l2 (new here)."
     assert settle(more, HERE).history == (told,)
-    assert told in summarise(more, HERE).notes
+    assert told in summarize(more, HERE).notes
     assert told in (HERE / "study.html").read_text()
 
 
@@ -97,7 +97,7 @@ def test_a_study_of_another_version_is_refused_but_can_be_summed_up(
     )
     assert refusal(lambda: open_study(HERE)) == told
     plan, folder = open_study(HERE, any_version=True)
-    assert summarise(plan, folder).setups["tiny"].comparison is not None
+    assert summarize(plan, folder).setups["tiny"].comparison is not None
     assert yaml.safe_load(path.read_text())["selfsr"] == "0.0.7"
 
     path.write_text(yaml.safe_dump({**document, "format": 2}))
@@ -117,7 +117,7 @@ def test_a_folder_of_something_else_is_left_alone(place: Path, plan_of: Callable
     assert refusal(lambda: open_study(Path("photos"))) == (
         "study: photos is no study folder (study.yaml is missing); name a study file."
     )
-    assert refusal(lambda: summarise(plan_of(), Path("nowhere"))) == (
+    assert refusal(lambda: summarize(plan_of(), Path("nowhere"))) == (
         "study: nowhere does not exist; run the study first, without --summary."
     )
     assert not Path("nowhere").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from selfsr.study import open_study, summarise
+from selfsr.study import open_study, summarize
 from selfsr.study.folder import settle
 
 PLAIN = {1: [(0, 20.0), (10, 30.0), (20, 32.0)], 2: [(0, 20.0), (10, 31.0), (20, 33.0)]}
@@ -56,7 +56,7 @@ def page(place: Path, write_runs: Callable) -> Path:
     write_runs(plan, folder, {"plain": PLAIN, "paced": PACED})
     shutil.rmtree(folder / "runs/longer-paced-seed2")
     (folder / "runs/short-paced-seed1/report.html").write_text("<p>report")
-    summarise(plan, folder)
+    summarize(plan, folder)
     return place / folder / "study.html"
 
 

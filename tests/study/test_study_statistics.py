@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selfsr.study import open_study, summarise
+from selfsr.study import open_study, summarize
 from selfsr.study.compare import band, compare, mean_height, spread, steps_to_reach
 from selfsr.study.folder import settle
 from selfsr.study.plan import Plan
@@ -173,7 +173,7 @@ def summary(place: Path, write_runs: Callable) -> tuple[Plan, Path]:
     plan, folder = open_study(Path("claim.yaml"), ["seeds=[1,2,3]"])
     settle(plan, folder)
     write_runs(plan, folder, {"plain": {**PLAIN, 3: PLAIN[1]}, "paced": PACED})
-    summarise(plan, folder)
+    summarize(plan, folder)
     return plan, folder
 
 
@@ -221,7 +221,7 @@ def test_the_baseline_can_be_another_arm_and_another_set_and_score_decide(
     plan = plan_of(baseline="paced", judged_on="second", score="ssim_y")
     settle(plan, Path("here"))
     write_runs(plan, Path("here"), {"plain": PLAIN, "paced": PACED})
-    setup = summarise(plan, Path("here")).setups["tiny"]
+    setup = summarize(plan, Path("here")).setups["tiny"]
     assert setup.comparison is not None
     assert setup.comparison.target == pytest.approx(0.3775)
     assert setup.comparison.arms["plain"].difference.mean == pytest.approx(-0.0025)
@@ -232,7 +232,7 @@ def test_a_run_whose_last_evaluation_is_missing_is_not_finished(place: Path, wri
     plan, folder = open_study(Path("claim.yaml"))
     settle(plan, folder)
     write_runs(plan, folder, {"plain": PLAIN, "paced": {1: PACED[1], 2: PACED[2][:2]}})
-    setup = summarise(plan, folder).setups["tiny"]
+    setup = summarize(plan, folder).setups["tiny"]
     assert setup.comparison is not None
     assert setup.comparison.seeds == [1]
 
@@ -240,7 +240,7 @@ def test_a_run_whose_last_evaluation_is_missing_is_not_finished(place: Path, wri
 def test_results_of_a_study_without_any_run(place: Path) -> None:
     plan, folder = open_study(Path("claim.yaml"))
     settle(plan, folder)
-    results = summarise(plan, folder)
+    results = summarize(plan, folder)
     assert results.setups["tiny"].comparison is None
     assert "there is nothing to compare" in (folder / "results.md").read_text()
     assert "there is nothing to compare" in (folder / "study.html").read_text()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from selfsr import SelfPacedLoss, self_paced_weight, self_similarity_loss, ssim_map
-from selfsr.step import Batch, Clock, Outputs, Ratio
+from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms.pace import Pace
 from selfsr.terms.pixel import CharbonnierTerm, L1Term, L2Term
 from selfsr.terms.similarity import SelfSimilarityTerm
@@ -127,7 +127,7 @@ def test_the_self_similarity_of_a_pixel_counts_once_its_weight_is_half_of_the_pe
     batch = Batch(hr=hr, lr=hr[..., ::2, ::2], mask=mask)
     size = {"search_px": 9, "window_px": 3, "sigma": 1.0}
 
-    def found(pace: dict | None, step: int) -> Ratio:
+    def found(pace: dict | None, step: int) -> MaskedSum:
         spec = SelfSimilarityTerm.model_validate({"kind": "self_similarity", "stride": 1, **size, "pace": pace})
         return spec(Outputs(sr), batch, Clock(step, 1))
 

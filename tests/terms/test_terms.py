@@ -12,12 +12,12 @@ from selfsr.errors import InputError
 from selfsr.methods import Setup, Update
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets.ranker import Ranker
-from selfsr.step import Batch, Clock, Outputs, Ratio
+from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms import Term
-from selfsr.terms.loss_weights import Match
+from selfsr.terms.loss_weights import MatchLargest
 from selfsr.terms.objective import Objective
 from selfsr.terms.similarity import SelfSimilarityTerm
-from selfsr.training.loop import shares
+from selfsr.training.loop import losses_to_backward
 
 KINDS = [get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(Term)[0])]
 
@@ -42,7 +42,7 @@ class TwoHeads(torch.nn.Module):
 
 
 def setup(net: torch.nn.Module) -> Setup:
-    return Setup(net, torch.device("cpu"), channels=3, crop_px=32, averaged=None)
+    return Setup(net, torch.device("cpu"), channels=3, crop_px=32, ema_forward=None)
 
 
 def objective(terms: dict) -> Objective:
@@ -52,8 +52,8 @@ def objective(terms: dict) -> Objective:
 def gradient(terms: dict, batch: Batch) -> torch.Tensor:
     net = TwoHeads()
     sr, branch = net(batch.lr)
-    made = Outputs(sr, branch, average=0.9 * sr.detach())
-    parts = shares(Update("g", objective(terms)(made, batch, Clock(5, 1))), {}, 1, 1)
+    made = Outputs(sr, branch, ema_sr=0.9 * sr.detach())
+    parts = losses_to_backward(Update("g", objective(terms)(made, batch, Clock(5, 1))), {}, 1, 1)
     sum(parts.values()).backward()
     return net.conv.weight.grad
 
@@ -92,12 +92,12 @@ def test_every_term_changes_the_generators_gradient(kind: str, needed: Callable[
     assert (both - alone).norm() > 1e-3 * alone.norm()
 
 
-def test_regression_minimises_its_objective() -> None:
+def test_regression_minimizes_its_objective() -> None:
     batch, net = make_batch(), TwoHeads()
     terms = {"pixel": {"kind": "l1", "weight": 2.0}, "branch": {"kind": "gradient_branch"}}
     method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(setup(net))
     (update,) = method.updates(batch, Clock(5, 1))
-    sum(shares(update, {}, 1, 1).values()).backward()
+    sum(losses_to_backward(update, {}, 1, 1).values()).backward()
     assert update.net == "g"
     assert list(update.terms) == ["pixel", "branch"]
     torch.testing.assert_close(net.conv.weight.grad, gradient(terms, batch))
@@ -118,20 +118,20 @@ def test_weight_scales_a_term() -> None:
 
 
 def test_a_mean_is_shared_among_micro_batches() -> None:
-    parts = shares(Update("g", {"x": torch.tensor(6.0)}), {}, micro_batches=3, processes=1)
+    parts = losses_to_backward(Update("g", {"x": torch.tensor(6.0)}), {}, micro_batches=3, processes=1)
     assert parts["x"] == 2.0
 
 
 def test_a_ratio_is_divided_by_the_count_over_everything() -> None:
-    update = Update("g", {"x": Ratio(torch.tensor(6.0), torch.tensor(2))})
-    assert shares(update, {}, 1, 1)["x"] == 3.0
+    update = Update("g", {"x": MaskedSum(torch.tensor(6.0), torch.tensor(2))})
+    assert losses_to_backward(update, {}, 1, 1)["x"] == 3.0
     # 12 pixels over two processes: each process adds total/12, and averaging over processes halves it.
-    assert shares(update, {"x": torch.tensor(12)}, 1, 2)["x"] == 1.0
+    assert losses_to_backward(update, {"x": torch.tensor(12)}, 1, 2)["x"] == 1.0
 
 
 def test_an_empty_mask_costs_nothing_and_keeps_the_gradient_path() -> None:
     total = torch.zeros((), requires_grad=True)
-    part = shares(Update("g", {"x": Ratio(total, torch.tensor(0))}), {}, 1, 1)["x"]
+    part = losses_to_backward(Update("g", {"x": MaskedSum(total, torch.tensor(0))}), {}, 1, 1)["x"]
     assert part == 0.0
     part.backward()
     assert total.grad == 1.0
@@ -208,16 +208,16 @@ def test_a_term_reads_back_as_itself(kind: str, needed: Callable[[str], dict]) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_weight_of_every_term_can_be_matched(kind: str, needed: Callable[[str], dict]) -> None:
-    match = {"match": "largest", "over_steps": 5}
+    match = {"match": "largest", "calibrate_steps": 5}
     term = TypeAdapter(Term).validate_python({"kind": kind, "weight": match, **needed(kind)})
-    assert term.weight == Match(match="largest", over_steps=5)
+    assert term.weight == MatchLargest(match="largest", calibrate_steps=5)
 
 
 def test_terms_say_what_they_need() -> None:
     members = get_args(get_args(Term)[0])
     kinds = dict(zip(KINDS, members, strict=True))
-    assert [kind for kind in KINDS if kinds[kind].wants_average] == ["artifact"]
-    assert [kind for kind in KINDS if kinds[kind].wants_branch] == ["gradient_branch"]
+    assert [kind for kind in KINDS if kinds[kind].needs_ema] == ["artifact"]
+    assert [kind for kind in KINDS if kinds[kind].needs_branch] == ["gradient_branch"]
 
 
 def test_the_network_of_a_term_is_no_part_of_what_is_trained(needed: Callable[[str], dict]) -> None:

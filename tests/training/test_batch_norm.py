@@ -10,8 +10,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from selfsr.losses.adversarial import r1_penalty
-from selfsr.nets.discriminators.vgg import VggCriticSpec
-from selfsr.training.batch_norm import WholeBatchNorm2d, normalise_over_processes
+from selfsr.nets.discriminators.vgg import VggDiscriminatorSpec
+from selfsr.training.batch_norm import WholeBatchNorm2d, normalize_over_processes
 from two_processes import run_in_two_processes
 
 # Sums of some hundred numbers in another order; whatever is wrong in a formula is wrong by far more.
@@ -28,7 +28,7 @@ def images() -> Tensor:
 
 
 def network() -> nn.Sequential:
-    """Return a little critic with every kind of batch norm; the second pass tells a cumulative average from others."""
+    """Return a little discriminator with every kind of batch norm; the second pass tells a cumulative average from others."""
     torch.manual_seed(2)
     norms = (nn.BatchNorm2d(4), nn.BatchNorm2d(5, momentum=None), nn.BatchNorm2d(4, affine=False))
     bare = nn.BatchNorm2d(3, eps=0.1, track_running_stats=False)
@@ -42,7 +42,7 @@ def network() -> nn.Sequential:
 
 
 def measure(net: nn.Module, module: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return what two passes through `net`, which has or is `module`, and the gradient of a penalised loss give."""
+    """Return what two passes through `net`, which has or is `module`, and the gradient of a penalized loss give."""
     module.train()
     net(x.detach() ** 2)
     x = x.clone().requires_grad_()
@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
     rank = distributed.get_rank()
     mine = slice(3 * rank, 3 * rank + 3)
     net = network()
-    normalise_over_processes(net)
+    normalize_over_processes(net)
     # As the trainer wraps it.
     found = {"whole": measure(DistributedDataParallel(net, broadcast_buffers=False), net, images()[mine])}
     if rank == 0:
@@ -96,7 +96,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def test_two_halves_are_normalised_as_the_whole(halves: list[dict]) -> None:
+def test_two_halves_are_normalized_as_the_whole(halves: list[dict]) -> None:
     """Output, gradient, gradient of gradients, running estimates: all as in one process."""
     net = network()
     expected = measure(net, net, images())
@@ -151,22 +151,22 @@ def test_statistics_are_float32_under_bfloat16(halves: list[dict]) -> None:
 
 
 def test_a_network_keeps_its_keys_and_weights() -> None:
-    critic = VggCriticSpec(features=4).build(3, 32)
-    before = copy.deepcopy(critic.state_dict())
-    weights = list(critic.parameters())
-    normalise_over_processes(critic)
-    norms = [module for module in critic.modules() if isinstance(module, nn.BatchNorm2d)]
+    discriminator = VggDiscriminatorSpec(features=4).build(3, 32)
+    before = copy.deepcopy(discriminator.state_dict())
+    weights = list(discriminator.parameters())
+    normalize_over_processes(discriminator)
+    norms = [module for module in discriminator.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 5
     assert all(type(norm) is WholeBatchNorm2d for norm in norms)
-    assert all(a is b for a, b in zip(weights, critic.parameters(), strict=True))
-    after = critic.state_dict()
+    assert all(a is b for a, b in zip(weights, discriminator.parameters(), strict=True))
+    after = discriminator.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_one_process_has_torchs_batch_norm_bit_for_bit() -> None:
     net, converted = network(), network()
-    normalise_over_processes(converted)
+    normalize_over_processes(converted)
     expected, found = measure(net, net, images()), measure(converted, converted, images())
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 

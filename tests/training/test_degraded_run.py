@@ -68,8 +68,8 @@ def test_the_resolved_recipe_spells_out_every_number_and_is_read_again(blind: di
     assert (kept["preset"], kept["first"]["jpeg_quality"]) == ("real_esrgan_ssl", [60, 70])
     assert kept["second"]["gaussian_sigma"] == [0.0, 4.0]
     assert load_recipe(path) == recipe
-    changed = load_recipe(path, ["data.degrade.second.grey=0.5", "data.degrade.usm=true"])
-    assert (changed.data.degrade.second.grey, changed.data.degrade.usm) == (0.5, True)
+    changed = load_recipe(path, ["data.degrade.second.gray=0.5", "data.degrade.usm=true"])
+    assert (changed.data.degrade.second.gray, changed.data.degrade.usm) == (0.5, True)
     assert changed.data.degrade.first == recipe.data.degrade.first
     by_name = load_recipe(path, ["data.degrade=bsrgan_ssl"])
     assert (by_name.data.degrade.kind, by_name.data.degrade.noise_level) == ("bsrgan", (1, 12))
@@ -89,7 +89,7 @@ def test_the_resolved_recipe_spells_out_every_number_and_is_read_again(blind: di
         ),
         ("bsrgan_sll", "data.degrade: expected one of real_esrgan, "),
         ({"kind": "real_esrgan", "preset": "bsrgan"}, "data.degrade.preset: "),
-        ({"kind": "bsrgan", "noise": {"colour": 1.1}}, "data.degrade.noise: the shares"),
+        ({"kind": "bsrgan", "noise": {"color": 1.1}}, "data.degrade.noise: the shares"),
     ],
 )
 def test_a_wrong_degradation_is_told_with_its_path(tiny: dict, degrade, told: str) -> None:

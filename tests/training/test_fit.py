@@ -90,7 +90,7 @@ def test_accumulated_micro_batches_equal_one_batch(tiny: dict, tmp_path: Path) -
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(tiny: dict, tmp_path: Path) -> None:
-    tiny["optimisers"]["g"]["lr"] = 1e36
+    tiny["optimizers"]["g"]["lr"] = 1e36
     tiny["schedule"] = {"kind": "multistep", "at_steps": [5], "gamma": 1.0, "warmup_steps": 0}
     tiny["clip_norm"] = None
     with pytest.raises(Diverged, match=r"became NaN or infinite at step \d+; no checkpoint was written before it"):
@@ -146,11 +146,11 @@ def test_a_full_disk_loses_nothing(tiny: dict, tmp_path: Path, monkeypatch: pyte
 def test_without_an_average_the_weights_themselves_are_published(tiny: dict, tmp_path: Path) -> None:
     folder = run({**tiny, "ema_decay": None}, tmp_path / "run")
     state = torch.load(checkpoints(folder)[-1] / "state.pt", weights_only=True)
-    published = load_file(folder / "weights/last.safetensors")
-    assert all(torch.equal(published[key], value) for key, value in state["nets"]["g"].items())
+    ema = load_file(folder / "weights/last.safetensors")
+    assert all(torch.equal(ema[key], value) for key, value in state["nets"]["g"].items())
 
 
-def test_a_grey_network_trains_on_luma_and_is_judged_in_colour(tiny: dict, tmp_path: Path) -> None:
+def test_a_gray_network_trains_on_luma_and_is_judged_in_color(tiny: dict, tmp_path: Path) -> None:
     tiny["data"]["channels"] = 1
     folder = run(tiny, tmp_path / "run")
     assert load_file(folder / "weights/last.safetensors")["head.0.weight"].shape[1] == 1

@@ -22,14 +22,14 @@ from selfsr.training.loop import fit
 from small_gans import PUBLISHED, small_gan
 from two_processes import run_in_two_processes
 
-# A critic with batch norm, two of these, and a U-Net with spectral norm. The first of a group has batch norm.
+# A discriminator with batch norm, two of these, and a U-Net with spectral norm. The first of a group has batch norm.
 SHORT = ("esrgan", "spsr", "realesrgan")
 OTHERS = tuple(name for name in PUBLISHED if name not in SHORT)
 
 # Tolerances, relative to a network's change in a step, to a logged value, and to a buffer's largest element;
 # docs/numerics.md has the reasons.
 CHANGE, VALUE, BUFFER = 2e-2, 1e-2, 2e-3
-# What a critic must be off by, at least, where each process normalises by its own half of the batch.
+# What a discriminator must be off by, at least, where each process normalizes by its own half of the batch.
 APART = 0.3
 
 Weights = dict[str, Tensor]
@@ -42,8 +42,8 @@ def document(name: str, photos: Path, pretrained: Path) -> dict[str, Any]:
     gradients of up to 1e-2 move weights in proportion.
     """
     recipe = small_gan(f"small_{name}_ssl_x4", hr=photos / "train", pretrained=pretrained, batch=4)
-    for optimiser in recipe["optimisers"].values():
-        optimiser.update(lr=1e-2, eps=1e-2)
+    for optimizer in recipe["optimizers"].values():
+        optimizer.update(lr=1e-2, eps=1e-2)
     return {**recipe, "name": name, "checkpoints": {"every_steps": 1}}
 
 
@@ -70,7 +70,7 @@ def main(folder: Path, *names: str) -> None:
     for name in names:
         train(folder, name, "two")
     go_on(folder, names[0], "two")
-    assemble.normalise_over_processes = lambda net: None
+    assemble.normalize_over_processes = lambda net: None
     train(folder, names[0], "apart")
     distributed.destroy_process_group()
 
@@ -115,7 +115,7 @@ def test_two_processes_train_as_one(trained: tuple[Path, tuple[str, ...]]) -> No
                 assert found == pytest.approx(wanted, rel=VALUE, abs=1e-6), (name, expected["step"], part)
 
 
-def test_batch_norm_of_each_process_would_train_another_critic(trained: tuple[Path, tuple[str, ...]]) -> None:
+def test_batch_norm_of_each_process_would_train_another_discriminator(trained: tuple[Path, tuple[str, ...]]) -> None:
     """What the tolerances have to refuse."""
     folder, (name, *_) = trained
     one, apart = folder / "one" / name, folder / "apart" / name

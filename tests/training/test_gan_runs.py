@@ -20,17 +20,17 @@ from two_processes import run_in_two_processes
 NETWORK = {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}
 
 
-def recipe(tiny: dict, critics: dict[str, dict], **changes: Any) -> dict:
+def recipe(tiny: dict, discriminators: dict[str, dict], **changes: Any) -> dict:
     """Return a short run of a GAN whose similarity term has a weight that is found in the first three updates."""
     terms = copy.deepcopy(tiny["method"]["terms"])
-    terms["similarity"]["weight"] = {"match": "largest", "over_steps": 3, "factor": 0.5}
+    terms["similarity"]["weight"] = {"match": "largest", "calibrate_steps": 3, "factor": 0.5}
     # With so large an eps a gradient near zero is a small step, not one of full size in the direction of its rounding.
     adam = {"kind": "adam", "lr": 1e-2, "eps": 1e-2}
     return {
         **tiny,
         "steps": 4,
-        "method": {"kind": "gan", "terms": terms, "critics": critics},
-        "optimisers": {name: adam for name in ("g", *critics)},
+        "method": {"kind": "gan", "terms": terms, "discriminators": discriminators},
+        "optimizers": {name: adam for name in ("g", *discriminators)},
         "evaluate": None,
         "checkpoints": {"every_steps": 2},
         **changes,
@@ -46,7 +46,7 @@ EVERYTHING: dict[str, dict] = {
     "d": {"network": {**NETWORK, "norm": "batch"}, "weight": 0.05, "region_aware": True},
     "d_gradient": {
         "network": {**NETWORK, "norm": "spectral"},
-        "sees": "gradient",
+        "input": "gradient",
         "objective": "hinge",
         "form": "standard",
         "weight": 0.05,
@@ -89,7 +89,7 @@ def test_resumed_equals_straight_through_bit_for_bit(tiny: dict, tmp_path: Path,
     assert_same(saved(straight, -2)["method"]["measured"], 2)
 
 
-def assert_close(one: list[dict], other: list[dict], *, rel: float, without: str = "no critic") -> None:
+def assert_close(one: list[dict], other: list[dict], *, rel: float, without: str = "no discriminator") -> None:
     for a, b in zip(one, other, strict=True):
         for part in ("loss", "logits", "weight"):
             expected, got = leaves(a[part]), leaves(b[part])
@@ -101,8 +101,8 @@ def assert_close(one: list[dict], other: list[dict], *, rel: float, without: str
 
 def test_accumulated_micro_batches_equal_one_batch(tiny: dict, tmp_path: Path) -> None:
     """Where each image is judged alone: without batch norm, in the standard form."""
-    critics = {"d": {"network": NETWORK, "form": "standard", "weight": 0.1, "r1_weight": 1.0}}
-    document = recipe(tiny, critics)
+    discriminators = {"d": {"network": NETWORK, "form": "standard", "weight": 0.1, "r1_weight": 1.0}}
+    document = recipe(tiny, discriminators)
     whole, cut = run(document, tmp_path / "whole"), run({**document, "accumulate": 4}, tmp_path / "cut")
     assert figures(whole)[-1]["weight"]["similarity"] > 0
     assert_close(figures(whole), figures(cut), rel=2e-4)
@@ -116,16 +116,16 @@ def launch(document: dict, folder: Path) -> Path:
 
 
 def test_two_processes_with_micro_batches_train_as_one_without(tiny: dict, tmp_path: Path) -> None:
-    """Critics that judge each image alone; one with batch norm looks on, with next to no weight of its own.
+    """Discriminators that judge each image alone; one with batch norm looks on, with next to no weight of its own.
 
     It makes several passes before each backward pass, under every wrapper that there is.
     """
-    critics = {
+    discriminators = {
         "d": {"network": NETWORK, "form": "standard", "weight": 0.1, "region_aware": True},
-        "d_gradient": {"network": NETWORK, "sees": "gradient", "form": "standard", "weight": 0.1, "r1_weight": 1.0},
+        "d_gradient": {"network": NETWORK, "input": "gradient", "form": "standard", "weight": 0.1, "r1_weight": 1.0},
         "looks_on": {"network": {**NETWORK, "norm": "batch"}, "weight": 1e-12},
     }
-    document = recipe(tiny, critics)
+    document = recipe(tiny, discriminators)
     two, one = launch({**document, "accumulate": 2}, tmp_path / "two"), run(document, tmp_path / "one")
     assert figures(one)[-1]["weight"]["similarity"] > 0
     assert_close(figures(one), figures(two), rel=2e-4, without="looks_on")
@@ -137,7 +137,7 @@ def test_two_processes_with_micro_batches_train_as_one_without(tiny: dict, tmp_p
         for name, value in saved(folder)["nets"]["looks_on"].items()
         if name.endswith("num_batches_tracked")
     }
-    # In four steps, two passes for the generator and two for the critic, of each micro-batch.
+    # In four steps, two passes for the generator and two for the discriminator, of each micro-batch.
     assert passes == {one: 16, two: 32}
 
 
@@ -145,13 +145,13 @@ def test_networks_start_from_files(tiny: dict, tmp_path: Path) -> None:
     document = recipe(tiny, {"d": {"network": {**NETWORK, "norm": "batch"}, "weight": 0.1}})
     former = run(document, tmp_path / "former")
     state = saved(former)
-    torch.save({"params": state["nets"]["g"], "params_ema": state["published"]}, tmp_path / "g.pth")
-    document["method"]["critics"]["d"]["start_from"] = str(former / "critics/d.safetensors")
+    torch.save({"params": state["nets"]["g"], "params_ema": state["ema"]}, tmp_path / "g.pth")
+    document["method"]["discriminators"]["d"]["start_from"] = str(former / "discriminators/d.safetensors")
     document["start_from"] = str(tmp_path / "g.pth")
     begun = assemble(parse_recipe(document, "x"), tmp_path / "next", device="cpu", resume=False)
     begun.loader.close()
     assert_same(begun.method.nets["d"].state_dict(), state["nets"]["d"])
-    average = load_file(former / "weights/last.safetensors")
-    assert not torch.equal(average["head.0.weight"], state["nets"]["g"]["head.0.weight"])
-    assert_same(begun.method.nets["g"].state_dict(), average)
-    assert_same(begun.published.state_dict(), average)
+    ema_net = load_file(former / "weights/last.safetensors")
+    assert not torch.equal(ema_net["head.0.weight"], state["nets"]["g"]["head.0.weight"])
+    assert_same(begun.method.nets["g"].state_dict(), ema_net)
+    assert_same(begun.ema.state_dict(), ema_net)

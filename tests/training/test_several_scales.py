@@ -156,7 +156,7 @@ def test_the_best_weights_are_chosen_by_the_mean_over_the_scales(
         means = [{"mean": {"psnr_y": score}} for score in scores[clock.step]]
         return {"step": clock.step, "epoch": clock.epoch, "sets": dict(zip(("test_x2", "test_x3"), means, strict=True))}
 
-    monkeypatch.setattr("selfsr.training.evaluation.Judge.judge", judged)
+    monkeypatch.setattr("selfsr.training.evaluation.Evaluator.evaluate", judged)
     folder = run(several, tmp_path / "run")
     best = load_file(folder / "weights/best.safetensors")
     assert best.keys() == load_file(folder / "weights/last.safetensors").keys()
@@ -243,10 +243,10 @@ def test_one_crop_serves_all_scales_it_is_a_multiple_of(several: dict) -> None:
 
 
 def adversarial(several: dict, network: dict, **changes: Any) -> dict:
-    critic = {"network": {"features": 4, "norm": "none", **network}, "weight": 0.1, "form": "standard"}
-    method = {"kind": "gan", "terms": several["method"]["terms"], "critics": {"d": critic}}
+    discriminator = {"network": {"features": 4, "norm": "none", **network}, "weight": 0.1, "form": "standard"}
+    method = {"kind": "gan", "terms": several["method"]["terms"], "discriminators": {"d": discriminator}}
     adam = {"kind": "adam", "lr": 1e-3}
-    return several | {"method": method, "optimisers": {"g": adam, "d": adam}, "evaluate": None} | changes
+    return several | {"method": method, "optimizers": {"g": adam, "d": adam}, "evaluate": None} | changes
 
 
 @pytest.mark.parametrize(
@@ -265,8 +265,8 @@ def test_a_gan_trains_every_scale(several: dict, tmp_path: Path, network: dict, 
     assert all(line["loss"]["g"]["adversarial_d"] > 0 and line["grad_norm"]["d"] > 0 for line in steps)
 
 
-def test_a_critic_of_one_size_and_crops_of_several_are_refused(several: dict) -> None:
+def test_a_discriminator_of_one_size_and_crops_of_several_are_refused(several: dict) -> None:
     assert refused(adversarial(several, {"kind": "vgg"})) == (
-        "my.yaml: recipe: crop_px must be one number for method.critics.d (vgg), which is built for one size of crop, "
-        "got [24, 36]; take one for all scales or another critic."
+        "my.yaml: recipe: crop_px must be one number for method.discriminators.d (vgg), which is built for one size of crop, "
+        "got [24, 36]; take one for all scales or another discriminator."
     )

@@ -11,7 +11,7 @@ from selfsr.errors import InputError
 from selfsr.losses.vgg import LAYERS
 from selfsr.nets.ranker import Ranker
 from selfsr.recipe import parse_recipe
-from selfsr.step import Batch, Clock, Outputs, Ratio
+from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms import Term
 
 KINDS = [get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(Term)[0])]
@@ -53,8 +53,8 @@ def loss(term: Any, side: int) -> torch.Tensor:
     """Return the term's loss of a batch of crops of that side."""
     hr, sr = torch.rand(2, 2, 3, side, side, generator=torch.Generator().manual_seed(side))
     lr = torch.nn.functional.interpolate(hr, size=max(1, side // 2))
-    value = term.build(torch.device("cpu"))(Outputs(sr, branch=sr, average=hr), Batch(hr=hr, lr=lr), Clock(1, 1))
-    return value.total / value.count.clamp(min=1) if isinstance(value, Ratio) else value
+    value = term.build(torch.device("cpu"))(Outputs(sr, branch=sr, ema_net=hr), Batch(hr=hr, lr=lr), Clock(1, 1))
+    return value.total / value.count.clamp(min=1) if isinstance(value, MaskedSum) else value
 
 
 @pytest.mark.parametrize(("kind", "options", "side"), NEEDED)

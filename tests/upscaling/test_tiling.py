@@ -228,11 +228,11 @@ def test_halves():
         (ValueError("out of memory"), False),
     ],
 )
-def test_running_out_of_memory_is_recognised(error, expected):
+def test_running_out_of_memory_is_recognized(error, expected):
     assert is_out_of_memory(error) is expected
 
 
-def test_running_out_of_memory_is_recognised_for_real():
+def test_running_out_of_memory_is_recognized_for_real():
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**55, dtype=torch.float64)
     assert is_out_of_memory(error.value)

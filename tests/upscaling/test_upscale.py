@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 class Doubler(nn.Module):
-    """Nearest neighbour x2; counts its calls and remembers the largest input."""
+    """Nearest neighbor x2; counts its calls and remembers the largest input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ def doubled(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("tile", ["off", 32])
-def test_depth_colours_alpha_and_profile_are_kept(dtype, channels, alpha, tile, tmp_path):
-    """Nearest neighbour changes no value, so every bit must come through, tiled or not."""
+def test_depth_colors_alpha_and_profile_are_kept(dtype, channels, alpha, tile, tmp_path):
+    """Nearest neighbor changes no value, so every bit must come through, tiled or not."""
     picture = random_picture(50, 37, channels, dtype, alpha, icc=b"a profile")
     if alpha:
-        picture.alpha[picture.alpha == 0] = 1  # under alpha 0 colours are replaced, see below
+        picture.alpha[picture.alpha == 0] = 1  # under alpha 0 colors are replaced, see below
     out = upscaler(Doubler(), tile=tile).picture(picture, scratch=tmp_path)
     assert out.pixels.dtype == dtype
     assert np.array_equal(out.pixels, doubled(picture.pixels))
@@ -113,7 +113,7 @@ def test_opaque_alpha_stays_opaque_and_costs_nothing(tmp_path):
     assert int(out.alpha.min()) == 255
 
 
-def test_alpha_stays_within_its_neighbourhood(tmp_path):
+def test_alpha_stays_within_its_neighborhood(tmp_path):
     """A network that overshoots must not make opaque parts translucent, nor empty parts visible."""
     alpha = np.zeros((24, 24), np.uint8)
     alpha[:, 12:] = 255
@@ -124,7 +124,7 @@ def test_alpha_stays_within_its_neighbourhood(tmp_path):
     assert len(np.unique(out.alpha)) > 2
 
 
-def test_hidden_colours_do_not_bleed(tmp_path):
+def test_hidden_colors_do_not_bleed(tmp_path):
     """A red disc on transparent black: wherever it shows, the result is red."""
     rows, columns = np.mgrid[:40, :40]
     disc = (rows - 20) ** 2 + (columns - 17) ** 2 < 100
@@ -145,15 +145,15 @@ def test_hidden_colours_do_not_bleed(tmp_path):
 
 
 def test_filling_keeps_what_is_known():
-    colours = torch.rand(1, 3, 13, 9)
+    colors = torch.rand(1, 3, 13, 9)
     known = torch.rand(1, 1, 13, 9) > 0.8
-    out = filled(colours, known)
-    kept = known.expand_as(colours)
-    assert torch.equal(out[kept], colours[kept])
-    assert bool((out[~kept] >= colours[kept].min()).all())
-    assert bool((out[~kept] <= colours[kept].max()).all())
-    assert torch.equal(filled(colours, known & False), colours)
-    assert torch.equal(filled(colours, known | True), colours)
+    out = filled(colors, known)
+    kept = known.expand_as(colors)
+    assert torch.equal(out[kept], colors[kept])
+    assert bool((out[~kept] >= colors[kept].min()).all())
+    assert bool((out[~kept] <= colors[kept].max()).all())
+    assert torch.equal(filled(colors, known & False), colors)
+    assert torch.equal(filled(colors, known | True), colors)
 
 
 def test_tiles_are_halved_when_memory_runs_out(tmp_path):

@@ -191,7 +191,7 @@ next_task: Any = intrinsic(_fetch_and_add)
 
 
 def exp(value):
-    """Return e to the power of a value <= 0 or NaN; in float32 a loop over it is vectorised."""
+    """Return e to the power of a value <= 0 or NaN; in float32 a loop over it is vectorized."""
     return math.exp(value)
 
 
@@ -200,7 +200,7 @@ def _exp_overload(value):
     if value != types.float32:
         return lambda value: math.exp(value)
 
-    # Without Intel's SVML numba calls the C library for each value, which keeps a loop from being vectorised.
+    # Without Intel's SVML numba calls the C library for each value, which keeps a loop from being vectorized.
     # exp(v) = 2^n exp(r), r = v - n ln 2; exp(r) = 1 + r + r^2 p(r), p fitted to |r| <= ln 2 / 2 (error 3e-9).
     # Adding 1.5 * 2^23 rounds to an integer and leaves n in the low bits, from where a shift makes it the exponent
     # of 2^n: no conversion whose result is undefined for NaN. Below -87 the result would be denormal, and is 0.

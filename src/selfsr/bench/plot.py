@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-_COLOURS = {"eager": "#3b6fb6", "cpu": "#1f8a5b", "triton": "#b8621b", "unfold": "#8a8f98"}
+_COLORS = {"eager": "#3b6fb6", "cpu": "#1f8a5b", "triton": "#b8621b", "unfold": "#8a8f98"}
 _WIDTH, _HEIGHT = 420, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 78, 34, 44
 
@@ -71,13 +71,13 @@ def _panel(panel: Panel) -> list[str]:
     for name, line in panel.lines.items():
         if not line:
             continue
-        colour = _COLOURS.get(name, "#24292f")
+        color = _COLORS.get(name, "#24292f")
         places = [at(x, y) for x, y in line]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-        parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+        parts.append(f'<path d="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in places]
         label_x = places[-1][0] + 8
-        parts.append(f'<text x="{label_x:.1f}" y="{names[name] + 4:.1f}" fill="{colour}">{escape(name)}</text>')
+        parts.append(f'<text x="{label_x:.1f}" y="{names[name] + 4:.1f}" fill="{color}">{escape(name)}</text>')
     return parts
 
 

@@ -23,8 +23,8 @@ def unfold_graph(
     areas = areas.view(-1, channels, search_px, search_px)
     # Zeros around each search area: what a window reads beyond it.
     windows = F.unfold(areas, window_px, padding=f)
-    centre = windows[:, :, search_px**2 // 2, None]
-    q = (windows - centre).square().sum(1) / (channels * window_px**2)
+    center = windows[:, :, search_px**2 // 2, None]
+    q = (windows - center).square().sum(1) / (channels * window_px**2)
     s = torch.exp(-q / sigma)
     return s / s.sum(1, keepdim=True) if normalize else s
 

@@ -28,7 +28,7 @@ selfsr evaluate best.safetensors --data DIV2K=DIV2K_valid_HR --lr DIV2K_valid_LR
 
 8-bit RGB; PSNR and SSIM on BT.601 studio-range luma (Y) and on RGB, peak 255, a border of the scale left out; LR by
 antialiased bicubic, rounded to 8 bit, unless --lr brings it. A network of luma alone is judged by its own Y; its
-colours are those of bicubic."""
+colors are those of bicubic."""
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     lr: Annotated[
         Path | None, typer.Option(help="Folder of LR pictures, matched by name; for several sets a folder of theirs.")
     ] = None,
-    crop: Annotated[
+    border: Annotated[
         int | None, typer.Option(min=0, help="Border in pixels that the scores leave out; the scale, if not given.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write scores and protocol to this JSON file.")] = None,
@@ -99,10 +99,10 @@ def evaluate(
     if bicubic:
         upscalers = {"bicubic": bicubic_upscaler(scale), **upscalers}
     further = load_metrics(metric or (), where)
-    results = _scores(upscalers, luma_alone, sets, lr, scale, crop, further, where, pictures)
+    results = _scores(upscalers, luma_alone, sets, lr, scale, border, further, where, pictures)
     _show(results, scale, per_image)
     if out is not None:
-        _write(out, results, scale, crop, lr, {"tile": tile, "self_ensemble": self_ensemble})
+        _write(out, results, scale, border, lr, {"tile": tile, "self_ensemble": self_ensemble})
 
 
 def _scores(
@@ -111,7 +111,7 @@ def _scores(
     sets: dict[str, list[Path]],
     lr: Path | None,
     scale: int,
-    crop: int | None,
+    border: int | None,
     extra: "Extra",
     device: "torch.device",
     pictures: Path | None,
@@ -134,7 +134,7 @@ def _scores(
                     scale=scale,
                     lr_paths=lr_paths[name],
                     device=device,
-                    crop_px=crop,
+                    border_px=border,
                     extra=extra,
                     luma_alone=title in luma_alone,
                     on_image=drawn and _drawer(drawn / name, scale),
@@ -192,7 +192,7 @@ def _write(
     out: Path,
     results: "dict[str, dict[str, SetScores]]",
     scale: int,
-    crop: int | None,
+    border: int | None,
     lr: Path | None,
     options: dict[str, Any],
 ) -> None:
@@ -204,7 +204,7 @@ def _write(
 
     record = {
         "selfsr": __version__,
-        "protocol": protocol(scale, crop, None if lr is None else str(lr)),
+        "protocol": protocol(scale, border, None if lr is None else str(lr)),
         "results": [
             {
                 "upscaler": upscaler,

@@ -48,14 +48,14 @@ def study(
 ) -> None:
     """Compare the arms of a study over recipes and seeds. Ctrl-C saves and stops; the same command goes on."""
     from selfsr.errors import InputError
-    from selfsr.study import open_study, rehearse, run_study, summarise
+    from selfsr.study import open_study, rehearse, run_study, summarize
     from selfsr.study.runner import say_how_to_go_on
 
     if summary and (dry_run or extend):
         raise InputError("study: --summary trains nothing; leave out --dry-run and --extend.")
     plan, folder = open_study(study, settings or (), out, any_version=summary)
     if summary:
-        _tell(summarise(plan, folder), folder)
+        _tell(summarize(plan, folder), folder)
         return
     _announce(plan, folder)
     if dry_run:

@@ -41,7 +41,7 @@ def upscale(
         str, typer.Option(help="auto (from free memory), off, or the largest tile in pixels of the input.")
     ] = "auto",
     overlap: Annotated[
-        int | None, typer.Option(min=0, help="Pixels of the input that neighbouring tiles share, half a tile at most.")
+        int | None, typer.Option(min=0, help="Pixels of the input that neighboring tiles share, half a tile at most.")
     ] = None,
     self_ensemble: Annotated[
         bool,
@@ -59,7 +59,7 @@ def upscale(
         bool, typer.Option("--skip-existing", "--skip", help="Leave pictures that are already there: go on with a job.")
     ] = False,
 ) -> None:
-    """Upscale pictures with a model; alpha, grey, 16 bit, ICC profile and orientation are kept."""
+    """Upscale pictures with a model; alpha, gray, 16 bit, ICC profile and orientation are kept."""
     from selfsr.console import print_line
     from selfsr.errors import InputError
     from selfsr.machine.device import choose_device

@@ -84,7 +84,7 @@ def check_folder(
     paths = [*hr_paths, *lr_paths]
     problems: dict[Path, Problem] = {}
     headers: dict[Path, Header] = {}
-    colours: Counter[str] = Counter()
+    colors: Counter[str] = Counter()
     files = len(paths) + (0 if masks is None else len(hr_paths))
     pool = ThreadPoolExecutor(threads or os.cpu_count())
     try:
@@ -94,7 +94,7 @@ def check_folder(
                     problems[path] = Problem(path, "unreadable", outcome)
                 else:
                     headers[path], found = outcome
-                    colours.update(found)
+                    colors.update(found)
                 advance()
             with_masks = []
             if masks is not None:
@@ -110,7 +110,7 @@ def check_folder(
     return CheckSummary(
         files=files,
         problems=sorted(problems.values(), key=lambda problem: order[problem.path]) + with_masks,
-        notes={note: n for note, n in _notes(hr, hr_paths, lr_paths, headers, colours).items() if n},
+        notes={note: n for note, n in _notes(hr, hr_paths, lr_paths, headers, colors).items() if n},
         layouts=dict(Counter((h.format, h.mode, h.bits) for h in headers.values()).most_common()),
         sizes=sorted(
             ((headers[p].height, headers[p].width) for p in hr_paths if p in headers), key=lambda s: s[0] * s[1]
@@ -120,10 +120,10 @@ def check_folder(
 
 
 def _look_at(path: Path) -> tuple[Header, list[str]] | str:
-    """Return the header and which of "alpha" and "grey" the picture has, or what is wrong with the file."""
+    """Return the header and which of "alpha" and "gray" the picture has, or what is wrong with the file."""
     try:
         header, picture = read_header(path), read_picture(path)
-        return header, ["alpha"] * (picture.alpha is not None) + ["grey"] * (picture.channels == 1)
+        return header, ["alpha"] * (picture.alpha is not None) + ["gray"] * (picture.channels == 1)
     except InputError as error:
         return str(error).removeprefix(f"{path}: ")
     except OSError as error:
@@ -178,7 +178,7 @@ def _misfits(
 
 
 def _notes(
-    hr: Path, hr_paths: list[Path], lr_paths: list[Path], headers: dict[Path, Header], colours: Counter[str]
+    hr: Path, hr_paths: list[Path], lr_paths: list[Path], headers: dict[Path, Header], colors: Counter[str]
 ) -> dict[str, int]:
     names = Counter(path.relative_to(hr).with_suffix("") for path in hr_paths)
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
@@ -193,8 +193,8 @@ def _notes(
         "of the LR folder are JPEG, whose losses the model would learn to undo": sum(
             headers[path].format == "JPEG" for path in lr_paths if path in headers
         ),
-        "have transparency, which training leaves out": colours["alpha"],
+        "have transparency, which training leaves out": colors["alpha"],
         "are CMYK or Lab, and are converted to sRGB": sum(h.mode in ("CMYK", "LAB") for h in headers.values()),
-        "have a palette of at most 256 colours": sum(h.mode in ("P", "PA") for h in headers.values()),
-        "are grey": colours["grey"],
+        "have a palette of at most 256 colors": sum(h.mode in ("P", "PA") for h in headers.values()),
+        "are gray": colors["gray"],
     }

@@ -32,7 +32,7 @@ class Crop:
     """One training sample as it leaves the files; views, not to be written to.
 
     Attributes:
-        hr: `[crop + 2 halo, crop + 2 halo, 3]`, uint8 or uint16, grey repeated to RGB; with `draw` the whole window.
+        hr: `[crop + 2 halo, crop + 2 halo, 3]`, uint8 or uint16, gray repeated to RGB; with `draw` the whole window.
         lr: `[crop / scale, crop / scale, 3]`, uint8, uint16 or (in [0, 1], not rounded) float32, or None where LR is
             made from `hr` on the device.
         mask: `[crop, crop, 1]`, uint8, 1 where there is an edge; None where masks are made on the device.

@@ -10,7 +10,7 @@ from torch import Tensor
 from selfsr.data.crop import Draw
 from selfsr.degrade.batched import Program, merged, sharpened
 from selfsr.degrade.batched.canvas import gathered, on
-from selfsr.images.resize import quantised
+from selfsr.images.resize import round_to_bits
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DrawnBatch:
             hr = sharpened(hr)
         corners = on(self.corners_lr_px, windows)
         lr = _cut(self.program(hr), corners, crop_px // scale)
-        return _cut(hr, corners * scale, crop_px), lr if lr_bits is None else quantised(lr, lr_bits)
+        return _cut(hr, corners * scale, crop_px), lr if lr_bits is None else round_to_bits(lr, lr_bits)
 
 
 def _cut(image: Tensor, corners: Tensor, side: int) -> Tensor:

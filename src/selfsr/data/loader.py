@@ -23,9 +23,9 @@ from selfsr.data.crop import Crop
 from selfsr.data.datasets import Dataset
 from selfsr.data.device_degrade import DrawnBatch
 from selfsr.errors import InputError
-from selfsr.images.color import grey
+from selfsr.images.color import gray
 from selfsr.images.resize import bicubic_lr
-from selfsr.machine.device import moved
+from selfsr.machine.device import to_device
 from selfsr.machine.distributed import processes_here
 from selfsr.step import Batch
 
@@ -154,7 +154,7 @@ class Loader:
             memory_format: layout of the images.
             accumulate: micro-batches to cut the batch into, in order.
         """
-        samples, dataset = moved(raw.hr, device), self.datasets[raw.of]
+        samples, dataset = to_device(raw.hr, device), self.datasets[raw.of]
         halo, scale = dataset.halo_px, dataset.scale
         hr = _floats(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
         if raw.drawn is not None:
@@ -163,13 +163,13 @@ class Loader:
         elif raw.lr is None:
             lr = bicubic_lr(_floats(samples), scale, bits=dataset.lr_bits, halo_px=halo)
         else:
-            lr = _floats(moved(raw.lr, device))
+            lr = _floats(to_device(raw.lr, device))
         if dataset.channels == 1:
-            hr, lr = grey(hr), grey(lr)
+            hr, lr = gray(hr), gray(lr)
         hr, lr = (image.contiguous(memory_format=memory_format) for image in (hr, lr))
         masks = [None] * accumulate
         if raw.mask is not None:
-            masks = moved(raw.mask, device).permute(0, 3, 1, 2).bool().contiguous().chunk(accumulate)
+            masks = to_device(raw.mask, device).permute(0, 3, 1, 2).bool().contiguous().chunk(accumulate)
         return [Batch(*part) for part in zip(hr.chunk(accumulate), lr.chunk(accumulate), masks, strict=True)]
 
     def close(self) -> None:

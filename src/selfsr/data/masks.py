@@ -83,7 +83,7 @@ def check_mask(path: Path, picture: Path, size: tuple[int, int] | None) -> None:
 
 
 class MaskStore(ArrayStore):
-    """The masks of pictures: `.mat` files with a matrix `mat` in MATLAB's version 5, as published, or grey `.png`.
+    """The masks of pictures: `.mat` files with a matrix `mat` in MATLAB's version 5, as published, or gray `.png`.
 
     Their values are 0 and 1, where 1 is an edge; in a picture also 0 and 255. Sizes are looked at in every file
     beforehand; of the values only those of the first, and each mask's when it is used. What is kept in memory takes a
@@ -156,7 +156,7 @@ def _size_of(path: Path) -> tuple[int, ...]:
         header = read_header(path)
         if header.mode not in ("1", "L"):
             raise InputError(
-                f"{path}: expected a grey mask of 8 bit, got Pillow's mode {header.mode}; write it as grey, 0 and 255."
+                f"{path}: expected a gray mask of 8 bit, got Pillow's mode {header.mode}; write it as gray, 0 and 255."
             )
         return header.height, header.width
     scipy_io = _scipy_io(path)
@@ -196,7 +196,7 @@ def _scipy_io(path: Path) -> "ModuleType":
     except ImportError as error:
         raise InputError(
             f"{path}: reading .mat files needs the package scipy; install it with pip install scipy, or save the masks "
-            "as grey .png."
+            "as gray .png."
         ) from error
     return scipy.io
 

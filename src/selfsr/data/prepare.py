@@ -194,7 +194,7 @@ def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     if pixels.dtype == np.uint8:
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)).reshape(height, width, -1)
-    # Pillow has no colour of 16 bit: channel by channel in float32, which holds 16 bit exactly.
+    # Pillow has no color of 16 bit: channel by channel in float32, which holds 16 bit exactly.
     planes = [
         np.asarray(Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.LANCZOS))
         for plane in np.moveaxis(pixels, 2, 0)

@@ -25,7 +25,7 @@ class FolderSpec(Spec):
     kind: Literal["folder"]
     hr: Path = Field(description="folder of HR pictures, searched with its subfolders")
     channels: Literal[1, 3] = Field(
-        3, description="3 repeats grey pictures to RGB, 1 trains on luma: LR is made and rounded in RGB, as published"
+        3, description="3 repeats gray pictures to RGB, 1 trains on luma: LR is made and rounded in RGB, as published"
     )
     cache: Cache = Field(
         "auto",
@@ -106,7 +106,7 @@ class PairsSpec(Spec):
         description="folder of LR pictures, searched with its subfolders; for several scales one for each, {2: ..., "
         "4: ...}"
     )
-    channels: Literal[1, 3] = Field(3, description="3 repeats grey pictures to RGB, 1 trains on luma, unrounded")
+    channels: Literal[1, 3] = Field(3, description="3 repeats gray pictures to RGB, 1 trains on luma, unrounded")
     cache: Cache = Field(
         "auto",
         description="memory keeps decoded pictures, off does not, auto does if they fit in a quarter of free memory",

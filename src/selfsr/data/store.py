@@ -104,7 +104,7 @@ class ArrayStore:
 
 
 class PictureStore(ArrayStore):
-    """The pictures of a list of files: uint8 or uint16 `[H, W, 3]`, grey repeated to RGB.
+    """The pictures of a list of files: uint8 or uint16 `[H, W, 3]`, gray repeated to RGB.
 
     Args:
         where: what the files are, for messages, such as "data.hr".

@@ -21,7 +21,7 @@ from selfsr.degrade.resample import Mode, Resize, Subsample
 _MODES: tuple[Mode, ...] = ("bilinear", "bicubic", "opencv_area")
 _OPERATIONS = ("blur", "blur", "downsample2", "downsample3", "noise", "jpeg")
 
-NoiseKind = Literal["colour", "grey", "correlated"]
+NoiseKind = Literal["color", "gray", "correlated"]
 Bound = Annotated[
     tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]],
     Field(description="(a, b): the bound is a + b * scale"),
@@ -40,7 +40,7 @@ _ORIGINAL: dict[str, Any] = {
     "shifted_sigma_min": 0.1,
     "shifted_sigma_max": (0.0, 0.6),
     "noise_level": (2, 25),
-    "noise": {"colour": 0.4, "grey": 0.4, "correlated": 0.2},
+    "noise": {"color": 0.4, "gray": 0.4, "correlated": 0.2},
     "jpeg": 0.9,
     "jpeg_quality": (30, 95),
 }
@@ -143,7 +143,7 @@ class Bsrgan(PresetSpec):
             factor = between(rng, (1 / most, 1.0)) if uniform == "factor" else 1 / between(rng, (1.0, most))
             return [Resize(int(height * factor), int(width * factor), pick(rng, _MODES), clip=True)]
         sigma = between(rng, (self.shifted_sigma_min, _bound(self.shifted_sigma_max, scale)))
-        # Centred on the block of which every n-th pixel keeps the first.
+        # Centered on the block of which every n-th pixel keeps the first.
         kernel = Bell(pick(rng, self.shifted_px), (sigma, sigma), shift_px=(scale - 1) / 2)
         return [Blur(kernel), Subsample(scale)]
 
@@ -151,7 +151,7 @@ class Bsrgan(PresetSpec):
         level = whole(rng, self.noise_level)
         kind = pick(rng, tuple(self.noise), tuple(self.noise.values()))
         if kind != "correlated":
-            return GaussianNoise(level, grey=kind == "grey")
+            return GaussianNoise(level, gray=kind == "gray")
         return CorrelatedNoise(_covariance(rng, self.noise_level[1]))
 
     def smallest_px(self, side_px: int, scale: int) -> float:

@@ -1,4 +1,4 @@
-"""Blur kernels: bells (Gaussian, generalised Gaussian, plateau) and the circular low-pass ("sinc").
+"""Blur kernels: bells (Gaussian, generalized Gaussian, plateau) and the circular low-pass ("sinc").
 
 A kernel is described by a few numbers and makes its weights when asked: `[size, size]` float64 that sum to one, row y,
 column x, the origin in the middle.
@@ -21,7 +21,7 @@ _SMALLEST_SIGMA_PX = 0.02
 class Bell:
     """A function of the squared Mahalanobis distance `q = x' S^-1 x`, S the covariance of the Gaussian.
 
-    Gaussian: `exp(-q / 2)`; generalised: `exp(-q^beta / 2)`; plateau: `1 / (1 + q^beta)` (Wang et al., "Real-ESRGAN",
+    Gaussian: `exp(-q / 2)`; generalized: `exp(-q^beta / 2)`; plateau: `1 / (1 + q^beta)` (Wang et al., "Real-ESRGAN",
     2021, section 3.1, after Liu et al., 2020).
 
     Attributes:
@@ -29,7 +29,7 @@ class Bell:
         sigma_px: standard deviations along the two axes of the ellipse.
         rotation: angle in radians from the x axis (columns) to the first axis, towards growing y (rows).
         profile: which function.
-        beta: exponent of the generalised and the plateau profile.
+        beta: exponent of the generalized and the plateau profile.
         shift_px: how far the peak is moved to the upper left, by linear interpolation of the weights.
     """
 

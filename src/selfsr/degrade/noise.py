@@ -1,4 +1,4 @@
-"""Noise: Gaussian (in colour, grey or correlated between the channels) and Poisson."""
+"""Noise: Gaussian (in color, gray or correlated between the channels) and Poisson."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 
 from selfsr.degrade.jpeg import levels
 
-# Luma of ITU-R BT.601, full range: what "grey" is in the published codes.
+# Luma of ITU-R BT.601, full range: what "gray" is in the published codes.
 LUMA = (0.2989, 0.587, 0.114)
 
 # The first bits of a random number choose a bucket of the quantile table; 10 keep the table in a core's own cache.
@@ -23,17 +23,17 @@ class GaussianNoise:
 
     Attributes:
         sigma: standard deviation on the scale of 0 to 255.
-        grey: one value for the three channels of a pixel.
+        gray: one value for the three channels of a pixel.
     """
 
     name: ClassVar[str] = "gaussian_noise"
     sigma: float
-    grey: bool
+    gray: bool
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the noisy image."""
         height, width, channels = image.shape
-        noise = rng.standard_normal((height, width, 1 if self.grey else channels), dtype=np.float32)
+        noise = rng.standard_normal((height, width, 1 if self.gray else channels), dtype=np.float32)
         return np.clip(image + noise * np.float32(self.sigma / 255), 0, 1)
 
 
@@ -68,16 +68,16 @@ class PoissonNoise:
 
     Attributes:
         scale: factor of the noise.
-        grey: the noise of the luma for all three channels.
+        gray: the noise of the luma for all three channels.
     """
 
     name: ClassVar[str] = "poisson_noise"
     scale: float
-    grey: bool
+    gray: bool
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the noisy image."""
-        x = levels(cv2.transform(image, np.array([LUMA], np.float32))[..., None] if self.grey else image)
+        x = levels(cv2.transform(image, np.array([LUMA], np.float32))[..., None] if self.gray else image)
         distinct = int(np.count_nonzero(np.bincount(x.ravel(), minlength=256)))
         peak = 2 ** math.ceil(math.log2(distinct))
         noise = poisson(x, peak, rng) / np.float32(peak) - x / np.float32(255)

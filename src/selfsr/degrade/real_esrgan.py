@@ -51,7 +51,7 @@ class Stage(Spec):
     gaussian: Probability = Field(description="of Gaussian noise; Poisson otherwise")
     gaussian_sigma: Range = Field(description="standard deviation of Gaussian noise, of 255")
     poisson_scale: Range = Field(description="factor of Poisson noise")
-    grey: Probability = Field(description="of one noise value for all three channels")
+    gray: Probability = Field(description="of one noise value for all three channels")
     jpeg_quality: QualityRange = Field(description="whole numbers, both ends included")
 
     def kernel(self, rng: np.random.Generator) -> Kernel:
@@ -79,10 +79,10 @@ class Stage(Spec):
 
     def noise(self, rng: np.random.Generator) -> Step:
         """Draw the noise."""
-        grey = chance(rng, self.grey)
+        gray = chance(rng, self.gray)
         if chance(rng, self.gaussian):
-            return GaussianNoise(between(rng, self.gaussian_sigma), grey)
-        return PoissonNoise(between(rng, self.poisson_scale), grey)
+            return GaussianNoise(between(rng, self.gaussian_sigma), gray)
+        return PoissonNoise(between(rng, self.poisson_scale), gray)
 
     def jpeg(self, rng: np.random.Generator) -> Jpeg:
         """Draw the compression."""
@@ -120,7 +120,7 @@ _ORIGINAL: dict[str, Any] = {
         "gaussian": 0.5,
         "gaussian_sigma": (1.0, 30.0),
         "poisson_scale": (0.05, 3.0),
-        "grey": 0.4,
+        "gray": 0.4,
         "jpeg_quality": (30, 95),
     },
     "second_stage": 1.0,
@@ -137,7 +137,7 @@ _ORIGINAL: dict[str, Any] = {
         "gaussian": 0.5,
         "gaussian_sigma": (1.0, 25.0),
         "poisson_scale": (0.05, 2.5),
-        "grey": 0.4,
+        "gray": 0.4,
         "jpeg_quality": (30, 95),
     },
     "final_sinc": 0.8,
@@ -161,7 +161,7 @@ _SSL: dict[str, Any] = {
         "gaussian": 0.5,
         "gaussian_sigma": (1.0, 8.0),
         "poisson_scale": (0.05, 0.5),
-        "grey": 0.2,
+        "gray": 0.2,
         "jpeg_quality": (85, 95),
     },
     "second_stage": 1.0,
@@ -178,7 +178,7 @@ _SSL: dict[str, Any] = {
         "gaussian": 0.5,
         "gaussian_sigma": (0.0, 4.0),
         "poisson_scale": (0.0, 0.3),
-        "grey": 0.2,
+        "gray": 0.2,
         "jpeg_quality": (87, 95),
     },
     "final_sinc": 0.1,

@@ -34,7 +34,7 @@ def contact_sheet(
     seed: int,
     draws: int,
 ) -> int:
-    """Write a picture with a row for each picture: the centre of HR, then the same place in each draw.
+    """Write a picture with a row for each picture: the center of HR, then the same place in each draw.
 
     LR is shown as the pixels it has, each a square, with the steps that made it below.
 
@@ -113,11 +113,11 @@ def _words(step: Step, height: int) -> tuple[str, int]:
         case Subsample():
             return f"1 in {step.step_px}", -(-height // step.step_px)
         case GaussianNoise():
-            return f"{'grey' if step.grey else 'colour'} {step.sigma:.0f}", height
+            return f"{'gray' if step.gray else 'color'} {step.sigma:.0f}", height
         case CorrelatedNoise():
             return "correlated", height
         case PoissonNoise():
-            return f"Poisson {step.scale:.1f}{' grey' if step.grey else ''}", height
+            return f"Poisson {step.scale:.1f}{' gray' if step.gray else ''}", height
         case Jpeg():
             return f"JPEG {step.quality}", height
     return step.name, height

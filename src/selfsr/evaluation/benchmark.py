@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from selfsr.errors import InputError
-from selfsr.evaluation.psnr_ssim import luma_scores, quantise, scores
-from selfsr.images.color import grey
+from selfsr.evaluation.psnr_ssim import luma_scores, scores, to_levels
+from selfsr.images.color import gray
 from selfsr.images.files import read_picture, to_tensor
 from selfsr.images.paths import list_pictures
-from selfsr.images.resize import bicubic_lr, imresize, mod_crop, quantised
+from selfsr.images.resize import bicubic_lr, imresize, mod_crop, round_to_bits
 
 Upscale = Callable[[Tensor], Tensor]
 OnImage = Callable[[str, Tensor, Tensor, Tensor], None]
@@ -58,7 +58,7 @@ def evaluate_set(
     scale: int,
     lr_paths: Sequence[Path] | None = None,
     device: torch.device,
-    crop_px: int | None = None,
+    border_px: int | None = None,
     extra: Extra | None = None,
     luma_alone: bool = False,
     on_image: OnImage | None = None,
@@ -66,13 +66,13 @@ def evaluate_set(
 ) -> SetScores:
     """Upscale the low-resolution version of each picture and score the result against the picture.
 
-    Pictures are judged as 8-bit RGB: deeper ones are rounded, alpha is left out, and a grey one counts as
-    R = G = B, so that its luma lies in studio range like that of the others. (Set14 has one grey picture. Taking
-    its grey values as luma, as some MATLAB code does, would lower the set's mean by 0.09 dB.)
+    Pictures are judged as 8-bit RGB: deeper ones are rounded, alpha is left out, and a gray one counts as
+    R = G = B, so that its luma lies in studio range like that of the others. (Set14 has one gray picture. Taking
+    its gray values as luma, as some MATLAB code does, would lower the set's mean by 0.09 dB.)
 
     With `luma_alone`, `upscale` is given the luma of the input, which is made and rounded in RGB. The scores on luma
     then compare its output, rounded to 8 bit of 16 to 235, with the unrounded luma of the picture, as the networks of
-    one channel were published; the scores on RGB are of that output with the colours of bicubic.
+    one channel were published; the scores on RGB are of that output with the colors of bicubic.
 
     Args:
         upscale: maps float `[1, 3, h, w]` in [0, 1] on `device` to `[1, 3, scale h, scale w]`; should be in eval
@@ -83,7 +83,7 @@ def evaluate_set(
         lr_paths: the inputs, one for each of `hr_paths` in the same order; without them they are made by
             antialiased bicubic, rounded to 8 bit.
         device: where `upscale` computes.
-        crop_px: border left out of the scores; the scale, if not given.
+        border_px: border left out of the scores; the scale, if not given.
         extra: further scores by name (see `perceptual_metrics`), of `[1, 3, H, W]` in [0, 1], 8 bit, cropped.
         luma_alone: the network works on luma alone.
         on_image: called as `on_image(image name, lr, sr, hr)` with float `[1, 3, ., .]` in [0, 1] on the CPU, `sr`
@@ -110,17 +110,17 @@ def evaluate_set(
             )
         if not bool(sr.isfinite().all()):
             raise InputError(f"{path}: the model's output has NaN or infinite values; the model is broken.")
-        border = scale if crop_px is None else crop_px
+        border = scale if border_px is None else border_px
         try:
-            truth = quantise(hr).to(sr.device)
-            images[key] = scores(quantise(sr), truth, border)
+            truth = to_levels(hr).to(sr.device)
+            images[key] = scores(to_levels(sr), truth, border)
             if y is not None:
                 images[key] |= luma_scores(255 * y, truth, border)
-            images[key] |= _extra_scores(extra or {}, quantised(sr), hr.to(sr.device), border)
+            images[key] |= _extra_scores(extra or {}, round_to_bits(sr), hr.to(sr.device), border)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         if on_image is not None:
-            on_image(key, lr, quantised(sr).cpu(), hr)
+            on_image(key, lr, round_to_bits(sr).cpu(), hr)
         if advance is not None:
             advance(note=key)
     return SetScores(name, images)
@@ -130,8 +130,8 @@ def _upscaled(upscale: Upscale, lr: Tensor, scale: int, luma_alone: bool) -> tup
     """Return the output in RGB, and for a network of luma alone its luma, full range."""
     if not luma_alone:
         return upscale(lr).float(), None
-    y, colours = upscale(grey(lr)).float(), imresize(lr - grey(lr), scale)
-    return (y, None) if y.shape[-2:] != colours.shape[-2:] else (y + colours, y)
+    y, colors = upscale(gray(lr)).float(), imresize(lr - gray(lr), scale)
+    return (y, None) if y.shape[-2:] != colors.shape[-2:] else (y + colors, y)
 
 
 def bicubic_upscaler(scale: int) -> Upscale:
@@ -149,18 +149,18 @@ def _mean(values: list[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def protocol(scale: int, crop_px: int | None = None, lr: str | None = None) -> dict[str, Any]:
+def protocol(scale: int, border_px: int | None = None, lr: str | None = None) -> dict[str, Any]:
     """Return what has to be said beside the numbers, so that others can compare theirs.
 
     Args:
         scale: factor of the task.
-        crop_px: as for `evaluate_set`.
+        border_px: as for `evaluate_set`.
         lr: the folder of the inputs, if they were not made here.
     """
     return {
         "scale": scale,
-        "crop_px": scale if crop_px is None else crop_px,
-        "hr": f"cut at the right and bottom to a multiple of {scale}, 8 bit, grey as R = G = B",
+        "border_px": scale if border_px is None else border_px,
+        "hr": f"cut at the right and bottom to a multiple of {scale}, 8 bit, gray as R = G = B",
         "lr": lr or f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bit",
         "sr": "clamped and rounded to 8 bit",
         "luma": "BT.601 studio range, 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded; "
@@ -236,7 +236,7 @@ def find_sets(data: Sequence[str]) -> dict[str, list[Path]]:
 
 def _pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[Tensor, Tensor]:
     """Return lr and hr of one picture, float `[1, 3, ., .]` in [0, 1] on the CPU, rounded to 8 bit."""
-    hr = quantised(to_tensor(read_picture(hr_path)))
+    hr = round_to_bits(to_tensor(read_picture(hr_path)))
     try:
         hr = mod_crop(hr, scale)
     except InputError as error:

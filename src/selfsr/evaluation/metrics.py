@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 
-class Facts(NamedTuple):
+class MetricInfo(NamedTuple):
     """How a score is told.
 
     Attributes:
@@ -20,11 +20,11 @@ class Facts(NamedTuple):
 
 
 METRICS = {
-    "psnr_y": Facts("PSNR-Y", "dB", 2),
-    "ssim_y": Facts("SSIM-Y", "", 4),
-    "psnr_rgb": Facts("PSNR-RGB", "dB", 2),
-    "ssim_rgb": Facts("SSIM-RGB", "", 4),
-    "self_similarity": Facts("Self-similarity distance", "", 4, "lower"),
-    "lpips": Facts("LPIPS", "", 4, "lower"),
-    "dists": Facts("DISTS", "", 4, "lower"),
+    "psnr_y": MetricInfo("PSNR-Y", "dB", 2),
+    "ssim_y": MetricInfo("SSIM-Y", "", 4),
+    "psnr_rgb": MetricInfo("PSNR-RGB", "dB", 2),
+    "ssim_rgb": MetricInfo("SSIM-RGB", "", 4),
+    "self_similarity": MetricInfo("Self-similarity distance", "", 4, "lower"),
+    "lpips": MetricInfo("LPIPS", "", 4, "lower"),
+    "dists": MetricInfo("DISTS", "", 4, "lower"),
 }

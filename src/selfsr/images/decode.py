@@ -63,24 +63,24 @@ def decode(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
         if samples is None:
             image.load()  # says what is wrong, unless the file is whole
             raise InputError(f"16-bit samples in a layout ({layout}) that OpenCV does not decode")
-        grey = layout.startswith("L")  # Pillow calls grey with alpha of 16 bit RGBA, and so does OpenCV
-        colours, alpha = samples[:, :, :1] if grey else samples[:, :, :3], None
+        gray = layout.startswith("L")  # Pillow calls gray with alpha of 16 bit RGBA, and so does OpenCV
+        colors, alpha = samples[:, :, :1] if gray else samples[:, :, :3], None
         if samples.shape[2] == 4:
             alpha = samples[:, :, 3]
     else:
         image.load()
         orientation = _orientation(image)  # after loading, for a TIFF is turned by then
-        colours, alpha, icc = _eight_bit_or_grey(image, icc)
-    return _upright(colours, orientation), None if alpha is None else _upright(alpha, orientation), icc
+        colors, alpha, icc = _eight_bit_or_gray(image, icc)
+    return _upright(colors, orientation), None if alpha is None else _upright(alpha, orientation), icc
 
 
-def _eight_bit_or_grey(image: Image.Image, icc: bytes | None) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
+def _eight_bit_or_gray(image: Image.Image, icc: bytes | None) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
     """Return (pixels `[H, W, C]`, alpha, profile) of what Pillow holds without loss."""
     mode, transparent = image.mode, image.info.get("transparency")
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
-        grey = np.asarray(image).astype(np.uint16)
-        alpha = None if transparent is None else np.where(grey == transparent, 0, 65535).astype(np.uint16)
-        return grey[:, :, None], alpha, icc
+        gray = np.asarray(image).astype(np.uint16)
+        alpha = None if transparent is None else np.where(gray == transparent, 0, 65535).astype(np.uint16)
+        return gray[:, :, None], alpha, icc
     if mode in ("I", "F"):
         raise InputError(f"{'32-bit integer' if mode == 'I' else 'float'} samples, where 8 or 16 bit are supported")
     if mode in ("CMYK", "LAB"):
@@ -109,14 +109,14 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         else:
             return image.convert("RGB")
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):  # a profile that is damaged, or of another colour space
+    except (ImageCms.PyCMSError, OSError):  # a profile that is damaged, or of another color space
         return image.convert("RGB")
     assert converted is not None
     return converted
 
 
 def bits(image: ImageFile) -> int:
-    """Return the depth that `decode` gives: 16 or 8 (Pillow opens colour of 16 bit as 8 bit)."""
+    """Return the depth that `decode` gives: 16 or 8 (Pillow opens color of 16 bit as 8 bit)."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return 16
     return 16 if image.mode != "CMYK" and ";16" in _layout(image) else 8

@@ -26,7 +26,7 @@ class Picture:
     """A decoded picture, upright.
 
     Attributes:
-        pixels: `[H, W, C]` uint8 or uint16, C = 1 (grey) or 3 (RGB).
+        pixels: `[H, W, C]` uint8 or uint16, C = 1 (gray) or 3 (RGB).
         alpha: `[H, W]` of the same dtype, or None where the file has none.
         icc: the ICC profile's bytes, or None.
     """
@@ -55,7 +55,7 @@ class Picture:
 
     @property
     def channels(self) -> int:
-        """1 (grey) or 3 (RGB); alpha does not count."""
+        """1 (gray) or 3 (RGB); alpha does not count."""
         return self.pixels.shape[2]
 
     @property
@@ -126,8 +126,8 @@ def read_header(path: Path) -> Header:
 def write_picture(path: Path, picture: Picture, *, png_level: int = 6) -> None:
     """Write a file in the format of the suffix, into a folder that is made if need be; the whole file or nothing.
 
-    PNG, TIFF and WebP are lossless; JPEG has quality 95 without chroma subsampling. WebP has no grey and stores it
-    as RGB, as does TIFF for grey of 16 bit with alpha. An ICC profile that does not fit the channels (a grey picture
+    PNG, TIFF and WebP are lossless; JPEG has quality 95 without chroma subsampling. WebP has no gray and stores it
+    as RGB, as does TIFF for gray of 16 bit with alpha. An ICC profile that does not fit the channels (a gray picture
     written as RGB) and any profile in a BMP are left out.
 
     Args:
@@ -173,7 +173,7 @@ def check_format(path: Path, *, height: int, width: int, bits: int, alpha: bool)
 
 
 def to_tensor(picture: Picture) -> Tensor:
-    """Return float32 `[1, 3, H, W]` in [0, 1], RGB; grey is repeated, alpha left out."""
+    """Return float32 `[1, 3, H, W]` in [0, 1], RGB; gray is repeated, alpha left out."""
     pixels = torch.from_numpy(picture.pixels.astype(np.float32).transpose(2, 0, 1)) / (2**picture.bits - 1)
     return pixels.expand(3, -1, -1)[None].contiguous()
 
@@ -212,13 +212,13 @@ def _encode(suffix: str, picture: Picture, png_level: int) -> bytes:
     if picture.alpha is not None:
         samples = np.concatenate((samples, picture.alpha[:, :, None]), axis=2)
     icc = picture.icc
-    # Bytes 16 to 20 of a profile name its colour space (ICC.1, section 7.2.6).
+    # Bytes 16 to 20 of a profile name its color space (ICC.1, section 7.2.6).
     if icc is not None and icc[16:20] != (b"GRAY" if picture.channels == 1 else b"RGB "):
         icc = None
     if picture.bits == 16:
         if suffix == ".png":
             return deep.encode_png(samples, icc)
-        if samples.shape[2] == 2:  # grey with alpha: few programs read it, Pillow not
+        if samples.shape[2] == 2:  # gray with alpha: few programs read it, Pillow not
             samples, icc = samples[:, :, [0, 0, 0, 1]], None
         return deep.encode_tiff(samples, icc)
     image = Image.fromarray(np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples))

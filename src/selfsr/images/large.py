@@ -66,9 +66,9 @@ def write_any_picture(path: Path, picture: Picture) -> None:
 def png_parts(picture: Picture) -> Iterator[bytes]:
     """Yield a PNG file piece by piece: PNG specification (W3C, third edition), sections 5, 9 and 11."""
     channels = picture.channels + (picture.alpha is not None)
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     yield b"\x89PNG\r\n\x1a\n"
-    yield _chunk(b"IHDR", struct.pack(">IIBBBBB", picture.width, picture.height, picture.bits, colour_type, 0, 0, 0))
+    yield _chunk(b"IHDR", struct.pack(">IIBBBBB", picture.width, picture.height, picture.bits, color_type, 0, 0, 0))
     if picture.icc is not None and picture.icc[16:20] == (b"GRAY" if picture.channels == 1 else b"RGB "):
         yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc))
     pixel_bytes = channels * picture.bits // 8
@@ -101,7 +101,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 
 def _paeth(lines: np.ndarray, above: np.ndarray, pixel_bytes: int) -> np.ndarray:
-    """Return the rows with filter type 4 in front: each byte less the neighbour that predicts it best (section 9.4)."""
+    """Return the rows with filter type 4 in front: each byte less the neighbor that predicts it best (section 9.4)."""
     up = np.concatenate((above, lines[:-1])).astype(np.int16)
     left = np.zeros_like(up)
     left[:, pixel_bytes:] = lines[:, :-pixel_bytes]

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from selfsr.errors import InputError
 
-# The stretched kernel reaches 2 low-resolution pixels past the centre of an output pixel.
+# The stretched kernel reaches 2 low-resolution pixels past the center of an output pixel.
 HALO_LR_PX = 2
 
 
@@ -100,10 +100,10 @@ def bicubic_lr(hr: Tensor, scale: int, *, bits: int | None = 8, halo_px: int = 0
     lr = imresize(hr, scale=1 / scale)
     trim = halo_px // scale
     lr = lr[..., trim : lr.shape[-2] - trim, trim : lr.shape[-1] - trim]
-    return lr if bits is None else quantised(lr, bits)
+    return lr if bits is None else round_to_bits(lr, bits)
 
 
-def quantised(image: Tensor, bits: int = 8) -> Tensor:
+def round_to_bits(image: Tensor, bits: int = 8) -> Tensor:
     """Return `image` clipped to [0, 1] and rounded (half up) to what a file of `bits` per sample can hold."""
     peak = 2**bits - 1
     return (image * peak + 0.5).floor().clamp(0, peak) / peak
@@ -128,11 +128,11 @@ def taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     """Return (index, weight), each `[n_out, taps]`: output o is sum over t of weight[o,t] * input[index[o,t]]."""
     stretch = min(factor, 1.0)
     reach = 2 / stretch
-    # Pixel o covers [o, o + 1] * 1/factor of the input: its centre, in input pixels counted from 0.
-    centre = (np.arange(n_out) + 0.5) / factor - 0.5
-    first = np.floor(centre - reach).astype(np.int64)
+    # Pixel o covers [o, o + 1] * 1/factor of the input: its center, in input pixels counted from 0.
+    center = (np.arange(n_out) + 0.5) / factor - 0.5
+    first = np.floor(center - reach).astype(np.int64)
     position = first[:, None] + np.arange(math.ceil(2 * reach) + 2)
-    weight = _cubic((centre[:, None] - position) * stretch)
+    weight = _cubic((center[:, None] - position) * stretch)
     weight /= weight.sum(axis=1, keepdims=True)
     used = (weight != 0).any(axis=0)
     return mirrored(position[:, used], n_in), weight[:, used]

@@ -1,4 +1,4 @@
-"""16 bit per sample in colour or with alpha: the PNG and TIFF kinds that Pillow cannot hold."""
+"""16 bit per sample in color or with alpha: the PNG and TIFF kinds that Pillow cannot hold."""
 
 import struct
 import zlib
@@ -15,7 +15,7 @@ _ZLIB_LEVEL = 3
 def decode(data: bytes) -> np.ndarray | None:
     """Return the samples of a 16-bit PNG or TIFF file as uint16 `[H, W, 3 or 4]`, RGB(A), or None if damaged.
 
-    A TIFF comes upright, a PNG as stored. Grey with alpha comes as R = G = B.
+    A TIFF comes upright, a PNG as stored. Gray with alpha comes as R = G = B.
     """
     import cv2
 
@@ -33,7 +33,7 @@ def decode(data: bytes) -> np.ndarray | None:
 
 
 def encode_png(samples: np.ndarray, icc: bytes | None) -> bytes:
-    """Return a PNG file of uint16 `[H, W, C]`; C of 1, 2, 3, 4 is grey, grey and alpha, RGB, RGBA.
+    """Return a PNG file of uint16 `[H, W, C]`; C of 1, 2, 3, 4 is gray, gray and alpha, RGB, RGBA.
 
     PNG specification (W3C, third edition), sections 5 and 11: IHDR, iCCP, IDAT, IEND.
     """
@@ -44,8 +44,8 @@ def encode_png(samples: np.ndarray, icc: bytes | None) -> bytes:
     pixel_bytes = 2 * channels
     filtered[:, 1 : 1 + pixel_bytes] = lines[:, :pixel_bytes]
     np.subtract(lines[:, pixel_bytes:], lines[:, :-pixel_bytes], out=filtered[:, 1 + pixel_bytes :])
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0))]
     if icc is not None:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
     chunks += [(b"IDAT", zlib.compress(filtered.tobytes(), _ZLIB_LEVEL)), (b"IEND", b"")]

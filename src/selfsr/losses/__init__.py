@@ -1,6 +1,6 @@
 """Loss functions that a training loop adds up; each module says which paper it is from."""
 
-from selfsr.losses.adversarial import critic_losses, generator_loss, gradient_penalty, r1_penalty
+from selfsr.losses.adversarial import discriminator_losses, generator_loss, gradient_penalty, r1_penalty
 from selfsr.losses.artifact import artifact_loss, artifact_map
 from selfsr.losses.best_buddy import back_projection_loss, best_buddy_loss, flat_mask
 from selfsr.losses.frequency import focal_frequency_loss
@@ -18,7 +18,7 @@ __all__ = [
     "back_projection_loss",
     "best_buddy_loss",
     "charbonnier",
-    "critic_losses",
+    "discriminator_losses",
     "flat_mask",
     "focal_frequency_loss",
     "generator_loss",

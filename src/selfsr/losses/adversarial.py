@@ -1,6 +1,6 @@
-"""What a generator and its critic play for (docs/gan.md): objectives, their relativistic form, gradient penalties.
+"""What a generator and its discriminator play for (docs/gan.md): objectives, their relativistic form, gradient penalties.
 
-Logits are what a critic returns, `[N, 1]` or a map `[N, 1, h, w]`, large for real. All means are over the whole tensor.
+Logits are what a discriminator returns, `[N, 1]` or a map `[N, 1, h, w]`, large for real. All means are over the whole tensor.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def generator_loss(
     (Lim and Ye, 2017) and Wasserstein (Arjovsky et al., ICML 2017) `-mean f`.
 
     Relativistic average form (eq. 2; Jolicoeur-Martineau, ICLR 2019): half of
-    `mean real_side(f - mean r) + mean fake_side(r - mean f)`, the critic's two sides with the roles exchanged.
+    `mean real_side(f - mean r) + mean fake_side(r - mean f)`, the discriminator's two sides with the roles exchanged.
 
     Args:
         real: logits `r` of ground truths; a constant here. The standard form does not look at them.
@@ -56,7 +56,7 @@ def generator_loss(
     return 0.5 * (ahead + behind)
 
 
-def critic_losses(
+def discriminator_losses(
     real: Tensor,
     fake: Tensor,
     *,
@@ -64,7 +64,7 @@ def critic_losses(
     form: AdversarialForm,
     mean: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the two scalars whose sum the critic makes small: its loss on ground truths, and on outputs.
+    """Return the two scalars whose sum the discriminator makes small: its loss on ground truths, and on outputs.
 
     Standard form (eq. 3): `mean real_side(r)` and `mean fake_side(f)`, where the sides are `softplus(-x)` and
     `softplus(x)` for vanilla, `(x - 1)^2` and `x^2` for least squares, `relu(1 - x)` and `relu(1 + x)` for hinge, and
@@ -82,7 +82,7 @@ def critic_losses(
     Raises:
         InputError: as for `generator_loss`.
     """
-    _check("critic_losses", objective, form)
+    _check("discriminator_losses", objective, form)
     mean = mean or torch.mean
     if form == "standard":
         return _real_side(real, objective).mean(), _fake_side(fake, objective, form).mean()
@@ -97,26 +97,26 @@ def r1_penalty(logits: Tensor, real: Tensor) -> Tensor:
     `D(x)`, a number for each image, is the mean of its logits, as in the objectives.
 
     Args:
-        logits: what the critic returned for `real`.
+        logits: what the discriminator returned for `real`.
         real: ground truths `[N, C, H, W]`, which require a gradient.
     """
     return 0.5 * _input_gradient(logits, real).square().sum(dim=1).mean()
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """Return `mean (|grad D(x)| - 1)^2` between ground truths and outputs (Gulrajani et al., NeurIPS 2017, eq. 3).
 
     `x = u * real + (1 - u) * fake` with one random `u` in [0, 1) for each image; `D(x)` is the mean of an image's
     logits, and the norm is over all of the image's pixels and channels.
 
     Args:
-        critic: takes images to logits.
+        discriminator: takes images to logits.
         real: ground truths `[N, C, H, W]`.
         fake: outputs of the same shape.
     """
     share = torch.rand(real.shape[0], 1, 1, 1, device=real.device, dtype=real.dtype)
     between = torch.lerp(fake.detach(), real.detach(), share).requires_grad_()
-    norms = torch.linalg.vector_norm(_input_gradient(critic(between), between), dim=1)
+    norms = torch.linalg.vector_norm(_input_gradient(discriminator(between), between), dim=1)
     return (norms - 1).square().mean()
 
 

@@ -14,7 +14,7 @@ WINDOW_PX = 7
 POWER = 1 / 5
 
 
-def artifact_map(sr: Tensor, hr: Tensor, average: Tensor | None = None, *, window_px: int = WINDOW_PX) -> Tensor:
+def artifact_map(sr: Tensor, hr: Tensor, ema_sr: Tensor | None = None, *, window_px: int = WINDOW_PX) -> Tensor:
     """Return how likely each pixel is an artifact: large where the residual varies around it and grew lately.
 
     With the residuals r = sum_c |hr - sr| of the output and r' of the averaged generator's output,
@@ -28,7 +28,7 @@ def artifact_map(sr: Tensor, hr: Tensor, average: Tensor | None = None, *, windo
     Args:
         sr: super-resolved images, float `[N, C, H, W]` in [0, 1], H and W above `window_px // 2`.
         hr: ground truth, like `sr`.
-        average: what the averaged generator (EMA) made of the same input, like `sr`; None keeps the map as it is.
+        ema_sr: what the averaged generator (EMA) made of the same input, like `sr`; None keeps the map as it is.
         window_px: side of the windows, odd.
 
     Returns:
@@ -46,26 +46,26 @@ def artifact_map(sr: Tensor, hr: Tensor, average: Tensor | None = None, *, windo
     0.0
     """
     where = "artifact_map"
-    if average is None:
+    if ema_sr is None:
         sr, hr = prepared(where, sr=sr, hr=hr)
     else:
-        sr, hr, average = prepared(where, sr=sr, hr=hr, average=average)
+        sr, hr, ema_sr = prepared(where, sr=sr, hr=hr, ema_sr=ema_sr)
     residual = (hr - sr).abs().sum(dim=1, keepdim=True)
     whole = residual.var(dim=(1, 2, 3), keepdim=True)
     varies = whole > 0
     # Where nothing varies the power's slope is infinite and would make 0 * inf of the gradient: keep it out.
     power = torch.where(varies, torch.where(varies, whole, 1.0) ** POWER, 0.0)
     weight = power * windowed_variance(where, residual, window_px)
-    if average is None:
+    if ema_sr is None:
         return weight
-    averaged = (hr - average.detach()).abs().sum(dim=1, keepdim=True)
+    averaged = (hr - ema_sr.detach()).abs().sum(dim=1, keepdim=True)
     return torch.where(residual < averaged, 0.0, weight)
 
 
 def artifact_loss(
     sr: Tensor,
     hr: Tensor,
-    average: Tensor | None = None,
+    ema_sr: Tensor | None = None,
     *,
     window_px: int = WINDOW_PX,
     detach_map: bool = False,
@@ -73,12 +73,12 @@ def artifact_loss(
     """Return LDL's loss `mean(A |sr - hr|)`, with A the `artifact_map`, over batch, channels and pixels.
 
     As in the published code the gradient flows through the map's variances, too: of degree 3.4 in the residual, the
-    loss is minimised as it stands. `detach_map` takes the map for a constant instead.
+    loss is minimized as it stands. `detach_map` takes the map for a constant instead.
 
     Args:
         sr: super-resolved images, float `[N, C, H, W]` in [0, 1].
         hr: ground truth, like `sr`.
-        average: what the averaged generator made of the same input, like `sr`; gets no gradient.
+        ema_sr: what the averaged generator made of the same input, like `sr`; gets no gradient.
         window_px: side of the windows, odd.
         detach_map: no gradient through the map.
 
@@ -92,6 +92,6 @@ def artifact_loss(
     >>> artifact_loss(hr, hr).item()
     0.0
     """
-    weight = artifact_map(sr, hr, average, window_px=window_px)
+    weight = artifact_map(sr, hr, ema_sr, window_px=window_px)
     sr, hr = prepared("artifact_loss", sr=sr, hr=hr)
     return ((weight.detach() if detach_map else weight) * (sr - hr).abs()).mean()

@@ -123,13 +123,13 @@ def back_projection_loss(
 
 
 def flat_mask(hr: Tensor, *, window_px: int = FLAT_WINDOW_PX, threshold: float = FLAT_THRESHOLD) -> Tensor:
-    """Return where the ground truth is flat: region-aware training shows the critic both images without these.
+    """Return where the ground truth is flat: region-aware training shows the discriminator both images without these.
 
     A pixel is flat if the unbiased standard deviation of luma, 0.2989 R + 0.587 G + 0.114 B, in the window around it
     (mirrored at the border) is below a threshold. To mask an image: `image * ~flat_mask(hr)`.
 
     Args:
-        hr: ground truth, float `[N, C, H, W]` in [0, 1], RGB or grey.
+        hr: ground truth, float `[N, C, H, W]` in [0, 1], RGB or gray.
         window_px: side of the window, odd.
         threshold: in units of the image.
 
@@ -149,7 +149,7 @@ def luma_deviation(hr: Tensor, *, window_px: int = FLAT_WINDOW_PX) -> Tensor:
     """Return the standard deviation of luma by which `flat_mask` decides, float `[N, 1, H, W]`.
 
     Args:
-        hr: ground truth, float `[N, C, H, W]` in [0, 1], RGB or grey.
+        hr: ground truth, float `[N, C, H, W]` in [0, 1], RGB or gray.
         window_px: side of the window, odd.
 
     Raises:
@@ -179,8 +179,8 @@ def _reduced(image: Tensor, scale: float) -> Tensor:
 def _nearest(wanted: Tensor, candidates: Tensor, memory_mb: float) -> Tensor:
     """Return the index of the nearest candidate `[N, K, D]` of each `[N, P, D]`, int64 `[N, P]`."""
     # Around their mean the squares are small, and little cancels in |c|^2 - 2 c w, which has the same argmin.
-    centre = candidates.mean(dim=1, keepdim=True)
-    wanted, candidates = wanted - centre, candidates - centre
+    center = candidates.mean(dim=1, keepdim=True)
+    wanted, candidates = wanted - center, candidates - center
     length = candidates.square().sum(dim=2)[:, None]
     rows = max(1, int(memory_mb * 2**20 / (length.numel() * length.element_size())))
     with torch.autocast(wanted.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""SPSR: losses of the gradient map, which carries structure without colour and brightness.
+"""SPSR: losses of the gradient map, which carries structure without color and brightness.
 
 Source: Ma et al., "Structure-Preserving Super Resolution with Gradient Guidance", CVPR 2020, section 3.
 """

@@ -84,11 +84,11 @@ class PerceptualLoss(nn.Module):
         """Return the loss, a scalar.
 
         Args:
-            sr: super-resolved images, float `[N, 3, H, W]` in [0, 1] (not clamped); grey `[N, 1, H, W]` is repeated.
+            sr: super-resolved images, float `[N, 3, H, W]` in [0, 1] (not clamped); gray `[N, 1, H, W]` is repeated.
             hr: ground truth, like `sr`; gets no gradient.
 
         Raises:
-            InputError: the images are not alike, neither RGB nor grey, too small or on another device.
+            InputError: the images are not alike, neither RGB nor gray, too small or on another device.
         """
         self._check(sr, hr)
         with torch.autocast(sr.device.type, enabled=False):
@@ -121,7 +121,7 @@ class PerceptualLoss(nn.Module):
         where = type(self).__name__
         check_images(where, sr=sr, hr=hr)
         if sr.shape[1] not in (1, 3):
-            raise InputError(f"{where}: images must have 3 channels, or 1 for grey, got {list(sr.shape)}.")
+            raise InputError(f"{where}: images must have 3 channels, or 1 for gray, got {list(sr.shape)}.")
         if min(sr.shape[2:]) < self.vgg.minimum_px:
             raise InputError(
                 f"{where}: images must be at least {self.vgg.minimum_px} px on each side for "

@@ -8,7 +8,7 @@ from selfsr.losses.pixel import Criterion, distance
 
 
 def total_variation(image: Tensor, *, criterion: Criterion = "l1") -> Tensor:
-    """Return the mean difference of neighbours, below and beside.
+    """Return the mean difference of neighbors, below and beside.
 
         L = mean l(x(i+1, j), x(i, j)) + mean l(x(i, j+1), x(i, j))
 

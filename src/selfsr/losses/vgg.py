@@ -18,7 +18,7 @@ from selfsr.errors import InputError
 
 # Convolutions of each stage, and their channels; between stages the image is halved.
 _STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
-# Colour statistics that torchvision's weights were trained with, for RGB in [0, 1].
+# Color statistics that torchvision's weights were trained with, for RGB in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 

@@ -57,7 +57,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return name
 
 
-def moved(samples: Tensor, device: torch.device) -> Tensor:
+def to_device(samples: Tensor, device: torch.device) -> Tensor:
     """Bring to the device; to a GPU through page-locked memory, so that the CPU does not wait."""
     if device.type == "cuda":
         samples = samples.pin_memory()

@@ -7,23 +7,23 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from selfsr.step import Batch, Clock, Ratio
+from selfsr.step import Batch, Clock, MaskedSum
 from selfsr.terms.objective import Objective
 
 
 @dataclass(frozen=True)
 class Update:
-    """Take one optimiser step on `net` now, to make the sum of `terms` smaller.
+    """Take one optimizer step on `net` now, to make the sum of `terms` smaller.
 
     Attributes:
-        net: key in `Method.nets` and in the recipe's optimisers.
+        net: key in `Method.nets` and in the recipe's optimizers.
         terms: the weighted losses by name; each is logged, as `loss/<net>/<name>`.
-        figures: scalars that are logged by these names and nothing else, means over the batch.
+        scalars: values that are logged by these names and nothing else, means over the batch.
     """
 
     net: str
-    terms: dict[str, Tensor | Ratio]
-    figures: dict[str, Tensor] = field(default_factory=dict)
+    terms: dict[str, Tensor | MaskedSum]
+    scalars: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Setup:
     device: torch.device
     channels: int
     crop_px: int
-    averaged: Callable[[Tensor], Tensor] | None
+    ema_forward: Callable[[Tensor], Tensor] | None
 
 
 class Method(Protocol):
@@ -60,11 +60,11 @@ class Method(Protocol):
         ...
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the count of every term that is a `Ratio`, known from the batch before any forward pass."""
+        """Return the count of every term that is a `MaskedSum`, known from the batch before any forward pass."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps besides networks and optimisers: tensors and plain values."""
+        """Return what a checkpoint keeps besides networks and optimizers: tensors and plain values."""
         ...
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Method(Protocol):
         ...
 
 
-class ByObjective:
+class ObjectiveMethod:
     """A `Method` but for its `updates`: networks, counts and checkpoints of a generator with an objective.
 
     Args:

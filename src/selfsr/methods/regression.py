@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from selfsr.methods import Setup, Update
-from selfsr.methods.contract import ByObjective
+from selfsr.methods.contract import ObjectiveMethod
 from selfsr.spec import NullLeavesOut, Spec
 from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms import Term
@@ -30,12 +30,12 @@ class RegressionSpec(Spec):
         return self
 
     @property
-    def trains(self) -> tuple[str, ...]:
-        """The networks that want an optimiser."""
+    def trained_nets(self) -> tuple[str, ...]:
+        """The networks that want an optimizer."""
         return ("g",)
 
     @property
-    def starts(self) -> dict[str, Path]:
+    def pretrained(self) -> dict[str, Path]:
         """The weights files that networks besides the generator start from."""
         return {}
 
@@ -45,10 +45,10 @@ class RegressionSpec(Spec):
 
     def build(self, setup: Setup) -> "Regression":
         """Return the method around the generator."""
-        return Regression(setup.generator, Objective(self.terms, setup.device, setup.averaged))
+        return Regression(setup.generator, Objective(self.terms, setup.device, setup.ema_forward))
 
 
-class Regression(ByObjective):
+class Regression(ObjectiveMethod):
     """Train a generator by the sum of its terms.
 
     Args:
@@ -61,6 +61,6 @@ class Regression(ByObjective):
 
     def updates(self, batch: Batch, clock: Clock) -> Iterator[Update]:
         """Yield the one update of a step."""
-        made = Outputs.of(self.nets["g"](batch.lr))
-        yield Update("g", self.objective(made, batch, clock), self.objective.figures())
-        self.objective.settle()
+        outputs = Outputs.from_network(self.nets["g"](batch.lr))
+        yield Update("g", self.objective(outputs, batch, clock), self.objective.logged_scalars())
+        self.objective.finish_update()

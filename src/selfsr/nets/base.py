@@ -14,20 +14,20 @@ class SrNetwork(nn.Module):
     """A network that is written here, as opposed to those that spandrel brings.
 
     Args:
-        scale: upscaling factor; one that serves several upscales by what `at_scale` says last.
-        channels: 3 for RGB, 1 for grey.
+        scale: upscaling factor; one that serves several upscales by what `set_scale` says last.
+        channels: 3 for RGB, 1 for gray.
     """
 
     def __init__(self, scale: int, channels: int) -> None:
         super().__init__()
         self.scale, self.channels = scale, channels
 
-    def facts(self) -> dict[str, str]:
+    def file_metadata(self) -> dict[str, str]:
         """Return what a weights file must say of the network because its tensors do not show it."""
         return {}
 
 
-def at_scale(net: nn.Module, scale: int) -> None:
+def set_scale(net: nn.Module, scale: int) -> None:
     """Tell a network that serves several scales by which one it upscales from now on; nothing to all others."""
     if isinstance(net, SrNetwork):
         net.scale = scale
@@ -44,7 +44,7 @@ class NetworkSpec(Spec):
         has_branch: in training the network returns two images of one shape, the output and that of its branch.
         tiling: whether an image may be cut into tiles; "discouraged" where the network sees all of it at once.
         why_scales: why there are no other scales, as the end of a sentence; empty where it needs no reason.
-        serves_several: one network upscales by any of `scales`, by the one that `at_scale` tells it.
+        serves_several: one network upscales by any of `scales`, by the one that `set_scale` tells it.
         idle_parts: such a network has parts of its own for each scale, which are idle at the others.
     """
 
@@ -64,8 +64,8 @@ class NetworkSpec(Spec):
         return (2, 3, 4, 8)
 
     @property
-    def colours(self) -> tuple[int, ...]:
-        """The numbers of channels that it can be built for: 1 is grey, 3 is RGB."""
+    def colors(self) -> tuple[int, ...]:
+        """The numbers of channels that it can be built for: 1 is gray, 3 is RGB."""
         return (1, 3)
 
     @property
@@ -84,11 +84,11 @@ class NetworkSpec(Spec):
         return 1
 
     def build(self, scale: int, channels: int = 3) -> nn.Module:
-        """Build the network, initialised as its authors do and ready to be trained.
+        """Build the network, initialized as its authors do and ready to be trained.
 
         Args:
             scale: upscaling factor, one of `scales`.
-            channels: 1 for grey or 3 for RGB.
+            channels: 1 for gray or 3 for RGB.
 
         Returns:
             A module in training mode that takes float `[N, channels, h, w]` in [0, 1] to
@@ -104,8 +104,8 @@ class NetworkSpec(Spec):
             raise InputError(
                 f"network {self.title}: scale must be one of {known} with these options, got {scale}{why}."
             )
-        if channels not in self.colours:
-            known = " or ".join(map(str, self.colours))
+        if channels not in self.colors:
+            known = " or ".join(map(str, self.colors))
             raise InputError(f"network {self.title}: channels must be {known} with these options, got {channels}.")
         return self._make(scale, channels)
 
@@ -113,7 +113,7 @@ class NetworkSpec(Spec):
         raise NotImplementedError
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> "Recognised | None":  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> "Detected | None":  # noqa: ARG003
         """Return the network that the tensors of a weights file make up, or None if it is not of this kind.
 
         Networks that spandrel knows leave this to spandrel.
@@ -126,13 +126,13 @@ class NetworkSpec(Spec):
 
 
 @dataclass(frozen=True)
-class Recognised:
+class Detected:
     """A network that was known by the names of its tensors.
 
     Attributes:
         spec: builds it.
         scales: what it can upscale by; empty where the tensors serve any scale and the file does not say which.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for gray, 3 for RGB.
         tensors: under the names and in the value range that the built network has.
     """
 

@@ -12,7 +12,7 @@ def conv(inputs: int, outputs: int, kernel_px: int = 3, *, bias: bool = True) ->
 
 
 class ResidualBlock(nn.Module):
-    """`x + res_scale * conv(relu(conv(x)))`, without batch normalisation (EDSR, figure 2c)."""
+    """`x + res_scale * conv(relu(conv(x)))`, without batch normalization (EDSR, figure 2c)."""
 
     def __init__(self, features: int, kernel_px: int = 3, res_scale: float = 1.0) -> None:
         super().__init__()

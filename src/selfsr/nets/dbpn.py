@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
 
@@ -39,7 +39,7 @@ class DbpnSpec(NetworkSpec):
         return Dbpn(scale, channels, features=self.features, projected=self.projected, stages=self.stages)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know the names of EDSR's PyTorch code."""
         if not {"initial.0.weight", "initial.2.weight", "upmodules.0.conv_1.0.weight"} <= set(tensors):
             return None
@@ -50,7 +50,7 @@ class DbpnSpec(NetworkSpec):
         if not scales or stages < 2:
             return None
         spec = cls(features=features, projected=projected, stages=stages)
-        return Recognised(spec, scales, channels, key_names.of_range_255(tensors))
+        return Detected(spec, scales, channels, key_names.of_range_255(tensors))
 
 
 class Dbpn(SrNetwork):
@@ -58,11 +58,11 @@ class Dbpn(SrNetwork):
 
     From `l = initial(unshift(x))` on, each up-projection takes all low-resolution maps and each down-projection
     all high-resolution maps so far; `y = shift(reconstruction([h1, ..., hT]))`. Weights start as PyTorch
-    initialises a convolution.
+    initializes a convolution.
 
     Args:
         scale: 2, 4 or 8.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         features: channels of the first convolution.
         projected: channels of every projection.
         stages: ways up.

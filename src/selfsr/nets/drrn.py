@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import Float32Conv2d, bicubic, full_range, studio_range
 
@@ -29,21 +29,21 @@ class DrrnSpec(NetworkSpec):
     recursions: PositiveInt = Field(default=_RECURSIONS, description="times that the unit is passed (U)")
 
     @property
-    def colours(self) -> tuple[int, ...]:
-        """Grey alone, as published."""
+    def colors(self) -> tuple[int, ...]:
+        """Gray alone, as published."""
         return (1,)
 
     def _make(self, scale: int, channels: int) -> nn.Module:
         return Drrn(scale, channels, features=self.features, recursions=self.recursions)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:
         """Know the four names of the self-paced paper's code."""
         if set(tensors) != {f"{layer}.weight" for layer in ("head", "conv1", "conv2", "tail")}:
             return None
         features, channels = tensors["head.weight"].shape[:2]
         spec = cls(features=features, recursions=int(said.get("recursions", _RECURSIONS)))
-        return Recognised(spec, (), channels, dict(tensors))
+        return Detected(spec, (), channels, dict(tensors))
 
 
 class Drrn(SrNetwork):
@@ -51,7 +51,7 @@ class Drrn(SrNetwork):
 
     `g = relu(head(z))` with `z = relu(Y of bicubic(x))`; `u = g`, then `u <- conv2(relu(conv1(relu(u)))) + g` for
     each recursion; `Y of y = tail(relu(u)) + z`. The paper rectifies neither skip; in that code a ReLU that works
-    in place does, and its weights were trained with it. No biases, no batch normalisation. The last layer starts at 0,
+    in place does, and its weights were trained with it. No biases, no batch normalization. The last layer starts at 0,
     so that training begins from bicubic.
 
     Args:
@@ -78,6 +78,6 @@ class Drrn(SrNetwork):
             features = self.conv2(torch.relu(self.conv1(torch.relu(features)))) + skip
         return full_range(self.tail(torch.relu(features)) + enlarged)
 
-    def facts(self) -> dict[str, str]:
+    def file_metadata(self) -> dict[str, str]:
         """Return the scale and the depth, which no tensor shows."""
         return {"scale": str(self.scale), "recursions": str(self.recursions)}

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import ResidualBlock, conv, upsampler
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
 
@@ -47,7 +47,7 @@ class EdsrSpec(NetworkSpec):
         return Edsr(scale, channels, features=self.features, blocks=self.blocks, res_scale=self.res_scale)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:
         """Know the authors' names and BasicSR's, of either value range."""
         if {"conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "upsample.0.weight"} <= set(tensors):
             blocks = str(key_names.count(tensors, r"body\.(\d+)\."))
@@ -57,7 +57,7 @@ class EdsrSpec(NetworkSpec):
         features, channels = tensors["head.0.weight"].shape[:2]
         res_scale = float(said.get("res_scale", _WIDE_RES_SCALE if features >= _WIDE_FEATURES else 1.0))
         blocks = key_names.count(tensors, r"body\.(\d+)\.body\.")
-        return Recognised(
+        return Detected(
             cls(features=features, blocks=blocks, res_scale=res_scale),
             (key_names.pixel_shuffles(tensors, r"tail\.0\.\d+\.weight"),),
             channels,
@@ -70,14 +70,14 @@ class Edsr(SrNetwork):
 
     Under autocast both mean shifts and the last convolution compute in float32. In bfloat16 a brightness of 128
     to 255 is a whole number: the small fitted EDSR of tests/nets/test_edsr.py is off from its float32 self by
-    0.29 grey levels (root mean square, 1.2 at worst) where all of it runs in bfloat16, and by 0.10 (0.4) with
+    0.29 gray levels (root mean square, 1.2 at worst) where all of it runs in bfloat16, and by 0.10 (0.4) with
     float32 ends. The ends are 0.5 % of the multiplications of the x2 baseline.
 
-    Weights start as PyTorch initialises a convolution, which is what the authors' code does.
+    Weights start as PyTorch initializes a convolution, which is what the authors' code does.
 
     Args:
         scale: 2, 3, 4 or 8.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         features: channels of the body.
         blocks: residual blocks of the body.
         res_scale: what each residual is multiplied by.
@@ -99,6 +99,6 @@ class Edsr(SrNetwork):
         features = self.head(shifted)
         return self.add_mean(self.tail(features + self.body(features))) / VALUE_RANGE
 
-    def facts(self) -> dict[str, str]:
+    def file_metadata(self) -> dict[str, str]:
         """Return the residual scale."""
         return {"res_scale": repr(self.res_scale)}

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
-from selfsr.nets.layers import DIV2K_GREY, DIV2K_MEAN, VALUE_RANGE, Float32Conv2d, mirrored
+from selfsr.nets.layers import DIV2K_GRAY, DIV2K_MEAN, VALUE_RANGE, Float32Conv2d, mirrored
 
 # Channels are shifted by a pixel to each of four sides, and stay, in five groups of equal size.
 _SHIFTS = ((1, 2), (1, 0), (2, 1), (0, 1), (1, 1))
@@ -66,7 +66,7 @@ class ElanSpec(NetworkSpec):
         return Elan(scale, channels, self)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:
         """Know the published names: of the self-similarity paper, and of the authors, with mean shifts of range 255."""
         local, attention = "body.0.modules_lfe.lfe_0.conv0.shift_conv.conv1x1", "body.0.modules_gmsa.gmsa_0"
         ends = {"head.0.weight", "tail.0.weight"}
@@ -87,7 +87,7 @@ class ElanSpec(NetworkSpec):
         windows = {_WINDOWS_SAID: said[_WINDOWS_SAID].split(",")} if _WINDOWS_SAID in said else {}
         spec = cls.model_validate({**options, **windows})
         scale = math.isqrt(tensors["tail.0.weight"].shape[0] // channels)
-        return Recognised(spec, (scale,), channels, {name: tensors[name] for name in key_names.without_shift(tensors)})
+        return Detected(spec, (scale,), channels, {name: tensors[name] for name in key_names.without_shift(tensors)})
 
 
 class Elan(SrNetwork):
@@ -99,7 +99,7 @@ class Elan(SrNetwork):
 
     Args:
         scale: 2, 3, 4 or 8.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         spec: the other options.
     """
 
@@ -108,7 +108,7 @@ class Elan(SrNetwork):
     def __init__(self, scale: int, channels: int, spec: ElanSpec) -> None:
         super().__init__(scale, channels)
         self.windows_px, self.cell_px = spec.windows_px, spec.multiple_of_px
-        mean = torch.tensor(DIV2K_MEAN if channels == 3 else (DIV2K_GREY,)).view(1, -1, 1, 1)
+        mean = torch.tensor(DIV2K_MEAN if channels == 3 else (DIV2K_GRAY,)).view(1, -1, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         self.head = nn.Sequential(conv(channels, spec.features))
         groups = spec.blocks // (1 + spec.shared)
@@ -126,7 +126,7 @@ class Elan(SrNetwork):
         image = self.tail(head + self.body(head)) / VALUE_RANGE + mean
         return image[..., : height * self.scale, : width * self.scale]
 
-    def facts(self) -> dict[str, str]:
+    def file_metadata(self) -> dict[str, str]:
         """Return the windows, which no tensor shows."""
         return {_WINDOWS_SAID: ",".join(map(str, self.windows_px))}
 

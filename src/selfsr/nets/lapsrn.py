@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import Float32Conv2d, Float32ConvTranspose2d, full_range, studio_range
 
@@ -48,8 +48,8 @@ class LapSrnSpec(NetworkSpec):
         return (2, 4, 8)
 
     @property
-    def colours(self) -> tuple[int, ...]:
-        """Grey alone, as published."""
+    def colors(self) -> tuple[int, ...]:
+        """Gray alone, as published."""
         return (1,)
 
     def _make(self, scale: int, channels: int) -> nn.Module:
@@ -58,7 +58,7 @@ class LapSrnSpec(NetworkSpec):
         return net
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know our names, levels counted from 0 or from 1, and those of the implementation with `convt_I1`."""
         if {"conv_input.weight", "convt_I1.weight", "convt_R1.weight"} <= set(tensors):
             tensors = key_names.renamed(tensors, _OTHERS)
@@ -71,7 +71,7 @@ class LapSrnSpec(NetworkSpec):
         features, channels = tensors["head.0.weight"].shape[:2]
         convs = key_names.count(tensors, r"feat_branch_0\.body\.(\d+)\.") // 2 + 1
         scale = 2 ** key_names.count(tensors, r"img_branch_(\d+)\.")
-        return Recognised(cls(features=features, convs=convs), (scale,), channels, dict(tensors))
+        return Detected(cls(features=features, convs=convs), (scale,), channels, dict(tensors))
 
 
 class LapSrn(SrNetwork):

@@ -1,7 +1,7 @@
 """The layers around a network that stay in float32 when the rest of it runs in bfloat16.
 
-A network's first values are the picture and its last ones are, too: numbers up to 255 grey levels that
-bfloat16, with its 8 significant bits, rounds to the next half or whole grey level. What lies between carries
+A network's first values are the picture and its last ones are, too: numbers up to 255 gray levels that
+bfloat16, with its 8 significant bits, rounds to the next half or whole gray level. What lies between carries
 the picture in many channels at once and averages such errors out. So it is the ends that decide, and they cost
 next to nothing.
 """
@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from selfsr.images.resize import imresize
 
-# Mean colour of DIV2K's training images in [0, 1], R, G, B: the constants of the published EDSR weights.
+# Mean color of DIV2K's training images in [0, 1], R, G, B: the constants of the published EDSR weights.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
-# The same for a network that sees grey alone: the ITU-R BT.601 luma of that colour.
-DIV2K_GREY = 0.299 * DIV2K_MEAN[0] + 0.587 * DIV2K_MEAN[1] + 0.114 * DIV2K_MEAN[2]
+# The same for a network that sees gray alone: the ITU-R BT.601 luma of that color.
+DIV2K_GRAY = 0.299 * DIV2K_MEAN[0] + 0.587 * DIV2K_MEAN[1] + 0.114 * DIV2K_MEAN[2]
 # What 1.0 is inside the networks whose published weights were trained on 0 to 255.
 VALUE_RANGE = 255.0
 # Black and the way from there to white in ITU-R BT.601 studio range, the Y of the literature, of 255.
@@ -79,11 +79,11 @@ class MeanShift(nn.Module):
     """Add `sign * value_range * mean` to each channel, in float32; nothing in it is trained.
 
     The published weights keep it as a 1x1 convolution, so it has that layout in the state dict, and a file may
-    bring another one (the self-paced paper's SRResNet has one that mixes colours). As a sum it is exact where a
+    bring another one (the self-paced paper's SRResNet has one that mixes colors). As a sum it is exact where a
     GPU would convolve with TF32.
 
     Args:
-        channels: 3 for RGB or 1 for grey.
+        channels: 3 for RGB or 1 for gray.
         sign: -1 to take the mean away, 1 to give it back.
         value_range: what 1.0 is inside the network.
     """
@@ -93,7 +93,7 @@ class MeanShift(nn.Module):
 
     def __init__(self, channels: int, sign: int, value_range: float) -> None:
         super().__init__()
-        mean = torch.tensor(DIV2K_MEAN if channels == 3 else (DIV2K_GREY,))
+        mean = torch.tensor(DIV2K_MEAN if channels == 3 else (DIV2K_GRAY,))
         self.register_buffer("weight", torch.eye(channels).view(channels, channels, 1, 1))
         self.register_buffer("bias", sign * value_range * mean)
 
@@ -102,18 +102,18 @@ class MeanShift(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)
         x, weight = x.to(dtype), self.weight.to(dtype)
         shifted = self.bias.to(dtype).view(1, -1, 1, 1)
-        for colour in range(x.shape[1]):
-            shifted = shifted + x[:, colour : colour + 1] * weight[:, colour].view(1, -1, 1, 1)
+        for color in range(x.shape[1]):
+            shifted = shifted + x[:, color : color + 1] * weight[:, color].view(1, -1, 1, 1)
         return shifted
 
 
-def studio_range(grey: Tensor) -> Tensor:
-    """Turn grey in [0, 1] into the Y of the literature, 16 to 235; float32, or float64 for float64."""
-    return _STUDIO_SPAN * grey.to(torch.promote_types(grey.dtype, torch.float32)) + _STUDIO_BLACK
+def studio_range(gray: Tensor) -> Tensor:
+    """Turn gray in [0, 1] into the Y of the literature, 16 to 235; float32, or float64 for float64."""
+    return _STUDIO_SPAN * gray.to(torch.promote_types(gray.dtype, torch.float32)) + _STUDIO_BLACK
 
 
 def full_range(luma: Tensor) -> Tensor:
-    """Turn Y of 16 to 235 into grey in [0, 1]."""
+    """Turn Y of 16 to 235 into gray in [0, 1]."""
     return (luma - _STUDIO_BLACK) / _STUDIO_SPAN
 
 
@@ -123,7 +123,7 @@ def bicubic(lr: Tensor, scale: int) -> Tensor:
 
 
 def studio_ends(channels: int) -> dict[str, Tensor]:
-    """Return mean shifts that hand a network of range 255 its grey as Y of 16 to 235, and RGB as it is."""
+    """Return mean shifts that hand a network of range 255 its gray as Y of 16 to 235, and RGB as it is."""
     gain, black = (_STUDIO_SPAN / VALUE_RANGE, _STUDIO_BLACK) if channels == 1 else (1.0, 0.0)
     eye = torch.eye(channels).view(channels, channels, 1, 1)
     return {

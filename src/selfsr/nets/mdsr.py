@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selfsr.errors import InputError
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import ResidualBlock, conv, upsampler
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
 
@@ -49,7 +49,7 @@ class MdsrSpec(NetworkSpec):
         return Mdsr(scale, channels, features=self.features, blocks=self.blocks, factors=self.factors)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know the authors' names."""
         if not {"pre_process.0.0.body.0.weight", "upsample.0.0.weight", "head.0.weight"} <= set(tensors):
             return None
@@ -58,7 +58,7 @@ class MdsrSpec(NetworkSpec):
         factors = tuple(key_names.pixel_shuffles(tensors, rf"upsample\.{part}\.\d+\.weight") for part in range(parts))
         blocks = key_names.count(tensors, r"body\.(\d+)\.body\.")
         spec = cls(features=features, blocks=blocks, factors=factors)  # pyright: ignore[reportArgumentType]
-        return Recognised(spec, factors, channels, key_names.of_range_255(tensors))
+        return Detected(spec, factors, channels, key_names.of_range_255(tensors))
 
 
 class Mdsr(SrNetwork):
@@ -69,7 +69,7 @@ class Mdsr(SrNetwork):
 
     Args:
         scale: the one to upscale by where `forward` is given none.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         features: channels of the body.
         blocks: residual blocks of the common body.
         factors: all scales.
@@ -111,6 +111,6 @@ class Mdsr(SrNetwork):
         features = self.upsample[part](features + self.body(features))
         return self.add_mean(self.tail(features)) / VALUE_RANGE
 
-    def facts(self) -> dict[str, str]:
+    def file_metadata(self) -> dict[str, str]:
         """Return the scale that it upscales by unless told otherwise."""
         return {"scale": str(self.scale)}

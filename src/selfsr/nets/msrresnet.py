@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv, he_normal_tenth
 from selfsr.nets.layers import Float32Conv2d
 
@@ -43,7 +43,7 @@ class MsrResNetSpec(_Spec):
         return MsrResNet(scale, channels, features=self.features, blocks=self.blocks)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know the names of BasicSR, and those of mmsr before it."""
         if "LRconv.weight" in tensors:
             return None
@@ -52,7 +52,7 @@ class MsrResNetSpec(_Spec):
             return None
         features, channels = renamed["conv_first.weight"].shape[:2]
         spec = cls(features=features, blocks=key_names.count(renamed, r"body\.(\d+)\."))
-        return Recognised(spec, (key_names.pixel_shuffles(renamed, r"upconv\d\.weight"),), channels, renamed)
+        return Detected(spec, (key_names.pixel_shuffles(renamed, r"upconv\d\.weight"),), channels, renamed)
 
 
 class RankSrResNetSpec(_Spec):
@@ -68,13 +68,13 @@ class RankSrResNetSpec(_Spec):
         return RankSrResNet(scale, channels, features=self.features, blocks=self.blocks)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know the published names."""
         if not {"conv_first.weight", "recon_trunk.0.conv1.weight", "LRconv.weight", "upconv1.weight"} <= set(tensors):
             return None
         features, channels = tensors["conv_first.weight"].shape[:2]
         spec = cls(features=features, blocks=key_names.count(tensors, r"recon_trunk\.(\d+)\."))
-        return Recognised(spec, (key_names.pixel_shuffles(tensors, r"upconv\d\.weight"),), channels, dict(tensors))
+        return Detected(spec, (key_names.pixel_shuffles(tensors, r"upconv\d\.weight"),), channels, dict(tensors))
 
 
 class _PlainResNet(SrNetwork):
@@ -84,7 +84,7 @@ class _PlainResNet(SrNetwork):
 
     Args:
         scale: 2, 3 or 4.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         features: channels of the body.
         blocks: residual blocks of the body.
     """

@@ -13,7 +13,7 @@ MINIMUM_PX = 2**_STAGES
 
 
 class Ranker(nn.Module):
-    """The published `Ranker_VGG12_296` by its names: the convolutions of a VGG critic, their mean, two linear layers.
+    """The published `Ranker_VGG12_296` by its names: the convolutions of a VGG discriminator, their mean, two linear layers.
 
     It always evaluates, whatever `train` is told: batch norm over the images of a step would give each a rank that
     depends on the others, and move the published statistics.

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv, upsampler
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d
 
@@ -41,7 +41,7 @@ class RdnSpec(NetworkSpec):
         return Rdn(scale, channels, features=self.features, growth=self.growth, blocks=self.blocks, convs=self.convs)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know the names of the published PyTorch files, and those of EDSR's code with its range of 0 to 255."""
         if {"SFENet1.weight", "RDBs.0.LFF.weight", "UPNet.0.weight"} <= set(tensors):
             last = str(key_names.count(tensors, r"UPNet\.(\d+)\.") - 1)
@@ -57,18 +57,18 @@ class RdnSpec(NetworkSpec):
             convs=key_names.count(tensors, r"rdbs\.0\.layers\.(\d+)\."),
         )
         scale = key_names.pixel_shuffles(tensors, r"upscale\.\d+\.weight")
-        return Recognised(spec, (scale,), channels, dict(tensors))
+        return Detected(spec, (scale,), channels, dict(tensors))
 
 
 class Rdn(SrNetwork):
     """The network of RDN: `y = output(upscale(sfe1 + gff([b1, ..., bD])))`, its blocks in a row from `sfe2(sfe1)` on.
 
-    No mean shift and a range of 0 to 1 inside, as in the published files. Weights start as PyTorch initialises a
+    No mean shift and a range of 0 to 1 inside, as in the published files. Weights start as PyTorch initializes a
     convolution.
 
     Args:
         scale: 2, 3, 4 or 8.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         features: channels between the blocks.
         growth: channels that each convolution adds.
         blocks: residual dense blocks.

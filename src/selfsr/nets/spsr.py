@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv, he_normal_tenth
 from selfsr.nets.layers import Float32Conv2d
 
@@ -48,7 +48,7 @@ class SpsrSpec(NetworkSpec):
         return Spsr(scale, channels, features=self.features, blocks=self.blocks, growth=self.growth)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know the published names; of the convolution that has two, a file may hold either."""
         if not {"model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight", "b_fea_conv.0.weight"} <= set(tensors):
             return None
@@ -64,7 +64,7 @@ class SpsrSpec(NetworkSpec):
         for part in ("weight", "bias"):
             both = (f"model.{3 * stages + 2}.{part}", f"HR_conv0_new.0.{part}")
             whole |= {name: tensors[there] for name in both for there in both if there in tensors and name not in whole}
-        return Recognised(spec, (2**stages,), channels, whole)
+        return Detected(spec, (2**stages,), channels, whole)
 
 
 class Spsr(SrNetwork):
@@ -77,7 +77,7 @@ class Spsr(SrNetwork):
 
     Args:
         scale: 2, 4 or 8.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         features: channels of the trunk.
         blocks: of the trunk, at least 4.
         growth: channels that each convolution of a block adds.
@@ -193,7 +193,7 @@ def _conv_lrelu(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _upsampler(features: int, stages: int) -> list[nn.Module]:
-    """Return nearest-neighbour doublings, each with its convolution."""
+    """Return nearest-neighbor doublings, each with its convolution."""
     layers: list[nn.Module] = []
     for _ in range(stages):
         layers += [nn.Upsample(scale_factor=2, mode="nearest"), *_conv_lrelu(features, features)]

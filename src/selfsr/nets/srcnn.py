@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift, bicubic, studio_ends
 
@@ -39,7 +39,7 @@ class SrcnnSpec(NetworkSpec):
         return Srcnn(scale, channels, features=self.features, kernels_px=self.kernels_px)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know our names, and `conv1` to `conv3` of the files for luma alone that are common in PyTorch."""
         if set(tensors) == key_names.layers("conv1", "conv2", "conv3"):
             renamed = key_names.renamed(tensors, [(rf"conv{n}\.", f"body.{2 * n - 2}.") for n in (1, 2, 3)])
@@ -53,18 +53,18 @@ class SrcnnSpec(NetworkSpec):
             features=(weights[0].shape[0], weights[1].shape[0]),
             kernels_px=(weights[0].shape[2], weights[1].shape[2], weights[2].shape[2]),
         )
-        return Recognised(spec, (), weights[0].shape[1], key_names.of_range_255(tensors))
+        return Detected(spec, (), weights[0].shape[1], key_names.of_range_255(tensors))
 
 
 class Srcnn(SrNetwork):
     """The network of SRCNN, `y = shift(conv(relu(conv(relu(conv(unshift(bicubic(x))))))))`.
 
     Structure, key names, mean shift and the range of 0 to 255 inside are those of the self-paced paper's code, its
-    weights start as PyTorch initialises a convolution.
+    weights start as PyTorch initializes a convolution.
 
     Args:
         scale: 2, 3, 4 or 8.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         features: channels after the first two convolutions.
         kernels_px: sides of the kernels.
     """
@@ -88,6 +88,6 @@ class Srcnn(SrNetwork):
         shifted = self.sub_mean(bicubic(x, self.scale) * VALUE_RANGE)
         return self.add_mean(self.body(shifted.to(self.body[0].weight.dtype))) / VALUE_RANGE
 
-    def facts(self) -> dict[str, str]:
+    def file_metadata(self) -> dict[str, str]:
         """Return the scale, which no tensor shows."""
         return {"scale": str(self.scale)}

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, full_range, studio_range
 
@@ -40,7 +40,7 @@ class SrDenseNetSpec(NetworkSpec):
         )
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know the names of the common PyTorch implementation."""
         if not {"conv.conv.weight", "dense_blocks.0.block.0.conv.weight", "deconv.0.weight"} <= set(tensors):
             return None
@@ -51,19 +51,19 @@ class SrDenseNetSpec(NetworkSpec):
             bottleneck=tensors["deconv.0.weight"].shape[0],
         )
         scale = 2 ** (key_names.count(tensors, r"deconv\.(\d+)\.") // 2 + 1)
-        return Recognised(spec, (scale,), tensors["conv.conv.weight"].shape[1], dict(tensors))
+        return Detected(spec, (scale,), tensors["conv.conv.weight"].shape[1], dict(tensors))
 
 
 class SrDenseNet(SrNetwork):
     """The network of SRDenseNet: `y = reconstruction(deconv(bottleneck([l, b1, ..., bB])))`, `l = relu(conv(x))`.
 
     Each block takes `l` and the outputs of all blocks before it, and each of its convolutions but the first takes
-    the outputs of those before it in the block. The range inside is 0 to 1; grey goes in as Y of 16/255 to 235/255.
+    the outputs of those before it in the block. The range inside is 0 to 1; gray goes in as Y of 16/255 to 235/255.
     Weights start He normal, biases 0.
 
     Args:
         scale: 2, 4 or 8.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for gray, 3 for RGB.
         growth: channels that each convolution of a block adds.
         blocks: dense blocks.
         convs: convolutions in each block.

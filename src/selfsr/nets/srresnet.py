@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
 
@@ -47,7 +47,7 @@ class SrResNetSpec(NetworkSpec):
         return SrResNet(scale, channels, features=self.features, blocks=self.blocks)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know the names of the self-paced paper's code, and of the one it goes back to, which has no mean shift."""
         if not {"conv_input.weight", "residual.0.in1.weight", "upscale4x.0.weight"} <= set(tensors):
             return None
@@ -59,7 +59,7 @@ class SrResNetSpec(NetworkSpec):
             ends = {"sub_mean.weight": eye / VALUE_RANGE, "sub_mean.bias": zeros}
             ends |= {"add_mean.weight": eye * VALUE_RANGE, "add_mean.bias": zeros}
             tensors = {**tensors, **ends}
-        return Recognised(spec, (2**stages,), channels, dict(tensors))
+        return Detected(spec, (2**stages,), channels, dict(tensors))
 
 
 class SrResNet(SrNetwork):
@@ -67,11 +67,11 @@ class SrResNet(SrNetwork):
 
     Instance norm takes the mean and the variance of the whole image that it sees: a crop is computed otherwise than
     the same pixels within a picture. Weights start He normal by the number of outputs, as in the self-paced paper's
-    code. (There the mean shifts are drawn, too, by mistake, and mix colours; a published file brings its own.)
+    code. (There the mean shifts are drawn, too, by mistake, and mix colors; a published file brings its own.)
 
     Args:
         scale: 2, 4 or 8.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         features: channels of the body.
         blocks: residual blocks of the body.
     """

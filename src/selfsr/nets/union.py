@@ -51,7 +51,7 @@ Network = Annotated[AnyNetwork, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
-class NetworkFacts:
+class NetworkInfo:
     """One line of the list of networks.
 
     Attributes:
@@ -59,7 +59,7 @@ class NetworkFacts:
         title: how people call it.
         paper: where it was published.
         scales: what it can be built for.
-        colours: the numbers of channels that it can be built for.
+        colors: the numbers of channels that it can be built for.
         parameters: how many numbers are trained, by default options at x4, for RGB where the network takes it.
     """
 
@@ -67,15 +67,15 @@ class NetworkFacts:
     title: str
     paper: str
     scales: tuple[int, ...]
-    colours: tuple[int, ...]
+    colors: tuple[int, ...]
     parameters: int
 
 
-def describe() -> list[NetworkFacts]:
+def describe() -> list[NetworkInfo]:
     """Return the networks there are, with the facts of their default options."""
     lines = []
     for spec_type in get_args(AnyNetwork):
         kinds = get_args(spec_type.model_fields["kind"].annotation)
         spec: NetworkSpec = spec_type()
-        lines.append(NetworkFacts(kinds, spec.title, spec.paper, spec.scales, spec.colours, spec.parameters))
+        lines.append(NetworkInfo(kinds, spec.title, spec.paper, spec.scales, spec.colors, spec.parameters))
     return lines

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from selfsr.nets import key_names
-from selfsr.nets.base import NetworkSpec, Recognised, SrNetwork
+from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift, bicubic
 
@@ -29,7 +29,7 @@ class VdsrSpec(NetworkSpec):
         return Vdsr(scale, channels, features=self.features, convs=self.convs)
 
     @classmethod
-    def recognise(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Recognised | None:  # noqa: ARG003
+    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
         """Know the names of the self-paced paper's code, `body.0.0` to `body.19.0`."""
         if "body.0.0.weight" not in tensors:
             return None
@@ -37,7 +37,7 @@ class VdsrSpec(NetworkSpec):
         if convs < 2 or key_names.without_shift(tensors) != key_names.layers(*(f"body.{n}.0" for n in range(convs))):
             return None
         features, channels = tensors["body.0.0.weight"].shape[:2]
-        return Recognised(cls(features=features, convs=convs), (), channels, key_names.of_range_255(tensors))
+        return Detected(cls(features=features, convs=convs), (), channels, key_names.of_range_255(tensors))
 
 
 class Vdsr(SrNetwork):
@@ -48,7 +48,7 @@ class Vdsr(SrNetwork):
 
     Args:
         scale: 2, 3, 4 or 8.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         features: channels of the body.
         convs: convolutions of the body.
     """
@@ -74,6 +74,6 @@ class Vdsr(SrNetwork):
         residual = self.body(shifted.to(next(self.body.parameters()).dtype))
         return self.add_mean(shifted + residual) / VALUE_RANGE
 
-    def facts(self) -> dict[str, str]:
+    def file_metadata(self) -> dict[str, str]:
         """Return the scale, which no tensor shows."""
         return {"scale": str(self.scale)}

@@ -2,7 +2,7 @@
 
 A task is a tile of one plane. It walks down the rows once for the horizontal moments of s = x + y and d = x - y
 (docs/pacing.md, eq. 8), which stay in the cache, and once for the vertical ones and everything that follows from
-them. Means and variances are taken around the value at the centre of the window (eq. 9), so nothing cancels.
+them. Means and variances are taken around the value at the center of the window (eq. 9), so nothing cancels.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from selfsr._ops.compiled import exp, helper, next_task, run, share
 from selfsr.pacing.contract import REACH_PX, Pace, Reduction, Ssim, compute_dtype, taps
 
 # A tile's moments, 4 maps of (rows + 10) x columns, fit the second-level cache; the rows around a tile, which its
-# neighbours compute as well, stay a small share. Fixed, so that results do not depend on the machine.
+# neighbors compute as well, stay a small share. Fixed, so that results do not depend on the machine.
 _TILE_ROWS = 64
 _TILE_COLUMNS = 128
 _HALO = 2 * REACH_PX

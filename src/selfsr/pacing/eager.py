@@ -4,7 +4,7 @@ A Gaussian window is separable, and one pass over rows or columns is a product w
 by block: 32 pixels need a band of 32 x 42, so cost is linear in the image, and a block stays in the cache.
 
 Moments are taken in float64, which spares the portable backend every trick against cancellation (docs/numerics.md)
-and is out of reach of autocast and TF32. Where a device has no float64, each piece is centred first.
+and is out of reach of autocast and TF32. Where a device has no float64, each piece is centered first.
 """
 
 import functools
@@ -143,10 +143,10 @@ def _moments(x: Tensor, y: Tensor, strip: slice, padding: Padding) -> _Moments:
     _fill(maps[1], y, strip, padding)
     torch.sub(maps[0], maps[1], out=maps[2])
     maps[0] += maps[1]
-    centres = None
+    centers = None
     if dtype != torch.float64:
-        centres = maps[::2].mean((-1, -2), keepdim=True)
-        maps[::2] -= centres
+        centers = maps[::2].mean((-1, -2), keepdim=True)
+        maps[::2] -= centers
     torch.mul(maps[::2], maps[::2], out=maps[1::2])
 
     across = maps.new_empty((*shape[:-1], width))
@@ -163,9 +163,9 @@ def _moments(x: Tensor, y: Tensor, strip: slice, padding: Padding) -> _Moments:
     mean_s, mean_s2, mean_d, mean_d2 = means
     mean_s2.addcmul_(mean_s, mean_s, value=-1)
     mean_d2.addcmul_(mean_d, mean_d, value=-1)
-    if centres is not None:
-        mean_s += centres[0]
-        mean_d += centres[1]
+    if centers is not None:
+        mean_s += centers[0]
+        mean_d += centers[1]
     return _Moments(mean_s, mean_d, mean_s2, mean_d2)
 
 

@@ -43,7 +43,7 @@ def ssim(x: Tensor, y: Tensor, *, data_range: float = 1.0, padding: str = "zero"
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
 
     def mean(values: Tensor) -> Tensor:
-        # Each output pixel is a plain sum over its 121 neighbours.
+        # Each output pixel is a plain sum over its 121 neighbors.
         return (values.unfold(2, 11, 1).unfold(3, 11, 1) * taps).sum((-1, -2))
 
     # eq. 2

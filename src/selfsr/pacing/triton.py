@@ -4,7 +4,7 @@ A program owns a tile of one plane, `ROWS` x `BLOCK` pixels, and walks down its 
 last 11 rows stay in registers; each new row completes the window of one output row (docs/pacing.md, eq. 8 and 9).
 Every output has one owner and each program leaves one partial sum: no atomics, the same bits each time.
 
-Where an image is channels-last, a row is walked as one line of W * C values whose horizontal neighbours are C apart,
+Where an image is channels-last, a row is walked as one line of W * C values whose horizontal neighbors are C apart,
 so that memory is read in order in both layouts.
 """
 
@@ -67,7 +67,7 @@ def loss(
 
 
 def _interleaved(image: Tensor) -> int:
-    """Return how many channels lie between horizontal neighbours: C if channels-last, else 1."""
+    """Return how many channels lie between horizontal neighbors: C if channels-last, else 1."""
     channels = image.shape[1]
     return channels if image.stride(1) == 1 and image.stride(3) == channels else 1
 
@@ -155,7 +155,7 @@ def _load(
     PADDING: tl.constexpr,
     DTYPE: tl.constexpr,
 ):
-    """Load the k-th neighbour to the right of each pixel from both images; return s = x + y and d = x - y, [BLOCK].
+    """Load the k-th neighbor to the right of each pixel from both images; return s = x + y and d = x - y, [BLOCK].
 
     `near_x` and `near_y` point to the pixels themselves: a constant offset from them is part of the instruction.
     """
@@ -172,7 +172,7 @@ def _load(
 
 @triton.jit
 def _pair(low, high, pilot, tap, first, second):
-    """Add two symmetric neighbours to the moments around the pilot (eq. 9)."""
+    """Add two symmetric neighbors to the moments around the pilot (eq. 9)."""
     a = low - pilot
     b = high - pilot
     return first + tap * (a + b), second + tap * (a * a + b * b)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Tag, ValidationError
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     """Return what is wrong with a document that `model` refused, first problem first."""
     problems = error.errors(include_url=False)
-    # An unknown key is most often the misspelt form of a missing one: name it first.
+    # An unknown key is most often the misspelled form of a missing one: name it first.
     problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
     first = _explain(problems[0], model)
     others = len(problems) - 1

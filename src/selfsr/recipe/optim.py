@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules of a recipe. A schedule is a function of the step, so it has no state."""
+"""Optimizers and learning-rate schedules of a recipe. A schedule is a function of the step, so it has no state."""
 
 import math
 from collections.abc import Iterable
@@ -14,16 +14,16 @@ _UnitInterval = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AdamSpec(Spec):
-    """Adam (Kingma and Ba, ICLR 2015), with L2 regularisation where `weight_decay` is set."""
+    """Adam (Kingma and Ba, ICLR 2015), with L2 regularization where `weight_decay` is set."""
 
     kind: Literal["adam"] = "adam"
     lr: PositiveFloat = Field(1e-4, description="learning rate before the schedule")
     betas: tuple[_UnitInterval, _UnitInterval] = Field((0.9, 0.999), description="decay of the two moments")
     eps: PositiveFloat = Field(1e-8, description="added to the root of the second moment")
-    weight_decay: float = Field(0.0, ge=0, description="L2 regularisation")
+    weight_decay: float = Field(0.0, ge=0, description="L2 regularization")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimiser over `parameters`."""
+        """Return the optimizer over `parameters`."""
         return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
 
 
@@ -37,11 +37,11 @@ class AdamWSpec(Spec):
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimiser over `parameters`."""
+        """Return the optimizer over `parameters`."""
         return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
 
 
-Optimiser = Annotated[AdamSpec | AdamWSpec, Field(discriminator="kind")]
+Optimizer = Annotated[AdamSpec | AdamWSpec, Field(discriminator="kind")]
 
 
 class _Warmup(Spec):

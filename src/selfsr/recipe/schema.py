@@ -19,10 +19,10 @@ from selfsr.evaluation.perceptual import ExtraMetric
 from selfsr.methods.gan import GanSpec
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets import AnyNetwork, Network
-from selfsr.recipe.optim import Optimiser, Schedule
+from selfsr.recipe.optim import Optimizer, Schedule
 from selfsr.spec import NullLeavesOut, PathByScale, Spec
 from selfsr.terms import Term
-from selfsr.terms.loss_weights import Match
+from selfsr.terms.loss_weights import MatchLargest
 
 MethodSpec = Annotated[RegressionSpec | GanSpec, Field(discriminator="kind")]
 
@@ -70,7 +70,7 @@ class Evaluate(Spec):
         "three the lowest",
     )
     samples: NonNegativeInt = Field(4, description="pictures that are written at each evaluation and scale, 0 for none")
-    sample_px: PositiveInt = Field(384, description="largest side of a sample; a larger picture gives its centre")
+    sample_px: PositiveInt = Field(384, description="largest side of a sample; a larger picture gives its center")
 
     @model_validator(mode="after")
     def _best_is_scored(self) -> "Evaluate":
@@ -102,15 +102,15 @@ class Log(Spec):
 
 
 class Recipe(Spec):
-    """One training run. Sizes are in pixels of the ground truth, times in optimiser steps."""
+    """One training run. Sizes are in pixels of the ground truth, times in optimizer steps."""
 
     name: str = Field(pattern=r"^[\w.\-]+$", description="the run's name, and its folder's")
     scale: Scale = Field(description="how many times larger the output is; of several, each step draws one")
-    steps: PositiveInt = Field(description="optimiser steps of the whole run")
+    steps: PositiveInt = Field(description="optimizer steps of the whole run")
     steps_per_epoch: PositiveInt = Field(1000, description="what an epoch is: the clock of the self-paced schedule")
     seed: NonNegativeInt = Field(1, description="start of all randomness")
-    batch: PositiveInt = Field(16, description="samples in an optimiser step, over all processes and micro-batches")
-    accumulate: PositiveInt = Field(1, description="micro-batches that an optimiser step is cut into, to save memory")
+    batch: PositiveInt = Field(16, description="samples in an optimizer step, over all processes and micro-batches")
+    accumulate: PositiveInt = Field(1, description="micro-batches that an optimizer step is cut into, to save memory")
     crop_px: Crop = Field(
         192,
         description="side of the ground-truth crop; for several scales one for all, or one for each, such as "
@@ -123,7 +123,7 @@ class Recipe(Spec):
     )
     data: Data
     method: MethodSpec
-    optimisers: Annotated[dict[str, Optimiser], NullLeavesOut] = Field(
+    optimizers: Annotated[dict[str, Optimizer], NullLeavesOut] = Field(
         description="one for each network that the method trains; null leaves one out"
     )
     schedule: Schedule
@@ -154,7 +154,7 @@ class Recipe(Spec):
         return dict(zip(self.scales, crops, strict=True))
 
     @property
-    def judged(self) -> dict[str, tuple[EvalSet, int]]:
+    def evaluation_sets(self) -> dict[str, tuple[EvalSet, int]]:
         """What the run is judged on, by its name in eval.jsonl: each set at each scale."""
         sets = self.evaluate.sets if self.evaluate else {}
         if len(self.scales) == 1:
@@ -169,18 +169,18 @@ class Recipe(Spec):
         if self.start_transfer and self.start_from is None:
             raise ValueError("start_transfer does nothing without start_from; give both or neither")
         self._fits_network()
-        trained, given = set(self.method.trains), set(self.optimisers)
+        trained, given = set(self.method.trained_nets), set(self.optimizers)
         if trained != given:
             raise ValueError(
-                f"optimisers must name exactly the networks that the method trains, {sorted(trained)}, "
+                f"optimizers must name exactly the networks that the method trains, {sorted(trained)}, "
                 f"got {sorted(given)}"
             )
         for name, term in self.method.terms.items():
             self._fits_term(f"method.terms.{name}", term)
-        if self.network.has_branch and not any(term.wants_branch for term in self.method.terms.values()):
+        if self.network.has_branch and not any(term.needs_branch for term in self.method.terms.values()):
             raise ValueError(
                 f"method.terms must hold a loss of the second output that network {self.network.kind} has, got none: "
-                "the layers of that output would stay as initialised"
+                "the layers of that output would stay as initialized"
             )
         if self.data.masks is not None:
             self._fits_masks()
@@ -212,10 +212,10 @@ class Recipe(Spec):
                 f"{smallest}; take larger crops, or change or leave out the term"
             )
         updates = self.method.generator_updates(self.steps)
-        if isinstance(term.weight, Match) and term.weight.over_steps > updates:
+        if isinstance(term.weight, MatchLargest) and term.weight.calibrate_steps > updates:
             raise ValueError(
-                f"{where}.weight.over_steps must be at most {updates}, the updates of the generator in steps "
-                f"{self.steps}, got {term.weight.over_steps}: the weight would never be settled; lower it or raise "
+                f"{where}.weight.calibrate_steps must be at most {updates}, the updates of the generator in steps "
+                f"{self.steps}, got {term.weight.calibrate_steps}: the weight would never be settled; lower it or raise "
                 "steps"
             )
         pace = getattr(term, "pace", None)
@@ -224,41 +224,43 @@ class Recipe(Spec):
                 f"{where}.pace.ssim must be channel where data.channels is 1, got pixel: "
                 "the mean over one channel changes nothing"
             )
-        if term.wants_average and self.ema_decay is None:
+        if term.needs_ema and self.ema_decay is None:
             raise ValueError(
                 f"ema_decay must be a number for {where}, which looks at the averaged generator, got null; "
                 "0.999 is usual"
             )
-        if term.wants_branch and not self.network.has_branch:
+        if term.needs_branch and not self.network.has_branch:
             raise ValueError(
                 f"network must be one with a second output for {where}, which is a loss of it, got "
                 f"{self.network.kind}; take the term out or choose another network"
             )
-        if term.wants_branch and isinstance(term.weight, Match):
+        if term.needs_branch and isinstance(term.weight, MatchLargest):
             raise ValueError(
                 f"{where}.weight must be a number, got match: the term does not act on the output, where weights "
                 "are matched"
             )
 
     def _fits_gan(self, method: GanSpec) -> None:
-        for name, critic in method.critics.items():
-            if critic.network.one_size and len(set(self.crops_px.values())) > 1:
+        for name, discriminator in method.discriminators.items():
+            if discriminator.network.one_size and len(set(self.crops_px.values())) > 1:
                 raise ValueError(
-                    f"crop_px must be one number for method.critics.{name} ({critic.network.kind}), which is built for "
-                    f"one size of crop, got {list(self.crops_px.values())}; take one for all scales or another critic"
+                    f"crop_px must be one number for method.discriminators.{name} ({discriminator.network.kind}), which is built for "
+                    f"one size of crop, got {list(self.crops_px.values())}; take one for all scales or another discriminator"
                 )
             for crop_px in self.crops_px.values():
-                if misfit := critic.misfit(crop_px):
+                if crop_problem := discriminator.crop_problem(crop_px):
                     raise ValueError(
-                        f"crop_px does not fit method.critics.{name} ({critic.network.kind}): {misfit}, "
-                        f"got {crop_px} px; change the crop or the critic"
+                        f"crop_px does not fit method.discriminators.{name} ({discriminator.network.kind}): {crop_problem}, "
+                        f"got {crop_px} px; change the crop or the discriminator"
                     )
         if not method.generator_updates(self.steps):
             raise ValueError(
                 f"method.warmup_steps and method.generator_every_steps leave the generator no update in steps "
                 f"{self.steps}, got {method.warmup_steps} and {method.generator_every_steps}"
             )
-        if self.precision == "float16" and any(critic.penalised for critic in method.critics.values()):
+        if self.precision == "float16" and any(
+            discriminator.penalized for discriminator in method.discriminators.values()
+        ):
             raise ValueError(
                 "precision must be bfloat16 or float32 with r1_weight or gradient_penalty_weight, got float16, in "
                 "which the gradients that these measure vanish"
@@ -289,11 +291,11 @@ class Recipe(Spec):
     def _fits_network(self) -> None:
         network, micro_batch = self.network, self.batch // self.accumulate
         self._fits_scales_of_network()
-        if self.data.channels not in network.colours:
-            known = " or ".join(map(str, network.colours))
+        if self.data.channels not in network.colors:
+            known = " or ".join(map(str, network.colors))
             raise ValueError(
                 f"data.channels must be {known} for network {network.kind}, got {self.data.channels}"
-                + ("; the network works on luma" if network.colours == (1,) else "")
+                + ("; the network works on luma" if network.colors == (1,) else "")
             )
         for scale, crop_px in self.crops_px.items():
             if crop_px // scale < network.minimum_px:
@@ -324,5 +326,5 @@ class Recipe(Spec):
             # The published multi-scale code trained its first scale alone, and nothing told.
             raise ValueError(
                 f"network.factors must be the scales of the run, {list(self.scales)}, got {list(network.scales)}: "
-                "the parts of others would stay as initialised"
+                "the parts of others would stay as initialized"
             )

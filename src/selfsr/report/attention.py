@@ -19,8 +19,8 @@ class Frame:
     """The weights at one step.
 
     Attributes:
-        step: optimiser step.
-        image: grey picture as a data URI; the page colours it.
+        step: optimizer step.
+        image: gray picture as a data URI; the page colors it.
         mean: mean weight as a share of the largest, 0 to 1.
         low, high: what 98 % of the pixels lie between, as shares of the largest.
     """
@@ -92,19 +92,19 @@ def _photo(name: str, runs: list[Run], notes: list[str]) -> str | None:
 def _frames(paths: dict[int, Path], size: tuple[int, int], notes: list[str]) -> tuple[list[Frame], tuple[int, int]]:
     frames = []
     for step in spread(list(paths), FRAMES_SHOWN):
-        grey = _read_grey(paths[step], notes)
-        if grey is None:
+        gray = _read_gray(paths[step], notes)
+        if gray is None:
             continue
-        small = shrink(grey, FRAME_PX)
+        small = shrink(gray, FRAME_PX)
         size = (small.shape[1], small.shape[0])
-        low, high = np.percentile(grey, (1, 99)) / 255
+        low, high = np.percentile(gray, (1, 99)) / 255
         # The stretched view enlarges what the encoding loses, hence the better quality.
         image = data_uri(small, quality=92)
-        frames.append(Frame(step, image, float(grey.mean()) / 255, float(low), float(high)))
+        frames.append(Frame(step, image, float(gray.mean()) / 255, float(low), float(high)))
     return frames, size
 
 
-def _read_grey(path: Path, notes: list[str]) -> np.ndarray | None:
+def _read_gray(path: Path, notes: list[str]) -> np.ndarray | None:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("L"))

@@ -1,7 +1,7 @@
-"""The colour scale of the maps: dark violet over teal to yellow, in equal steps of perceived lightness.
+"""The color scale of the maps: dark violet over teal to yellow, in equal steps of perceived lightness.
 
 The anchors lie on a straight line of lightness in OKLCh (Ottosson, "A perceptual color space for image
-processing", 2020), so that equal differences of a value look equally large and the scale survives a grey print.
+processing", 2020), so that equal differences of a value look equally large and the scale survives a gray print.
 """
 
 import math
@@ -28,9 +28,9 @@ def _srgb(lightness: float, chroma: float, hue_deg: float) -> tuple[float, float
     return red, green, blue
 
 
-def scale_colours() -> list[tuple[float, float, float]]:
-    """Return the anchors of the colour scale, sRGB in [0, 1], for values 0 to 1 in equal steps."""
-    colours = []
+def scale_colors() -> list[tuple[float, float, float]]:
+    """Return the anchors of the color scale, sRGB in [0, 1], for values 0 to 1 in equal steps."""
+    colors = []
     for index in range(_ANCHORS):
         t = index / (_ANCHORS - 1)
         place = t * (len(_HUE_CHROMA) - 1)
@@ -38,17 +38,15 @@ def scale_colours() -> list[tuple[float, float, float]]:
         (hue_0, chroma_0), (hue_1, chroma_1) = _HUE_CHROMA[left : left + 2]
         part = place - left
         lightness = _LIGHTNESS[0] + t * (_LIGHTNESS[1] - _LIGHTNESS[0])
-        colours.append(_srgb(lightness, chroma_0 + part * (chroma_1 - chroma_0), hue_0 + part * (hue_1 - hue_0)))
-    return colours
+        colors.append(_srgb(lightness, chroma_0 + part * (chroma_1 - chroma_0), hue_0 + part * (hue_1 - hue_0)))
+    return colors
 
 
 def svg_tables() -> dict[str, str]:
-    """Return `tableValues` of an SVG filter that colours a grey picture, for each of r, g, b."""
-    return {
-        name: " ".join(f"{colour[channel]:.4f}" for colour in scale_colours()) for channel, name in enumerate("rgb")
-    }
+    """Return `tableValues` of an SVG filter that colors a gray picture, for each of r, g, b."""
+    return {name: " ".join(f"{color[channel]:.4f}" for color in scale_colors()) for channel, name in enumerate("rgb")}
 
 
 def css_gradient() -> str:
-    """Return the scale as the colour stops of a CSS `linear-gradient`, from low to high."""
-    return ", ".join(f"rgb({round(255 * r)} {round(255 * g)} {round(255 * b)})" for r, g, b in scale_colours())
+    """Return the scale as the color stops of a CSS `linear-gradient`, from low to high."""
+    return ", ".join(f"rgb({round(255 * r)} {round(255 * g)} {round(255 * b)})" for r, g, b in scale_colors())

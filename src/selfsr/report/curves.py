@@ -14,7 +14,7 @@ POINTS_PER_LINE = 1200
 _GROUPS = {
     "eval": "Scores on the evaluation sets",
     "loss": "Losses by term",
-    "health": "Optimisation",
+    "health": "Optimization",
     "machine": "Speed",
 }
 
@@ -167,7 +167,7 @@ def _blank(key: str) -> Chart:
     if head == "lr":
         return Chart(key, _GROUPS["health"], "Learning rate", log_scale=True)
     if head == "logits":
-        return Chart(key, _GROUPS["health"], f"Critic {rest[0]}: mean logit, {rest[-1]}", noisy=True)
+        return Chart(key, _GROUPS["health"], f"Discriminator {rest[0]}: mean logit, {rest[-1]}", noisy=True)
     if head == "weight":
         return Chart(key, _GROUPS["health"], f"Weight of {rest[-1]}", log_scale=True)
     if head == "grad_norm":

@@ -8,7 +8,7 @@ import numpy as np
 
 from selfsr import __version__
 from selfsr.evaluation.metrics import METRICS
-from selfsr.report import attention, colours, curves, pictures, scores, similarity, timeline
+from selfsr.report import attention, colors, curves, pictures, scores, similarity, timeline
 from selfsr.report.assets import asset, render_template, script_json
 from selfsr.report.pictures import Crop, Picture, Version
 from selfsr.runfolder.read import Run, flatten
@@ -64,8 +64,8 @@ def render(runs: list[Run], against: int | None, advance: Callable[..., None]) -
         ],
         "differences": _differences(runs),
         "notes": _all_notes(runs, notes),
-        "gradient": colours.css_gradient(),
-        "tables": colours.svg_tables(),
+        "gradient": colors.css_gradient(),
+        "tables": colors.svg_tables(),
         "css": asset("page.css"),
         "start_js": asset("start.js"),
         "scripts": [asset(name) for name in _SCRIPTS],
@@ -161,10 +161,10 @@ def _losses(recipe: dict[str, Any]) -> str:
         if isinstance(term, dict) and "kind" in term:
             paced = "self-paced " if term.get("pace") else ""
             told.append(paced + str(term["kind"]).replace("_", "-"))
-    critics = method.get("critics") if isinstance(method, dict) else None
-    for name, critic in critics.items() if isinstance(critics, dict) else ():
-        network = critic.get("network") if isinstance(critic, dict) else None
-        told.append(f"critic {name}" + (f" ({network['kind']})" if isinstance(network, dict) else ""))
+    discriminators = method.get("discriminators") if isinstance(method, dict) else None
+    for name, discriminator in discriminators.items() if isinstance(discriminators, dict) else ():
+        network = discriminator.get("network") if isinstance(discriminator, dict) else None
+        told.append(f"discriminator {name}" + (f" ({network['kind']})" if isinstance(network, dict) else ""))
     return " + ".join(told)
 
 

@@ -1,6 +1,6 @@
 """Self-similarity graphs of chosen pixels: what the ground truth looks like to itself, and what the outputs do.
 
-Pixels and region are chosen on the ground truth alone, so that no output is favoured.
+Pixels and region are chosen on the ground truth alone, so that no output is favored.
 """
 
 import base64
@@ -34,7 +34,7 @@ class Panel:
     Attributes:
         label: which version.
         patch: the search area as a data URI.
-        graph: the graph as a grey picture, a data URI; log10 from `FLOOR_LOG10` to 0.
+        graph: the graph as a gray picture, a data URI; log10 from `FLOOR_LOG10` to 0.
         l1, kl: distances to the ground truth's graph, None for the ground truth.
         run: index of the run that made it, None for the ground truth.
     """
@@ -230,9 +230,9 @@ def _panel(
 
 
 def _graph_png(graph: np.ndarray) -> str:
-    """Return a grey PNG of a row of the graph, log10 from `FLOOR_LOG10` (black) to 0 (white)."""
+    """Return a gray PNG of a row of the graph, log10 from `FLOOR_LOG10` (black) to 0 (white)."""
     logarithm = np.log10(np.maximum(graph, 10.0**FLOOR_LOG10)) / -FLOOR_LOG10 + 1
-    grey = np.round(255 * np.clip(logarithm, 0, 1)).astype(np.uint8).reshape(SEARCH_PX, SEARCH_PX)
+    gray = np.round(255 * np.clip(logarithm, 0, 1)).astype(np.uint8).reshape(SEARCH_PX, SEARCH_PX)
     buffer = io.BytesIO()
-    Image.fromarray(grey).save(buffer, "PNG", optimize=True)
+    Image.fromarray(gray).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -19,9 +19,9 @@ class Moment:
     """The crop at one step.
 
     Attributes:
-        step: optimiser step.
+        step: optimizer step.
         image: the output as a data URI.
-        artifacts: its artifact map, grey, as a data URI; the page colours it.
+        artifacts: its artifact map, gray, as a data URI; the page colors it.
         level: the mean of the map, in thousandths of `WHITE`.
     """
 
@@ -83,9 +83,9 @@ def _moments(run: Run, picture: Picture, crop: Crop, notes: list[str]) -> list[M
         if pixels is None or pixels.shape != picture.hr.shape:
             continue
         where = crop.cut(_artifacts(pixels, picture.hr))
-        grey = np.round(255 * np.sqrt(np.clip(where / WHITE, 0, 1))).astype(np.uint8)
+        gray = np.round(255 * np.sqrt(np.clip(where / WHITE, 0, 1))).astype(np.uint8)
         level = 1000 * float(where.mean()) / WHITE
-        moments.append(Moment(step, data_uri(crop.cut(pixels)), data_uri(grey), level))
+        moments.append(Moment(step, data_uri(crop.cut(pixels)), data_uri(gray), level))
     return moments
 
 

@@ -26,7 +26,7 @@ class Sample:
         hr: the ground truth.
         bicubic: the bicubic baseline.
         sr: the output by step.
-        attention: the self-paced weight map by step (grey, 255 is the largest weight of the schedule).
+        attention: the self-paced weight map by step (gray, 255 is the largest weight of the schedule).
     """
 
     name: str
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def is_gan(self) -> bool:
-        """Whether the recipe trains against critics."""
+        """Whether the recipe trains against discriminators."""
         method = self.recipe.get("method")
         return isinstance(method, dict) and method.get("kind") == "gan"
 

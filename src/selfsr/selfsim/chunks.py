@@ -13,7 +13,7 @@ _MIB = 2**20
 
 
 class Chunk(NamedTuple):
-    """A part of the work: a band of rows of neighbouring images, and how many masked pixels it holds.
+    """A part of the work: a band of rows of neighboring images, and how many masked pixels it holds.
 
     A pixel's row of the graph depends on no more than h rows above and below it, so a backend is given the band
     as if it were an image: `padded` cut to the band and its h rows around, and pixels counted from its corner.

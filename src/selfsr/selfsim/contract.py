@@ -36,12 +36,12 @@ class Geometry:
 
     @property
     def half_search(self) -> int:
-        """h: how far the search area reaches from its centre; also the width of the reflected border."""
+        """h: how far the search area reaches from its center; also the width of the reflected border."""
         return self.search_px // 2
 
     @property
     def half_window(self) -> int:
-        """f: how far a window reaches from its centre."""
+        """f: how far a window reaches from its center."""
         return self.window_px // 2
 
     @property

@@ -26,7 +26,7 @@ _CPU_SLAB = 2**19
 
 
 class _Slab(NamedTuple):
-    """Neighbouring displacements of one dy; each is a row of a slab's arrays."""
+    """Neighboring displacements of one dy; each is a row of a slab's arrays."""
 
     dy: int
     first_dx: int
@@ -63,8 +63,8 @@ class _Layout:
         self.planes = F.pad(padded.transpose(0, 1).reshape(-1, self.length), (0, self.half_search))
         # Where search areas begin; h rows and columns on is the masked pixel itself.
         self.corner = (pixels.image * height + pixels.row) * self.width + pixels.column
-        self.to_centre = self.half_search * (self.width + 1)
-        self.reach = self.length - 2 * self.to_centre
+        self.to_center = self.half_search * (self.width + 1)
+        self.reach = self.length - 2 * self.to_center
         values = _CPU_SLAB if padded.device.type == "cpu" else self.length * geometry.search_px
         # Even slabs: what a step costs beside its arithmetic is paid for each.
         parts = -(-geometry.search_px // max(values // self.length, 1))
@@ -215,7 +215,7 @@ def graph_sums(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
             values.addcmul_(difference, difference)
         sums, _ = _window_sums(layout, slab, row_length, flat)
 
-        begin = layout.to_centre + layout.first_offset(slab.dy) * layout.width
+        begin = layout.to_center + layout.first_offset(slab.dy) * layout.width
         ahead = _runs(layout.first_offset(dx) for dx in slab.dxs)
         behind = _runs(layout.first_offset(dx) - layout.shift(dx) for dx in slab.dxs)
         _gather(sums, row_length, ahead, begin, layout, q[h + slab.dy, h + slab.first_dx : h + slab.last_dx + 1])
@@ -348,7 +348,7 @@ def graph_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geo
 
         # m_d of eq. 10, each row shifted so that every window ends at the same offset f.
         spread = flat[0].zero_()
-        begin = layout.margin + layout.to_centre
+        begin = layout.margin + layout.to_center
         lags = [layout.last_offset(dx) - f for dx in slab.dxs]
         ahead = g[h + slab.dy, h + slab.first_dx : h + slab.last_dx + 1]
         behind = g[h - slab.dy, h - slab.last_dx : h - slab.first_dx + 1].flip(0)

@@ -236,7 +236,7 @@ def _check_geometry(where: str, image: Tensor, search_px: int, window_px: int, s
     for name, side in (("search_px", search_px), ("window_px", window_px)):
         if side < 1 or side % 2 == 0:
             raise InputError(
-                f"{where}: {name} must be odd and positive, got {side}; a square has a centre pixel only then."
+                f"{where}: {name} must be odd and positive, got {side}; a square has a center pixel only then."
             )
     if window_px > search_px:
         raise InputError(

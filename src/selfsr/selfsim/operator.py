@@ -83,7 +83,7 @@ def _finite(band: Tensor) -> Tensor:
     """Return `band` with 0 for NaN and infinity: a backend multiplies differences with weights that may be 0.
 
     Where a pixel has seen one, its gradient towards q is NaN (or 0, at an infinite distance) and says so. Without
-    this, 0 * NaN would reach neighbours that have not, and in a batch laid out as one array the next image.
+    this, 0 * NaN would reach neighbors that have not, and in a batch laid out as one array the next image.
     """
     return torch.nan_to_num(band, nan=0.0, posinf=0.0, neginf=0.0)
 

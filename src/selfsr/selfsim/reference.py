@@ -21,13 +21,13 @@ def graph(image: Tensor, mask: Tensor, *, search_px: int, window_px: int, sigma:
     areas = padded.unfold(2, search_px, 1).unfold(3, search_px, 1)[n, :, y, x]
     # Outside its search area a window sees zeros: the factor 1[|d + o| <= h] of eq. 1.
     walled = F.pad(areas, (f, f, f, f))
-    centre = areas[:, :, h - f : h + f + 1, h - f : h + f + 1]
+    center = areas[:, :, h - f : h + f + 1, h - f : h + f + 1]
     rows = []
     for dy in range(-h, h + 1):
         for dx in range(-h, h + 1):
             window = walled[:, :, h + dy : h + dy + window_px, h + dx : h + dx + window_px]
             # eq. 1
-            rows.append((centre - window).square().sum((1, 2, 3)) / (channels * window_px**2))
+            rows.append((center - window).square().sum((1, 2, 3)) / (channels * window_px**2))
     q = torch.stack(rows, 1)
     # eq. 2
     s = torch.exp(-q / sigma)

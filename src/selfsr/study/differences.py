@@ -34,7 +34,7 @@ def undeclared(found: dict[str, tuple[Any, Any]], declared: Iterable[str]) -> di
     """Return the differences that do not follow from the declared paths.
 
     What stands under a declared path is declared. A setting that exists on one side only comes and goes with its
-    declared neighbour or part: another `kind` has other settings, and a block that is made brings its defaults.
+    declared neighbor or part: another `kind` has other settings, and a block that is made brings its defaults.
     """
     paths = list(declared)
     return {path: pair for path, pair in found.items() if not any(_follows(path, pair, given) for given in paths)}

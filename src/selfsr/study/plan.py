@@ -234,7 +234,7 @@ def _judged_on(where: str, setup: str, recipe: Recipe, wanted: str | None) -> st
         raise InputError(
             f"{where}: the recipe {setup} is never judged (evaluate is null); name its sets under set: evaluate.sets."
         )
-    known = list(recipe.judged)
+    known = list(recipe.evaluation_sets)
     if wanted is not None and wanted not in known:
         raise InputError(
             f"{where}: judged_on: expected a set of the recipe {setup}, {', '.join(known)}, got {wanted!r}."

@@ -128,7 +128,7 @@ def _setup(plan: Plan, setup: Setup, found: dict[str, Run]) -> SetupResult:
 
     deciding = curves(setup.judged_on, plan.score)
     others = {}
-    for set_name in setup.arms[plan.baseline].judged:
+    for set_name in setup.arms[plan.baseline].evaluation_sets:
         for metric in METRICS:
             if (set_name, metric) != (setup.judged_on, plan.score):
                 comparison = compare(curves(set_name, metric), plan.baseline, METRICS[metric].better)

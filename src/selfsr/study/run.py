@@ -92,7 +92,7 @@ def rehearse(plan: Plan, folder: Path, *, extend: bool = False) -> list[tuple[Pl
     return [(run, step_reached(folder, run)) for run in plan.runs()]
 
 
-def summarise(plan: Plan, folder: Path) -> Results:
+def summarize(plan: Plan, folder: Path) -> Results:
     """Compute the results again from the runs that are there; nothing is trained.
 
     Raises:

@@ -13,7 +13,7 @@ from selfsr.terms.base import TermSpec
 class ArtifactTerm(TermSpec):
     """L1 weighted by how likely a pixel is an artifact (LDL, CVPR 2022); needs the averaged generator's output."""
 
-    wants_average: ClassVar[bool] = True
+    needs_ema: ClassVar[bool] = True
 
     kind: Literal["artifact"] = "artifact"
     window_px: int = Field(WINDOW_PX, ge=3, description="side of the windows whose variance counts, odd")
@@ -30,7 +30,7 @@ class ArtifactTerm(TermSpec):
         """What the windows of border pixels are mirrored from."""
         return self.window_px // 2 + 1
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
-        assert made.average is not None
-        return artifact_loss(made.sr, batch.hr, made.average, window_px=self.window_px, detach_map=self.detach_map)
+        assert outputs.ema_sr is not None
+        return artifact_loss(outputs.sr, batch.hr, outputs.ema_sr, window_px=self.window_px, detach_map=self.detach_map)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from selfsr.spec import Spec
-from selfsr.step import Batch, Clock, Outputs, Ratio
+from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms.loss_weights import Weight
 
 
@@ -20,8 +20,8 @@ class BuiltTerm(Protocol):
         """Return how many pixels a masked loss counts in `batch`, None for a plain mean."""
         ...
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor | Ratio:
-        """Return the loss before its weight: a mean over the batch, or a `Ratio` where a mask chooses the pixels."""
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor | MaskedSum:
+        """Return the loss before its weight: a mean over the batch, or a `MaskedSum` where a mask chooses the pixels."""
         ...
 
 
@@ -39,22 +39,22 @@ class NetworkTerm:
         """Return None: the loss is a plain mean."""
         return None
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
-        return self.loss(made, batch)
+        return self.loss(outputs, batch)
 
 
 class TermSpec(Spec):
     """A term as a recipe spells it out; subclasses add `kind`, the options and the loss.
 
     Attributes:
-        wants_average: `Outputs.average`, what the averaged generator makes of the batch, must be there.
-        wants_branch: `Outputs.branch`, the generator's second output, must be there.
+        needs_ema: `Outputs.ema_sr`, what the averaged generator makes of the batch, must be there.
+        needs_branch: `Outputs.branch`, the generator's second output, must be there.
         takes_masks: `Batch.mask` is looked at where the data bring one.
     """
 
-    wants_average: ClassVar[bool] = False
-    wants_branch: ClassVar[bool] = False
+    needs_ema: ClassVar[bool] = False
+    needs_branch: ClassVar[bool] = False
     takes_masks: ClassVar[bool] = False
 
     weight: Weight = Field(1.0, description="what the loss is multiplied by, or how to find that in training")
@@ -76,6 +76,6 @@ class TermSpec(Spec):
         """Return None: the loss is a plain mean."""
         return None
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor | Ratio:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor | MaskedSum:
         """Return the loss before its weight."""
         raise NotImplementedError

@@ -36,10 +36,10 @@ class BestBuddyTerm(TermSpec):
         """One patch."""
         return self.patch_px
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         return best_buddy_loss(
-            made.sr,
+            outputs.sr,
             batch.hr,
             criterion=self.criterion,
             alpha=self.alpha,
@@ -56,9 +56,9 @@ class BackProjectionTerm(TermSpec):
     kind: Literal["back_projection"] = "back_projection"
     criterion: Criterion = Field("l1", description="how the pixels are compared")
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
         height, width = batch.lr.shape[2:]
         return back_projection_loss(
-            made.sr, batch.lr, lambda sr: imresize(sr, size=(height, width)), criterion=self.criterion
+            outputs.sr, batch.lr, lambda sr: imresize(sr, size=(height, width)), criterion=self.criterion
         )

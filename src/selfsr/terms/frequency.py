@@ -16,6 +16,6 @@ class FocalFrequencyTerm(TermSpec):
     kind: Literal["focal_frequency"] = "focal_frequency"
     alpha: float = Field(ALPHA, ge=0, description="how much more the frequencies count that are far off")
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
-        return focal_frequency_loss(made.sr, batch.hr, alpha=self.alpha)
+        return focal_frequency_loss(outputs.sr, batch.hr, alpha=self.alpha)

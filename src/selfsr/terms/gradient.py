@@ -19,21 +19,21 @@ class GradientTerm(TermSpec):
     weight: Weight = Field(0.01, description="what the loss is multiplied by, or how to find that in training")
     criterion: Criterion = Field("l2", description="how the maps are compared")
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
-        return gradient_loss(made.sr, batch.hr, criterion=self.criterion)
+        return gradient_loss(outputs.sr, batch.hr, criterion=self.criterion)
 
 
 class GradientBranchTerm(TermSpec):
     """The map that the generator predicts beside its image against the ground truth's (SPSR, CVPR 2020)."""
 
-    wants_branch: ClassVar[bool] = True
+    needs_branch: ClassVar[bool] = True
 
     kind: Literal["gradient_branch"] = "gradient_branch"
     weight: Weight = Field(0.5, description="what the loss is multiplied by")
     criterion: Criterion = Field("l1", description="how the maps are compared")
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
-        assert made.branch is not None
-        return gradient_branch_loss(made.branch, batch.hr, criterion=self.criterion)
+        assert outputs.branch is not None
+        return gradient_branch_loss(outputs.branch, batch.hr, criterion=self.criterion)

@@ -9,39 +9,39 @@ from torch import Tensor
 
 from selfsr.machine.distributed import sum_over_processes
 from selfsr.spec import Spec
-from selfsr.step import Ratio
+from selfsr.step import MaskedSum
 
 
-class Match(Spec):
+class MatchLargest(Spec):
     """Find the weight in training: bring the loss to the size of the largest other one, then keep it.
 
     The size of a loss is the norm of its gradient with respect to the output, over the whole batch, and the mean of
-    that over the first `over_steps` updates of the generator (docs/gan.md, eq. 7). Until then an update takes the
+    that over the first `calibrate_steps` updates of the generator (docs/gan.md, eq. 7). Until then an update takes the
     estimate of the updates before it, and the first one, which has none, leaves the loss out.
     """
 
     match: Literal["largest"] = Field(description="to what: the largest of the losses whose weight is a number")
-    over_steps: PositiveInt = Field(description="updates of the generator that are measured")
+    calibrate_steps: PositiveInt = Field(description="updates of the generator that are measured")
     factor: PositiveFloat = Field(1.0, description="how many times the largest other loss")
 
 
 def _form(value: Any) -> str:
-    return "match" if isinstance(value, Mapping | Match) else "number"
+    return "match" if isinstance(value, Mapping | MatchLargest) else "number"
 
 
 Weight = Annotated[
-    Annotated[PositiveFloat, Tag("number")] | Annotated[Match, Tag("match")],
+    Annotated[PositiveFloat, Tag("number")] | Annotated[MatchLargest, Tag("match")],
     Discriminator(_form),
 ]
 
 
-def check_matches(weights: Mapping[str, float | Match]) -> None:
+def check_matches(weights: Mapping[str, float | MatchLargest]) -> None:
     """Check that there is something to match.
 
     Raises:
         ValueError: every weight is to be found.
     """
-    matched = [name for name, weight in weights.items() if isinstance(weight, Match)]
+    matched = [name for name, weight in weights.items() if isinstance(weight, MatchLargest)]
     if matched and len(matched) == len(weights):
         raise ValueError(
             f"the weight of {matched[0]} is to match the largest other loss, expected a loss whose weight is a number, "
@@ -53,27 +53,27 @@ class Weights:
     """Multiplies losses by their weights, and finds those that are to be matched.
 
     A weight is a function of the batches before, over all micro-batches and processes, and of nothing else: squared
-    gradients and counts are summed before the root is taken, as far as `settle`.
+    gradients and counts are summed before the root is taken, as far as `finish_update`.
 
     Args:
         weights: by the name of the loss.
         device: where the losses are.
     """
 
-    def __init__(self, weights: Mapping[str, float | Match], device: torch.device) -> None:
+    def __init__(self, weights: Mapping[str, float | MatchLargest], device: torch.device) -> None:
         check_matches(weights)
         self.weights = weights
-        self.matches = {name: weight for name, weight in weights.items() if isinstance(weight, Match)}
-        self.over_steps = max((match.over_steps for match in self.matches.values()), default=0)
-        self.measured = 0  # updates so far, at most over_steps
+        self.matches = {name: weight for name, weight in weights.items() if isinstance(weight, MatchLargest)}
+        self.calibrate_steps = max((match.calibrate_steps for match in self.matches.values()), default=0)
+        self.measured = 0  # updates so far, at most calibrate_steps
         self.found = {name: torch.zeros((), device=device) for name in self.matches}
         self._sums = torch.zeros(len(weights), device=device)  # of gradient norms over updates, in the weights' order
-        fixed = [1.0 if isinstance(weight, Match) else weight for weight in weights.values()]
+        fixed = [1.0 if isinstance(weight, MatchLargest) else weight for weight in weights.values()]
         self._fixed = torch.tensor(fixed, device=device)
         self._others = torch.tensor([name not in self.matches for name in weights], device=device)
         self._pending: list[Tensor] = []  # of the update under way, [2, losses] for each micro-batch
 
-    def __call__(self, losses: Mapping[str, Tensor | Ratio], sr: Tensor) -> dict[str, Tensor | Ratio]:
+    def __call__(self, losses: Mapping[str, Tensor | MaskedSum], sr: Tensor) -> dict[str, Tensor | MaskedSum]:
         """Return the weighted losses of a micro-batch.
 
         Args:
@@ -81,15 +81,15 @@ class Weights:
             sr: the output `[N, C, H, W]`.
         """
         assert losses.keys() == self.weights.keys()
-        if self.measured < self.over_steps:
+        if self.measured < self.calibrate_steps:
             self._pending.append(_sizes([losses[name] for name in self.weights], sr))
         return {name: _times(self._weight(name), loss) for name, loss in losses.items()}
 
-    def figures(self) -> dict[str, Tensor]:
+    def logged_scalars(self) -> dict[str, Tensor]:
         """Return the weights that are found, as they are now, by the names that they have in logs."""
         return {f"weight/{name}": weight for name, weight in self.found.items()}
 
-    def settle(self) -> None:
+    def finish_update(self) -> None:
         """Take up what the update measured; once every micro-batch has been through it."""
         if not self._pending:
             return
@@ -99,7 +99,7 @@ class Weights:
         self.measured += 1
         largest = torch.where(self._others, self._sums, 0).max()
         for index, name in enumerate(self.weights):
-            if name in self.matches and self.measured <= self.matches[name].over_steps:
+            if name in self.matches and self.measured <= self.matches[name].calibrate_steps:
                 own = self._sums[index]
                 # A loss that nothing was seen of, such as one whose mask was empty each time, has no weight yet.
                 self.found[name] = torch.where(own > 0, self.matches[name].factor * largest / own, 0.0)
@@ -117,19 +117,19 @@ class Weights:
 
     def _weight(self, name: str) -> float | Tensor:
         weight = self.weights[name]
-        return self.found[name] if isinstance(weight, Match) else weight
+        return self.found[name] if isinstance(weight, MatchLargest) else weight
 
 
-def _sizes(losses: list[Tensor | Ratio], sr: Tensor) -> Tensor:
+def _sizes(losses: list[Tensor | MaskedSum], sr: Tensor) -> Tensor:
     """Return the squared gradient norm at `sr` of each loss before its division, and what it will be divided by."""
     squares, counts = [], []
     for loss in losses:
-        total = loss.total if isinstance(loss, Ratio) else loss
+        total = loss.total if isinstance(loss, MaskedSum) else loss
         (gradient,) = torch.autograd.grad(total, sr, retain_graph=True, allow_unused=True)
         squares.append(sr.new_zeros(()) if gradient is None else gradient.square().sum())
-        counts.append(loss.count.to(sr) if isinstance(loss, Ratio) else sr.new_ones(()))
+        counts.append(loss.count.to(sr) if isinstance(loss, MaskedSum) else sr.new_ones(()))
     return torch.stack([torch.stack(squares), torch.stack(counts)])
 
 
-def _times(weight: float | Tensor, loss: Tensor | Ratio) -> Tensor | Ratio:
-    return Ratio(weight * loss.total, loss.count) if isinstance(loss, Ratio) else weight * loss
+def _times(weight: float | Tensor, loss: Tensor | MaskedSum) -> Tensor | MaskedSum:
+    return MaskedSum(weight * loss.total, loss.count) if isinstance(loss, MaskedSum) else weight * loss

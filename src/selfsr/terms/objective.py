@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfsr.step import Batch, Clock, Outputs, Ratio
+from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms import Term
 from selfsr.terms.loss_weights import Weights
 
@@ -26,36 +26,36 @@ class Objective:
         self,
         specs: Mapping[str, Term],
         device: torch.device,
-        averaged: Callable[[Tensor], Tensor] | None = None,
+        ema_forward: Callable[[Tensor], Tensor] | None = None,
         others: Mapping[str, float] | None = None,
     ) -> None:
         self.losses = {name: spec.build(device) for name, spec in specs.items()}
-        self.averaged = averaged if any(spec.wants_average for spec in specs.values()) else None
+        self.ema_forward = ema_forward if any(spec.needs_ema for spec in specs.values()) else None
         self.weights = Weights({**{name: spec.weight for name, spec in specs.items()}, **(others or {})}, device)
 
     def __call__(
-        self, made: Outputs, batch: Batch, clock: Clock, others: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor | Ratio]:
+        self, outputs: Outputs, batch: Batch, clock: Clock, others: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor | MaskedSum]:
         """Return every weighted loss by name, computed in float32 whatever the network ran in."""
-        if self.averaged is not None:
-            made = replace(made, average=self.averaged(batch.lr))
-        with torch.autocast(made.sr.device.type, enabled=False):
-            made = made.float()
-            losses = {name: loss(made, batch, clock) for name, loss in self.losses.items()}
-            return self.weights({**losses, **(others or {})}, made.sr)
+        if self.ema_forward is not None:
+            outputs = replace(outputs, ema_sr=self.ema_forward(batch.lr))
+        with torch.autocast(outputs.sr.device.type, enabled=False):
+            outputs = outputs.float()
+            losses = {name: loss(outputs, batch, clock) for name, loss in self.losses.items()}
+            return self.weights({**losses, **(others or {})}, outputs.sr)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Return the count of every masked term by name."""
         counted = {name: loss.count(batch) for name, loss in self.losses.items()}
         return {name: count for name, count in counted.items() if count is not None}
 
-    def figures(self) -> dict[str, Tensor]:
+    def logged_scalars(self) -> dict[str, Tensor]:
         """Return the weights that are found in training, by the names that they have in logs."""
-        return self.weights.figures()
+        return self.weights.logged_scalars()
 
-    def settle(self) -> None:
+    def finish_update(self) -> None:
         """Close an update, once every micro-batch has been through it."""
-        self.weights.settle()
+        self.weights.finish_update()
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

@@ -52,7 +52,7 @@ class Pace(Spec):
 
     def age(self, clock: Clock) -> float:
         """Return what sigma grows with: fractional epochs, or the share of the run that is done."""
-        return clock.share if self.clock == "run" else clock.epoch
+        return clock.progress if self.clock == "run" else clock.epoch
 
     def weight(self, sr: Tensor, hr: Tensor, clock: Clock) -> Tensor:
         """Return the weight of every element of `sr` against `hr`, both `[N, C, H, W]`, without a gradient.

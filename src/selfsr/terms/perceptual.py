@@ -59,4 +59,4 @@ class PerceptualTerm(TermSpec):
             before_relu=self.before_relu,
             weights=None if self.weights is None else read_checkpoint(self.weights).tensors,
         ).to(device)
-        return NetworkTerm(lambda made, batch: loss(made.sr, batch.hr))
+        return NetworkTerm(lambda outputs, batch: loss(outputs.sr, batch.hr))

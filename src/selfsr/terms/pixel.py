@@ -15,9 +15,9 @@ from selfsr.terms.pace import Pace
 class _PixelTerm(TermSpec):
     pace: Pace | None = Field(None, description="weigh the pixels by the self-paced schedule")
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
-        sr, hr = made.sr, batch.hr
+        sr, hr = outputs.sr, batch.hr
         if self.pace is None:
             return self._each(sr, hr).mean()
         if self.pace.weighs_as_published:

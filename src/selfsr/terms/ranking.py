@@ -36,7 +36,7 @@ class RankTerm(TermSpec):
             InputError: there is no such file, or it holds no ranker.
         """
         ranker = load_ranker(self.weights, device)
-        return NetworkTerm(lambda made, batch: rank_loss(made.sr, ranker))
+        return NetworkTerm(lambda outputs, batch: rank_loss(outputs.sr, ranker))
 
 
 def load_ranker(path: Path, device: torch.device) -> Ranker:

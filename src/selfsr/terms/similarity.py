@@ -8,7 +8,7 @@ from torch import Tensor
 from selfsr import edge_mask, self_similarity_loss
 from selfsr.masks import THRESHOLD, stride_tile
 from selfsr.selfsim.contract import Geometry
-from selfsr.step import Batch, Clock, Outputs, Ratio
+from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms.base import TermSpec
 from selfsr.terms.loss_weights import Weight
 from selfsr.terms.pace import Pace
@@ -33,9 +33,9 @@ class SelfSimilarityTerm(TermSpec):
     )
     sigma: PositiveFloat = Field(Geometry.sigma, description="bandwidth of the similarity, for images in [0, 1]")
     normalize: bool = Field(Geometry.normalize, description="divide each row of the graph by its sum")
-    threshold: PositiveFloat = Field(THRESHOLD, description="Laplacian response that makes an edge, of 255 grey levels")
+    threshold: PositiveFloat = Field(THRESHOLD, description="Laplacian response that makes an edge, of 255 gray levels")
     stride: PositiveInt = Field(3, description="keep every stride-th diagonal of the mask; 1 keeps all")
-    two_sided: bool = Field(False, description="count pixels brighter than their neighbours as edges, too")
+    two_sided: bool = Field(False, description="count pixels brighter than their neighbors as edges, too")
     pace: Pace | None = Field(
         None, description="leave out pixels whose self-paced weight is below half its peak (docs/pacing.md, eq. 14)"
     )
@@ -72,15 +72,15 @@ class SelfSimilarityTerm(TermSpec):
         """Return how many pixels enter the graph."""
         return self.mask(batch).sum()
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Ratio:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> MaskedSum:
         """Return the sum over the masked pixels, with their number; `pace` leaves it, whatever it leaves out."""
         mask = self.mask(batch)
         admitted = mask
         if self.pace is not None:
-            weight = self.pace.weight(made.sr, batch.hr, clock).mean(dim=1, keepdim=True)
+            weight = self.pace.weight(outputs.sr, batch.hr, clock).mean(dim=1, keepdim=True)
             admitted = mask & (weight >= self.pace.peak / 2)
         total = self_similarity_loss(
-            made.sr,
+            outputs.sr,
             batch.hr,
             admitted,
             search_px=self.search_px,
@@ -93,4 +93,4 @@ class SelfSimilarityTerm(TermSpec):
             backend=self.backend,
             memory_mb=self.memory_mb,
         )
-        return Ratio(total, mask.sum())
+        return MaskedSum(total, mask.sum())

@@ -20,9 +20,9 @@ class SsimTerm(TermSpec):
         """One window."""
         return minimum_px()
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
-        return ssim_loss(made.sr, batch.hr)
+        return ssim_loss(outputs.sr, batch.hr)
 
 
 class MsSsimTerm(TermSpec):
@@ -38,6 +38,6 @@ class MsSsimTerm(TermSpec):
         """One window at the coarsest scale."""
         return minimum_px(len(self.scale_weights))
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
-        return ms_ssim_loss(made.sr, batch.hr, scale_weights=self.scale_weights)
+        return ms_ssim_loss(outputs.sr, batch.hr, scale_weights=self.scale_weights)

@@ -1,7 +1,7 @@
 """The loss entries of a recipe: a union of typed specs, of which a recipe chooses each by `kind`.
 
 A term is called with what the generator made, the batch and the clock. It returns its loss before the weight: a mean
-over the batch, or, where a mask chooses the pixels, a `Ratio` that the loop divides by the count over all processes.
+over the batch, or, where a mask chooses the pixels, a `MaskedSum` that the loop divides by the count over all processes.
 """
 
 from typing import Annotated

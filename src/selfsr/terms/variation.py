@@ -12,16 +12,16 @@ from selfsr.terms.base import TermSpec
 
 
 class TotalVariationTerm(TermSpec):
-    """Difference of neighbouring pixels of the output, without regard to the ground truth (Rudin et al., 1992)."""
+    """Difference of neighboring pixels of the output, without regard to the ground truth (Rudin et al., 1992)."""
 
     kind: Literal["total_variation"] = "total_variation"
-    criterion: Criterion = Field("l1", description="how neighbours are compared")
+    criterion: Criterion = Field("l1", description="how neighbors are compared")
 
     @property
     def minimum_px(self) -> int:
-        """Two neighbours."""
+        """Two neighbors."""
         return 2
 
-    def __call__(self, made: Outputs, batch: Batch, clock: Clock) -> Tensor:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
         """Return the mean over the batch."""
-        return total_variation(made.sr, criterion=self.criterion)
+        return total_variation(outputs.sr, criterion=self.criterion)

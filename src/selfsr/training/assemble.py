@@ -1,4 +1,4 @@
-"""From a recipe to the parts of a run: networks on the device, optimisers, data, the published copy."""
+"""From a recipe to the parts of a run: networks on the device, optimizers, data, the published copy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from selfsr.methods import Method, Setup
 from selfsr.nets.weights.load import load_into
 from selfsr.recipe import Recipe, dump_recipe
 from selfsr.runfolder.checkpoints import load_state
-from selfsr.training.batch_norm import normalise_over_processes
+from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.ema import Ema
 
 _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -34,7 +34,7 @@ class Run:
         folder: the run folder.
         accelerator: devices, processes and mixed precision.
         method: what is stepped on, around the prepared networks.
-        optimisers: by the name of the network.
+        optimizers: by the name of the network.
         published: the averaged generator: what is judged, sampled and saved.
         loader: batches from the step after `step` on.
         step: steps that are done.
@@ -45,18 +45,18 @@ class Run:
     folder: Path
     accelerator: Accelerator
     method: Method
-    optimisers: dict[str, Any]
-    published: Ema
+    optimizers: dict[str, Any]
+    ema: Ema
     loader: Loader
     memory_format: torch.memory_format
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
 
-    def average(self) -> nn.Module:
+    def ema_net(self) -> nn.Module:
         """Return the generator to judge: the moving average, or a copy of the weights where there is none."""
         if self.recipe.ema_decay is None:
-            self.published.update(self.accelerator.unwrap_model(self.method.nets["g"]))
-        return self.published.net
+            self.ema.update(self.accelerator.unwrap_model(self.method.nets["g"]))
+        return self.ema.net
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds; `step`, seeds and schedules are functions of the recipe and the step."""
@@ -65,8 +65,8 @@ class Run:
         return {
             "nets": {name: unwrap(net).state_dict() for name, net in self.method.nets.items()},
             "method": self.method.state(),
-            "published": self.published.state_dict(),
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "ema": self.ema.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": None if scaler is None else scaler.state_dict(),
             "best": self.best,
         }
@@ -76,9 +76,9 @@ class Run:
         for name, net in self.method.nets.items():
             self.accelerator.unwrap_model(net).load_state_dict(state["nets"][name])
         self.method.load(state["method"])
-        self.published.load_state_dict(state["published"])
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+        self.ema.load_state_dict(state["ema"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.best = state["best"]
@@ -108,7 +108,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
         mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, where)],
         # Buffers need not be copied from process to process: they start alike, and move alike, as batch norm's
         # statistics are those of all processes. Copied before a pass, they would be overwritten while a pass before
-        # it, as a critic has two, still needs them for its gradient.
+        # it, as a discriminator has two, still needs them for its gradient.
         # And parts of the scales that a step is not of get no gradient, which DDP must be told.
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=recipe.network.idle_parts)
@@ -128,21 +128,23 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
     here = torch.device(accelerator.device)
     memory_format = _memory_format(recipe, here)
     generator = generator.to(device=here, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
-    published = Ema(generator, recipe.ema_decay or 0.0)
-    averaged = _averaged(published.net, accelerator) if recipe.ema_decay is not None else None
-    method = recipe.method.build(Setup(generator, here, recipe.data.channels, max(recipe.crops_px.values()), averaged))
+    ema = Ema(generator, recipe.ema_decay or 0.0)
+    ema_forward = _ema_forward(ema.net, accelerator) if recipe.ema_decay is not None else None
+    method = recipe.method.build(
+        Setup(generator, here, recipe.data.channels, max(recipe.crops_px.values()), ema_forward)
+    )
     if not resume:
-        for name, path in recipe.method.starts.items():
+        for name, path in recipe.method.pretrained.items():
             accelerator.print(f"{name}: {load_into(method.nets[name], path)}")
-    optimisers = {}
+    optimizers = {}
     for name, net in method.nets.items():
         net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
         if world > 1:
-            normalise_over_processes(net)
+            normalize_over_processes(net)
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        net, optimiser = accelerator.prepare(net, recipe.optimisers[name].build(trained))
+        net, optimizer = accelerator.prepare(net, recipe.optimizers[name].build(trained))
         method.nets[name] = net
-        optimisers[name] = optimiser
+        optimizers[name] = optimizer
     state = load_state(folder) if resume else {"step": 0}
     loader = Loader(
         recipe.data.build_each(recipe.crops_px),
@@ -153,13 +155,13 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
         start_step=state["step"],
         workers=recipe.workers,
     )
-    run = Run(recipe, folder, accelerator, method, optimisers, published, loader, memory_format)
+    run = Run(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format)
     if resume:
         run.load(state)
     return run
 
 
-def _averaged(net: nn.Module, accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
+def _ema_forward(net: nn.Module, accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
     def upscale(lr: Tensor) -> Tensor:
         with torch.no_grad(), accelerator.autocast():
             return net(lr).float()

@@ -24,7 +24,7 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `[N, C, H, W]` of any float dtype, which the result has, too."""
+        """Normalize `[N, C, H, W]` of any float dtype, which the result has, too."""
         processes = process_count()
         if not self.training or processes == 1:
             return super().forward(input)
@@ -33,11 +33,11 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
             x = input.to(torch.promote_types(input.dtype, torch.float32))
             mean = mean_over_processes(x.mean(dim=(0, 2, 3)))
             # From differences, in a second round: the mean of squares less the square of the mean would cancel.
-            centred = x - _by_channel(mean)
-            variance = mean_over_processes(centred.square().mean(dim=(0, 2, 3)))
+            centered = x - _by_channel(mean)
+            variance = mean_over_processes(centered.square().mean(dim=(0, 2, 3)))
             self._keep(mean.detach(), variance.detach(), values=processes * x.numel() // x.shape[1])
             scale = (variance + self.eps).rsqrt()
-            y = centred * _by_channel(scale if self.weight is None else scale * self.weight)
+            y = centered * _by_channel(scale if self.weight is None else scale * self.weight)
             return (y if self.bias is None else y + _by_channel(self.bias)).to(input.dtype)
 
     @torch.no_grad()
@@ -51,15 +51,15 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_((variance * (values / (values - 1))).to(self.running_var), share)
 
 
-def normalise_over_processes(net: nn.Module) -> None:
-    """Let every batch norm in `net` normalise by the batch of all processes from now on; state-dict keys stay.
+def normalize_over_processes(net: nn.Module) -> None:
+    """Let every batch norm in `net` normalize by the batch of all processes from now on; state-dict keys stay.
 
     Modules change their class and nothing else, so weights, buffers, names and whoever holds the modules stay.
     """
     for module in net.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = WholeBatchNorm2d
-        # Of another kind there is none in our networks; one would go on normalising by its own process in silence.
+        # Of another kind there is none in our networks; one would go on normalizing by its own process in silence.
         assert not isinstance(module, nn.modules.batchnorm._BatchNorm) or isinstance(module, WholeBatchNorm2d), module
 
 

@@ -16,15 +16,15 @@ from selfsr.evaluation.perceptual import load_metrics
 from selfsr.images.files import Picture, from_tensor, write_picture
 from selfsr.images.paths import list_pictures
 from selfsr.images.resize import imresize
-from selfsr.nets.base import at_scale
-from selfsr.nets.weights.model import in_any_colours
+from selfsr.nets.base import set_scale
+from selfsr.nets.weights.model import upscale_any_channels
 from selfsr.recipe import EvalSet, Recipe
 from selfsr.spec import by_scale
 from selfsr.step import Clock
 from selfsr.terms.pace import Pace
 
 
-class Judge:
+class Evaluator:
     """Judges a network on the recipe's sets and writes samples into the run folder.
 
     Args:
@@ -42,22 +42,24 @@ class Judge:
         self.device = device
         self.spec = recipe.evaluate
         self.scales = recipe.scales
-        self.sets = [_read_set(name, entry, scale) for name, (entry, scale) in recipe.judged.items()]
+        self.sets = [_read_set(name, entry, scale) for name, (entry, scale) in recipe.evaluation_sets.items()]
         self.extra = load_metrics(self.spec.metrics, device)
         self.samples = {scale: _Samples(recipe, folder, scale) for scale in recipe.scales}
 
     def baseline(self, net: nn.Module) -> dict[str, Any]:
         """Return the record of step 0: the scores of bicubic, and of the network as it starts."""
-        record = self.judge(net, Clock(0, 1))
+        record = self.evaluate(net, Clock(0, 1))
         bicubic = self._scores("Judging bicubic", lambda given: bicubic_upscaler(given.scale))
         return {**record, "bicubic": bicubic}
 
-    def judge(self, net: nn.Module, clock: Clock) -> dict[str, Any]:
+    def evaluate(self, net: nn.Module, clock: Clock) -> dict[str, Any]:
         """Return one line of `eval.jsonl`, and write the samples of this step."""
 
         def upscale(given: _Set) -> Upscale:
-            at_scale(net, given.scale)
-            return lambda lr: in_any_colours(net, lr, channels=self.channels, scale=given.scale, architecture=self.kind)
+            set_scale(net, given.scale)
+            return lambda lr: upscale_any_channels(
+                net, lr, channels=self.channels, scale=given.scale, architecture=self.kind
+            )
 
         def on_image(given: _Set) -> OnImage:
             samples = self.samples[given.scale]
@@ -133,7 +135,7 @@ class _Samples:
             self._chosen.append(key)
         place = self.folder / key
         place.mkdir(parents=True, exist_ok=True)
-        lr, sr, hr = self._centre(lr, sr, hr)
+        lr, sr, hr = self._center(lr, sr, hr)
         if not (place / "hr.png").exists():
             _write(place / "hr.png", hr)
             _write(place / "lr.png", lr)
@@ -143,7 +145,7 @@ class _Samples:
             weight = self.pace.weight(sr, hr, clock).mean(dim=1, keepdim=True)
             _write(place / f"attention_{clock.step:08d}.png", weight / self.pace.peak)
 
-    def _centre(self, lr: Tensor, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _center(self, lr: Tensor, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         side = self.side // self.scale
         top = max(0, (lr.shape[2] - side) // 2)
         left = max(0, (lr.shape[3] - side) // 2)
@@ -166,7 +168,7 @@ def check_sets(recipe: Recipe) -> None:
     Raises:
         InputError: a folder is missing or empty, or lacks the input of a picture.
     """
-    for name, (entry, scale) in recipe.judged.items():
+    for name, (entry, scale) in recipe.evaluation_sets.items():
         _read_set(name, entry, scale)
 
 

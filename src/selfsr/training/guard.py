@@ -16,7 +16,7 @@ class Diverged(RuntimeError):
     """A loss or a gradient is not finite. Nothing is saved after it; the last checkpoint is good."""
 
 
-class Guard:
+class FiniteGuard:
     """Notices a value that is not finite, without waiting for the device until `check` is called."""
 
     def __init__(self) -> None:

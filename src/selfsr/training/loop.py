@@ -13,15 +13,15 @@ from selfsr.machine.environment import write_environment
 from selfsr.machine.interruption import Interruption
 from selfsr.machine.memory import memory_in_use_mb
 from selfsr.methods import Update
-from selfsr.nets.base import at_scale
+from selfsr.nets.base import set_scale
 from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import Recipe, dump_recipe
 from selfsr.runfolder.checkpoints import checkpoints, save_state
 from selfsr.runfolder.log import Meter, RunLog, nested
-from selfsr.step import Batch, Clock, Ratio
+from selfsr.step import Batch, Clock, MaskedSum
 from selfsr.training.assemble import Run, assemble
-from selfsr.training.evaluation import Judge, check_sets
-from selfsr.training.guard import Guard, Stopwatch
+from selfsr.training.evaluation import Evaluator, check_sets
+from selfsr.training.guard import FiniteGuard, Stopwatch
 
 
 def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = False) -> bool:
@@ -45,11 +45,11 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
         (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
         write_environment(folder / "environment.json", run.accelerator.device)
     log = RunLog(folder, after_step=run.step, tensorboard=recipe.log.tensorboard) if main else None
-    judge = Judge(recipe, folder, run.accelerator.device) if main and recipe.evaluate else None
-    meter, guard, watch = Meter(), Guard(), Stopwatch()
+    evaluator = Evaluator(recipe, folder, run.accelerator.device) if main and recipe.evaluate else None
+    meter, guard, watch = Meter(), FiniteGuard(), Stopwatch()
     with contextlib.closing(run.loader), Interruption() as interruption, _bar(run, main) as advance:
-        if judge and log and run.step == 0:
-            log.evaluation(judge.baseline(run.average()))
+        if evaluator and log and run.step == 0:
+            log.evaluation(evaluator.baseline(run.ema_net()))
         for step in range(run.step + 1, recipe.steps + 1):
             clock = Clock(step, recipe.steps_per_epoch, recipe.steps)
             torch.manual_seed(_step_seed(recipe.seed, run.accelerator.process_index, step))
@@ -62,25 +62,25 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
 
             last = step == recipe.steps
             logs = last or step % recipe.log.every_steps == 0
-            judges = recipe.evaluate is not None and (last or step % recipe.evaluate.every_steps == 0)
+            evaluates = recipe.evaluate is not None and (last or step % recipe.evaluate.every_steps == 0)
             saves = last or step % recipe.checkpoints.every_steps == 0
             stops = interruption.asked_for and (logs or run.accelerator.num_processes == 1)
-            if logs or judges or saves or stops:
+            if logs or evaluates or saves or stops:
                 guard.check(run.accelerator, folder)
             if logs:
                 means = meter.read(run.accelerator)
                 if log:
                     log.step(_record(run, clock, means, watch.read()))
                     advance(0, note=_note(means))
-            if judges and judge and log:
-                record = judge.judge(run.average(), clock)
+            if evaluates and evaluator and log:
+                record = evaluator.evaluate(run.ema_net(), clock)
                 log.evaluation(record)
-                _keep_best(run, judge.score(record))
+                _keep_best(run, evaluator.score(record))
                 watch.restart()
             if (saves or stops) and main:
                 save_state(folder, step, run.state(), recipe.checkpoints.keep_last)
                 _publish(run, "last")
-                _keep_critics(run)
+                _keep_discriminators(run)
             if stops:
                 break
     if log:
@@ -89,14 +89,14 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
     return run.step == recipe.steps
 
 
-def take_step(run: Run, batches: list[Batch], clock: Clock, meter: Meter, guard: Guard) -> None:
+def take_step(run: Run, batches: list[Batch], clock: Clock, meter: Meter, guard: FiniteGuard) -> None:
     """Take every update of one step, each over all micro-batches and processes.
 
     The micro-batches go through the method side by side: each is brought to its next update, their gradients add
-    up, and then the optimiser steps once.
+    up, and then the optimizer steps once.
     """
-    for net in (run.accelerator.unwrap_model(run.method.nets["g"]), run.published.net):
-        at_scale(net, batches[0].scale)
+    for net in (run.accelerator.unwrap_model(run.method.nets["g"]), run.ema.net):
+        set_scale(net, batches[0].scale)
     totals = _total_counts(run, batches)
     sequences = [run.method.updates(batch, clock) for batch in batches]
     while True:
@@ -107,19 +107,21 @@ def take_step(run: Run, batches: list[Batch], clock: Clock, meter: Meter, guard:
                 update = next(sequence, None)
                 if update is None:
                     return
-                parts = shares(update, totals, len(batches), run.accelerator.num_processes)
+                parts = losses_to_backward(update, totals, len(batches), run.accelerator.num_processes)
                 run.accelerator.backward(torch.stack(list(parts.values())).sum())
             for name, part in parts.items():
                 meter.add(f"loss/{update.net}/{name}", part, steps=1 / len(batches))
                 guard.watch(f"the loss term {name!r} of {update.net}", part, clock.step)
-            for name, value in update.figures.items():
+            for name, value in update.scalars.items():
                 meter.add(name, value / len(batches), steps=1 / len(batches))
             net = update.net
         assert net is not None
-        _step_optimiser(run, net, clock, meter, guard)
+        _step_optimizer(run, net, clock, meter, guard)
 
 
-def shares(update: Update, totals: dict[str, Tensor], micro_batches: int, processes: int) -> dict[str, Tensor]:
+def losses_to_backward(
+    update: Update, totals: dict[str, Tensor], micro_batches: int, processes: int
+) -> dict[str, Tensor]:
     """Return each term's share in the loss to differentiate, such that gradients of all shares add up.
 
     Gradients are summed over micro-batches and averaged over processes. A mean is therefore divided by the
@@ -127,7 +129,7 @@ def shares(update: Update, totals: dict[str, Tensor], micro_batches: int, proces
     """
     parts = {}
     for name, term in update.terms.items():
-        if isinstance(term, Ratio):
+        if isinstance(term, MaskedSum):
             count = totals.get(name, term.count).clamp(min=1)
             parts[name] = term.total * (processes / count)
         else:
@@ -137,7 +139,7 @@ def shares(update: Update, totals: dict[str, Tensor], micro_batches: int, proces
 
 def _total_counts(run: Run, batches: list[Batch]) -> dict[str, Tensor]:
     if len(batches) == 1 and run.accelerator.num_processes == 1:
-        return {}  # each Ratio's own count is the total
+        return {}  # each MaskedSum's own count is the total
     counts = [run.method.counts(batch) for batch in batches]
     summed = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]}
     return {name: run.accelerator.reduce(count, reduction="sum") for name, count in summed.items()}  # pyright: ignore[reportReturnType]
@@ -151,21 +153,21 @@ def _without_sync(run: Run) -> Iterator[None]:
         yield
 
 
-def _step_optimiser(run: Run, net: str, clock: Clock, meter: Meter, guard: Guard) -> None:
-    recipe, optimiser = run.recipe, run.optimisers[net]
+def _step_optimizer(run: Run, net: str, clock: Clock, meter: Meter, guard: FiniteGuard) -> None:
+    recipe, optimizer = run.recipe, run.optimizers[net]
     factor = recipe.schedule.factor(clock.step, recipe.steps)
-    for group in optimiser.param_groups:
-        group["lr"] = recipe.optimisers[net].lr * factor
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.optimizers[net].lr * factor
     limit = recipe.clip_norm or float("inf")
     norm = run.accelerator.clip_grad_norm_(run.method.nets[net].parameters(), limit)
     assert norm is not None
     meter.add(f"grad_norm/{net}", norm)
     if run.accelerator.scaler is None:  # the loss scaler of float16 meets infinite gradients and skips them
         guard.watch(f"the gradient of {net}", norm, clock.step)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     if net == "g" and recipe.ema_decay is not None:
-        run.published.update(run.accelerator.unwrap_model(run.method.nets["g"]))
+        run.ema.update(run.accelerator.unwrap_model(run.method.nets["g"]))
 
 
 def _step_seed(seed: int, process: int, step: int) -> int:
@@ -174,7 +176,7 @@ def _step_seed(seed: int, process: int, step: int) -> int:
 
 
 def _record(run: Run, clock: Clock, means: dict[str, float], pace: dict[str, float]) -> dict:
-    rates = {f"lr/{name}": optimiser.param_groups[0]["lr"] for name, optimiser in run.optimisers.items()}
+    rates = {f"lr/{name}": optimizer.param_groups[0]["lr"] for name, optimizer in run.optimizers.items()}
     return {
         "step": clock.step,
         "epoch": clock.epoch,
@@ -200,14 +202,14 @@ def _keep_best(run: Run, score: float) -> None:
 def _publish(run: Run, name: str) -> None:
     path = run.folder / "weights" / f"{name}.{run.recipe.checkpoints.weights_format}"
     path.parent.mkdir(exist_ok=True)
-    save_weights(path, run.average(), run.metadata())
+    save_weights(path, run.ema_net(), run.metadata())
 
 
-def _keep_critics(run: Run) -> None:
+def _keep_discriminators(run: Run) -> None:
     """Save the other networks of the method, from which another run may start its own."""
     for name, net in run.method.nets.items():
         if name != "g":
-            save_weights(run.folder / "critics" / f"{name}.safetensors", net, {"step": str(run.step)})
+            save_weights(run.folder / "discriminators" / f"{name}.safetensors", net, {"step": str(run.step)})
 
 
 def _bar(run: Run, main: bool):

@@ -1,6 +1,6 @@
 """Upscale pictures that do not fit into memory: overlapping tiles, blended so that no seam shows.
 
-Along each axis, neighbouring tiles share at least `overlap_px`. In the middle of what they share one fades into
+Along each axis, neighboring tiles share at least `overlap_px`. In the middle of what they share one fades into
 the other over a quarter of it; what lies beyond the fade is context: it is computed, so that the network sees
 beyond the part that is kept, and thrown away. Fades never overlap along an axis, so the weights at a pixel are
 w and 1 - w with 0 < w < 1, or 1 alone: positive, and adding up to 1 by construction, at the picture's rim as well.
@@ -46,7 +46,7 @@ def spans(length: int, tile_px: int, overlap_px: int, multiple_px: int = 1) -> l
     Args:
         length: pixels along the axis.
         tile_px: the largest tile, a multiple of `multiple_px`.
-        overlap_px: what neighbours share at least; less than `tile_px`. Where `multiple_px` leaves no room for
+        overlap_px: what neighbors share at least; less than `tile_px`. Where `multiple_px` leaves no room for
             it, they share less.
         multiple_px: every tile starts at a multiple of this, and so do not lose step with the network's grid.
     """
@@ -203,7 +203,7 @@ def _handed_on(block: Tensor, carried: Tensor | None, span: Span, scale: int, ax
 
 
 def _rise(like: Tensor, axis: int) -> Tensor:
-    """Return weights that rise from 0 to 1 along `axis` of `like`, at pixel centres, so neither 0 nor 1."""
+    """Return weights that rise from 0 to 1 along `axis` of `like`, at pixel centers, so neither 0 nor 1."""
     count = like.shape[axis]
     rise = (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / max(count, 1)
     return rise if axis == -1 else rise[:, None]

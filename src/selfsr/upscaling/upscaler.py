@@ -1,4 +1,4 @@
-"""Run a model on pictures: any size, depth and colours, in the memory there is."""
+"""Run a model on pictures: any size, depth and colors, in the memory there is."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +45,7 @@ class Upscaler:
         precision: of the network; "auto" takes float16 or bfloat16 where the device computes it natively, the model
             supports it and the result is still fine enough for 8 bit, and float32 for pictures of 16 bit.
         tile: the largest tile in input pixels; "auto" measures what fits into free memory, "off" uses none.
-        overlap_px: what neighbouring tiles share, half a tile at most (see `tiling`); 64 px if not given.
+        overlap_px: what neighboring tiles share, half a tile at most (see `tiling`); 64 px if not given.
         ensemble: average over the eight flips and rotations of each tile (EDSR, section 3.4): slower by eight.
         notify: called with a sentence when tiles or the precision are changed on the way.
 
@@ -107,10 +107,10 @@ class Upscaler:
             return self._fitting(attempt, max(lr.shape[-2:]))
 
     def picture(self, picture: Picture, *, scratch: Path, on_tile: OnTile | None = None) -> Picture:
-        """Upscale a picture; grey stays grey, 16 bit stays 16 bit, alpha and ICC profile are kept.
+        """Upscale a picture; gray stays gray, 16 bit stays 16 bit, alpha and ICC profile are kept.
 
-        Alpha goes through the model, too, and is kept within what its neighbourhood has, so that opaque stays
-        opaque. The colours under fully transparent pixels, which are often black, are replaced by those nearby
+        Alpha goes through the model, too, and is kept within what its neighborhood has, so that opaque stays
+        opaque. The colors under fully transparent pixels, which are often black, are replaced by those nearby
         first, so that they do not bleed into what can be seen.
 
         Args:
@@ -176,8 +176,8 @@ class Upscaler:
 
     def _with_alpha(self, lr: Tensor) -> Tensor:
         """Upscale `[1, C + 1, h, w]`, the last channel being alpha."""
-        colours, alpha = lr[:, :-1], lr[:, -1:]
-        sr = self._upscale(filled(colours, alpha > 0))
+        colors, alpha = lr[:, :-1], lr[:, -1:]
+        sr = self._upscale(filled(colors, alpha > 0))
         low, high = -functional.max_pool2d(-alpha, 3, 1, 1), functional.max_pool2d(alpha, 3, 1, 1)
         if bool((low == high).all()):
             return torch.cat([sr, functional.interpolate(alpha, scale_factor=self.model.scale)], 1)
@@ -315,20 +315,20 @@ def why_not_float16(device: torch.device) -> str | None:
     return None
 
 
-def filled(colours: Tensor, known: Tensor) -> Tensor:
-    """Replace colours that mean nothing by those nearby, coarse where they are far ("push-pull").
+def filled(colors: Tensor, known: Tensor) -> Tensor:
+    """Replace colors that mean nothing by those nearby, coarse where they are far ("push-pull").
 
     Gortler, Grzeszczuk, Szeliski and Cohen, "The lumigraph", 1996, section 3.4.
 
     Args:
-        colours: `[N, C, H, W]`.
-        known: bool `[N, 1, H, W]`, where a colour is to be kept. With nothing known, nothing is changed.
+        colors: `[N, C, H, W]`.
+        known: bool `[N, 1, H, W]`, where a color is to be kept. With nothing known, nothing is changed.
     """
     if bool(known.all()) or not bool(known.any()):
-        return colours
-    weight = known.to(colours.dtype)
+        return colors
+    weight = known.to(colors.dtype)
     share = functional.avg_pool2d(weight, 2, ceil_mode=True)
-    coarse = functional.avg_pool2d(colours * weight, 2, ceil_mode=True) / share.clamp_min(1e-6)
+    coarse = functional.avg_pool2d(colors * weight, 2, ceil_mode=True) / share.clamp_min(1e-6)
     coarse = filled(coarse, share > 0)
-    size = (colours.shape[2], colours.shape[3])
-    return torch.where(known, colours, functional.interpolate(coarse, size, mode="bilinear"))
+    size = (colors.shape[2], colors.shape[3])
+    return torch.where(known, colors, functional.interpolate(coarse, size, mode="bilinear"))

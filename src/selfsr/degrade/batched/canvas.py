@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsr.machine.device import moved
+from selfsr.machine.device import to_device
 
 Size = tuple[int, int]
 
 
 def on(array: np.ndarray, image: Tensor) -> Tensor:
     """Return the array as a tensor where `image` is, without waiting for the device."""
-    return moved(torch.from_numpy(array), image.device)
+    return to_device(torch.from_numpy(array), image.device)
 
 
 def gathered(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

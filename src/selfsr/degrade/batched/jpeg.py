@@ -1,8 +1,8 @@
 """JPEG without a codec: the same bits as libjpeg-turbo's, for a whole batch, each picture with a quality of its own.
 
-What a codec does between quantisation and dequantisation, the coding of the coefficients, loses nothing. All the rest
+What a codec does between quantization and dequantization, the coding of the coefficients, loses nothing. All the rest
 is integer arithmetic on pixels (ITU-T T.81 | ISO/IEC 10918-1, and for what the standard leaves open libjpeg's own
-choices): colours in 16 bits of fraction, chroma averaged 2 x 2, a discrete cosine transform whose constants have 13
+choices): colors in 16 bits of fraction, chroma averaged 2 x 2, a discrete cosine transform whose constants have 13
 bits, triangular interpolation of the chroma. The transforms are products with a matrix of whole numbers and a rounding
 shift after each axis. They are computed in float64, in which every number here is exact.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from selfsr.degrade.batched.canvas import gathered, held, largest, on
 from selfsr.degrade.jpeg import Jpeg
 
-# Quantisation tables of quality 50: T.81, tables K.1 (luma) and K.2 (chroma).
+# Quantization tables of quality 50: T.81, tables K.1 (luma) and K.2 (chroma).
 _LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -39,7 +39,7 @@ _CHROMA = (
 _MCU_PX = 16  # 8 x 8 blocks, of the chroma 2 x 2 pixels apart
 _TRANSFORM_BITS = 13  # of fraction, in the constants of the transform
 _PASS_BITS = 2  # of fraction, that are kept between its two axes
-_COLOUR_BITS = 16
+_COLOR_BITS = 16
 # The narrowest chroma that is interpolated; libjpeg repeats the samples of narrower ones.
 _INTERPOLATED_PX = 3
 
@@ -50,7 +50,7 @@ class BatchedJpeg:
 
     Attributes:
         sizes: of the pictures, int64 `[n, 2]`.
-        tables: quantisation of luma and chroma, float64 `[n, 2, 8, 8]`.
+        tables: quantization of luma and chroma, float64 `[n, 2, 8, 8]`.
     """
 
     sizes: np.ndarray
@@ -59,7 +59,7 @@ class BatchedJpeg:
     @classmethod
     def merged(cls, steps: Sequence[Jpeg], sizes: np.ndarray) -> "BatchedJpeg":
         """Return the steps of pictures of these sizes as one."""
-        return cls(sizes, np.stack([quantisation(step.quality) for step in steps]))
+        return cls(sizes, np.stack([quantization(step.quality) for step in steps]))
 
     def after(self) -> np.ndarray:
         """Return the sizes that the pictures then have."""
@@ -81,7 +81,7 @@ class BatchedJpeg:
         return rgb[..., : image.shape[-2], : image.shape[-1]].to(torch.float32) / 255
 
 
-def quantisation(quality: int) -> np.ndarray:
+def quantization(quality: int) -> np.ndarray:
     """Return the tables of luma and chroma, float64 `[2, 8, 8]`, at libjpeg's quality, 1 to 100."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.clip((np.array([_LUMA, _CHROMA]) * percent + 50) // 100, 1, 255).astype(np.float64)
@@ -90,21 +90,21 @@ def quantisation(quality: int) -> np.ndarray:
 def _separated(rgb: Tensor) -> tuple[Tensor, Tensor]:
     """Return luma `[n, 1, H, W]` and chroma `[n, 2, H, W]` of int32 RGB, 0 to 255: BT.601 in fixed point."""
     r, g, b = rgb.split(1, dim=1)
-    half = 1 << (_COLOUR_BITS - 1)
-    centre = (128 << _COLOUR_BITS) + half - 1  # rounds halves down, so that 255 is never passed
-    luma = (19595 * r + 38470 * g + 7471 * b + half) >> _COLOUR_BITS
-    blue = (-11059 * r - 21709 * g + 32768 * b + centre) >> _COLOUR_BITS
-    red = (32768 * r - 27439 * g - 5329 * b + centre) >> _COLOUR_BITS
+    half = 1 << (_COLOR_BITS - 1)
+    center = (128 << _COLOR_BITS) + half - 1  # rounds halves down, so that 255 is never passed
+    luma = (19595 * r + 38470 * g + 7471 * b + half) >> _COLOR_BITS
+    blue = (-11059 * r - 21709 * g + 32768 * b + center) >> _COLOR_BITS
+    red = (32768 * r - 27439 * g - 5329 * b + center) >> _COLOR_BITS
     return luma, torch.cat([blue, red], 1)
 
 
 def _joined(luma: Tensor, chroma: Tensor) -> Tensor:
     """Return RGB of luma and chroma, int32, 0 to 255."""
     blue, red = (chroma - 128).split(1, dim=1)
-    half = 1 << (_COLOUR_BITS - 1)
-    r = luma + ((91881 * red + half) >> _COLOUR_BITS)
-    g = luma + ((-22554 * blue - 46802 * red + half) >> _COLOUR_BITS)
-    b = luma + ((116130 * blue + half) >> _COLOUR_BITS)
+    half = 1 << (_COLOR_BITS - 1)
+    r = luma + ((91881 * red + half) >> _COLOR_BITS)
+    g = luma + ((-22554 * blue - 46802 * red + half) >> _COLOR_BITS)
+    b = luma + ((116130 * blue + half) >> _COLOR_BITS)
     return torch.cat([r, g, b], 1).clamp(0, 255)
 
 
@@ -128,7 +128,7 @@ def _doubled(plane: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
 
 
 def _coded(luma: Tensor, chroma: Tensor, tables: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the planes after transform, quantisation with `tables` `[n, 2, 8, 8]`, and the way back."""
+    """Return the planes after transform, quantization with `tables` `[n, 2, 8, 8]`, and the way back."""
     parts = [_blocks(luma), _blocks(chroma)]
     sizes = [p[0, 0].numel() for p in parts]
     x = torch.cat([p.flatten(2) for p in parts], 2).to(torch.float64).sub_(128)
@@ -136,7 +136,7 @@ def _coded(luma: Tensor, chroma: Tensor, tables: Tensor) -> tuple[Tensor, Tensor
     x = _descaled(matrix @ x, _TRANSFORM_BITS - _PASS_BITS)
     x = _descaled((matrix @ x.flatten(1)).view_as(x), _TRANSFORM_BITS + _PASS_BITS)
     for coefficients, table in zip(x.split(sizes, 2), tables.permute(1, 2, 3, 0), strict=True):
-        _quantise(coefficients.unflatten(2, (len(luma), -1)), table[..., None])
+        _quantize(coefficients.unflatten(2, (len(luma), -1)), table[..., None])
     x = _descaled((matrix.T @ x.flatten(1)).view_as(x), _TRANSFORM_BITS - _PASS_BITS)
     x = _descaled(matrix.T @ x, _TRANSFORM_BITS + _PASS_BITS + 3)
     x = x.add_(128).clamp_(0, 255).to(torch.int32)
@@ -144,7 +144,7 @@ def _coded(luma: Tensor, chroma: Tensor, tables: Tensor) -> tuple[Tensor, Tensor
     return first, second
 
 
-def _quantise(x: Tensor, steps: Tensor) -> None:
+def _quantize(x: Tensor, steps: Tensor) -> None:
     """Turn `x`, 8 times the coefficients, into their nearest multiples of `steps`, halves away from zero."""
     x.copy_(x.abs().add_(4 * steps).div_(8 * steps).floor_().mul_(steps).copysign_(x))
 

@@ -19,12 +19,12 @@ Noise = GaussianNoise | CorrelatedNoise | PoissonNoise
 
 @dataclass(frozen=True)
 class BatchedNoise:
-    """Normal noise (in colour, grey or correlated between the channels) or shot noise, then clipping.
+    """Normal noise (in color, gray or correlated between the channels) or shot noise, then clipping.
 
     Attributes:
         sizes: of the pictures, int64 `[n, 2]`.
         shot: which pictures have shot noise, bool `[n]`.
-        channels: how many numbers a pixel of each picture needs: 1 if it is grey, 3 otherwise.
+        channels: how many numbers a pixel of each picture needs: 1 if it is gray, 3 otherwise.
         roots: what these numbers are multiplied by, float32 `[n, 3, 3]`, on the scale of 0 to 1.
     """
 
@@ -36,7 +36,7 @@ class BatchedNoise:
     @classmethod
     def merged(cls, steps: Sequence[Noise], sizes: np.ndarray) -> "BatchedNoise":
         """Return the steps of pictures of these sizes as one."""
-        channels = [1 if not isinstance(step, CorrelatedNoise) and step.grey else 3 for step in steps]
+        channels = [1 if not isinstance(step, CorrelatedNoise) and step.gray else 3 for step in steps]
         shot = np.array([isinstance(step, PoissonNoise) for step in steps])
         return cls(sizes, shot, tuple(channels), np.stack([_root(step) for step in steps]))
 
@@ -65,9 +65,9 @@ class BatchedNoise:
     def _means(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means of the counts of shot noise, `[n, 3, H, W]`, and the count of white, `[n, 1, 1, 1]`."""
         valid = inside(on(self.sizes, image), image)
-        grey = on(np.array(self.channels) == 1, image)[:, None, None, None]
+        gray = on(np.array(self.channels) == 1, image)[:, None, None, None]
         luma = sum(weight * plane for weight, plane in zip(LUMA, image.split(1, dim=1), strict=True))
-        levels = (torch.where(grey, luma, image).clamp(0, 1) * 255).round()
+        levels = (torch.where(gray, luma, image).clamp(0, 1) * 255).round()
         levels = torch.where(valid, levels, 0)
         peak = _peaks(levels, valid)
         return levels * peak / 255, peak
@@ -78,7 +78,7 @@ def _root(step: Noise) -> np.ndarray:
     if isinstance(step, CorrelatedNoise):
         return step.root()
     factor = step.scale if isinstance(step, PoissonNoise) else step.sigma / 255
-    root = np.array([[factor, 0, 0]] * 3) if step.grey else factor * np.eye(3)
+    root = np.array([[factor, 0, 0]] * 3) if step.gray else factor * np.eye(3)
     return root.astype(np.float32)
 
 

@@ -136,9 +136,9 @@ def _interpolated(n_in: int, n_out: int, mode: Mode) -> Taps:
         beyond = (out + 1 - (left + 1) * (n_out / n_in)).astype(np.float32)  # where whole, it is so in float32
         x = np.where(beyond <= 0, 0, beyond - np.floor(beyond))
     else:
-        centre = (out + 0.5) * scale - 0.5
-        left = np.floor(centre)
-        x = centre - left
+        center = (out + 0.5) * scale - 0.5
+        left = np.floor(center)
+        x = center - left
     if mode == "bicubic":
         a, far, near = -0.75, 1 + x, 1 - x
         first = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a

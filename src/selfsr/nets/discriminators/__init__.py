@@ -1,5 +1,5 @@
 """The discriminators: one file each."""
 
-from selfsr.nets.discriminators.union import AnyCritic, Critic
+from selfsr.nets.discriminators.union import AnyDiscriminatorNetwork, DiscriminatorNetwork
 
-__all__ = ["AnyCritic", "Critic"]
+__all__ = ["AnyDiscriminatorNetwork", "DiscriminatorNetwork"]

@@ -1,4 +1,4 @@
-"""What every critic of a recipe states: its options, the crops that it can judge, and how to build it."""
+"""What every discriminator of a recipe states: its options, the crops that it can judge, and how to build it."""
 
 from collections.abc import Callable
 from typing import ClassVar, Literal, Self
@@ -16,8 +16,8 @@ _ORTHOGONAL_GAIN = 0.2
 _NORM_SCALES = (0.1, 1.0)
 
 
-class CriticSpec(Spec):
-    """A critic as a recipe spells it out; subclasses add `kind`, their options, `_fits` and `_make`.
+class DiscriminatorNetworkSpec(Spec):
+    """A discriminator as a recipe spells it out; subclasses add `kind`, their options, `_fits` and `_make`.
 
     Attributes:
         title: how people call the network.
@@ -44,10 +44,10 @@ class CriticSpec(Spec):
         return self
 
     def build(self, channels: int, crop_px: int) -> nn.Module:
-        """Build the critic, initialised and ready to be trained.
+        """Build the discriminator, initialized and ready to be trained.
 
         Args:
-            channels: 1 for grey or 3 for RGB.
+            channels: 1 for gray or 3 for RGB.
             crop_px: the side of the high-resolution crops that it will see.
 
         Returns:
@@ -55,19 +55,19 @@ class CriticSpec(Spec):
             also under autocast: `[N, 1]`, or a map `[N, 1, h, w]`. Large is real.
 
         Raises:
-            InputError: no such critic can be built for crops of this size.
+            InputError: no such discriminator can be built for crops of this size.
         """
-        if misfit := self._misfit(crop_px):
+        if crop_problem := self._misfit(crop_px):
             raise InputError(
-                f"critic {self.title}: {misfit}, got a crop of {crop_px} px; change the crop or the critic."
+                f"discriminator {self.title}: {crop_problem}, got a crop of {crop_px} px; change the crop or the discriminator."
             )
-        critic = self._make(channels, crop_px)
+        discriminator = self._make(channels, crop_px)
         if self.init == "orthogonal":
             with torch.no_grad():
-                _start_orthogonal(critic)
-        return critic
+                _start_orthogonal(discriminator)
+        return discriminator
 
-    def misfit(self, crop_px: int) -> str:
+    def crop_problem(self, crop_px: int) -> str:
         """Say which crops fit, if one of `crop_px` does not, as the start of a sentence; empty if it does."""
         return self._misfit(crop_px)
 
@@ -79,7 +79,7 @@ class CriticSpec(Spec):
         raise NotImplementedError
 
 
-def normalised(conv: nn.Conv2d, norm: str) -> list[nn.Module]:
+def normalized(conv: nn.Conv2d, norm: str) -> list[nn.Module]:
     """Return a convolution and the norm behind it, or around it for "spectral"; "none" leaves it alone."""
     around: dict[str, Callable[[], list[nn.Module]]] = {
         "none": lambda: [conv],
@@ -90,8 +90,8 @@ def normalised(conv: nn.Conv2d, norm: str) -> list[nn.Module]:
     return around[norm]()
 
 
-def _start_orthogonal(critic: nn.Module) -> None:
-    for module in critic.modules():
+def _start_orthogonal(discriminator: nn.Module) -> None:
+    for module in discriminator.modules():
         if isinstance(module, SpectralConv2d):
             nn.init.orthogonal_(module.weight_orig, _ORTHOGONAL_GAIN)
             module.estimate()

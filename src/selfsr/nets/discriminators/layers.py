@@ -1,10 +1,10 @@
-"""Layers of critics: a convolution of bounded gain, and a last layer that stays in float32."""
+"""Layers of discriminators: a convolution of bounded gain, and a last layer that stays in float32."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# The slope of every leaky ReLU in the published critics.
+# The slope of every leaky ReLU in the published discriminators.
 SLOPE = 0.2
 # How often the power iteration runs at the start, when the first estimate is random.
 _FIRST_ITERATIONS = 15

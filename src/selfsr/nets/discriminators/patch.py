@@ -1,11 +1,11 @@
-"""PatchGAN, the critic of pix2pix and CycleGAN: each logit judges a patch, of 70 x 70 px with three halvings."""
+"""PatchGAN, the discriminator of pix2pix and CycleGAN: each logit judges a patch, of 70 x 70 px with three halvings."""
 
 from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from selfsr.nets.discriminators.base import CriticSpec, normalised
+from selfsr.nets.discriminators.base import DiscriminatorNetworkSpec, normalized
 from selfsr.nets.discriminators.layers import SLOPE, SpectralConv2d
 from selfsr.nets.layers import Float32Conv2d
 
@@ -15,7 +15,7 @@ _START_STD = 0.02
 _SHORTENED_PX = 2
 
 
-class PatchCriticSpec(CriticSpec):
+class PatchDiscriminatorSpec(DiscriminatorNetworkSpec):
     """PatchGAN without a condition; CycleGAN takes `norm: instance`."""
 
     title: ClassVar[str] = "PatchGAN"
@@ -33,10 +33,10 @@ class PatchCriticSpec(CriticSpec):
         return f"expected a crop of at least {least} px with layers {self.layers}" if crop_px < least else ""
 
     def _make(self, channels: int, crop_px: int) -> nn.Module:  # noqa: ARG002 - of convolutions alone: any size
-        return PatchCritic(channels, features=self.features, layers=self.layers, norm=self.norm)
+        return PatchDiscriminator(channels, features=self.features, layers=self.layers, norm=self.norm)
 
 
-class PatchCritic(nn.Module):
+class PatchDiscriminator(nn.Module):
     """Convolutions of 4x4, first of stride 2 and the last two of stride 1, with leaky ReLU between.
 
     Names are pix2pix's, and so is the range of -1 to 1 that the first layer sees. Channels double from layer to layer
@@ -53,10 +53,10 @@ class PatchCritic(nn.Module):
         super().__init__()
         widths = [features * min(2**n, 8) for n in range(layers + 1)]
         bare = "spectral" if norm == "spectral" else "none"
-        modules = [*normalised(nn.Conv2d(channels, features, 4, 2, 1), bare), nn.LeakyReLU(SLOPE, inplace=True)]
+        modules = [*normalized(nn.Conv2d(channels, features, 4, 2, 1), bare), nn.LeakyReLU(SLOPE, inplace=True)]
         for n in range(1, layers + 1):
             conv = nn.Conv2d(widths[n - 1], widths[n], 4, 2 if n < layers else 1, 1, bias=norm != "batch")
-            modules += [*normalised(conv, norm), nn.LeakyReLU(SLOPE, inplace=True)]
+            modules += [*normalized(conv, norm), nn.LeakyReLU(SLOPE, inplace=True)]
         last = Float32Conv2d(widths[-1], 1, 4, padding=1)
         modules.append(SpectralConv2d(last, float32=True) if bare == "spectral" else last)
         self.model = nn.Sequential(*modules)

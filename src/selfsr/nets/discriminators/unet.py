@@ -1,4 +1,4 @@
-"""Real-ESRGAN's critic: a U-Net that judges every pixel, its gain bounded by spectral norm."""
+"""Real-ESRGAN's discriminator: a U-Net that judges every pixel, its gain bounded by spectral norm."""
 
 from typing import ClassVar, Literal
 
@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr.nets.discriminators.base import CriticSpec
+from selfsr.nets.discriminators.base import DiscriminatorNetworkSpec
 from selfsr.nets.discriminators.layers import SLOPE, SpectralConv2d
 from selfsr.nets.layers import Float32Conv2d
 
@@ -14,8 +14,8 @@ from selfsr.nets.layers import Float32Conv2d
 _MULTIPLE_PX = 8
 
 
-class UnetCriticSpec(CriticSpec):
-    """Real-ESRGAN's critic, without statistics over the batch."""
+class UnetDiscriminatorSpec(DiscriminatorNetworkSpec):
+    """Real-ESRGAN's discriminator, without statistics over the batch."""
 
     title: ClassVar[str] = "U-Net with spectral norm"
     paper: ClassVar[str] = "Wang et al., Real-ESRGAN, ICCVW 2021"
@@ -28,10 +28,10 @@ class UnetCriticSpec(CriticSpec):
         return "" if fits else f"expected a crop of a multiple of {_MULTIPLE_PX} px"
 
     def _make(self, channels: int, crop_px: int) -> nn.Module:  # noqa: ARG002 - of convolutions alone: any size
-        return UnetCritic(channels, features=self.features, skip=self.skip)
+        return UnetDiscriminator(channels, features=self.features, skip=self.skip)
 
 
-class UnetCritic(nn.Module):
+class UnetDiscriminator(nn.Module):
     """Three halvings by 4x4 convolutions of stride 2, and three doublings, bilinear, each before a 3x3 convolution.
 
     Names are Real-ESRGAN's. Every convolution but the first and the last has spectral norm and no bias, and every one

@@ -1,12 +1,12 @@
-"""The critics: a union of typed specs, of which a recipe chooses one by `kind`."""
+"""The discriminators: a union of typed specs, of which a recipe chooses one by `kind`."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from selfsr.nets.discriminators.patch import PatchCriticSpec
-from selfsr.nets.discriminators.unet import UnetCriticSpec
-from selfsr.nets.discriminators.vgg import VggCriticSpec
+from selfsr.nets.discriminators.patch import PatchDiscriminatorSpec
+from selfsr.nets.discriminators.unet import UnetDiscriminatorSpec
+from selfsr.nets.discriminators.vgg import VggDiscriminatorSpec
 
-AnyCritic = VggCriticSpec | UnetCriticSpec | PatchCriticSpec
-Critic = Annotated[AnyCritic, Field(discriminator="kind")]
+AnyDiscriminatorNetwork = VggDiscriminatorSpec | UnetDiscriminatorSpec | PatchDiscriminatorSpec
+DiscriminatorNetwork = Annotated[AnyDiscriminatorNetwork, Field(discriminator="kind")]

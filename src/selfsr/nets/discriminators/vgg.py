@@ -1,4 +1,4 @@
-"""The critic of SRGAN and ESRGAN: a VGG that is as deep as its crop is large, and ends in one number."""
+"""The discriminator of SRGAN and ESRGAN: a VGG that is as deep as its crop is large, and ends in one number."""
 
 from typing import ClassVar, Literal
 
@@ -8,18 +8,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selfsr.errors import InputError
-from selfsr.nets.discriminators.base import CriticSpec
+from selfsr.nets.discriminators.base import DiscriminatorNetworkSpec
 from selfsr.nets.discriminators.layers import SLOPE, Float32Linear
 
 # Width of the layer before the last.
 _HIDDEN = 100
-# Where the published critics depart from the rule that the last map has a side of at least 3 px and at most 5.
+# Where the published discriminators depart from the rule that the last map has a side of at least 3 px and at most 5.
 _PUBLISHED_STAGES = {296: 5}
 _LAST_SIDE_PX = 3
 
 
-class VggCriticSpec(CriticSpec):
-    """ESRGAN's critic; the published ones of crops 128, 192, 256 and 296 come out by these names and numbers."""
+class VggDiscriminatorSpec(DiscriminatorNetworkSpec):
+    """ESRGAN's discriminator; the published ones of crops 128, 192, 256 and 296 come out by these names and numbers."""
 
     title: ClassVar[str] = "VGG"
     paper: ClassVar[str] = "Ledig et al., CVPR 2017; Wang et al., ESRGAN, ECCVW 2018"
@@ -40,12 +40,12 @@ class VggCriticSpec(CriticSpec):
         return f"expected a crop of at least {least} px{why}" if crop_px < least else ""
 
     def _make(self, channels: int, crop_px: int) -> nn.Module:
-        return VggCritic(
+        return VggDiscriminator(
             channels, crop_px, features=self.features, stages=self.stages or _stages(crop_px), norm=self.norm == "batch"
         )
 
 
-class VggCritic(nn.Module):
+class VggDiscriminator(nn.Module):
     """Stages of a 3x3 convolution and a 4x4 one of stride 2, then two linear layers.
 
     Channels double from stage to stage up to eight times the first; every convolution but the first is followed by
@@ -79,7 +79,7 @@ class VggCritic(nn.Module):
         """Judge `[N, C, crop, crop]` in [0, 1]: float32 logits `[N, 1]`."""
         if x.shape[-2:] != (self.crop_px, self.crop_px):
             raise InputError(
-                f"critic VGG: expected crops of {self.crop_px} x {self.crop_px} px, for which it was built, "
+                f"discriminator VGG: expected crops of {self.crop_px} x {self.crop_px} px, for which it was built, "
                 f"got {x.shape[-2]} x {x.shape[-1]}; build it for that size."
             )
         for stage in range(self.stages):

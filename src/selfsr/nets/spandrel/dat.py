@@ -43,7 +43,7 @@ class DatSpec(NetworkSpec):
 
     @property
     def minimum_batch(self) -> int:
-        """Two: the attention normalises one number per image and channel over the batch."""
+        """Two: the attention normalizes one number per image and channel over the batch."""
         return 2
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 Spandrel's classes are true to the authors' in structure and key names. Where they differ, or where the authors'
 own code has a flaw that training would run into, is mended here:
 
-* ESRGAN lacks the authors' initialisation (dense blocks: He normal times 0.1, bias 0).
+* ESRGAN lacks the authors' initialization (dense blocks: He normal times 0.1, bias 0).
 * RCAN's mean shifts are trainable (`requires_grad` is set on the module, where it does nothing), and its
   forward pass multiplies the caller's image by 255 in place.
 * SPAN trains three convolutions and a skip in place of each one that it runs later. Spandrel leaves that later

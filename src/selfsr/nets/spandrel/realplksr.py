@@ -31,10 +31,10 @@ class RealPlksrSpec(NetworkSpec):
     layer_norm: bool = Field(
         default=False, description="layer norm at the head of each block in place of group norm at its end"
     )
-    dysample: bool = Field(default=False, description="upscale by learnt sampling in place of a pixel shuffle")
+    dysample: bool = Field(default=False, description="upscale by learned sampling in place of a pixel shuffle")
 
     @property
-    def colours(self) -> tuple[int, ...]:
+    def colors(self) -> tuple[int, ...]:
         """RGB alone."""
         return (3,)
 

@@ -26,8 +26,8 @@ class SpanSpec(NetworkSpec):
     )
 
     @property
-    def colours(self) -> tuple[int, ...]:
-        """Grey has no such mean."""
+    def colors(self) -> tuple[int, ...]:
+        """Gray has no such mean."""
         return (3,) if self.subtract_mean else (1, 3)
 
     def _make(self, scale: int, channels: int) -> nn.Module:

@@ -6,7 +6,7 @@ from torch import nn
 
 
 class FusedConv(Conv3XC):
-    """SPAN's convolution, whose fused form is a constant to the optimiser and always whole and in full precision."""
+    """SPAN's convolution, whose fused form is a constant to the optimizer and always whole and in full precision."""
 
     def __init__(self, c_in: int, c_out: int, gain1: int) -> None:
         super().__init__(c_in, c_out, gain1=gain1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from selfsr.errors import InputError
 from selfsr.nets import AnyNetwork, key_names
-from selfsr.nets.base import NetworkSpec, Recognised
+from selfsr.nets.base import Detected, NetworkSpec
 from selfsr.nets.weights.model import Model
 from selfsr.nets.weights.read import Checkpoint, read_checkpoint
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
 # Constants that a network computes for itself, so a file may lack them or hold them for another crop size:
-# attention masks, the counter of batch norm, SPAN's fused convolutions, the mean colour.
+# attention masks, the counter of batch norm, SPAN's fused convolutions, the mean color.
 _DERIVED = re.compile(
     r"(.*\.)?(attn_mask(_[01])?|num_batches_tracked|eval_conv\.(weight|bias))$|(sub|add)_mean\.(weight|bias)$"
 )
@@ -42,7 +42,7 @@ def load_model(path: Path, scale: int | None = None) -> Model:
     """
     checkpoint = read_checkpoint(path)
     _check_numbers(path, checkpoint.tensors)
-    found = _recognise(path, checkpoint)
+    found = _detect(path, checkpoint)
     if found is not None:
         return _own_model(path, found, _scale(path, found, checkpoint.metadata, scale))
     descriptor = _described(path, checkpoint.tensors)
@@ -65,16 +65,16 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
     """Load the weights in `path` into `net`, all of them or none.
 
     Tensors are found in bare files and under `params_ema` (preferred), `params`, `state_dict` and the like, with
-    the prefixes of wrappers taken off; a network may go by the names of any layout that `recognise` or RRDB has.
+    the prefixes of wrappers taken off; a network may go by the names of any layout that `detect` or RRDB has.
 
     Args:
         net: a network that a `NetworkSpec` built, or any other module.
         path: the file.
         transfer: the file may be of another scale: tensors of the upsampling tail that do not fit stay as
-            initialised, and all others must fit. The published x3 and x4 EDSR start from the x2 one like this.
+            initialized, and all others must fit. The published x3 and x4 EDSR start from the x2 one like this.
 
     Returns:
-        One line that says what was loaded, and what was left as initialised.
+        One line that says what was loaded, and what was left as initialized.
 
     Raises:
         InputError: the file does not fit `net`, which is then unchanged; the message counts what fits.
@@ -82,7 +82,7 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
     """
     checkpoint = read_checkpoint(path)
     _check_numbers(path, checkpoint.tensors)
-    found = _recognise(path, checkpoint)
+    found = _detect(path, checkpoint)
     own, given = _under_one_layout(net, checkpoint.tensors if found is None else found.tensors)
     derived = {name for name in own if _DERIVED.match(name)}
     missing = [name for name in own if name not in given and name not in derived]
@@ -106,7 +106,7 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
     net.load_state_dict(key_names.rrdb_first_names(loaded) if key_names.is_rrdb(net.state_dict()) else loaded)
     numbers = sum(taken[name].numel() for name in taken if name not in derived)
     part = f" [{checkpoint.part}]" if checkpoint.part else ""
-    left = f"; left as initialised: {', '.join(missing + misshapen)}" if missing or misshapen else ""
+    left = f"; left as initialized: {', '.join(missing + misshapen)}" if missing or misshapen else ""
     unused = f"; not used: {', '.join(unexpected)}" if unexpected else ""
     return f"loaded {len(taken)} tensors ({numbers:,} numbers) from {path}{part}{left}{unused}"
 
@@ -132,11 +132,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     return read_checkpoint(path).metadata
 
 
-def _recognise(path: Path, checkpoint: Checkpoint) -> Recognised | None:
+def _detect(path: Path, checkpoint: Checkpoint) -> Detected | None:
     """Return which of our networks the file holds, or None."""
     for spec_type in get_args(AnyNetwork):
         try:
-            found = spec_type.recognise(checkpoint.tensors, checkpoint.metadata)
+            found = spec_type.detect(checkpoint.tensors, checkpoint.metadata)
         except (ValueError, IndexError) as error:  # a tensor with other axes, or options that no network can have
             first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
             raise _patchwork(path, f"{spec_type.title} ({first})") from error
@@ -145,7 +145,7 @@ def _recognise(path: Path, checkpoint: Checkpoint) -> Recognised | None:
     return None
 
 
-def _scale(path: Path, found: Recognised, said: Mapping[str, str], asked: int | None) -> int:
+def _scale(path: Path, found: Detected, said: Mapping[str, str], asked: int | None) -> int:
     """Choose the scale of a network that may serve several."""
     if len(found.scales) == 1:
         return found.scales[0]
@@ -162,7 +162,7 @@ def _scale(path: Path, found: Recognised, said: Mapping[str, str], asked: int | 
     return asked
 
 
-def _own_model(path: Path, found: Recognised, scale: int) -> Model:
+def _own_model(path: Path, found: Detected, scale: int) -> Model:
     spec, tensors = found.spec, found.tensors
     net = spec.build(scale, found.channels)
     own = net.state_dict()
@@ -222,8 +222,8 @@ def _described(path: Path, tensors: dict[str, Tensor]) -> "ImageModelDescriptor[
 
 def _discriminator(tensors: Mapping[str, Tensor]) -> str:
     roles = {"conv0_0.weight", "linear1.weight"}
-    critic = roles <= set(tensors) or any(name.endswith(".weight_orig") for name in tensors)
-    return " (they look like a discriminator: give the generator, net_g)" if critic else ""
+    discriminator = roles <= set(tensors) or any(name.endswith(".weight_orig") for name in tensors)
+    return " (they look like a discriminator: give the generator, net_g)" if discriminator else ""
 
 
 def _advice(path: Path, tensors: dict[str, Tensor], net: nn.Module) -> str:
@@ -239,11 +239,11 @@ def _advice(path: Path, tensors: dict[str, Tensor], net: nn.Module) -> str:
 def _called(path: Path, tensors: dict[str, Tensor]) -> str | None:
     """Return the name of the network that the tensors make up, its scale and its options, or None."""
     try:
-        found = _recognise(path, Checkpoint(tensors, {}, ""))
+        found = _detect(path, Checkpoint(tensors, {}, ""))
         if found is not None:
             scales = f" {_factors(found.scales)}" if found.scales else ""
-            colours = "grey" if found.channels == 1 else "colour"
-            return f"{found.spec.title}{scales} with {_options(found.spec)} for {colours}"
+            colors = "gray" if found.channels == 1 else "color"
+            return f"{found.spec.title}{scales} with {_options(found.spec)} for {colors}"
         descriptor = _described(path, tensors)
     except InputError:
         return None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsr.errors import InputError
-from selfsr.images.color import grey
+from selfsr.images.color import gray
 from selfsr.images.resize import imresize
 from selfsr.nets.layers import mirrored
 
@@ -21,7 +21,7 @@ class Model:
         net: in evaluation mode and float32; `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
         architecture: its name, that of spandrel where spandrel knows it.
         scale: upscaling factor; 1 for networks that restore.
-        channels: of the input; 1 for grey, 3 for RGB, 4 for RGB and alpha.
+        channels: of the input; 1 for gray, 3 for RGB, 4 for RGB and alpha.
         tiling: whether an image may be cut into tiles; "internal" networks cut it themselves.
         multiple_of_px: sides must be multiples of this; `upscaling` sees to it.
         minimum_px: no side may be smaller; `upscaling` sees to it.
@@ -43,7 +43,7 @@ class Model:
 
     @torch.no_grad()
     def upscale(self, lr: Tensor) -> Tensor:
-        """Upscale images of any size and colour, without a gradient (see `in_any_colours`).
+        """Upscale images of any size and color, without a gradient (see `upscale_any_channels`).
 
         Args:
             lr: float `[N, C, h, w]` in [0, 1] on the device of the network, C = 1 or 3, or 4 where the network
@@ -55,7 +55,7 @@ class Model:
         Raises:
             InputError: another number of channels.
         """
-        return in_any_colours(
+        return upscale_any_channels(
             self._run, lr, channels=self.channels, scale=self.scale, architecture=self.architecture
         ).clamp(0, 1)
 
@@ -72,14 +72,14 @@ class Model:
         return (max(sides), max(sides)) if self.square else (sides[0], sides[1])
 
 
-def in_any_colours(
+def upscale_any_channels(
     net: Callable[[Tensor], Tensor], lr: Tensor, *, channels: int, scale: int, architecture: str
 ) -> Tensor:
-    """Upscale colour or grey images with a network that may take the other.
+    """Upscale color or gray images with a network that may take the other.
 
-    A grey network is given the luma of a colour image, and the colour differences are upscaled bicubically: with
+    A gray network is given the luma of a color image, and the color differences are upscaled bicubically: with
     its studio range inside, this is the literature's way of Y through the network, and Cb and Cr by bicubic. A
-    network of RGB is given grey three times, one of RGB and alpha an opaque image.
+    network of RGB is given gray three times, one of RGB and alpha an opaque image.
 
     Args:
         net: `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
@@ -99,10 +99,10 @@ def in_any_colours(
     if lr.shape[1] == 3 and channels == 4:
         return net(torch.cat([lr, torch.ones_like(lr[:, :1])], dim=1))[:, :3]
     if lr.shape[1] == 3 and channels == 1:
-        luma = grey(lr)
+        luma = gray(lr)
         return net(luma) + imresize(lr - luma, scale)
     if lr.shape[1] == 1 and channels == 3:
-        return grey(net(lr.expand(-1, 3, -1, -1)))
+        return gray(net(lr.expand(-1, 3, -1, -1)))
     raise InputError(
         f"upscale: the {architecture} network takes {channels} channels, got {lr.shape[1]}; convert the image to RGB."
     )

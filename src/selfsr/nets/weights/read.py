@@ -35,7 +35,7 @@ _PARTS = (
 )
 # Keys of files from which training goes on, and which have no weights in one of the places above.
 _TRAINING_KEYS = frozenset(
-    ("optimizer", "optimizers", "optimisers", "optimizer_state_dict", "param_groups", "schedulers", "iter", "epoch")
+    ("optimizer", "optimizers", "optimizers", "optimizer_state_dict", "param_groups", "schedulers", "iter", "epoch")
 )
 # First words of names where several networks share one flat dict; the generators in order of preference.
 _GENERATORS = ("ema_model", "net_g_ema", "net_g", "netG", "generator")

@@ -43,7 +43,7 @@ def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str]) -> Non
     # A clone each: safetensors refuses tensors that share memory, and an averaged one must not move on meanwhile.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     # Of a run of several scales the metadata names all of them, the network the last one it was used at.
-    said = {**(net.facts() if isinstance(net, SrNetwork) else {}), **metadata}
+    said = {**(net.file_metadata() if isinstance(net, SrNetwork) else {}), **metadata}
     if path.suffix == ".safetensors":
         content = safetensors.torch.save(tensors, metadata={"format": "pt", **said})
     else:

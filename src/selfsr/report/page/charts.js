@@ -50,7 +50,7 @@
     const inside = ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
     return inside.length >= 2 ? inside : linearTicks(low, high, 4);
   };
-  // Labels of one axis have one form: as many decimals as tell neighbours apart, or powers for the very small.
+  // Labels of one axis have one form: as many decimals as tell neighbors apart, or powers for the very small.
   const tickTexts = (ticks, log) => {
     const largest = Math.max(...ticks.map(Math.abs));
     if (largest >= 1e5 || largest < 5e-3) return ticks.map((t) => (t === 0 ? "0" : t.toExponential(1).replace(".0e", "e").replace("e+", "e")));
@@ -95,7 +95,7 @@
   };
   const place = (run, step) => (state.time ? secondsAt(run, step) : step);
 
-  // A Gaussian over neighbouring points: unlike a running average it does not lag behind the curve.
+  // A Gaussian over neighboring points: unlike a running average it does not lag behind the curve.
   const smoothed = (values, width) => {
     if (!width) return values;
     const reach = Math.ceil(width * 2.5);
@@ -224,7 +224,7 @@
     const shown = at(smoothed(line.y, width));
     if (width) group.append(svg("path", { class: "raw", d: pathOf(at(line.y)) }));
     group.append(svg("path", { class: "line", d: pathOf(shown) }));
-    // Shapes tell the runs apart without colour: at every measurement, or a few along a dense line.
+    // Shapes tell the runs apart without color: at every measurement, or a few along a dense line.
     const every = chart.markers ? 1 : Math.max(1, Math.ceil(shown.length / 5));
     const solid = chart.markers || runs.length > 1 || shown.length === 1;
     shown.forEach((p, i) => {

@@ -6,7 +6,7 @@
     return node;
   };
 
-  // CSS can only scale about black (brightness) and about middle grey (contrast); one after the other they map
+  // CSS can only scale about black (brightness) and about middle gray (contrast); one after the other they map
   // low to 0 and high to 1 without leaving [0, 1] between.
   const stretchFilter = (low, high) => {
     const range = Math.max(high - low, 1 / 255);
@@ -102,7 +102,7 @@
   };
   document.querySelectorAll(".film-card").forEach(cinema);
 
-  // A graph picture keeps log10 of the entries in its grey values: the cell under the pointer is read from them.
+  // A graph picture keeps log10 of the entries in its gray values: the cell under the pointer is read from them.
   const readCells = (study) => {
     const reading = study.querySelector(".reading");
     const floor = Number(study.dataset.floor);
@@ -120,8 +120,8 @@
         const cell = (position, size) => Math.min(side - 1, Math.max(0, Math.floor((position / size) * side)));
         const x = cell(event.clientX - box.left, box.width);
         const y = cell(event.clientY - box.top, box.height);
-        const grey = pixels[4 * (y * side + x)];
-        const share = grey === 0 ? `at most 1e${floor}` : (10 ** (floor * (1 - grey / 255))).toExponential(1);
+        const gray = pixels[4 * (y * side + x)];
+        const share = gray === 0 ? `at most 1e${floor}` : (10 ** (floor * (1 - gray / 255))).toExponential(1);
         const half = (side - 1) / 2;
         reading.textContent = `displaced by ${x - half} right, ${y - half} down: ${share}`;
       });

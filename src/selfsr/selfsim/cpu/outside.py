@@ -134,7 +134,7 @@ def _spread_outside(counter, grad_q, index, row_start, height, pitch, bands, f, 
                     for j in range(BLOCK):
                         line[j] += cell[j]
             for side_x in (-1, 1):
-                # Offsets ox from the centre outwards: more and more classes lose them.
+                # Offsets ox from the center outwards: more and more classes lose them.
                 strip.fill(0)
                 for depth_x in range(f + 1):
                     if depth_x == 0 and side_x > 0:

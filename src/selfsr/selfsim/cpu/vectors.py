@@ -1,4 +1,4 @@
-"""Vectors in compiled kernels: sixteen neighbouring values that are loaded, computed with and stored as one.
+"""Vectors in compiled kernels: sixteen neighboring values that are loaded, computed with and stored as one.
 
 LLVM makes vector code of a plain loop only after proving that what it writes is none of what it reads, and gives up
 when many places are read at once. A loop over these vectors needs no proof. What fits the processor's registers is
