@@ -1,12 +1,12 @@
-"""The GPU baseline: one thread for each (pixel, displacement) and float atomics, as the published operator works.
+"""The GPU baseline, like the published operator: a thread for each (pixel, displacement) and atomics.
 
-Written from the formulas (docs/selfsim.md, eq. 1 to 5) in Triton. Each thread walks the k x k x C values of its two
-windows: forward it sums their squared difference, backward it adds both ends of each value's gradient to the image
-with an atomic addition, so the result differs in its last bits from run to run. Exponentials, sums of rows, both parts
-of the loss and their gradients are left to torch. Rows lie pixel by pixel, `[M, S*S]`.
+Implements docs/selfsim.md, eq. 1 to 5, in Triton. Each thread goes through the k x k x C values of its two windows. The
+forward pass sums their squared differences. The backward pass adds the gradient of both values of each difference to
+the image atomically, so the last bits differ from run to run. Exponentials, row sums, both parts of the loss and their
+gradients are computed by torch. Rows are stored pixel by pixel, `[M, S*S]`.
 """
 
-# In a kernel, names are values of Triton's own language, which a checker of Python's types cannot follow.
+# Names in a kernel are values of Triton's language, which type checkers do not know.
 # pyright: reportArgumentType=false, reportIndexIssue=false
 
 from typing import Any
@@ -20,17 +20,18 @@ from torch import Tensor
 from selfsr._ops import backends
 from selfsr.bench.unfold import graph_loss
 from selfsr.errors import InputError
+from selfsr.selfsim import reference
 
-# Threads of a program, each with one displacement of one pixel.
+# Threads of a program, one for each displacement of a pixel.
 BLOCK = 256
 
 
 @triton.jit
-def _window_values(
+def _locate_thread(
     pixel_image, pixel_row, pixel_column, height, width,
     H: tl.constexpr, S: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Return pixel, displacement and its number for each thread, and where the pixel and its channels lie."""
+    """Return pixel, index and offsets of the displacement, offset of the pixel, and size of a channel."""
     blocks: tl.constexpr = (S * S + BLOCK - 1) // BLOCK
     pixel = (tl.program_id(0) // blocks).to(tl.int64)
     d = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
@@ -47,16 +48,16 @@ def distances(
 ):  # fmt: skip
     """Write q `[M, S*S]` (eq. 1) of the padded `image` `[N, C, height, width]`."""
     S: tl.constexpr = 2 * H + 1
-    pixel, d, dy, dx, center, channel = _window_values(
+    pixel, d, dy, dx, center, channel = _locate_thread(
         pixel_image, pixel_row, pixel_column, height, width, H, S, C, BLOCK
     )
     total = tl.zeros([BLOCK], image.dtype.element_ty)
     for c in range(C):
         for oy in range(-F, F + 1):
             for ox in range(-F, F + 1):
-                here = image + center + c * channel + oy * width + ox
-                seen = (d < S * S) & (tl.abs(dy + oy) <= H) & (tl.abs(dx + ox) <= H)
-                difference = tl.load(here) - tl.load(here + dy * width + dx, mask=seen, other=0.0)
+                near = image + center + c * channel + oy * width + ox
+                valid = (d < S * S) & (tl.abs(dy + oy) <= H) & (tl.abs(dx + ox) <= H)
+                difference = tl.load(near) - tl.load(near + dy * width + dx, mask=valid, other=0.0)
                 total += difference * difference
     tl.store(q + pixel * S * S + d, total / (C * (2 * F + 1) * (2 * F + 1)), mask=d < S * S)
 
@@ -66,9 +67,9 @@ def scatter_gradients(
     image, grad_q, grad, pixel_image, pixel_row, pixel_column, height, width,
     H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Add the gradient of eq. 1 to `grad`, of the shape of the padded `image`, given that towards q."""
+    """Add the gradient of eq. 1 to `grad`, of the shape of the padded `image`, from the gradient by q."""
     S: tl.constexpr = 2 * H + 1
-    pixel, d, dy, dx, center, channel = _window_values(
+    pixel, d, dy, dx, center, channel = _locate_thread(
         pixel_image, pixel_row, pixel_column, height, width, H, S, C, BLOCK
     )
     scale = 2.0 / (C * (2 * F + 1) * (2 * F + 1))
@@ -76,12 +77,12 @@ def scatter_gradients(
     for c in range(C):
         for oy in range(-F, F + 1):
             for ox in range(-F, F + 1):
-                here = center + c * channel + oy * width + ox
-                there = here + dy * width + dx
-                seen = (d < S * S) & (tl.abs(dy + oy) <= H) & (tl.abs(dx + ox) <= H)
-                value = weight * (tl.load(image + here) - tl.load(image + there, mask=seen, other=0.0))
-                tl.atomic_add(grad + here + d * 0, value, mask=d < S * S)
-                tl.atomic_add(grad + there, -value, mask=seen)
+                near = center + c * channel + oy * width + ox
+                far = near + dy * width + dx
+                valid = (d < S * S) & (tl.abs(dy + oy) <= H) & (tl.abs(dx + ox) <= H)
+                value = weight * (tl.load(image + near) - tl.load(image + far, mask=valid, other=0.0))
+                tl.atomic_add(grad + near + d * 0, value, mask=d < S * S)
+                tl.atomic_add(grad + far, -value, mask=valid)
 
 
 class _Distances(torch.autograd.Function):
@@ -120,14 +121,14 @@ def atomic_loss(
     """Return the loss of `sr` against `hr` `[N, C, H, W]`; see `selfsr.self_similarity_loss`."""
     reason = backends.why_not_triton(sr)
     if reason is not None:
-        raise InputError(f"bench: the baseline with atomics cannot run because {reason}; it is a GPU's baseline.")
+        raise InputError(f"bench: the baseline with atomics needs a GPU with Triton, but {reason}; leave it out.")
     pixels = tuple(mask[:, 0].nonzero(as_tuple=True))
     h = search_px // 2
 
     def graph(image: Tensor) -> Tensor:
         padded = F.pad(image.contiguous(), (h, h, h, h), mode="reflect")
-        s = torch.exp(_Distances.apply(padded, pixels, search_px, window_px) / -sigma)
-        return s / s.sum(1, keepdim=True) if normalize else s
+        q: Tensor = _Distances.apply(padded, pixels, search_px, window_px)
+        return reference.similarities(q, sigma, normalize)
 
     x = graph(sr)
     with torch.no_grad():

@@ -1,11 +1,11 @@
-"""Time, peak memory and error of the self-similarity loss: the verb `selfsr bench`, run from a checkout.
+"""Time, peak memory and error of the self-similarity loss: `selfsr bench` from a checkout.
 
     python bench/ops.py [--sweep] [--json results.json] [--plot cost.svg] [--device cuda]
 
-The baseline, the published unfold formulation, is src/selfsr/bench/unfold.py. On a GPU there is another one, a thread
-for each (pixel, displacement) with float atomics (bench/atomic_baseline.py); and before the verb's own table, which is
-of single crops, batches of training size are measured and shown beside the machine's peak rates (bench/ops_gpu.py),
-with --json results.json also in results-peaks.json. Time on a GPU is that between two of its own events.
+The baseline is the published unfold formulation (src/selfsr/bench/unfold.py). On a GPU there is a second one with a
+thread for each (pixel, displacement) and float atomics (bench/atomic_baseline.py). There, before the table of single
+crops, batches of training size are measured and compared with the peak rates of the GPU (bench/ops_gpu.py); with --json
+results.json these results are in results-peaks.json. GPU times are between two CUDA events.
 """
 
 import argparse

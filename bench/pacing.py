@@ -1,15 +1,15 @@
-"""Time and peak memory of the self-paced weighting, against five depthwise convolutions in the same process.
+"""Time and peak memory of self-paced weighting, compared with five depthwise convolutions.
 
     python bench/pacing.py [--json results.json] [--seconds 3] [--device cuda | --cpu-time]
 
-Two products: the SSIM map alone, and the self-paced L1 loss with its gradient. Baseline: bench/ssim_naive.py. The
-variants are timed in turns, so that a busy machine slows all; times are medians, ratios are medians over the turns.
-Beside each time stands the largest error of the map, or the rms error of the gradient relative to its rms, against
-the baseline in float64; a backend whose numbers are wrong is not timed. Peak memory is what one call adds at its
-highest: resident memory in a process of its own on a CPU, the allocator's statistics on a GPU. Time on a GPU is that
-between two of its own events; beside that of loss and gradient stands the least it could take (bench/gpu_floor.py).
+Two products: the SSIM map, and the self-paced L1 loss with its gradient. Baseline: bench/ssim_naive.py. The variants
+are timed in turns, so that a busy machine slows all. Times are medians, ratios are medians over the turns. Errors are
+against the baseline in float64: the largest error of the map, or the rms error of the gradient relative to its rms. A
+backend with wrong results is not timed. Peak memory is what one call adds: resident memory in a separate process on a
+CPU, the allocator's statistics on a GPU. GPU times are between two CUDA events; for loss and gradient the smallest
+possible time is shown as well (bench/gpu_floor.py).
 
-On a machine that others use, --cpu-time runs one thread and counts the time that the processor gave it.
+On a shared machine, --cpu-time runs one thread and counts its processor time.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,21 +28,21 @@ from rich.table import Table
 from torch import Tensor
 
 import ssim_naive
-from gpu_floor import Machine, pacing_work
+from gpu_floor import GpuPeaks, pacing_work
 from selfsr import SelfPacedLoss, ssim_map
 from selfsr._ops import backends
-from selfsr.bench.measure import elapsed
+from selfsr.bench.timing import added_cuda_bytes, added_resident_bytes, time_call, time_in_turns
 from selfsr.machine.device import choose_device
 
 SHAPES = [(16, 3, 192, 192), (1, 3, 128, 128)]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 EPOCH = 2.0
-# The largest error that a backend may have to be timed at all.
-WRONG = {"map": 1e-5, "loss and gradient": 1e-4}
+# Largest error of a backend that is timed.
+MAX_ERROR = {"map": 1e-5, "loss and gradient": 1e-4}
 
 
 @dataclass(frozen=True)
-class Row:
+class PacingRow:
     """One line of the table; times in seconds, memory in bytes, ratios against the baseline."""
 
     shape: tuple[int, ...]
@@ -57,8 +58,8 @@ class Row:
     of_peak_bandwidth: float | None = None
 
 
-def images(shape: tuple[int, ...], device: str, layout: str) -> tuple[Tensor, Tensor]:
-    """Return crops of a photo, and the same crops blurred by halving and doubling, as a network's output would be."""
+def make_images(shape: tuple[int, ...], device: str, layout: str) -> tuple[Tensor, Tensor]:
+    """Return blurred crops of a photo, like the output of a network, and the crops themselves."""
     from skimage import data
 
     n, c, h, w = shape
@@ -70,12 +71,12 @@ def images(shape: tuple[int, ...], device: str, layout: str) -> tuple[Tensor, Te
     return sr.to(device, memory_format=LAYOUTS[layout]), hr.to(device, memory_format=LAYOUTS[layout])
 
 
-def products(variant: str) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """Return what a variant computes: the map; and the loss, whose gradient is returned."""
+def make_calls(variant: str) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """Return the functions of a variant that compute the map, and the gradient of the loss."""
     if variant == "five convolutions":
 
         def taps(image: Tensor) -> Tensor:
-            return ssim_naive.window(image.shape[1], image.dtype, image.device)
+            return ssim_naive.make_window(image.shape[1], image.dtype, image.device)
 
         def loss(sr: Tensor, hr: Tensor) -> Tensor:
             return ssim_naive.self_paced_l1(sr, hr, EPOCH, taps(sr))
@@ -103,114 +104,96 @@ def differentiate(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor,
     return gradient
 
 
-def error(product: str, result: Tensor, truth: Tensor) -> float:
-    """Largest error of a map; rms error of a gradient over its rms."""
+def measure_error(product: str, result: Tensor, truth: Tensor) -> float:
+    """Return the largest error of a map, or the rms error of a gradient relative to its rms."""
     difference = result.double() - truth
     if product == "map":
         return difference.abs().max().item()
     return (difference.square().mean() / truth.square().mean()).sqrt().item()
 
 
-def peak_on_cpu(answer, variant: str, product: str, shape: tuple[int, ...], layout: str, threads: int) -> None:
-    """Put into the queue by how many bytes one call raises the resident memory of this process."""
+def measure_on_cpu(queue, variant: str, product: str, shape: tuple[int, ...], layout: str, threads: int) -> None:
+    """Put the bytes by which one call raises the resident memory of this process into the queue."""
     torch.set_num_threads(threads)
-    call = products(variant)[product]
+    call = make_calls(variant)[product]
     for _ in range(2):
-        call(*images((1, shape[1], 16, 16), "cpu", layout))
-    pair = images(shape, "cpu", layout)
-    # Forget the peak of loading and compiling.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    kept = call(*pair)
-    answer.put(status("VmHWM") - before)
-    del kept
+        call(*make_images((1, shape[1], 16, 16), "cpu", layout))
+    pair = make_images(shape, "cpu", layout)
+    queue.put(added_resident_bytes(lambda: call(*pair)))
 
 
-def status(key: str) -> int:
-    """Return a size from Linux's account of this process, in bytes."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[key].split()[0]) * 1024
-
-
-def peak(variant: str, product: str, shape: tuple[int, ...], layout: str, device: str) -> int:
-    """Return the bytes that one call adds at its highest, the result included."""
+def measure_peak(variant: str, product: str, shape: tuple[int, ...], layout: str, device: str) -> int:
+    """Return the peak memory in bytes that one call adds, its result included."""
     if device == "cpu":
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch", "numba", "skimage.data"])
-        answer = context.Queue()
-        arguments = (answer, variant, product, shape, layout, torch.get_num_threads())
-        child = context.Process(target=peak_on_cpu, args=arguments)
+        queue = context.Queue()
+        arguments = (queue, variant, product, shape, layout, torch.get_num_threads())
+        child = context.Process(target=measure_on_cpu, args=arguments)
         child.start()
-        bytes_added = answer.get(timeout=120)
+        added = queue.get(timeout=120)
         child.join()
-        return bytes_added
-    pair = images(shape, device, layout)
-    call = products(variant)[product]
-    call(*pair)
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    kept = call(*pair)
-    added = torch.cuda.max_memory_allocated(device) - before
-    del kept
-    return added
+        return added
+    pair = make_images(shape, device, layout)
+    call = make_calls(variant)[product]
+    return added_cuda_bytes(lambda: call(*pair), torch.device(device))
 
 
-def in_turns(
+def time_calls(
     calls: dict[str, Callable[[], Tensor]], seconds: float, device: str, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
     """Time the calls in turns, for `seconds` together and seven turns at least."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(3):
         for call in calls.values():
             call()
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds or len(next(iter(times.values()))) < 7:
-        for name, call in calls.items():
-            times[name].append(elapsed(call, torch.device(device), clock))
-    return times
+    timers = {name: partial(time_call, call, torch.device(device), clock) for name, call in calls.items()}
+    return time_in_turns(timers, seconds, min_turns=7)
 
 
 def measure(
     shape: tuple[int, ...], product: str, layout: str, device: str, seconds: float, clock: Callable[[], float]
-) -> list[Row]:
+) -> list[PacingRow]:
     """Measure all variants of one product on one shape."""
-    sr, hr = images(shape, device, layout)
-    truth = products("five convolutions")[product](sr.double(), hr.double())
-    natural = "cpu" if device == "cpu" else "triton"
-    variants = ["five convolutions", "eager", natural]
+    sr, hr = make_images(shape, device, layout)
+    truth = make_calls("five convolutions")[product](sr.double(), hr.double())
+    compiled = "cpu" if device == "cpu" else "triton"
+    variants = ["five convolutions", "eager", compiled]
     calls, errors = {}, {}
     for variant in variants:
         if variant in backends.WHY_NOT and (reason := backends.WHY_NOT[variant](sr)):
             raise SystemExit(f"bench/pacing.py: {variant} cannot run here: {reason}")
-        call = products(variant)[product]
-        errors[variant] = error(product, call(sr, hr), truth)
-        if variant != "five convolutions" and not errors[variant] <= WRONG[product]:
+        call = make_calls(variant)[product]
+        errors[variant] = measure_error(product, call(sr, hr), truth)
+        if variant != "five convolutions" and not errors[variant] <= MAX_ERROR[product]:
             raise SystemExit(
                 f"bench/pacing.py: {variant} is wrong ({product} of {shape}: {errors[variant]:.2g}), not timed"
             )
         calls[variant] = lambda call=call: call(sr, hr)
-    times = in_turns(calls, seconds, device, clock)
-    peaks = {variant: peak(variant, product, shape, layout, device) for variant in variants}
-    base = times["five convolutions"]
+    times = time_calls(calls, seconds, device, clock)
+    peaks = {variant: measure_peak(variant, product, shape, layout, device) for variant in variants}
+    baseline = times["five convolutions"]
     rows = []
     for variant in variants:
         median_s = statistics.median(times[variant])
-        faster = statistics.median(a / b for a, b in zip(base, times[variant], strict=True))
+        faster = statistics.median(a / b for a, b in zip(baseline, times[variant], strict=True))
         smaller = peaks["five convolutions"] / max(peaks[variant], 1)
-        rows.append(Row(shape, product, layout, variant, median_s, faster, errors[variant], peaks[variant], smaller))
+        rows.append(
+            PacingRow(shape, product, layout, variant, median_s, faster, errors[variant], peaks[variant], smaller)
+        )
         if device != "cpu" and product == "loss and gradient":
-            machine, work = Machine.of(torch.device(device)), pacing_work(shape)
-            bandwidth = work.shares(machine, median_s)[1]
-            rows[-1] = replace(rows[-1], floor_s=work.floor_s(machine), of_peak_bandwidth=bandwidth)
+            machine, work = GpuPeaks.read(torch.device(device)), pacing_work(shape)
+            bandwidth = work.peak_shares(machine, median_s)[1]
+            rows[-1] = replace(rows[-1], floor_s=work.minimum_seconds(machine), of_peak_bandwidth=bandwidth)
     return rows
 
 
 def main() -> None:
-    """Measure, print a table, write JSON if asked for."""
+    """Measure, print a table, and write JSON on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the results here, too")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for each line of three variants (default 3)")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="seconds for the three variants of a product (default 3)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--cpu-time", action="store_true", help="one thread, processor time instead of elapsed time")
     options = parser.parse_args()
@@ -243,13 +226,13 @@ def main() -> None:
         )
     Console(width=160).print(table)
     if options.json:
-        about = {
+        machine = {
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "device": options.device,
             "clock": clock.__name__,
         }
-        options.json.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1))
+        options.json.write_text(json.dumps({**machine, "rows": [asdict(row) for row in rows]}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The SSIM map and the self-paced loss as they are usually written: the baseline of bench/pacing.py.
+"""The usual implementation of the SSIM map and the self-paced loss: the baseline of bench/pacing.py.
 
-Five depthwise 11 x 11 convolutions give E[x], E[y], E[x^2], E[y^2] and E[xy]; variances are differences of those.
-The formulation of the published self-paced trainer and of most SSIM losses, in float32 as they run it.
+Five depthwise 11 x 11 convolutions compute E[x], E[y], E[x^2], E[y^2] and E[xy]; variances are differences of those.
+This is the form of the published self-paced code and of most SSIM losses, in float32 as they run it.
 """
 
 import torch
@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def window(channels: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
-    """Return the depthwise window `[channels, 1, 11, 11]`, a Gaussian with a standard deviation of 1.5 pixels."""
+def make_window(channels: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
+    """Return the depthwise Gaussian window `[channels, 1, 11, 11]` with a standard deviation of 1.5 px."""
     k = torch.arange(-5, 6, dtype=dtype, device=device)
     g = torch.exp(-(k**2) / (2 * 1.5**2))
     g = g / g.sum()
@@ -18,7 +18,7 @@ def window(channels: int, dtype: torch.dtype = torch.float32, device: torch.devi
 
 
 def ssim_map(x: Tensor, y: Tensor, taps: Tensor, data_range: float = 1.0) -> Tensor:
-    """Return the SSIM map `[N, C, H, W]`, zeros beyond the border."""
+    """Return the SSIM map `[N, C, H, W]` with zero padding."""
 
     def mean(values: Tensor) -> Tensor:
         return F.conv2d(values, taps, padding=5, groups=values.shape[1])

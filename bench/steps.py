@@ -2,18 +2,18 @@
 
     python bench/steps.py [--case edsr --case esrgan] [--json results.json] [--seconds 8] [--device cuda]
 
-Baseline: the plain loop that BasicSR runs: float32, contiguous tensors, mean L1, Adam, one forward and one backward,
-`.item()` on the loss at every step for its log. Ours: the recipe's own step (`selfsr.training.loop.take_step`), with
-what `precision: auto` and `memory_format: auto` choose on this device. Same network, same weights, same batch.
-The steps are timed in turns, so that a busy machine slows all; ratios are of their medians, and what a loss adds is the
-median over the turns. Where steps differ by more than that from turn to turn, the last column tells more: what the loss
-and its gradient towards the network's output take by themselves, less the pixel loss whose place they take, and the
-share of our step that this is.
+Baseline: the plain loop of BasicSR: float32, contiguous tensors, mean L1, Adam, one forward and one backward pass, and
+`.item()` on the loss at every step for the log. Ours: the step of the recipe (`selfsr.training.loop.take_step`), with
+the choices of `precision: auto` and `memory_format: auto` on this device. Network, weights and batch are the same.
 
-EDSR's self-paced step stands beside one weighted by five depthwise convolutions (bench/ssim_naive.py) with autograd.
-The ESRGAN step has no plain loop beside it: ours is the whole step, of the generator by L1, perceptual and relativistic
-loss and of the discriminator, to which the self-similarity loss is added. The perceptual loss has VGG19's layers with random
-weights, which cost as much as trained ones.
+Steps are timed in turns, so that a busy machine slows all. Ratios are of medians; the cost of a loss is the median over
+the turns. Where turns vary by more than that, use the last column: the time of the loss and its gradient by the
+network's output alone, minus the pixel loss that it replaces, and its share of our step.
+
+EDSR's self-paced step is compared with one weighted by five depthwise convolutions (bench/ssim_naive.py) with autograd.
+The ESRGAN step has no plain loop. Ours is the complete step with the updates of the generator (L1, perceptual and
+relativistic loss) and the discriminator; the self-similarity loss is added to it. The perceptual loss has VGG19's
+layers with random weights, which cost as much as trained ones.
 """
 
 import argparse
@@ -34,16 +34,17 @@ from rich.console import Console
 from rich.table import Table
 
 import ssim_naive
-from selfsr.images.files import Picture, write_picture
+from selfsr.bench.timing import time_in_turns
+from selfsr.images.files import DecodedImage, write_image
 from selfsr.recipe import parse_recipe
 from selfsr.runfolder.log import Meter
-from selfsr.step import Clock, MaskedSum, Outputs
+from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms.base import NetworkTerm
-from selfsr.training.assemble import Run, assemble
+from selfsr.training.assemble import TrainingRun, assemble
 from selfsr.training.guard import FiniteGuard
 from selfsr.training.loop import take_step
 
-# Where the clock of every step stands: the self-paced schedule is at sigma 5, where all pixels weigh something.
+# The age of training in every step: the self-paced sigma is 5, where all pixels have a weight.
 EPOCH = 5
 STEPS_PER_EPOCH = 1000
 VGG_FILE = "vgg19_random.pth"
@@ -51,16 +52,16 @@ VGG_FILE = "vgg19_random.pth"
 
 @dataclass(frozen=True)
 class Case:
-    """A network, the step that losses are added to, and the losses.
+    """A network, its step, and the losses that are added to the step.
 
     Attributes:
-        title: the line of the table.
-        settings: what the recipe says of the network, the scale, the crop and the batch.
-        method: of the step, without what is added.
-        added: changes to the terms, by the name of the step.
+        title: name in the table.
+        settings: network, scale, crop and batch of the recipe.
+        method: method of the recipe without added losses.
+        added: added or replaced terms, by the name of the step.
         naive: also time the pixel loss weighted by five depthwise convolutions.
         plain: also time the plain loop.
-        optimizers: the networks that are stepped on.
+        optimizers: names of the networks that have an optimizer.
     """
 
     title: str
@@ -74,7 +75,7 @@ class Case:
 
 L1 = {"pixel": {"kind": "l1"}}
 REGRESSION = {"kind": "regression", "terms": L1}
-# As published, with the weights of ESRGAN's stage of adversarial training.
+# As published for the adversarial stage of ESRGAN.
 ESRGAN = {
     "kind": "gan",
     "terms": {
@@ -88,7 +89,7 @@ SIMILARITY = {
     f"self-similarity, stride {stride}": {"similarity": {"kind": "self_similarity", "stride": stride}}
     for stride in (3, 1)
 }
-# The published crops and batch of EDSR; ESRGAN's crop, with batches that a laptop can step in seconds.
+# EDSR has the published crops and batch; ESRGAN the published crop, with a batch that takes seconds on a laptop.
 CASES = {
     "edsr": Case(
         "EDSR-baseline x2, crop 96, batch 16",
@@ -114,16 +115,16 @@ CASES = {
 }
 
 
-def photos(folder: Path) -> Path:
-    """Write the photo that crops are cut from."""
+def write_photo(folder: Path) -> Path:
+    """Write the training photo to a folder and return the folder."""
     from skimage import data
 
-    write_picture(folder / "astronaut.png", Picture(np.ascontiguousarray(data.astronaut())))
+    write_image(folder / "astronaut.png", DecodedImage(np.ascontiguousarray(data.astronaut())))
     return folder
 
 
-def random_vgg(folder: Path) -> Path:
-    """Write VGG19's convolutions as torchvision names them, with random weights that keep the scale of features."""
+def write_random_vgg(folder: Path) -> Path:
+    """Write VGG19's convolutions by torchvision's names, with random weights of a sensible scale."""
     from torchvision.models import vgg
 
     layers = vgg.make_layers(vgg.cfgs["E"])
@@ -135,7 +136,7 @@ def random_vgg(folder: Path) -> Path:
     return folder / VGG_FILE
 
 
-def document(case: Case, folder: Path, **changes: Any) -> dict[str, Any]:
+def make_recipe(case: Case, folder: Path, **changes: Any) -> dict[str, Any]:
     """Return the recipe of a case, with data and weights from `folder`."""
     method = changes.pop("method", case.method)
     terms = {name: dict(term) for name, term in method["terms"].items()}
@@ -156,87 +157,95 @@ def document(case: Case, folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def ours(
+def start_run(case: Case, folder: Path, device: str, **changes: Any) -> tuple[TrainingRun, list[Batch]]:
+    """Return the run of a case and the micro-batches of its first step.
+
+    Args:
+        case: the network and the losses.
+        folder: folder with images and weights.
+        device: "auto", "cpu" or "cuda".
+        changes: changes to the recipe.
+    """
+    recipe = parse_recipe(make_recipe(case, folder, **changes), "bench")
+    run = assemble(recipe, folder / "run", device=device, resume=False)
+    return run, run.loader.prepare(next(run.loader), run.accelerator.device, run.memory_format, 1)
+
+
+def make_step(
     case: Case, folder: Path, device: str, added: dict[str, Any] | None = None, *, naive: bool = False, **changes: Any
 ) -> Callable[[], float]:
     """Return a function that takes one of our steps and returns its seconds.
 
     Args:
-        case: the network and the step.
-        folder: where pictures and weights are.
+        case: the network and the losses.
+        folder: folder with images and weights.
         device: "auto", "cpu" or "cuda".
-        added: changes to the terms.
-        naive: weigh the pixel loss by the naive formulation.
-        changes: to the recipe.
+        added: terms to add or replace.
+        naive: weight the pixel loss by the naive formulation.
+        changes: changes to the recipe.
     """
     method = {**case.method, "terms": {**case.method["terms"], **(added or {})}}
-    recipe = parse_recipe(document(case, folder, method=method, **changes), "bench")
-    run = assemble(recipe, folder / "run", device=device, resume=False)
+    run, batches = start_run(case, folder, device, method=method, **changes)
     if naive:
-        taps = ssim_naive.window(3, device=run.accelerator.device)
-        run.method.objective.losses["pixel"] = NetworkTerm(
-            lambda made, batch: ssim_naive.self_paced_l1(made.sr, batch.hr, EPOCH, taps)
+        taps = ssim_naive.make_window(3, device=run.accelerator.device)
+        run.method.objective.terms["pixel"] = NetworkTerm(
+            lambda outputs, batch: ssim_naive.self_paced_l1(outputs.sr, batch.hr, EPOCH, taps)
         )
-    raw = next(run.loader)
-    batches = run.loader.prepare(raw, run.accelerator.device, run.memory_format, 1)
     meter, guard, steps = Meter(), FiniteGuard(), itertools.count(EPOCH * STEPS_PER_EPOCH)
 
     def step() -> float:
         start = time.perf_counter()
         take_step(run, batches, Clock(next(steps), STEPS_PER_EPOCH), meter, guard)
-        _wait(run)
+        _synchronize(run)
         return time.perf_counter() - start
 
     return step
 
 
-def loss_alone(case: Case, folder: Path, device: str, terms: dict[str, Any]) -> Callable[[], float]:
-    """Return a function that computes terms and their gradient towards the output of a case, and returns the seconds.
+def make_loss_step(case: Case, folder: Path, device: str, terms: dict[str, Any]) -> Callable[[], float]:
+    """Return a function that times losses and their gradient by the output, without the network.
 
     Args:
-        case: whose network made the output, and from whose batch.
-        folder: where pictures and weights are.
+        case: the network that computes the output, and its batch.
+        folder: folder with images and weights.
         device: "auto", "cpu" or "cuda".
-        terms: of a recipe, by name.
+        terms: terms of a recipe, by name.
     """
     method = {"kind": "regression", "terms": terms}
-    recipe = parse_recipe(document(replace(case, optimizers=("g",)), folder, method=method), "bench")
-    run = assemble(recipe, folder / "run", device=device, resume=False)
-    (batch,) = run.loader.prepare(next(run.loader), run.accelerator.device, run.memory_format, 1)
+    run, (batch,) = start_run(replace(case, optimizers=("g",)), folder, device, method=method)
     with torch.no_grad(), run.accelerator.autocast():
         sr = run.method.nets["g"](batch.lr).float()
 
     def step() -> float:
         leaf = sr.detach().requires_grad_()
-        _wait(run)
+        _synchronize(run)
         start = time.perf_counter()
-        losses = run.method.objective(
+        losses = run.method.objective.weighted_losses(
             Outputs.from_network(leaf), batch, Clock(EPOCH * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
         )
         for loss in losses.values():
             (loss.total / loss.count if isinstance(loss, MaskedSum) else loss).backward()
-        _wait(run)
+        _synchronize(run)
         return time.perf_counter() - start
 
     return step
 
 
-def cost_alone(case: Case, folder: Path, device: str, added: dict[str, Any]) -> float:
-    """Return the seconds that the added terms take by themselves, less those of the terms whose place they take."""
+def measure_loss_cost(case: Case, folder: Path, device: str, added: dict[str, Any]) -> float:
+    """Return the seconds that added terms take alone, minus those of the terms that they replace."""
     replaced = {name: term for name, term in case.method["terms"].items() if name in added}
     both = {"added": added, "replaced": replaced}
-    times = in_turns({name: loss_alone(case, folder, device, terms) for name, terms in both.items() if terms}, 2.0)
+    steps = {name: make_loss_step(case, folder, device, terms) for name, terms in both.items() if terms}
+    times = time_steps(steps, 2.0)
     return statistics.median(times["added"]) - statistics.median(times.get("replaced", [0.0]))
 
 
-def plain_loop(case: Case, folder: Path, device: str) -> Callable[[], float]:
+def make_plain_step(case: Case, folder: Path, device: str) -> Callable[[], float]:
     """Return a function that takes one step of the plain float32 loop and returns its seconds."""
-    recipe = parse_recipe(document(case, folder, precision="float32", memory_format="contiguous"), "plain")
-    run = assemble(recipe, folder / "run", device=device, resume=False)
-    (batch,) = run.loader.prepare(next(run.loader), run.accelerator.device, torch.contiguous_format, 1)
+    run, (batch,) = start_run(case, folder, device, precision="float32", memory_format="contiguous")
     net = run.accelerator.unwrap_model(run.method.nets["g"])
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-5, foreach=False)
-    average = {name: weight.detach().clone() for name, weight in net.named_parameters()}
+    ema = {name: weight.detach().clone() for name, weight in net.named_parameters()}
 
     def step() -> float:
         start = time.perf_counter()
@@ -246,58 +255,54 @@ def plain_loop(case: Case, folder: Path, device: str) -> Callable[[], float]:
         optimizer.step()
         loss.item()
         for name, weight in net.named_parameters():
-            average[name].mul_(0.999).add_(weight.data, alpha=0.001)
-        _wait(run)
+            ema[name].mul_(0.999).add_(weight.data, alpha=0.001)
+        _synchronize(run)
         return time.perf_counter() - start
 
     return step
 
 
-def _wait(run: Run) -> None:
+def _synchronize(run: TrainingRun) -> None:
     if run.accelerator.device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def in_turns(steps: dict[str, Callable[[], float]], seconds: float) -> dict[str, list[float]]:
-    """Time the steps in turns, for `seconds` each or three times at least."""
+def time_steps(steps: dict[str, Callable[[], float]], seconds: float) -> dict[str, list[float]]:
+    """Time the steps in turns, after two steps for warming up, for `seconds` each or three times at least."""
     for step in steps.values():
         step(), step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    while len(next(iter(times.values()))) < 3 or sum(map(sum, times.values())) < seconds * len(steps):
-        for name, step in steps.items():
-            times[name].append(step())
-    return times
+    return time_in_turns(steps, seconds * len(steps), min_turns=3)
 
 
-def steps_of(case: Case, folder: Path, device: str) -> dict[str, Callable[[], float]]:
-    """Return every kind of step of a case by name; what is added to ours begins with "ours +"."""
-    steps = {"plain float32 loop": plain_loop(case, folder, device)} if case.plain else {}
-    steps["ours"] = ours(case, folder, device)
+def make_steps(case: Case, folder: Path, device: str) -> dict[str, Callable[[], float]]:
+    """Return all steps of a case by name; those with an added loss begin with "ours +"."""
+    steps = {"plain float32 loop": make_plain_step(case, folder, device)} if case.plain else {}
+    steps["ours"] = make_step(case, folder, device)
     if case.plain:
-        steps["ours, float32"] = ours(case, folder, device, precision="float32")
-    steps |= {f"ours + {name}": ours(case, folder, device, added) for name, added in case.added.items()}
+        steps["ours, float32"] = make_step(case, folder, device, precision="float32")
+    steps |= {f"ours + {name}": make_step(case, folder, device, added) for name, added in case.added.items()}
     if case.naive:
-        steps["ours + self-paced by five convolutions"] = ours(case, folder, device, naive=True)
+        steps["ours + self-paced by five convolutions"] = make_step(case, folder, device, naive=True)
     return steps
 
 
 def measure(case: Case, folder: Path, device: str, seconds: float) -> list[dict[str, Any]]:
-    """Measure one case: our step against the plain loop, and each loss against our step."""
-    times = in_turns(steps_of(case, folder, device), seconds)
-    medians = {label: statistics.median(taken) for label, taken in times.items()}
-    alone = {f"ours + {name}": cost_alone(case, folder, device, added) for name, added in case.added.items()}
+    """Compare our step with the plain loop, and the step with each added loss with our step."""
+    times = time_steps(make_steps(case, folder, device), seconds)
+    medians = {label: statistics.median(step_times) for label, step_times in times.items()}
+    alone = {f"ours + {name}": measure_loss_cost(case, folder, device, added) for name, added in case.added.items()}
     rows = []
-    for label, taken in times.items():
-        low, _, high = statistics.quantiles(taken, n=4)
-        # Shares are of neighbors in time: each step of a loss against the step of ours in the same turn.
-        share = statistics.median((a - b) / b for a, b in zip(taken, times["ours"], strict=True))
+    for label, step_times in times.items():
+        low, _, high = statistics.quantiles(step_times, n=4)
+        # Each step with a loss is compared with our step of the same turn.
+        share = statistics.median((a - b) / b for a, b in zip(step_times, times["ours"], strict=True))
         rows.append(
             {
                 "network": case.title,
                 "step": label,
                 "median_s": medians[label],
                 "quartiles_s": [low, high],
-                "turns": len(taken),
+                "turns": len(step_times),
                 "speed_vs_plain": medians["plain float32 loop"] / medians[label] if case.plain else None,
                 "share_of_ours": share if label.startswith("ours +") else None,
                 "loss_alone_s": alone.get(label),
@@ -308,20 +313,18 @@ def measure(case: Case, folder: Path, device: str, seconds: float) -> list[dict[
 
 
 def main() -> None:
-    """Measure, print a table, write JSON if asked for."""
+    """Measure, print a table, and write JSON on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--case", action="append", choices=CASES, help="measure this one; may be repeated (default: all)"
-    )
-    parser.add_argument("--json", type=Path, help="write the results here, too")
-    parser.add_argument("--seconds", type=float, default=8.0, help="time for each kind of step (default 8)")
+    parser.add_argument("--case", action="append", choices=CASES, help="case to measure; repeatable (default: all)")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds for each kind of step (default 8)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     options = parser.parse_args()
-    table = Table("network", "step", "median", "steps/s over plain", "added to our step", "the loss alone", box=None)
+    table = Table("network", "step", "median", "steps/s over plain", "added to our step", "loss alone", box=None)
     rows = []
-    with tempfile.TemporaryDirectory() as place:
-        folder = photos(Path(place))
-        random_vgg(folder)
+    with tempfile.TemporaryDirectory() as path:
+        folder = write_photo(Path(path))
+        write_random_vgg(folder)
         for name in options.case or CASES:
             rows += measure(CASES[name], folder, options.device, options.seconds)
     for row in rows:

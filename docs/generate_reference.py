@@ -1,4 +1,4 @@
-"""A hook of mkdocs: makes the pages that are not files below docs/, so that none of them is committed.
+"""Generate the pages of the site that are not files in docs/. A hook of mkdocs; nothing generated is committed.
 
 * `reference/recipe.md`: every key of a recipe, from the schema that reads recipes;
 * `reference/python.md`: the public functions and classes, rendered by mkdocstrings;
@@ -29,7 +29,7 @@ ROOT_PAGES = {
     "CODE_OF_CONDUCT.md": "code_of_conduct.md",
 }
 
-# The paper of each kind whose code does not name one by title and year.
+# Full references of kinds that the code refers to by a short form, their attribute `paper`, or not at all.
 PAPERS = {
     "back_projection": 'Li et al., "Best-Buddy GANs for Highly Detailed Image Super-Resolution", AAAI 2022',
     "best_buddy": 'Li et al., "Best-Buddy GANs for Highly Detailed Image Super-Resolution", AAAI 2022',
@@ -59,13 +59,13 @@ PAPERS = {
     "vgg": 'Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCVW 2018',
 }
 
-_YEAR = re.compile(r"\b(19|20)\d\d\b")
+_YEAR = re.compile(r"\b(19|20)\d\d\b|arXiv")
 _SECTION = re.compile(r"^(?:Attributes|Args|Raises|Returns|Yields|Example|Examples):\s*$", re.MULTILINE)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^()\s]+)\)")
 Schema = Mapping[str, Any]
 
 
-# What mkdocs calls.
+# The functions that mkdocs calls.
 
 
 def on_config(config: Any) -> Any:
@@ -87,7 +87,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Lead links between the repository root and docs/ to the pages of the site."""
+    """Make links between the repository root and docs/ point to pages of the site."""
     uri = page.file.src_uri
     source = next((root for root, target in ROOT_PAGES.items() if target == uri), f"docs/{uri}")
     return adapt_links(markdown, source=source, page=uri)
@@ -95,7 +95,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 class _TwoSpaces(Extension):
     def extendMarkdown(self, md: Markdown) -> None:
-        # Each reads the length once, when it is made; code blocks keep their four spaces.
+        # A processor reads the tab length when it is created; code blocks keep their four spaces.
         usual, md.tab_length = md.tab_length, 2
         for processor, name, priority in (
             (ListIndentProcessor, "indent", 90),
@@ -115,27 +115,27 @@ def adapt_links(markdown: str, *, source: str, page: str) -> str:
         page: path of the page in the site, such as `index.md`.
     """
 
-    def adapted(match: re.Match[str]) -> str:
+    def adapt(match: re.Match[str]) -> str:
         image, text, target = match.groups()
         path, hash_sign, anchor = target.partition("#")
         if not path or re.match(r"[a-z]+:", path):
             return match[0]
-        place = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
-        if place in ROOT_PAGES:
-            to = ROOT_PAGES[place]
-        elif place.startswith("docs/"):
-            to = place.removeprefix("docs/")
-            if (ROOT / place).is_dir() and (ROOT / place / "README.md").exists():
+        linked = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        if linked in ROOT_PAGES:
+            to = ROOT_PAGES[linked]
+        elif linked.startswith("docs/"):
+            to = linked.removeprefix("docs/")
+            if (ROOT / linked).is_dir() and (ROOT / linked / "README.md").exists():
                 to += "/README.md"
-        elif place == "docs":
+        elif linked == "docs":
             to = "index.md"
         else:
-            return text  # a file of the repository that is no page: its name remains
+            return text  # a file of the repository that is no page: keep only its name
         return f"{image}[{text}]({posixpath.relpath(to, posixpath.dirname(page) or '.')}{hash_sign}{anchor})"
 
     # Code, in fences or between backticks, stays as it is.
     parts = re.split(r"(^```.*?^```|`[^`\n]+`(?!\]))", markdown, flags=re.DOTALL | re.MULTILINE)
-    return "".join(part if index % 2 else _LINK.sub(adapted, part) for index, part in enumerate(parts))
+    return "".join(part if index % 2 else _LINK.sub(adapt, part) for index, part in enumerate(parts))
 
 
 # The Python reference.
@@ -197,23 +197,23 @@ class _RecipePage:
         return "\n\n".join(block for block in blocks if block) + "\n"
 
     def _find(self, schema: Schema, path: str) -> None:
-        """Note all unions and parts below a schema, in the order in which a reader meets them."""
+        """Collect all unions and parts below a schema, in the order of reading."""
         for key, value in schema.get("properties", {}).items():
-            for inner, place in self._inner(value, f"{path}.{key}".lstrip(".")):
+            for inner, inner_path in self._inner(value, f"{path}.{key}".lstrip(".")):
                 if "discriminator" in inner and "propertyName" in inner["discriminator"]:
                     names = _kinds_of(inner)
                     if not any(set(names) <= set(kinds) for kinds in self.unions):
-                        self.unions[names] = place
+                        self.unions[names] = inner_path
                         for name in names:
-                            self._find(self.definitions[name], place)
+                            self._find(self.definitions[name], inner_path)
                 elif "$ref" in inner and _name_of(inner) not in self.parts:
                     name = _name_of(inner)
                     if not any(name in kinds for kinds in self.unions):
-                        self.parts[name] = place
-                        self._find(self.definitions[name], place)
+                        self.parts[name] = inner_path
+                        self._find(self.definitions[name], inner_path)
 
     def _inner(self, schema: Schema, path: str) -> Iterator[tuple[Schema, str]]:
-        """Yield a schema and what its alternatives, items and values by name are made of, with their paths."""
+        """Yield the schemas of the alternatives, items and values by name of a schema, each with its path."""
         if "$ref" in schema or "discriminator" in schema:
             yield schema, path
             return
@@ -238,12 +238,12 @@ class _RecipePage:
         return [kind["const"]] if "const" in kind else list(kind.get("enum", []))
 
     def _paper(self, name: str, kinds: list[str]) -> str | None:
-        """Return what a kind is from; None where its description says so or nothing is known."""
+        """Return where a kind was published; None if its description says so, or if nothing is known."""
         known = next((PAPERS[kind] for kind in kinds if kind in PAPERS), None)
         if known or not kinds or _YEAR.search(self.definitions[name].get("description", "")):
             return known
-        first = _module_headline(name)
-        return first.rstrip(".") if _YEAR.search(first) else None
+        references = (_module_headline(name), getattr(_spec_class(name), "paper", ""))
+        return next((text.rstrip(".") for text in references if _YEAR.search(text)), None)
 
     def _description(self, definition: Schema) -> str:
         # Sections such as "Attributes:" are for readers of the code.
@@ -271,7 +271,7 @@ class _RecipePage:
         return f"`{json.dumps(default)}`"
 
     def _type(self, schema: Schema) -> str:
-        """Return in words what a schema takes."""
+        """Describe the values that a schema accepts."""
         if "$ref" in schema:
             return f"[{self._label(_name_of(schema))}](#{_anchor(_name_of(schema))})"
         if "discriminator" in schema and "propertyName" in schema["discriminator"]:
@@ -356,18 +356,28 @@ def _link_pages(text: str) -> str:
     return re.sub(r"\bdocs/([\w/-]+\.md)", r"[\1](../\1)", text)
 
 
-def _module_headline(name: str) -> str:
-    """Return the first line of the module that defines a part of the recipe, if it defines no other kind."""
+def _spec_classes() -> set[Any]:
     base = importlib.import_module("selfsr.spec").Spec
-    pending, found = [base], set()
+    pending, classes = [base], set()
     while pending:
         for subclass in pending.pop().__subclasses__():
             pending.append(subclass)
-            found.add(subclass)
-    homes = {cls.__module__ for cls in found if cls.__name__ == name}
-    if len(homes) != 1:
+            classes.add(subclass)
+    return classes
+
+
+def _spec_class(name: str) -> Any:
+    """Return the class of a definition; None if several classes have its name."""
+    classes = [cls for cls in _spec_classes() if cls.__name__ == name]
+    return classes[0] if len(classes) == 1 else None
+
+
+def _module_headline(name: str) -> str:
+    """Return the first paragraph of the module that defines a kind; empty if it defines several kinds."""
+    cls = _spec_class(name)
+    if cls is None:
         return ""
-    (home,) = homes
-    if sum(cls.__module__ == home and "kind" in cls.model_fields for cls in found) != 1:
+    kinds = [spec for spec in _spec_classes() if spec.__module__ == cls.__module__ and "kind" in spec.model_fields]
+    if len(kinds) != 1:
         return ""
-    return (sys.modules[home].__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+    return (sys.modules[cls.__module__].__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")

@@ -10,17 +10,34 @@ import interpreter
 
 pytest_plugins = ["factories"]
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+# The option --data-root replaces it.
+DEFAULT_DATA_ROOT = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device that the operator tests run on (cpu, cuda, mps)")
     parser.addoption("--backend", default=None, help="run the operator tests for this backend only")
+    parser.addoption(
+        "--data-root",
+        type=Path,
+        default=DEFAULT_DATA_ROOT,
+        help="folder with benchmark/Set5/*.png, benchmark/Set14/*.png and train/t91/*.png; "
+        "without it, tests of published scores are skipped",
+    )
 
 
 def pytest_configure() -> None:
-    if interpreter.interpreted():
-        interpreter.quicken()
+    if interpreter.is_interpreted():
+        interpreter.speed_up_interpreter()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests, unless -m names them. With -m in pyproject.toml another -m would bring them back."""
+    if "slow" in config.getoption("markexpr"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +47,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Compute many small things on one thread, as fast as on two, and far faster where others use the cores."""
+    """Use one thread: for small tensors as fast as two, and much faster while other programs use the cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,39 +56,40 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill what `torch.empty*` returns with NaN, so that a value read before it is written shows."""
+    """Fill the tensors of `torch.empty*` with NaN, so that reading a value before writing it shows."""
 
-    def poisoned(make):
+    def fill_with_nan(create):
         def wrapper(*args, **kwargs):
-            tensor = make(*args, **kwargs)
+            tensor = create(*args, **kwargs)
             if tensor.is_floating_point() and tensor.device.type != "meta":
                 tensor.fill_(float("nan"))
             return tensor
 
         return wrapper
 
-    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
-    monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
-    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty))
+    monkeypatch.setattr(torch, "empty", fill_with_nan(torch.empty))
+    monkeypatch.setattr(torch, "empty_like", fill_with_nan(torch.empty_like))
+    monkeypatch.setattr(torch.Tensor, "new_empty", fill_with_nan(torch.Tensor.new_empty))
 
 
-def _photos(*parts: str) -> list[Path]:
-    folder = SHARED_DATA.joinpath(*parts)
-    if not folder.is_dir():
-        pytest.skip(f"needs the photos of {'/'.join(parts)}, which are kept beside the checkout and are not here")
-    return sorted(p for p in folder.iterdir() if p.suffix == ".png")
-
-
-@pytest.fixture(scope="session")
-def set5() -> list[Path]:
-    return _photos("benchmark", "Set5")
+def _list_photos(config: pytest.Config, *parts: str) -> list[Path]:
+    folder = Path(config.getoption("--data-root")).joinpath(*parts)
+    photos = sorted(folder.glob("*.png"))
+    if not photos:
+        pytest.skip(f"needs {'/'.join(parts)}/*.png; pass the folder that contains it with --data-root DIR")
+    return photos
 
 
 @pytest.fixture(scope="session")
-def set14() -> list[Path]:
-    return _photos("benchmark", "Set14")
+def set5(request: pytest.FixtureRequest) -> list[Path]:
+    return _list_photos(request.config, "benchmark", "Set5")
 
 
 @pytest.fixture(scope="session")
-def t91() -> list[Path]:
-    return _photos("train", "t91")
+def set14(request: pytest.FixtureRequest) -> list[Path]:
+    return _list_photos(request.config, "benchmark", "Set14")
+
+
+@pytest.fixture(scope="session")
+def t91(request: pytest.FixtureRequest) -> list[Path]:
+    return _list_photos(request.config, "train", "t91")

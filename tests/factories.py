@@ -1,4 +1,4 @@
-"""A tiny run: pictures made on the spot, a network of a few thousand weights, a handful of steps."""
+"""Small images, batches, networks, weights files and a tiny recipe, for tests everywhere."""
 
 from pathlib import Path
 from typing import Any
@@ -7,40 +7,83 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
 
-from selfsr.images.files import Picture, write_picture
+from selfsr.errors import InputError
+from selfsr.images.files import DecodedImage, write_image
 from selfsr.losses.vgg import LAYERS
 from selfsr.nets.ranker import Ranker
+from selfsr.recipe import parse_recipe
+from selfsr.step import Batch
 
 
 def texture(seed: int, height: int, width: int) -> np.ndarray:
-    """Return an RGB picture `[H, W, 3]` of waves, edges and a little noise."""
+    """Return an RGB image `[H, W, 3]` of waves, edges and a little noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(float)
-    picture = np.zeros((height, width, 3))
+    image = np.zeros((height, width, 3))
     for channel in range(3):
         for _ in range(4):
             fy, fx, phase = rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), rng.uniform(0, 6)
-            picture[..., channel] += np.sin(fy * y + fx * x + phase)
-    picture[(x + 2 * y) % 23 < 5] += 2.0
-    picture = 128 + 25 * picture + rng.normal(0, 2, picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+            image[..., channel] += np.sin(fy * y + fx * x + phase)
+    image[(x + 2 * y) % 23 < 5] += 2.0
+    image = 128 + 25 * image + rng.normal(0, 2, image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of five small pictures to train on, with a folder of two beside it to judge on."""
+    """Return a folder with five small images in `train` and two in `test`."""
     root = tmp_path_factory.mktemp("photos")
     for index in range(5):
-        write_picture(root / "train" / f"p{index}.png", Picture(texture(index, 72 + 4 * index, 80)))
+        write_image(root / "train" / f"p{index}.png", DecodedImage(texture(index, 72 + 4 * index, 80)))
     for index in range(2):
-        write_picture(root / "test" / f"t{index}.png", Picture(texture(50 + index, 48, 56)))
+        write_image(root / "test" / f"t{index}.png", DecodedImage(texture(50 + index, 48, 56)))
     return root
+
+
+def make_batch(n: int = 2, *, side_px: int = 32, seed: int = 3) -> Batch:
+    """Return random images `[n, 3, side_px, side_px]`, flat in their left half, and their x2 inputs."""
+    hr = torch.rand(n, 3, side_px, side_px, generator=torch.Generator().manual_seed(seed))
+    hr[..., : side_px // 2] = 0.4
+    return Batch(hr=hr, lr=functional.avg_pool2d(hr, 2))
+
+
+def make_generator() -> nn.Module:
+    """Return a generator for x2, with the same weights at each call."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2))
+
+
+class TwoOutputs(nn.Module):
+    """A generator for x2 with a branch: both outputs come from one convolution; the same weights at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 24, 3, padding=1)
+
+    def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        sr, branch = functional.pixel_shuffle(self.conv(lr), 2).chunk(2, dim=1)
+        return sr, branch
+
+
+def recipe_error(document: dict[str, Any]) -> str:
+    """Return the message with which a recipe, read from my.yaml, is refused."""
+    with pytest.raises(InputError) as error:
+        parse_recipe(document, "my.yaml")
+    return str(error.value)
 
 
 @pytest.fixture
 def tiny(photos: Path) -> dict[str, Any]:
-    """Return the document of a recipe that takes six steps of everything at once."""
+    """Return a recipe with six steps, two losses, evaluation, checkpoints and logs."""
+    return make_tiny_recipe(photos)
+
+
+def make_tiny_recipe(photos: Path) -> dict[str, Any]:
+    """Return the recipe of the fixture `tiny`, for fixtures of a wider scope."""
     return {
         "name": "tiny",
         "scale": 2,
@@ -71,7 +114,7 @@ def tiny(photos: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with random weights in the layouts of VGG19 (a narrow one would not load) and of the ranker."""
+    """Return a folder with random weights of VGG19, as wide as it must be to load, and of the ranker."""
     folder = tmp_path_factory.mktemp("pretrained")
     torch.manual_seed(0)
     tensors, channels = {}, 3

@@ -1,41 +1,41 @@
-"""Make Triton's interpreter faster, which tests of kernels without a GPU wait for."""
+"""Helpers for tests of Triton kernels without a GPU, in Triton's interpreter."""
 
 import dataclasses
 import os
 
 
-def interpreted() -> bool:
+def is_interpreted() -> bool:
     """Return whether Triton interprets its kernels on the CPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def quicken() -> None:
-    """Leave out what the interpreter does again and again to no effect.
+def speed_up_interpreter() -> None:
+    """Make the interpreter faster by skipping two kinds of repeated work.
 
-    It adds integers once more in 64 bits, for a check of overflow that only debug mode looks at (see
-    `overflow_is_an_error`), and patches a module of Triton's language at each call of a function that uses it.
+    It repeats integer arithmetic in 64 bits for an overflow check that only debug mode uses (see
+    `raise_on_overflow`), and patches a module of Triton's language at each call of a function that uses it.
     """
     import numpy
     from triton import language
     from triton.runtime import interpreter
 
-    # No GPU warns of NaN and infinity.
+    # A GPU does not warn about NaN and infinity.
     numpy.seterr(all="ignore")
     _set_options(sanitize_overflow=False)
     patched = {id(language)}  # by the launch of the kernel itself
 
     def call(self, *args, **kwargs):
-        used = {id(value) for value in self.fn.__globals__.values() if value is language or value is language.core}
-        if not used <= patched:
+        modules = {id(value) for value in self.fn.__globals__.values() if value is language or value is language.core}
+        if not modules <= patched:
             interpreter._patch_lang(self.fn)
-            patched.update(used)
+            patched.update(modules)
         return self.rewrite()(*args, **kwargs)
 
     interpreter.InterpretedFunction.__call__ = call
 
 
-def overflow_is_an_error(monkeypatch) -> None:
-    """Fail where a 32-bit integer of an interpreted kernel overflows."""
+def raise_on_overflow(monkeypatch) -> None:
+    """Raise an error if a 32-bit integer of an interpreted kernel overflows."""
     from triton.runtime.interpreter import interpreter_builder
 
     monkeypatch.setattr(interpreter_builder, "options", interpreter_builder.options)

@@ -1,4 +1,4 @@
-"""What tests read out of run folders."""
+"""Short runs, and the contents of their run folders."""
 
 import json
 from pathlib import Path
@@ -7,20 +7,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfsr.runfolder.checkpoints import checkpoints
+from selfsr.recipe import parse_recipe
+from selfsr.runfolder.checkpoints import list_checkpoints
+from selfsr.training.loop import fit
 
-_CLOCKS = ("steps_per_s", "data_wait_share", "memory_mb")
-
-
-def figures(folder: Path) -> list[dict]:
-    """Return what a run logged of each step, but for what depends on the clock and the machine."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in _CLOCKS} for line in lines]
+# Values of a log record that depend on the machine and its load.
+_MACHINE_KEYS = ("steps_per_s", "data_wait_share", "memory_mb")
 
 
-def saved(folder: Path, which: int = -1) -> dict[str, Any]:
+def train(document: dict[str, Any], folder: Path, **options: Any) -> Path:
+    """Train a recipe on the CPU; return the run folder."""
+    assert fit(parse_recipe(document, "test"), folder, device="cpu", **options)
+    return folder
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Return the records of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def read_log(folder: Path) -> list[dict]:
+    """Return the records of `metrics.jsonl` without the values that depend on the machine."""
+    records = read_lines(folder / "metrics.jsonl")
+    return [{key: value for key, value in record.items() if key not in _MACHINE_KEYS} for record in records]
+
+
+def read_checkpoint(folder: Path, index: int = -1) -> dict[str, Any]:
     """Return a checkpoint, the newest one by default."""
-    return torch.load(checkpoints(folder)[which] / "state.pt", weights_only=True)
+    return torch.load(list_checkpoints(folder)[index] / "state.pt", weights_only=True)
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, Any]:
@@ -32,9 +46,9 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
 
 
 def assert_same(a: Any, b: Any) -> None:
-    """Assert that two trees are equal to the last bit."""
-    one, other = leaves(a), leaves(b)
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        equal = torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
-        assert equal, name
+    """Assert that two trees are equal bit for bit."""
+    a_leaves, b_leaves = leaves(a), leaves(b)
+    assert a_leaves.keys() == b_leaves.keys()
+    for name, value in a_leaves.items():
+        same = torch.equal(value, b_leaves[name]) if isinstance(value, Tensor) else value == b_leaves[name]
+        assert same, name

@@ -1,4 +1,4 @@
-"""The shipped GAN recipes as they stand, with networks so small that a step takes a second or less."""
+"""The shipped GAN recipes with such small networks that a step takes a second or less."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from selfsr.recipe import read_yaml, shipped_recipes
 PUBLISHED = ("esrgan", "ranksrgan", "spsr", "bebygan", "ldl", "swinirgan", "elangan", "realesrgan", "bsrgan")
 PUBLISHED += ("elangan_bsrgan", "swinirgan_bsrgan")
 
-# The least that a network of each kind can be, so that two steps take a second.
+# The smallest options of each kind of network.
 SMALLEST: dict[str, dict[str, Any]] = {
     "rrdb": {"features": 4, "blocks": 1},
     "rank_srresnet": {"features": 4, "blocks": 1},
@@ -20,13 +20,13 @@ SMALLEST: dict[str, dict[str, Any]] = {
 
 
 def small_gan(name: str, *, hr: Path, pretrained: Path, batch: int) -> dict[str, Any]:
-    """Return the document of a shipped recipe, cut to two steps that log everything and are not judged.
+    """Return a shipped recipe with two steps, which are logged but not evaluated.
 
     Args:
-        name: of the recipe.
-        hr: pictures to train on.
-        pretrained: the folder of that fixture.
-        batch: crops of a step.
+        name: name of the recipe.
+        hr: folder of training images.
+        pretrained: folder from the fixture of that name.
+        batch: crops in a step.
     """
     document = read_yaml(shipped_recipes()[name].read_text(), name)
     document.update(steps=2, batch=batch, crop_px=32, workers=0, start_from=None, precision="float32", evaluate=None)

@@ -20,12 +20,12 @@ def tree() -> dict[str, set[str]]:
     return {name: set(getattr(command, "commands", {})) for name, command in root.commands.items()}
 
 
-def test_the_verbs_are_these() -> None:
+def test_commands_are_complete() -> None:
     assert tree() == {**{verb: set() for verb in VERBS}, **GROUPS}
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_every_verb_teaches(verb: str) -> None:
+def test_every_command_shows_an_example(verb: str) -> None:
     shown = runner.invoke(cli.app, [verb, "--help"])
     assert shown.exit_code == 0
     assert "Example" in shown.output
@@ -60,11 +60,11 @@ def test_a_mistake_is_one_sentence_and_status_2(monkeypatch, capsys) -> None:
 
 @pytest.mark.parametrize(
     ("number", "sentence"),
-    [(errno.ENOSPC, "the disk is full, cannot write: x.png"), (errno.EACCES, "no permission for: x.png")],
+    [(errno.ENOSPC, "no space left on the disk for: x.png"), (errno.EACCES, "no permission for: x.png")],
 )
-def test_a_full_disk_or_a_closed_door_is_one_sentence(monkeypatch, capsys, number: int, sentence: str) -> None:
+def test_file_error_is_one_sentence_and_status_3(monkeypatch, capsys, number: int, sentence: str) -> None:
     assert run_main(monkeypatch, OSError(number, "", "x.png")) == 3
-    assert capsys.readouterr().err == f"selfsr: {sentence}; what was written before is whole.\n"
+    assert capsys.readouterr().err == f"selfsr: {sentence}; files written before are complete.\n"
 
 
 def test_a_crash_is_not_hidden(monkeypatch) -> None:
@@ -85,12 +85,12 @@ def test_recipes_are_listed_shown_and_copied(tmp_path) -> None:
     assert copied.read_text() == runner.invoke(cli.app, ["recipes", "show", "small_edsr_x2"]).output
     again = runner.invoke(cli.app, ["recipes", "copy", "small_edsr_x2", str(copied)])
     assert isinstance(again.exception, InputError)
-    assert "already there" in str(again.exception)
+    assert "which exists" in str(again.exception)
     unknown = runner.invoke(cli.app, ["recipes", "show", "small_esdr_x2"])
     assert "did you mean small_edsr_x2" in str(unknown.exception)
 
 
-def test_doctor_tells_versions_devices_and_backends() -> None:
+def test_doctor_prints_versions_devices_and_backends() -> None:
     told = runner.invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
     assert told.exit_code == 0
     for word in ("torch", "accelerate", "cpu:", "trains in", "eager: available", "triton: "):

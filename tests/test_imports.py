@@ -1,4 +1,4 @@
-"""What `import selfsr` may load, and that arrows between rooms point one way."""
+"""What `import selfsr` may load, and the order of imports between rooms."""
 
 import ast
 import re
@@ -11,15 +11,15 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "selfsr"
 
-# Third parties of the trainer and of the optional backends.
+# Packages that only the trainer and optional backends need.
 FORBIDDEN = {
     "triton", "numba", "llvmlite", "yaml", "PIL", "accelerate", "torchvision", "pydantic", "spandrel", "typer", "rich",
     "safetensors", "cv2", "jinja2", "psutil", "skimage", "scipy", "torchmetrics", "tensorboard",
 }  # fmt: skip
 
-# The losses' side of the house: torch, the standard library and each other.
-LOSSES_SIDE = ("__init__.py", "errors.py", "_ops", "masks.py", "selfsim", "pacing", "losses")
-# What a branch may import when it needs it.
+# The rooms of the losses import torch, the standard library and each other.
+LOSSES_SIDE = ("__init__.py", "errors.py", "_version.py", "_ops", "masks.py", "selfsim", "pacing", "losses")
+# Imported inside functions, when a backend or a file needs them.
 LAZY = {"numba", "triton", "llvmlite", "numpy", "safetensors"}
 
 
@@ -30,7 +30,7 @@ def in_fresh_interpreter(code: str) -> str:
     return done.stdout
 
 
-def test_importing_selfsr_loads_torch_alone_and_prints_nothing():
+def test_import_selfsr_loads_only_torch_and_prints_nothing():
     code = (
         "import sys; import torch; before = set(sys.modules); import selfsr; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
@@ -41,24 +41,17 @@ def test_importing_selfsr_loads_torch_alone_and_prints_nothing():
     assert loaded - {"selfsr"} <= set(sys.stdlib_module_names)
 
 
-def test_importing_selfsr_loads_neither_a_backend_nor_the_trainer():
+def test_import_selfsr_loads_no_backend_and_no_trainer():
     code = "import sys, selfsr; print(*sorted(name for name in sys.modules if name.startswith('selfsr')))"
     loaded = in_fresh_interpreter(code).split()
     assert not [name for name in loaded if name.endswith((".eager", ".cpu", ".triton", ".reference"))]
     for name in loaded:
         parts = name.split(".")
-        assert len(parts) == 1 or parts[1] in {
-            "_ops",
-            "errors",
-            "masks",
-            "selfsim",
-            "pacing",
-            "losses",
-        }, name
+        assert len(parts) == 1 or parts[1] in {name.removesuffix(".py") for name in LOSSES_SIDE}, name
 
 
-# Makes a fresh interpreter one that has torch and none of the third parties.
-TORCH_ALONE = (
+# Hides all third parties but torch from a fresh interpreter.
+TORCH_ONLY = (
     "import sys, torch\n"
     "class Blocker:\n"
     "    def find_spec(self, name, path=None, target=None):\n"
@@ -72,34 +65,34 @@ TORCH_ALONE = (
 )
 
 
-def test_the_loss_runs_with_torch_alone():
+def test_self_similarity_loss_runs_with_only_torch():
     code = (
         "from selfsr import SelfSimilarityLoss\n"
         "loss = SelfSimilarityLoss()(sr, hr)\n"
         "loss.backward()\n"
         "assert loss.item() > 0\n"
-        # More than a second and 150 MiB, for nobody who does not compile.
+        # It takes more than a second and 150 MiB, and only compilation needs it.
         "assert 'torch._dynamo' not in sys.modules\n"
     )
-    assert in_fresh_interpreter(TORCH_ALONE + code) == ""
+    assert in_fresh_interpreter(TORCH_ONLY + code) == ""
 
 
-def test_the_losses_of_other_papers_run_with_torch_alone():
+def test_losses_of_other_papers_run_with_only_torch():
     code = (
         "from selfsr import losses\n"
         "from torch.nn.functional import avg_pool2d\n"
         "pixels = [getattr(losses, name)(sr, hr, reduction='mean') for name in ('l1', 'l2', 'charbonnier')]\n"
-        "others = [losses.artifact_loss(sr, hr), losses.best_buddy_loss(sr, hr), losses.focal_frequency_loss(sr, hr)]\n"
-        "others += [losses.gradient_loss(sr, hr), losses.gradient_branch_loss(sr, hr), losses.ssim_loss(sr, hr)]\n"
-        "others += [losses.total_variation(sr), losses.rank_loss(sr, lambda x: x.mean((1, 2, 3)))]\n"
-        "others += [losses.back_projection_loss(sr, avg_pool2d(hr, 2), lambda x: avg_pool2d(x, 2))]\n"
+        "more = [losses.artifact_loss(sr, hr), losses.best_buddy_loss(sr, hr), losses.focal_frequency_loss(sr, hr)]\n"
+        "more += [losses.gradient_loss(sr, hr), losses.gradient_branch_loss(sr, hr), losses.ssim_loss(sr, hr)]\n"
+        "more += [losses.total_variation(sr), losses.rank_loss(sr, lambda x: x.mean((1, 2, 3)))]\n"
+        "more += [losses.back_projection_loss(sr, avg_pool2d(hr, 2), lambda x: avg_pool2d(x, 2))]\n"
         "vgg = {'features.0.weight': torch.randn(64, 3, 3, 3), 'features.0.bias': torch.zeros(64)}\n"
-        "others += [losses.PerceptualLoss({'conv1_1': 1.0}, weights=vgg)(sr, hr)]\n"
-        "for loss in pixels + others:\n"
+        "more += [losses.PerceptualLoss({'conv1_1': 1.0}, weights=vgg)(sr, hr)]\n"
+        "for loss in pixels + more:\n"
         "    (slope,) = torch.autograd.grad(loss, sr)\n"
         "    assert loss.item() > 0 and slope.abs().max() > 0\n"
     )
-    assert in_fresh_interpreter(TORCH_ALONE + code) == ""
+    assert in_fresh_interpreter(TORCH_ONLY + code) == ""
 
 
 def python_files(entry: str) -> list[Path]:
@@ -107,31 +100,31 @@ def python_files(entry: str) -> list[Path]:
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-def imported(file: Path) -> list[tuple[int, str]]:
-    """Return each module or name of a module that a file imports, anywhere in it, with its line."""
-    found = []
+def list_imports(file: Path) -> list[tuple[int, str]]:
+    """Return the line and the module of each import of a file, also inside functions."""
+    names = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
+            names += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno} imports relatively"
             assert node.module
-            several = [f"selfsr.{alias.name}" for alias in node.names] if node.module == "selfsr" else [node.module]
-            found += [(node.lineno, name) for name in several]
-    return found
+            modules = [f"selfsr.{alias.name}" for alias in node.names] if node.module == "selfsr" else [node.module]
+            names += [(node.lineno, name) for name in modules]
+    return names
 
 
 @pytest.mark.parametrize("entry", LOSSES_SIDE)
-def test_modules_of_the_losses_import_torch_and_each_other_only(entry):
+def test_loss_modules_import_only_torch_and_each_other(entry):
     files = python_files(entry)
     assert files
     allowed = {name.removesuffix(".py") for name in LOSSES_SIDE}
     for file in files:
-        for line, name in imported(file):
+        for line, name in list_imports(file):
             first, *rest = name.split(".")
             if first == "selfsr":
                 assert rest, f"{file}:{line} imports the package from inside"
-                assert rest[0] in allowed, f"{file}:{line} imports {name} against the arrows"
+                assert rest[0] in allowed, f"{file}:{line} imports {name} against the order"
             else:
                 assert first in {"torch"} | LAZY | set(sys.stdlib_module_names), f"{file}:{line}: {name}"
 
@@ -144,30 +137,30 @@ def rooms() -> list[str]:
 
 
 def room_of(name: str) -> str:
-    """Return the room that a dotted name inside the package leads to; a public name leads to `__init__.py`."""
+    """Return the room of a dotted name inside the package; a public name belongs to `__init__.py`."""
     first = name.split(".")[1]
     if (PACKAGE / first).is_dir():
         return first
     return f"{first}.py" if (PACKAGE / f"{first}.py").exists() else "__init__.py"
 
 
-def test_every_room_stands_once_in_the_list():
+def test_room_table_lists_every_room_once():
     present = [path.name for path in PACKAGE.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))]
     assert sorted(rooms()) == sorted(present)
 
 
 @pytest.mark.parametrize("room", rooms())
-def test_a_room_imports_only_from_rooms_before_it(room):
+def test_room_imports_only_rooms_before_it(room):
     order = rooms()
     for file in python_files(room):
-        for line, name in imported(file):
+        for line, name in list_imports(file):
             if name.startswith("selfsr."):
                 target = room_of(name)
-                assert order.index(target) <= order.index(room), f"{file}:{line} imports {name} against the arrows"
+                assert order.index(target) <= order.index(room), f"{file}:{line} imports {name} against the order"
 
 
 def file_of(name: str) -> Path | None:
-    """Return the file that a dotted name inside the package leads to: of the module, or of the one that holds it."""
+    """Return the file of a module, or of the module that defines a dotted name."""
     parts = name.split(".")[1:]
     while parts:
         path = PACKAGE.joinpath(*parts)
@@ -180,8 +173,8 @@ def file_of(name: str) -> Path | None:
 
 
 def imports_between_files() -> dict[Path, set[Path]]:
-    """Return the files of the package that each file imports anywhere in it, but for types alone."""
-    found: dict[Path, set[Path]] = {}
+    """Return the files of the package that each file imports, except for type checking only."""
+    graph: dict[Path, set[Path]] = {}
     for file in PACKAGE.rglob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for_types = {
@@ -195,13 +188,13 @@ def imports_between_files() -> dict[Path, set[Path]]:
             if isinstance(node, ast.ImportFrom) and node not in for_types:
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
         files = {file_of(name) for name in names if name.startswith("selfsr.")}
-        found[file] = {path for path in files if path is not None and path != file}
-    return found
+        graph[file] = {path for path in files if path is not None and path != file}
+    return graph
 
 
-def test_no_files_import_each_other_in_a_circle():
+def test_files_do_not_import_each_other_in_a_circle():
     graph = {str(file): {str(path) for path in paths} for file, paths in imports_between_files().items()}
-    # Raises CycleError, which names the circle.
+    # Raises CycleError, which names the files.
     assert list(TopologicalSorter(graph).static_order())
 
 
@@ -214,10 +207,23 @@ def test_only_four_rooms_import_the_data():
     assert importers - {"data"} <= {"cli", "recipe", "training", "bench"}
 
 
-def test_init_files_hold_exports_only():
-    allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr)
+def test_init_files_contain_exports_only():
+    exports = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr)
     for file in PACKAGE.rglob("__init__.py"):
         if file.parent.name == "cli":  # registers the commands
             continue
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            assert isinstance(node, allowed), f"{file}:{node.lineno}"
+            # `if not TYPE_CHECKING` around an import hides it from type checkers.
+            statements = node.body if isinstance(node, ast.If) and not node.orelse else [node]
+            for statement in statements:
+                assert isinstance(statement, exports), f"{file}:{statement.lineno}"
+
+
+def test_the_version_is_read_from_the_metadata_and_not_at_import():
+    code = (
+        "import importlib.metadata, selfsr\n"
+        "assert '__version__' not in vars(selfsr) and not hasattr(selfsr, 'typo')\n"
+        "from selfsr import __version__\n"
+        "assert __version__ == selfsr.__version__ == importlib.metadata.version('selfsr')\n"
+    )
+    assert in_fresh_interpreter(code) == ""

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from selfsr import edge_mask
 from selfsr.errors import InputError
-from selfsr.masks import rgb_to_luma_uint8, stride_tile
+from selfsr.masks import rgb_to_luma_uint8, stride_mask
 
 
 def golden_image():
@@ -37,27 +37,27 @@ def test_golden_mask(device):
     assert int(edge_mask(golden_image().to(device), two_sided=True).sum()) == 152
 
 
-def test_luma_is_pillows():
+def test_luma_equals_pillow():
     from PIL import Image
 
     levels = torch.randint(0, 256, (40, 50, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
-    wanted = np.asarray(Image.fromarray(levels.numpy()).convert("L"))
-    found = rgb_to_luma_uint8(levels.permute(2, 0, 1)[None].float() / 255)[0, 0]
-    assert np.array_equal(found.numpy(), wanted)
+    expected = np.asarray(Image.fromarray(levels.numpy()).convert("L"))
+    result = rgb_to_luma_uint8(levels.permute(2, 0, 1)[None].float() / 255)[0, 0]
+    assert np.array_equal(result.numpy(), expected)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 20.0, 21.0, 300.0])
 @pytest.mark.parametrize("two_sided", [False, True])
-def test_the_response_is_scipys_laplacian(threshold, two_sided, device):
+def test_mask_thresholds_scipys_laplacian(threshold, two_sided, device):
     hr = random_image(2, 3, 17, 23)
     mask = edge_mask(hr.to(device), threshold=threshold, two_sided=two_sided).cpu()
-    for image, found in zip(rgb_to_luma_uint8(hr), mask, strict=True):
+    for image, result in zip(rgb_to_luma_uint8(hr), mask, strict=True):
         response = ndimage.laplace(image[0].double().numpy(), mode="mirror")
-        wanted = np.abs(response) > threshold if two_sided else response > threshold
-        assert np.array_equal(found[0].numpy(), wanted)
+        expected = np.abs(response) > threshold if two_sided else response > threshold
+        assert np.array_equal(result[0].numpy(), expected)
 
 
-def test_dark_sides_count_and_bright_sides_only_if_asked(device):
+def test_mask_has_the_dark_side_and_two_sided_also_the_bright_one(device):
     hr = torch.full((1, 3, 5, 6), 0.2, device=device)
     hr[..., 3:] = 0.8
     assert edge_mask(hr)[0, 0].int().tolist() == [[0, 0, 1, 0, 0, 0]] * 5
@@ -65,16 +65,16 @@ def test_dark_sides_count_and_bright_sides_only_if_asked(device):
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
-def test_the_stride_keeps_diagonals(stride, device):
-    tile = stride_tile(20, 23, stride=stride, device=device)
-    wanted = np.tile(np.eye(stride, dtype=bool), (20, 23))[:20, :23]
-    assert np.array_equal(tile.cpu().numpy(), wanted)
+def test_stride_keeps_diagonals(stride, device):
+    tile = stride_mask(20, 23, stride=stride, device=device)
+    expected = np.tile(np.eye(stride, dtype=bool), (20, 23))[:20, :23]
+    assert np.array_equal(tile.cpu().numpy(), expected)
     hr = random_image(2, 3, 20, 23).to(device)
     assert torch.equal(edge_mask(hr, stride=stride), edge_mask(hr) & tile)
 
 
-def test_a_stride_of_three_keeps_134_of_400():
-    assert int(stride_tile(20, 20, stride=3).sum()) == 134
+def test_stride_of_three_keeps_134_of_400():
+    assert int(stride_mask(20, 20, stride=3).sum()) == 134
 
 
 def test_gray_images_are_their_own_luma(device):
@@ -83,20 +83,20 @@ def test_gray_images_are_their_own_luma(device):
     assert torch.equal(edge_mask(gray), edge_mask(gray.expand(-1, 3, -1, -1)))
 
 
-def test_a_fourth_channel_is_not_looked_at(device):
+def test_fourth_channel_is_ignored(device):
     hr = random_image(1, 4, 15, 16).to(device)
     assert torch.equal(edge_mask(hr), edge_mask(hr[:, :3]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_other_dtypes(dtype, device):
+def test_mask_is_the_same_for_other_dtypes(dtype, device):
     if device.type == "mps" and dtype == torch.float64:
         pytest.skip("this device has no float64")
     hr = random_image(1, 3, 9, 9).to(device, dtype)
     assert torch.equal(edge_mask(hr), edge_mask(hr.float()))
 
 
-def test_a_batch_is_its_images_and_needs_no_gradient(device):
+def test_batch_equals_its_images_and_has_no_gradient(device):
     hr = random_image(3, 3, 9, 8).to(device).requires_grad_()
     mask = edge_mask(hr)
     assert not mask.requires_grad
@@ -112,7 +112,7 @@ def test_values_outside_the_range_are_clamped_and_nan_is_black(device):
     assert torch.equal(edge_mask(broken), edge_mask(hr))
 
 
-def test_errors():
+def test_mistake_raises_one_sentence():
     with pytest.raises(InputError, match=r"^edge_mask: stride must be 1 or more, got 0; 1 keeps every pixel\.$"):
         edge_mask(random_image(1, 3, 9, 9), stride=0)
     with pytest.raises(InputError, match=r"^edge_mask: hr must be at least 2 px high and wide, got \[1, 3, 1, 9\]"):

@@ -1,4 +1,4 @@
-"""The public surface as a snapshot: taking something away or renaming it shows here first."""
+"""The public names and signatures as a snapshot: a removal or a rename shows here first."""
 
 import inspect
 from types import ModuleType
@@ -9,6 +9,7 @@ import selfsr
 from selfsr import losses
 
 NAMES = {
+    "InputError": "(message)",
     "SelfPacedLoss": "(loss='l1', *, alpha=1.0, beta=0.0, peak=2.0, data_range=1.0, padding='zero', eps=None, "
     "reduction='mean', backend='auto')",
     "SelfSimilarityLoss": "(*, search_px=25, window_px=9, sigma=0.004, normalize=True, l1_weight=1.0, kl_weight=1.0, "
@@ -53,18 +54,20 @@ LOSSES = {
 
 
 @pytest.mark.parametrize(("module", "names"), [(selfsr, NAMES), (losses, LOSSES)], ids=["selfsr", "selfsr.losses"])
-def test_the_public_names_and_their_options_are_these(module: ModuleType, names: dict[str, str]) -> None:
-    found = {}
+def test_public_names_and_signatures_equal_the_snapshot(module: ModuleType, names: dict[str, str]) -> None:
+    signatures = {}
     for name in module.__all__:
         signature = inspect.signature(getattr(module, name))
         bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-        found[name] = str(signature.replace(parameters=bare, return_annotation=signature.empty))
-    assert found == names
+        signatures[name] = str(signature.replace(parameters=bare, return_annotation=signature.empty))
+    assert signatures == names
 
 
 @pytest.mark.parametrize("module", [selfsr, losses], ids=["selfsr", "selfsr.losses"])
-def test_every_public_name_is_documented(module: ModuleType) -> None:
+def test_public_names_have_documentation_and_an_example(module: ModuleType) -> None:
     for name in module.__all__:
         text = inspect.getdoc(getattr(module, name)) or ""
         assert len(text.splitlines()) > 5, name
+        assert len(text.splitlines()[0]) <= 100, name
         assert "Args:" in text, name
+        assert ">>> " in text, f"{name} has no example"

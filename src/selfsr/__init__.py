@@ -1,14 +1,19 @@
-"""selfsr: train, run and judge image super-resolution models.
+"""selfsr: train, run and evaluate image super-resolution models.
 
-This package imports torch and nothing else; the trainer and the judge live in modules of their own
-and come with `pip install "selfsr[train]"`.
+`import selfsr` needs torch only: it has the two losses, the edge mask and the error class. `selfsr.losses` has the
+losses of other papers. Training, evaluation and upscaling are in further modules, which need
+`pip install "selfsr[train]"`.
 """
 
+from typing import TYPE_CHECKING
+
+from selfsr.errors import InputError
 from selfsr.masks import edge_mask
 from selfsr.pacing import SelfPacedLoss, self_paced_weight, ssim_map
 from selfsr.selfsim import SelfSimilarityLoss, self_similarity_graph, self_similarity_loss
 
 __all__ = [
+    "InputError",
     "SelfPacedLoss",
     "SelfSimilarityLoss",
     "edge_mask",
@@ -18,4 +23,8 @@ __all__ = [
     "ssim_map",
 ]
 
-__version__ = "0.1.0"
+__version__: str
+
+# Hidden from type checkers: with a module's __getattr__ they would accept any attribute.
+if not TYPE_CHECKING:
+    from selfsr._version import __getattr__ as __getattr__

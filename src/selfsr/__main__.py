@@ -1,4 +1,4 @@
-"""`python -m selfsr`, and so `torchrun -m selfsr train ...`."""
+"""Run selfsr as `python -m selfsr`, or in several processes as `torchrun -m selfsr train ...`."""
 
 from selfsr.cli import main
 

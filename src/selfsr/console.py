@@ -1,4 +1,4 @@
-"""Messages and the one progress bar, both on stderr."""
+"""Print messages and show the progress bar, both on stderr."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,35 +12,50 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
-console = Console(stderr=True)
+# Without markup and emoji codes: `[bold]x.png` and `:cat:.png` are names of files.
+console: Console = Console(stderr=True, markup=False, emoji=False)
 
 
 def print_line(text: str) -> None:
-    """Print one message on stderr as it is: no markup, no highlighting, and no line breaks inside paths."""
+    """Print one message on stderr, without markup, highlighting or line breaks inside paths."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_table(table: Table, title: str | None = None) -> None:
+    """Print a table on stdout; names in its cells are shown as they are.
+
+    Args:
+        table: its cells are texts, without markup.
+        title: shown above the table.
+    """
+    out = Console(highlight=False, markup=False, emoji=False)
+    if title is not None:
+        out.print(title, style="italic", soft_wrap=True)
+    out.print(table)
+
+
 @contextmanager
-def bar(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
     """Show a progress bar on stderr; yield `advance(steps=1, note="")`, which moves it.
 
     Args:
-        what: what is happening, in a few words.
-        total: how many steps there are.
-        done: how many are done already (a resumed run).
+        title: the work, in a few words.
+        total: number of steps.
+        done: number of steps that are done already, as in a resumed run.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=total, completed=done, note="")
+        task = progress.add_task(title, total=total, completed=done, note="")
 
         def advance(steps: int = 1, note: str | None = None) -> None:
             progress.advance(task, steps)

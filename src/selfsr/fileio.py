@@ -1,15 +1,109 @@
-"""Writing files whole or not at all."""
+"""Atomic writes: a reader or a crash sees the complete old file or the complete new one, never a part."""
 
+import contextlib
 import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+# A name of its own, not the target's with a suffix: a target may already be as long as the file system allows.
+_PREFIX, _SUFFIX = ".selfsr-", ".part"
 
-def write_whole(path: Path, text: str) -> None:
-    """Write beside the place and rename, so that a failure leaves the former file as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
+
+def write_atomic(path: Path, content: str | bytes | memoryview | Iterable[bytes]) -> None:
+    """Write a file completely or not at all, in a folder that is created if needed.
+
+    The content goes to a temporary file in the same folder, is synced to the disk and then renamed. If anything fails,
+    the temporary file is removed and an existing file stays as it is.
+
+    Args:
+        path: the file to write or replace.
+        content: text (encoded as UTF-8), bytes, or an iterable of bytes, which is written as it is produced.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; `filename` is `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        content = content.encode()
+    chunks = [content] if isinstance(content, bytes | memoryview) else content
+    temporary = _temporary_path(path)
+    with _removed_on_failure(temporary, path):
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def write_folder_atomic(path: Path) -> Iterator[Path]:
+    """Write a folder completely or not at all: yield a temporary folder that gets its name at the end.
+
+    When the block ends, all files are synced to the disk and the folder is renamed; a folder that is already there is
+    replaced. If the block or anything else fails, the temporary folder is removed and an existing one stays as it is.
+
+    Args:
+        path: the folder to write or replace.
+
+    Yields:
+        The temporary folder, next to `path`.
+
+    Raises:
+        OSError: the disk is full or the parent folder not writable; `filename` is `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_path(path)
+    with _removed_on_failure(temporary, path):
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        replaced = _temporary_path(path)
+        if path.exists():
+            os.replace(path, replaced)  # a folder that is not empty cannot be replaced in one step
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            if replaced.exists():
+                os.replace(replaced, path)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left in a folder; call it only where no other process writes."""
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        _remove(path)
+
+
+def _temporary_path(path: Path) -> Path:
+    return path.with_name(f"{_PREFIX}{secrets.token_hex(4)}{_SUFFIX}")
+
+
+@contextlib.contextmanager
+def _removed_on_failure(temporary: Path, path: Path) -> Iterator[None]:
+    """Remove the temporary file or folder if the block fails, and name `path` in its OSError."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _remove(temporary)
+        if isinstance(error, OSError):  # a full disk comes without a name, other errors with the temporary one
+            error.filename, error.filename2 = str(path), None
         raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

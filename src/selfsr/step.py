@@ -1,9 +1,12 @@
-"""What a training step gets: the images of one batch, on the device."""
+"""The words of one training step: Batch, Clock, Outputs, MaskedSum and Update."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+# Key of the generator among the networks of every method, in `optimizers` of a recipe, in logs and in checkpoints.
+GENERATOR = "g"
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,7 @@ class Batch:
     Attributes:
         hr: ground truth `[N, C, H, W]`, float in [0, 1].
         lr: input `[N, C, H/s, W/s]`, float in [0, 1].
-        mask: edges of `hr`, bool `[N, 1, H, W]`, where the data bring their own.
+        mask: edge mask of `hr`, bool `[N, 1, H, W]`; None if the data have no masks of their own.
     """
 
     hr: Tensor
@@ -22,7 +25,7 @@ class Batch:
 
     @property
     def scale(self) -> int:
-        """How many times larger `hr` is than `lr`; the same for all images of a step."""
+        """Size of `hr` over the size of `lr`, the same for all images of a step."""
         return self.hr.shape[-1] // self.lr.shape[-1]
 
     def to(self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format) -> "Batch":
@@ -38,12 +41,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Clock:
-    """The time of training, on which schedules and curricula depend and nothing else does.
+    """The time of training. Schedules and self-paced weighting depend on it and on nothing else.
 
     Attributes:
-        step: number of the optimizer step being taken, counted from 1.
-        steps_per_epoch: how many steps the recipe calls an epoch.
-        steps: of the whole run; None where there is no run, as for a loss that is called by itself.
+        step: number of the optimizer step, counted from 1.
+        steps_per_epoch: optimizer steps in an epoch, as the recipe sets it.
+        steps: optimizer steps of the complete run; None outside a run.
     """
 
     step: int
@@ -52,23 +55,26 @@ class Clock:
 
     @property
     def epoch(self) -> float:
-        """Fractional epochs, `step / steps_per_epoch`: the age of the self-paced paper, never 0 in a step."""
+        """Fractional epochs, `step / steps_per_epoch`; called "age" in the self-paced paper. Never 0 in a step."""
         return self.step / self.steps_per_epoch
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done with this step, `step / steps`, 1 in the last one."""
-        assert self.steps is not None, "a clock outside a run has no share of it"
+        """Fraction of the run that is done after this step, `step / steps`; 1 in the last step."""
+        assert self.steps is not None, "a clock without a number of steps has no progress"
         return self.step / self.steps
 
 
 @dataclass(frozen=True)
 class MaskedSum:
-    """A masked loss, not yet divided: the loop divides by the count over all processes and micro-batches.
+    """A masked loss before its division by the number of pixels.
+
+    The loop divides by the count over all processes and micro-batches, so the loss does not depend on how the batch
+    is split.
 
     Attributes:
-        total: the sum over the counted pixels, a scalar with a gradient.
-        count: how many pixels were counted in this batch, a scalar without one.
+        total: sum over the masked pixels, a scalar with a gradient.
+        count: number of masked pixels in this batch, a scalar without a gradient.
     """
 
     total: Tensor
@@ -77,12 +83,12 @@ class MaskedSum:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the generator made of a batch, as the terms see it.
+    """Outputs of the generator for one batch; the terms receive them.
 
     Attributes:
-        sr: the output `[N, C, H, W]`.
-        branch: a second output of generators that have one, such as SPSR's gradient map, `[N, C, H, W]`.
-        average: what the averaged generator makes of the same input, without a gradient, where a term asks for it.
+        sr: super-resolved images `[N, C, H, W]`.
+        branch: second output of generators that have one, such as SPSR's gradient map, `[N, C, H, W]`.
+        ema_sr: output of the EMA generator for the same input, without a gradient; None if no term needs it.
     """
 
     sr: Tensor
@@ -91,10 +97,25 @@ class Outputs:
 
     @classmethod
     def from_network(cls, output: "Tensor | tuple[Tensor, Tensor]") -> "Outputs":
-        """Take what a generator in training returns: the output, or the output and its branch."""
+        """Wrap the return value of a generator in training mode: an image, or an image and a branch."""
         return cls(output) if isinstance(output, Tensor) else cls(*output)
 
     def float(self) -> "Outputs":
-        """Return the same in float32."""
+        """Return the outputs in float32."""
         branch, ema_sr = (None if image is None else image.float() for image in (self.branch, self.ema_sr))
         return Outputs(self.sr.float(), branch, ema_sr)
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step of one network, which lowers the sum of `losses`.
+
+    Attributes:
+        net: key of the network in `Method.nets` and in the recipe's `optimizers`.
+        losses: weighted losses by name; each is logged as `loss/<net>/<name>`.
+        scalars: further values to log, by their full names; means over the batch.
+    """
+
+    net: str
+    losses: dict[str, Tensor | MaskedSum]
+    scalars: dict[str, Tensor] = field(default_factory=dict)

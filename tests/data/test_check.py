@@ -12,13 +12,13 @@ from selfsr.data import check
 from selfsr.data.check import check_folder
 from selfsr.data.spec import FolderSpec
 from selfsr.errors import InputError
-from selfsr.images.files import Picture, write_picture
-from selfsr.images.paths import list_pictures
+from selfsr.images.files import DecodedImage, write_image
+from selfsr.images.paths import list_images
 
 
 def put(path: Path, height: int, width: int, channels: int = 3, alpha: bool = False, dtype=np.uint8) -> Path:
     pixels = np.random.default_rng(height).integers(0, 256, (height, width, channels)).astype(dtype)
-    write_picture(path, Picture(pixels, np.zeros((height, width), dtype) if alpha else None))
+    write_image(path, DecodedImage(pixels, np.zeros((height, width), dtype) if alpha else None))
     return path
 
 
@@ -41,7 +41,7 @@ def mixed(tmp_path) -> Path:
     return folder
 
 
-def test_everything_is_found_and_nothing_else(mixed):
+def test_check_folder_finds_every_problem_and_nothing_else(mixed):
     summary = check_folder(mixed, crop_px=32)
     found = [(problem.path.relative_to(mixed).as_posix(), problem.kind) for problem in summary.problems]
     assert found == [
@@ -52,9 +52,9 @@ def test_everything_is_found_and_nothing_else(mixed):
     ]
     assert summary.files == 11
     assert summary.notes == {
-        "share a name with another and differ by the suffix: the same picture twice?": 2,
-        "are of another format than their suffix says": 1,
-        "have transparency, which training leaves out": 1,
+        "have the name of another file with another suffix, so may be the same image twice": 2,
+        "have another format than their suffix": 1,
+        "have transparency, which training ignores": 1,
         "are CMYK or Lab, and are converted to sRGB": 1,
         "have a palette of at most 256 colors": 1,
         "are gray": 1,
@@ -67,25 +67,25 @@ def test_everything_is_found_and_nothing_else(mixed):
     assert summary.decoded_bytes == 3 * pixels
 
 
-def test_reasons_say_what_came_and_what_to_do(mixed):
+def test_file_problem_says_what_came_and_what_to_do(mixed):
     reasons = {problem.path.name: str(problem) for problem in check_folder(mixed, crop_px=32).problems}
     assert reasons["empty.png"] == (
-        f"{mixed}/empty.png: expected a picture, got an empty file (0 bytes); replace or delete it."
+        f"{mixed}/empty.png: expected an image, got an empty file (0 bytes); replace or delete it."
     )
     assert reasons["small.png"] == (
         f"{mixed}/small.png: expected at least 32 x 32 pixels, the size of the crop, got 40 x 31 (height x width); "
         "leave it out."
     )
-    assert "cut.png: expected a readable picture, got image file is truncated" in reasons["cut.png"]
+    assert "cut.png: expected a readable image, got image file is truncated" in reasons["cut.png"]
 
 
-def test_without_a_crop_every_size_will_do(mixed):
+def test_check_folder_without_crop_accepts_every_size(mixed):
     assert "too small" not in {problem.kind for problem in check_folder(mixed).problems}
 
 
-def test_pairs(tmp_path):
+def test_check_folder_with_lr_finds_wrong_pairs(tmp_path):
     hr, lr = tmp_path / "hr", tmp_path / "lr"
-    for name in ("fits", "numbered", "wrong", "alone", "damaged"):
+    for name in ("fits", "numbered", "wrong", "single", "damaged"):
         put(hr / f"{name}.png", 21, 33)
     put(lr / "fits.png", 10, 16)
     put(lr / "numberedx2.jpg", 10, 16)
@@ -93,19 +93,19 @@ def test_pairs(tmp_path):
     put(lr / "damaged.png", 10, 16).write_bytes(b"")
     summary = check_folder(hr, lr, 2, 20)
     assert [(problem.path, problem.kind) for problem in summary.problems] == [
-        (hr / "alone.png", "no pair"),
+        (hr / "single.png", "no pair"),
         (lr / "damaged.png", "unreadable"),
         (lr / "wrong.png", "wrong size"),
     ]
     assert str(summary.problems[2]) == (
-        f"{lr}/wrong.png: expected 10 x 16 pixels (height x width), HR of 21 x 33 at scale 2, got 11 x 17; "
-        f"make it again from {hr}/wrong.png."
+        f"{lr}/wrong.png: expected 10 x 16 pixels (height x width) for an HR image of 21 x 33 at scale 2, got "
+        f"11 x 17; make it again from {hr}/wrong.png."
     )
-    assert summary.notes == {"of the LR folder are JPEG, whose losses the model would learn to undo": 1}
+    assert summary.notes == {"in the LR folder are JPEG; the model learns to remove its artifacts": 1}
     assert summary.files == 9
 
 
-def test_files_that_may_not_be_read_are_problems(mixed, monkeypatch):
+def test_check_folder_reports_files_without_permission(mixed, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -115,11 +115,11 @@ def test_files_that_may_not_be_read_are_problems(mixed, monkeypatch):
     assert problems[0].reason == "expected a readable file, got Permission denied; check its permissions and the disk."
 
 
-def test_folders_are_missing_or_empty(tmp_path, mixed):
-    with pytest.raises(InputError, match=r"hrr: expected a folder of pictures, .*did you mean .*hr\?"):
+def test_check_folder_refuses_missing_or_empty_folders(tmp_path, mixed):
+    with pytest.raises(InputError, match=r"hrr: expected a folder of images, .*did you mean .*hr\?"):
         check_folder(tmp_path / "hrr")
     (tmp_path / "lr").mkdir()
-    with pytest.raises(InputError, match=r"lr: expected pictures .*, got none"):
+    with pytest.raises(InputError, match=r"lr: expected images .*, got none"):
         check_folder(mixed, tmp_path / "lr", 2)
 
 
@@ -138,13 +138,13 @@ def masked(tmp_path) -> Path:
     savemat(masks / "other.mat", {"mask": good})
     savemat(masks / "sub" / "turned.mat", {"mat": good.T})
     for name in ("a_png", "two"):
-        write_picture(masks / f"{name}.png", Picture(255 * good[:, :, None]))
-    write_picture(masks / "gray_levels.png", Picture(200 * good[:, :, None]))
+        write_image(masks / f"{name}.png", DecodedImage(255 * good[:, :, None]))
+    write_image(masks / "gray_levels.png", DecodedImage(200 * good[:, :, None]))
     (masks / "no_mat.mat").write_text("hello")
     return tmp_path
 
 
-def test_masks(masked):
+def test_check_folder_with_masks_finds_wrong_masks(masked):
     hr, masks = masked / "hr", masked / "masks"
     summary = check_folder(hr, masks=masks)
     assert [(problem.path, problem.kind) for problem in summary.problems] == [
@@ -162,7 +162,7 @@ def test_masks(masked):
     assert reasons[4] == "expected a variable 'mat', got mask; save the mask under this name."
     assert reasons[5] == (
         f"expected a mask of 20 x 30 (height x width), the size of {hr}/sub/turned.png, got 30 x 20; make it again "
-        "from that picture."
+        "from that image."
     )
     assert summary.files == 18
     assert check_folder(hr).problems == []
@@ -170,17 +170,17 @@ def test_masks(masked):
         check_folder(hr, masks=masked / "maskz")
 
 
-def test_what_training_refuses_of_masks_is_found(masked):
-    """The data of a run with each picture alone: it is built, and read, just where nothing was found."""
+def test_check_folder_finds_the_masks_that_training_refuses(masked):
+    """A dataset of each single image: it can be built and read if and only if the check found no problem."""
     hr, masks = masked / "hr", masked / "masks"
     wrong = {problem.path.stem for problem in check_folder(hr, masks=masks).problems}
-    for picture in list_pictures(hr):
-        alone = masked / "alone" / picture.stem
-        alone.mkdir(parents=True)
-        (alone / picture.name).write_bytes(picture.read_bytes())
-        folder = masks / picture.relative_to(hr).parent
-        spec = FolderSpec(kind="folder", hr=alone, masks=folder)
-        if picture.stem in wrong:
+    for image in list_images(hr):
+        single = masked / "single" / image.stem
+        single.mkdir(parents=True)
+        (single / image.name).write_bytes(image.read_bytes())
+        folder = masks / image.relative_to(hr).parent
+        spec = FolderSpec(kind="folder", hr=single, masks=folder)
+        if image.stem in wrong:
             with pytest.raises(InputError):
                 spec.build(scale=2, crop_px=16).sample(0, np.random.default_rng(0))
         else:
@@ -193,7 +193,7 @@ def run(*arguments: str | Path):
     return CliRunner().invoke(root, ["data", "check", *map(str, arguments)])
 
 
-def test_the_verb_names_the_files_and_fails(mixed):
+def test_data_check_prints_problems_and_exits_with_1(mixed):
     result = run(mixed, "--crop", "32")
     assert result.exit_code == 1
     assert "7 of 11 files are usable." in result.stdout
@@ -203,7 +203,7 @@ def test_the_verb_names_the_files_and_fails(mixed):
     assert ["TIFF", "RGBA", "16", "1"] in rows
 
 
-def test_the_verb_names_the_masks_and_fails(masked):
+def test_data_check_with_masks_prints_problems_and_exits_with_1(masked):
     result = run(masked / "hr", "--masks", masked / "masks")
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
@@ -213,7 +213,7 @@ def test_the_verb_names_the_masks_and_fails(masked):
     assert run(masked / "hr").exit_code == 0
 
 
-def test_the_verb_is_content_with_a_good_folder(tmp_path):
+def test_data_check_of_good_folder_exits_with_0(tmp_path):
     put(tmp_path / "a.png", 8, 8)
     result = run(tmp_path)
     assert result.exit_code == 0
@@ -221,8 +221,8 @@ def test_the_verb_is_content_with_a_good_folder(tmp_path):
     assert "Note" not in result.stdout
 
 
-def test_the_verb_wants_lr_and_scale_together(mixed):
+def test_data_check_needs_lr_and_scale_together(mixed):
     for arguments in (["--lr", mixed], ["--scale", "2"]):
         error = run(mixed, *arguments).exception
         assert isinstance(error, InputError)
-        assert str(error).startswith("data check: --lr and --scale go together")
+        assert str(error).startswith("data check: expected --lr and --scale together, got one of them; give both")

@@ -1,4 +1,4 @@
-"""Training samples that the device degrades: the loader's crops, plans and LR, and the same promises."""
+"""Training samples that the device degrades: equal to those of the loader, and as independent of workers."""
 
 import itertools
 from pathlib import Path
@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from selfsr.data.loader import Loader, choose_workers
 from selfsr.data.spec import FolderSpec
-from selfsr.images.color import gray
-from selfsr.images.files import Picture, write_picture
+from selfsr.images.color import rgb_to_luma
+from selfsr.images.files import DecodedImage, write_image
 from selfsr.step import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,7 +36,7 @@ def photos(tmp_path_factory) -> Path:
         image = np.random.default_rng(i).random((100 + 4 * i, 120, 3)).astype(np.float32)
         image = np.clip(cv2.GaussianBlur(image, (0, 0), 3) * 4 - 1.5, 0, 1)
         depth = 65535 if i == 0 else 255
-        write_picture(folder / f"{i}.png", Picture((image * depth).astype(np.uint16 if i == 0 else np.uint8)))
+        write_image(folder / f"{i}.png", DecodedImage((image * depth).astype(np.uint16 if i == 0 else np.uint8)))
     return folder
 
 
@@ -60,7 +60,7 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
 
 
 @pytest.mark.parametrize("degrade", ["real_esrgan", "bsrgan"])
-def test_workers_processes_and_resuming_do_not_change_a_bit(photos, degrade, device):
+def test_batches_do_not_depend_on_workers_processes_or_resuming(photos, degrade, device):
     whole = batches(loader(photos, degrade), 4, device)
     assert same(batches(loader(photos, degrade, workers=2), 4, device), whole)
     assert same(batches(loader(photos, degrade, start_step=2, workers=1), 2, device), whole[2:])
@@ -74,7 +74,7 @@ def test_workers_processes_and_resuming_do_not_change_a_bit(photos, degrade, dev
 
 
 @pytest.mark.parametrize("kind", QUIET)
-def test_without_noise_it_is_the_loaders_batch(photos, kind, device):
+def test_batch_without_noise_equals_that_of_the_loader(photos, kind, device):
     there = batches(loader(photos, QUIET[kind]), 4, device)
     here = batches(loader(photos, QUIET[kind], on="loader"), 4, device)
     for one, other in zip(there, here, strict=True):
@@ -88,7 +88,7 @@ def test_without_noise_it_is_the_loaders_batch(photos, kind, device):
     assert (255 * moved.amax(1) > 3).all()
 
 
-def test_hr_is_sharpened_where_that_is_asked_for(photos, device):
+def test_hr_is_sharpened_by_usm(photos, device):
     spec = {**QUIET["real_esrgan"], "preset": "real_esrgan", "usm": True}
     (there,), (here,) = (batches(loader(photos, spec, on=on), 1, device) for on in ("device", "loader"))
     (plain,) = batches(loader(photos, QUIET["real_esrgan"]), 1, device)
@@ -97,7 +97,7 @@ def test_hr_is_sharpened_where_that_is_asked_for(photos, device):
 
 
 @pytest.mark.parametrize("bits", [8, 16, None])
-def test_lr_has_the_depth_that_is_asked_for(photos, bits, device):
+def test_lr_has_the_depth_of_lr_bits(photos, bits, device):
     spec = {"kind": "real_esrgan", "clean": 1.0}  # plain bicubic, which is not at levels
     (there,), (here,) = (batches(loader(photos, spec, on=on, lr_bits=bits), 1, device) for on in ("device", "loader"))
     # Sums in float32 can end on the other side of a half.
@@ -110,14 +110,14 @@ def test_lr_has_the_depth_that_is_asked_for(photos, bits, device):
 
 def test_luma_is_taken_after_the_degradation(photos, device):
     (color,), (luma,) = (batches(loader(photos, channels=channels), 1, device) for channels in (3, 1))
-    assert torch.equal(gray(color.hr), luma.hr)
-    assert torch.equal(gray(color.lr), luma.lr)
+    assert torch.equal(rgb_to_luma(color.hr), luma.hr)
+    assert torch.equal(rgb_to_luma(color.lr), luma.lr)
 
 
 def test_masks_follow_their_crops(photos, tmp_path, device):
     for i in range(5):
         edges = np.random.default_rng(10 + i).random((100 + 4 * i, 120, 1)) < 0.3
-        write_picture(tmp_path / f"{i}.png", Picture((edges * 255).astype(np.uint8)))
+        write_image(tmp_path / f"{i}.png", DecodedImage((edges * 255).astype(np.uint8)))
     there, here = (batches(loader(photos, on=on, masks=tmp_path), 3, device) for on in ("device", "loader"))
     for one, other in zip(there, here, strict=True):
         assert one.mask is not None
@@ -125,14 +125,14 @@ def test_masks_follow_their_crops(photos, tmp_path, device):
         assert torch.equal(one.hr, other.hr)
 
 
-def test_each_step_of_a_run_of_several_scales_is_degraded_by_its_own(photos, device):
+def test_each_step_is_degraded_at_its_own_scale(photos, device):
     spec = FolderSpec(kind="folder", hr=photos, degrade="bsrgan_ssl", degrade_on="device")
     source = Loader(spec.build_each({2: 32, 4: 64}), batch=4, seed=3, workers=0)
     shapes = {tuple(batch.hr.shape[2:] + batch.lr.shape[2:]) for batch in batches(source, 12, device)}
     assert shapes == {(32, 32, 16, 16), (64, 64, 16, 16)}
 
 
-def test_micro_batches_are_the_batch_in_order(photos, device):
+def test_prepare_splits_the_batch_in_order(photos, device):
     source = loader(photos)
     raw = next(source)
     (whole,), parts = source.prepare(raw, device), source.prepare(raw, device, accumulate=2)
@@ -140,7 +140,7 @@ def test_micro_batches_are_the_batch_in_order(photos, device):
     assert torch.equal(torch.cat([part.hr for part in parts]), whole.hr)
 
 
-def test_autocast_does_not_reach_it(photos, device):
+def test_degradation_ignores_autocast(photos, device):
     source = loader(photos, "real_esrgan")
     raw = next(source)
     (plain,) = source.prepare(raw, device)
@@ -150,7 +150,9 @@ def test_autocast_does_not_reach_it(photos, device):
     assert torch.equal(plain.hr, under.hr)
 
 
-def test_drawing_is_work_for_worker_processes_and_needs_something_to_draw(photos):
+def test_device_degradation_gets_workers_and_needs_degrade(photos):
     assert loader(photos, workers="auto").workers == choose_workers(False)
-    with pytest.raises(ValidationError, match="degrade_on: device needs degrade; bicubic LR is made on the device"):
+    with pytest.raises(
+        ValidationError, match="degrade_on: device needs degrade; leave it out, bicubic LR is always made on the device"
+    ):
         FolderSpec(kind="folder", hr=photos, degrade_on="device")

@@ -1,4 +1,4 @@
-"""Degraded training samples: whatever the workers, processes and interruptions, aligned with their ground truth."""
+"""Degraded training samples: independent of workers and processes, and aligned with their ground truth."""
 
 import itertools
 from pathlib import Path
@@ -11,10 +11,10 @@ import torch
 from selfsr.data import degraded as degraded_module
 from selfsr.data.loader import Loader, choose_workers
 from selfsr.data.spec import FolderSpec
-from selfsr.degrade.blur import sharpened
+from selfsr.degrade.blur import sharpen
 from selfsr.errors import InputError
-from selfsr.images.color import gray
-from selfsr.images.files import Picture, write_picture
+from selfsr.images.color import rgb_to_luma
+from selfsr.images.files import DecodedImage, write_image
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ def photos(tmp_path_factory) -> Path:
     for i in range(5):
         image = np.random.default_rng(i).random((100 + 4 * i, 120, 3)).astype(np.float32)
         image = np.clip(cv2.GaussianBlur(image, (0, 0), 3) * 4 - 1.5, 0, 1)
-        write_picture(folder / f"{i}.png", Picture((image * 255).astype(np.uint8)))
+        write_image(folder / f"{i}.png", DecodedImage((image * 255).astype(np.uint8)))
     return folder
 
 
@@ -46,7 +46,7 @@ def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("degrade", ["real_esrgan", "bsrgan"])
-def test_workers_processes_and_resuming_do_not_change_a_bit(photos, degrade):
+def test_batches_do_not_depend_on_workers_processes_or_resuming(photos, degrade):
     whole = take(loader(photos, degrade), 4)
     assert same(take(loader(photos, degrade, workers=2), 4), whole)
     assert same(take(loader(photos, degrade, start_step=2, workers=1), 2), whole[2:])
@@ -57,24 +57,24 @@ def test_workers_processes_and_resuming_do_not_change_a_bit(photos, degrade):
     assert len(rows) == 16
 
 
-def test_samples_of_a_batch_have_parameters_of_their_own(tmp_path, monkeypatch):
-    write_picture(tmp_path / "a.png", Picture(np.full((48, 48, 3), 128, np.uint8)))
-    drawn = []
-    real = degraded_module.degraded
+def test_each_sample_has_its_own_degradation(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png", DecodedImage(np.full((48, 48, 3), 128, np.uint8)))
+    plans = []
+    real = degraded_module.degrade_image
 
     def spy(spec, image, scale, rng):
-        plan = spec.draw(np.random.default_rng(rng.bit_generator.seed_seq), *image.shape[:2], scale)
-        drawn.append(tuple(step.name for step in plan))
+        plan = spec.sample(np.random.default_rng(rng.bit_generator.seed_seq), *image.shape[:2], scale)
+        plans.append(tuple(step.name for step in plan))
         return real(spec, image, scale, rng)
 
-    monkeypatch.setattr(degraded_module, "degraded", spy)
+    monkeypatch.setattr(degraded_module, "degrade_image", spy)
     next(loader(tmp_path, "bsrgan", batch=8))
-    assert len(drawn) == 8
-    assert len(set(drawn)) > 4
+    assert len(plans) == 8
+    assert len(set(plans)) > 4
 
 
 @pytest.mark.parametrize("bits", [8, 16, None])
-def test_batches_have_their_sizes_range_and_depth(photos, bits):
+def test_batches_have_size_range_and_depth(photos, bits):
     source = loader(photos, "real_esrgan", lr_bits=bits)
     (batch,) = source.prepare(next(source), CPU)
     assert batch.hr.shape == (4, 3, 48, 48)
@@ -87,7 +87,7 @@ def test_batches_have_their_sizes_range_and_depth(photos, bits):
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_lr_and_hr_show_the_same_place_turned_alike(photos, scale):
+def test_lr_and_hr_are_aligned(photos, scale):
     mild = {"kind": "bsrgan", "preset": "bsrgan_ssl_test"}
     source = loader(photos, mild, scale=scale, crop_px=48, batch=24)
     (batch,) = source.prepare(next(source), CPU)
@@ -100,27 +100,27 @@ def test_lr_and_hr_show_the_same_place_turned_alike(photos, scale):
         assert all((lr - other).square().mean() > best for other in others)
 
 
-def test_the_ground_truth_is_the_files_unless_it_is_sharpened(tmp_path):
+def test_hr_is_that_of_the_file_unless_sharpened(tmp_path):
     image = np.random.default_rng(0).random((48, 48, 3)).astype(np.float32)
     image = (np.clip(cv2.GaussianBlur(image, (0, 0), 2) * 3 - 1, 0, 1) * 255).astype(np.uint8)
-    write_picture(tmp_path / "a.png", Picture(image))
+    write_image(tmp_path / "a.png", DecodedImage(image))
     plain = next(loader(tmp_path, {"kind": "real_esrgan", "usm": False}, batch=1)).hr[0].numpy()
     sharp = next(loader(tmp_path, {"kind": "real_esrgan", "usm": True}, batch=1)).hr[0].numpy()
     turns = [np.rot90(t, k) for t in (image, image.swapaxes(0, 1)) for k in range(4)]
     assert sum(np.array_equal(plain, turn) for turn in turns) == 1
     assert np.abs(sharp.astype(int) - plain).max() > 5
-    # The picture is as large as the crop: its surroundings are mirrored, the edge repeated.
+    # The image is as large as the crop: its surroundings are mirrored, the edge repeated.
     spare = 92
     padded = np.pad(plain, ((spare, spare), (spare, spare), (0, 0)), "symmetric").astype(np.float32) / 255
-    expected = sharpened(padded)[spare:-spare, spare:-spare]
+    expected = sharpen(padded)[spare:-spare, spare:-spare]
     inner = slice(12, -12)
     assert np.abs(sharp[inner, inner] / 255 - expected[inner, inner]).max() < 2 / 255
 
 
-def test_jpegs_grid_lies_anywhere(tmp_path):
+def test_jpeg_grid_has_random_positions(tmp_path):
     """With the crop always at a corner of the grid, block edges would always lie at multiples of 8."""
     ramp = np.clip(np.add.outer(np.arange(96.0), np.arange(96.0)) * 1.3, 0, 255)
-    write_picture(tmp_path / "a.png", Picture(np.repeat(ramp[..., None], 3, 2).astype(np.uint8)))
+    write_image(tmp_path / "a.png", DecodedImage(np.repeat(ramp[..., None], 3, 2).astype(np.uint8)))
     spec = {"kind": "bsrgan", "preset": "bsrgan_ssl", "jpeg_quality": [8, 8], "noise_level": [0, 0], "halve": 0}
     spec |= {"noise": {"gray": 1.0}}
     source = loader(tmp_path, spec, crop_px=96, scale=2, batch=40)
@@ -139,20 +139,20 @@ def test_luma_is_taken_after_the_degradation(photos):
     color, luma = batch(3), batch(1)
     for whole, part in ((color.hr, luma.hr), (color.lr, luma.lr)):
         assert part.shape[1] == 1
-        assert torch.equal(part, gray(whole))
+        assert torch.equal(part, rgb_to_luma(whole))
 
 
-def test_each_step_of_a_run_of_several_scales_is_degraded_by_its_own(photos):
+def test_each_step_is_degraded_at_its_own_scale(photos):
     spec = FolderSpec(kind="folder", hr=photos, degrade="bsrgan_ssl")
     source = Loader(spec.build_each({2: 32, 4: 64}), batch=4, seed=3, workers=0)
     shapes = {(tuple(raw.hr.shape[1:]), tuple(raw.lr.shape[1:])) for raw in itertools.islice(source, 12)}
     assert shapes == {((32, 32, 3), (16, 16, 3)), ((64, 64, 3), (16, 16, 3))}
     tiny = {"kind": "real_esrgan", "second": {"resize_range": [0.03, 1.0]}}
-    with pytest.raises(InputError, match=r"at scale 8 can shrink to 0\.72 of one"):
+    with pytest.raises(InputError, match=r"got 0\.72 pixels for a crop .* at scale 8; raise"):
         FolderSpec(kind="folder", hr=photos, degrade=tiny).build_each({2: 96, 8: 8})
 
 
-def test_degrading_is_work_for_worker_processes(photos, monkeypatch):
+def test_degrading_datasets_get_worker_processes(photos, monkeypatch):
     spec = FolderSpec(kind="folder", hr=photos, cache="memory", degrade="bsrgan")
     data = spec.build(scale=4, crop_px=48)
     assert data.cached
@@ -161,14 +161,14 @@ def test_degrading_is_work_for_worker_processes(photos, monkeypatch):
     assert Loader(plain, batch=4, seed=1).workers == 0
 
 
-def test_what_cannot_work_is_refused_before_the_first_step(photos):
+def test_build_refuses_impossible_degradations(photos):
     def build(scale=4, **keys):
         return FolderSpec(kind="folder", hr=photos, **keys).build(scale=scale, crop_px=16)
 
     tiny = {"kind": "real_esrgan", "first": {"resize_range": [0.001, 1.0]}}
     with pytest.raises(InputError, match=r"data\.degrade: expected every step to leave at least one pixel.*raise"):
         build(degrade=tiny)
-    with pytest.raises(InputError, match="scale 1 needs kind: pairs"):
+    with pytest.raises(InputError, match="expected a scale of 2 or more"):
         build(scale=1, degrade="bsrgan")
     with pytest.raises(InputError, match="smaller"):
         FolderSpec(kind="folder", hr=photos, degrade="bsrgan").build(scale=4, crop_px=104)

@@ -5,21 +5,21 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from selfsr.data import store
-from selfsr.data.crop import turned
-from selfsr.data.spec import Data, FolderSpec, PairsSpec
+from selfsr.data.crop import apply_symmetry
+from selfsr.data.spec import DataSpec, FolderSpec, PairsSpec
 from selfsr.errors import InputError
-from selfsr.images.files import Picture, write_picture
-from selfsr.images.resize import mirrored
+from selfsr.images.files import DecodedImage, write_image
+from selfsr.images.resize import symmetric_index
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
-    """A picture whose pixels say where they are: (row, column, 7)."""
+    """An image whose pixels are their positions: (row, column, 7)."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.full_like(rows, 7)], axis=2).astype(np.uint8)
 
 
 def put(path: Path, pixels: np.ndarray) -> Path:
-    write_picture(path, Picture(pixels))
+    write_image(path, DecodedImage(pixels))
     return path
 
 
@@ -38,14 +38,14 @@ def symmetries(window: np.ndarray) -> list[bytes]:
     return [np.ascontiguousarray(np.rot90(w, k)).tobytes() for w in both for k in range(4)]
 
 
-def test_the_eight_turns_are_the_symmetries_of_the_square():
+def test_apply_symmetry_has_the_eight_symmetries_of_the_square():
     window = coordinates(4, 4)
-    turns = {np.ascontiguousarray(turned(window, turn)).tobytes() for turn in range(8)}
+    turns = {np.ascontiguousarray(apply_symmetry(window, turn)).tobytes() for turn in range(8)}
     assert turns == set(symmetries(window))
 
 
 @pytest.mark.parametrize("scale", [2, 3])
-def test_every_aligned_crop_comes_in_every_turn_and_no_other(tmp_path, cache, scale):
+def test_folder_samples_every_aligned_crop_in_every_symmetry(tmp_path, cache, scale):
     height, width, crop = 5 * scale + scale - 1, 4 * scale + 1, 3 * scale  # not multiples: cut to 5 x 4 LR pixels
     put(tmp_path / "a.png", coordinates(height, width))
     data = folder(tmp_path, cache=cache).build(scale=scale, crop_px=crop)
@@ -55,7 +55,7 @@ def test_every_aligned_crop_comes_in_every_turn_and_no_other(tmp_path, cache, sc
     for top in range(3):
         for left in range(2):
             rows, columns = (
-                mirrored(np.arange(start * scale - data.halo_px, start * scale + crop + data.halo_px), n * scale)
+                symmetric_index(np.arange(start * scale - data.halo_px, start * scale + crop + data.halo_px), n * scale)
                 for start, n in ((top, 5), (left, 4))
             )
             for number, view in enumerate(symmetries(pixels[np.ix_(rows, columns)])):
@@ -70,7 +70,7 @@ def test_every_aligned_crop_comes_in_every_turn_and_no_other(tmp_path, cache, sc
     assert counts.max() < 60
 
 
-def test_a_crop_is_a_function_of_the_generator_alone(tmp_path):
+def test_sample_depends_on_the_generator_only(tmp_path):
     put(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8))
     cached = folder(tmp_path, cache="memory").build(scale=2, crop_px=8)
     plain = folder(tmp_path, cache="off").build(scale=2, crop_px=8)
@@ -82,7 +82,7 @@ def test_a_crop_is_a_function_of_the_generator_alone(tmp_path):
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
-def test_pairs_stay_aligned(tmp_path, cache, scale):
+def test_paired_crops_are_aligned(tmp_path, cache, scale):
     # LR pixel (r, c) says (r, c); each of the scale^2 HR pixels over it says the same.
     lr = coordinates(9, 11)
     put(tmp_path / "hr" / "sub" / "a.png", np.kron(lr, np.ones((scale, scale, 1), np.uint8)))
@@ -99,7 +99,7 @@ def test_pairs_stay_aligned(tmp_path, cache, scale):
     assert corners == {(top, left) for top in range(6) for left in range(8)}
 
 
-def test_gray_is_repeated(tmp_path):
+def test_gray_images_are_repeated_to_rgb(tmp_path):
     gray = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype(np.uint8)
     put(tmp_path / "g" / "a.png", gray)
     window = folder(tmp_path / "g").build(scale=2, crop_px=8).sample(0, np.random.default_rng(0)).hr
@@ -118,71 +118,75 @@ def test_16_bit_is_kept(tmp_path, cache):
 # --- the cache ---------------------------------------------------------------------------------------------------
 
 
-def test_each_picture_is_decoded_once(tmp_path, monkeypatch):
+def test_cache_decodes_each_image_once(tmp_path, monkeypatch):
     paths = [put(tmp_path / f"{i}.png", coordinates(6, 8)) for i in range(3)]
     data = folder(tmp_path, cache="memory").build(scale=2, crop_px=4)
     assert data.paths == paths
     decoded = []
-    real = store.read_picture
-    monkeypatch.setattr(store, "read_picture", lambda path: (decoded.append(path), real(path))[1])
+    real = store.read_image
+    monkeypatch.setattr(store, "read_image", lambda path: (decoded.append(path), real(path))[1])
     rng = np.random.default_rng(0)
     for index in (0, 2, 0, 2, 2):
         data.sample(index, rng)
     assert decoded == [paths[0], paths[2]]
 
 
-def test_the_cache_stays_within_the_free_memory(tmp_path, monkeypatch):
+def test_cache_stays_within_the_free_memory(tmp_path, monkeypatch):
     put(tmp_path / "a.png", coordinates(100, 100))  # 30 000 bytes
     free = {"bytes": 120_000}
-    monkeypatch.setattr(store, "free_bytes", lambda device: free["bytes"])
+    monkeypatch.setattr(store, "measure_free_bytes", lambda device: free["bytes"])
     assert folder(tmp_path, cache="auto").build(scale=2, crop_px=4).cached
     free["bytes"] = 119_999
     assert not folder(tmp_path, cache="auto").build(scale=2, crop_px=4).cached
     assert folder(tmp_path, cache="memory").build(scale=2, crop_px=4).cached
     free["bytes"] = 37_000
-    with pytest.raises(InputError, match=r"data.hr: cache: memory needs .* GB .* are free; set cache: off or auto"):
+    with pytest.raises(
+        InputError, match=r"data.hr: expected .* GB of free memory for cache: memory, got .* GB; set cache: off or auto"
+    ):
         folder(tmp_path, cache="memory").build(scale=2, crop_px=4)
     free["bytes"] = 200_000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # each process of the machine keeps its own
     assert not folder(tmp_path, cache="auto").build(scale=2, crop_px=4).cached
 
 
-def test_a_picture_that_changed_is_noticed(tmp_path, cache):
+def test_sample_of_a_changed_file_is_refused(tmp_path, cache):
     put(tmp_path / "a.png", coordinates(20, 20))
     data = folder(tmp_path, cache=cache).build(scale=2, crop_px=4)
     put(tmp_path / "a.png", coordinates(20, 22))
-    with pytest.raises(InputError, match=r"a.png: expected the picture of 20 x 20 .* got 20 x 22; do not change"):
+    with pytest.raises(InputError, match=r"a.png: expected the image of 20 x 20 .* got 20 x 22; do not change"):
         data.sample(0, np.random.default_rng(0))
 
 
 # --- what is refused at the start --------------------------------------------------------------------------------
 
 
-def test_pictures_smaller_than_the_crop(tmp_path):
+def test_build_refuses_images_smaller_than_the_crop(tmp_path):
     put(tmp_path / "a.png", coordinates(50, 40))
     put(tmp_path / "b.png", coordinates(47, 64))
     put(tmp_path / "c.png", coordinates(60, 30))
     with pytest.raises(InputError) as caught:
         folder(tmp_path).build(scale=4, crop_px=48)
     assert str(caught.value) == (
-        "data.hr: expected pictures of at least 48 x 48 pixels, the size of the crop, but 3 of 3 are smaller, the "
+        "data.hr: expected images of at least 48 x 48 pixels, the size of the crop, but 3 of 3 are smaller, the "
         f"first is {tmp_path}/a.png with 50 x 40 (height x width); leave them out or set crop_px to at most 28."
     )
     assert len(folder(tmp_path).build(scale=4, crop_px=28)) == 3
 
 
-def test_one_scale_has_nothing_to_learn_from_hr_alone(tmp_path):
+def test_folder_refuses_scale_1(tmp_path):
     put(tmp_path / "a.png", coordinates(8, 8))
-    with pytest.raises(InputError, match="scale 1 needs kind: pairs"):
+    with pytest.raises(
+        InputError, match=r"^data: expected a scale of 2 or more with kind: folder, got 1; use kind: pairs\.$"
+    ):
         folder(tmp_path).build(scale=1, crop_px=4)
 
 
-def test_folders_are_missing_or_hold_damaged_files(tmp_path):
-    with pytest.raises(InputError, match="nowhere: expected a folder of pictures"):
+def test_build_refuses_missing_folders_and_damaged_files(tmp_path):
+    with pytest.raises(InputError, match="nowhere: expected a folder of images"):
         folder(tmp_path / "nowhere").build(scale=2, crop_px=4)
     put(tmp_path / "a.png", coordinates(8, 8))
     (tmp_path / "b.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"b.png: expected a picture, got an empty file"):
+    with pytest.raises(InputError, match=r"b.png: expected an image, got an empty file"):
         folder(tmp_path).build(scale=2, crop_px=4)
 
 
@@ -190,7 +194,7 @@ def pairs(tmp_path: Path) -> PairsSpec:
     return PairsSpec(kind="pairs", hr=tmp_path / "hr", lr=tmp_path / "lr")
 
 
-def test_pairs_that_do_not_fit(tmp_path):
+def test_pairs_of_wrong_size_are_refused(tmp_path):
     put(tmp_path / "hr" / "a.png", coordinates(17, 21))
     put(tmp_path / "lr" / "a.png", coordinates(8, 10))
     put(tmp_path / "lr" / "unused.png", coordinates(8, 10))
@@ -199,31 +203,31 @@ def test_pairs_that_do_not_fit(tmp_path):
     with pytest.raises(InputError) as caught:
         pairs(tmp_path).build(scale=2, crop_px=8)
     assert str(caught.value) == (
-        f"{tmp_path}/lr/a.png: expected 8 x 10 pixels (height x width), HR of 17 x 21 at scale 2, got 9 x 11; "
-        f"make it again from {tmp_path}/hr/a.png or leave the pair out."
+        f"{tmp_path}/lr/a.png: expected 8 x 10 pixels (height x width) for an HR image of 17 x 21 at scale 2, got "
+        f"9 x 11; make it again from {tmp_path}/hr/a.png or leave the pair out."
     )
 
 
-def test_pairs_without_a_partner_or_with_two(tmp_path):
+def test_pairs_without_partner_or_with_two_are_refused(tmp_path):
     for name in ("a", "b", "c"):
         put(tmp_path / "hr" / f"{name}.png", coordinates(8, 8))
     put(tmp_path / "lr" / "b.png", coordinates(4, 4))
-    with pytest.raises(InputError, match=r"hr/a.png: expected an LR picture a\.\* or ax2\.\* in .*\(1 more"):
+    with pytest.raises(InputError, match=r"hr/a.png: expected an LR image a\.\* or ax2\.\* in .*\(1 more"):
         pairs(tmp_path).build(scale=2, crop_px=8)
     put(tmp_path / "lr" / "a.bmp", coordinates(4, 4))
     put(tmp_path / "lr" / "cx2.png", coordinates(4, 4))
     assert len(pairs(tmp_path).build(scale=2, crop_px=8)) == 3
     put(tmp_path / "lr" / "c.png", coordinates(4, 4))
-    with pytest.raises(InputError, match=r"hr/c.png: expected one LR picture, got .*lr/c.png and .*lr/cx2.png"):
+    with pytest.raises(InputError, match=r"hr/c.png: expected one LR image, got .*lr/c.png and .*lr/cx2.png"):
         pairs(tmp_path).build(scale=2, crop_px=8)
     (tmp_path / "lr" / "c.png").unlink()
     put(tmp_path / "hr" / "a.bmp", coordinates(8, 8))
-    with pytest.raises(InputError, match=r"hr/a.png: expected one picture of this name, got .*hr/a.bmp as well"):
+    with pytest.raises(InputError, match=r"hr/a.png: expected one image of this name, got .*hr/a.bmp as well"):
         pairs(tmp_path).build(scale=2, crop_px=8)
 
 
 @pytest.mark.parametrize(
-    ("entry", "place"),
+    ("entry", "location"),
     [
         ({"kind": "folder", "hr": "x", "lr": "y"}, ("folder", "lr")),
         ({"kind": "pairs", "hr": "x"}, ("pairs", "lr")),
@@ -232,11 +236,11 @@ def test_pairs_without_a_partner_or_with_two(tmp_path):
         ({"kind": "lmdb", "hr": "x"}, ()),
     ],
 )
-def test_the_specs_are_strict(entry, place):
+def test_data_spec_refuses_unknown_keys_and_values(entry, location):
     with pytest.raises(ValidationError) as caught:
-        TypeAdapter(Data).validate_python(entry)
-    assert caught.value.errors()[0]["loc"] == place
+        TypeAdapter(DataSpec).validate_python(entry)
+    assert caught.value.errors()[0]["loc"] == location
 
 
-def test_home_is_understood():
+def test_folder_spec_expands_home():
     assert folder(Path("~/photos")).hr == Path.home() / "photos"

@@ -13,14 +13,14 @@ import torch
 from selfsr.data.loader import Loader, choose_workers
 from selfsr.data.spec import FolderSpec, PairsSpec
 from selfsr.errors import InputError
-from selfsr.images.files import Picture, read_picture, to_tensor, write_picture
+from selfsr.images.files import DecodedImage, image_to_tensor, read_image, write_image
 from selfsr.images.resize import bicubic_lr, imresize
 
 CPU = torch.device("cpu")
 
 
 def put(path: Path, pixels: np.ndarray) -> Path:
-    write_picture(path, Picture(pixels))
+    write_image(path, DecodedImage(pixels))
     return path
 
 
@@ -54,7 +54,7 @@ def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
 # --- determinism -------------------------------------------------------------------------------------------------
 
 
-def test_workers_cache_and_repetition_do_not_change_a_bit(photos):
+def test_batches_do_not_depend_on_workers_or_cache(photos):
     expected = take(loader(photos), 6)
     assert same(take(loader(photos), 6), expected)
     assert same(take(loader(photos, cache="memory"), 6), expected)
@@ -63,7 +63,7 @@ def test_workers_cache_and_repetition_do_not_change_a_bit(photos):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_starting_at_a_step_equals_skipping_to_it(photos, workers):
+def test_start_step_equals_skipping_steps(photos, workers):
     whole = take(loader(photos), 9)
     resumed = loader(photos, start_step=6, workers=workers)
     first = next(resumed)
@@ -77,13 +77,13 @@ def take_open(source: Loader, count: int) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_processes_together_see_what_one_sees(photos, world):
+def test_processes_share_the_batches_of_one_process(photos, world):
     whole = take(loader(photos), 5)
     shares = [take(loader(photos, rank=rank, world=world), 5) for rank in range(world)]
     assert same([torch.cat(parts) for parts in zip(*shares, strict=True)], whole)
 
 
-def test_the_seed_changes_everything_and_samples_differ(photos):
+def test_seed_changes_all_batches_and_samples_differ(photos):
     first, other = take(loader(photos), 5), take(loader(photos, seed=6), 5)
     assert not any(map(torch.equal, first, other))
     samples = {sample.numpy().tobytes() for crops in first for sample in crops}
@@ -91,7 +91,7 @@ def test_the_seed_changes_everything_and_samples_differ(photos):
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
-def test_each_epoch_shows_every_picture_once_in_an_order_of_its_own(tmp_path, count):
+def test_each_epoch_has_every_image_once_in_its_own_order(tmp_path, count):
     for i in range(count):
         put(tmp_path / f"{i}.png", np.full((12, 12, 3), 10 * i, np.uint8))
     batches = take(loader(tmp_path, batch=5), 14)
@@ -102,7 +102,7 @@ def test_each_epoch_shows_every_picture_once_in_an_order_of_its_own(tmp_path, co
         assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
 
 
-def test_the_trainers_random_state_is_left_alone(photos):
+def test_loader_keeps_the_random_state_of_training(photos):
     torch.manual_seed(3)
     expected = torch.rand(3)
     for workers in (0, 1):
@@ -112,7 +112,7 @@ def test_the_trainers_random_state_is_left_alone(photos):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only forked workers share memory")
-def test_workers_decode_for_all(photos):
+def test_workers_share_the_cache(photos):
     source = loader(photos, cache="memory", workers=1)
     crops = take(source, 6)
     for path in photos.iterdir():
@@ -122,7 +122,7 @@ def test_workers_decode_for_all(photos):
     assert again.skipped == 0
 
 
-def test_a_pickled_dataset_reads_the_files(photos):
+def test_pickled_dataset_reads_files(photos):
     dataset = FolderSpec(kind="folder", hr=photos, cache="memory").build(scale=2, crop_px=12)
     copy = pickle.loads(pickle.dumps(dataset))
     assert (dataset.cached, copy.cached) == (True, False)
@@ -134,30 +134,30 @@ def test_a_pickled_dataset_reads_the_files(photos):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_lr_is_the_crop_of_the_whole_pictures_lr(tmp_path, scale):
+def test_lr_is_the_crop_of_the_lr_of_the_full_image(tmp_path, scale):
     side = 5 * scale
     put(tmp_path / "a.png", noise(side + 1, side + scale - 1))
     spec = FolderSpec(kind="folder", hr=tmp_path, lr_bits=None)
     source = Loader(spec.build(scale=scale, crop_px=side), batch=8, seed=0, workers=0)
     (batch,) = source.prepare(next(source), CPU)
-    picture = to_tensor(read_picture(tmp_path / "a.png"))[..., :side, :side]
-    whole = imresize(picture, scale=1 / scale)
+    image = image_to_tensor(read_image(tmp_path / "a.png"))[..., :side, :side]
+    whole = imresize(image, scale=1 / scale)
     matched = 0
     for hr, lr in zip(batch.hr, batch.lr, strict=True):
-        for turn in itertools.product([False, True], repeat=3):
-            if torch.equal(_turned(picture[0], turn), hr):
-                torch.testing.assert_close(lr, _turned(whole[0], turn), rtol=0, atol=1e-6)
+        for flips in itertools.product([False, True], repeat=3):
+            if torch.equal(_apply_flips(image[0], flips), hr):
+                torch.testing.assert_close(lr, _apply_flips(whole[0], flips), rtol=0, atol=1e-6)
                 matched += 1
     assert matched == 8
 
 
-def _turned(image: torch.Tensor, turn: tuple[bool, ...]) -> torch.Tensor:
-    for flip, axis in zip(turn, (-1, -2), strict=False):
+def _apply_flips(image: torch.Tensor, flips: tuple[bool, ...]) -> torch.Tensor:
+    for flip, axis in zip(flips, (-1, -2), strict=False):
         image = image.flip(axis) if flip else image
-    return image.mT if turn[2] else image
+    return image.mT if flips[2] else image
 
 
-def test_lr_is_rounded_like_a_file(photos):
+def test_lr_is_rounded_to_8_bit(photos):
     source = loader(photos)
     (batch,) = source.prepare(next(source), CPU)
     levels = batch.lr.double() * 255
@@ -171,7 +171,7 @@ def test_lr_is_rounded_like_a_file(photos):
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_micro_batches_are_the_batch_in_order(photos, memory_format):
+def test_prepare_splits_the_batch_in_order(photos, memory_format):
     source = loader(photos)
     raw = next(source)
     (whole,) = source.prepare(raw, CPU, memory_format)
@@ -186,7 +186,7 @@ def test_micro_batches_are_the_batch_in_order(photos, memory_format):
     assert torch.equal(default.lr, whole.lr)
 
 
-def test_pairs_reach_the_network_as_they_are(tmp_path):
+def test_pairs_are_not_changed(tmp_path):
     lr = noise(6, 6)
     put(tmp_path / "lr" / "a.png", lr)
     put(tmp_path / "hr" / "a.png", np.kron(lr, np.ones((2, 2, 1), np.uint8)))
@@ -197,7 +197,7 @@ def test_pairs_reach_the_network_as_they_are(tmp_path):
     assert set((batch.lr * 255).round().int().ravel().tolist()) <= set(lr.ravel().tolist())
 
 
-def test_8_and_16_bit_mix_in_a_batch(tmp_path):
+def test_batch_mixes_8_and_16_bit(tmp_path):
     put(tmp_path / "a.png", np.full((12, 12, 3), 51, np.uint8))
     put(tmp_path / "b.png", np.full((12, 12, 3), 13107 + 2, np.uint16))
     source = loader(tmp_path, batch=2)
@@ -205,7 +205,7 @@ def test_8_and_16_bit_mix_in_a_batch(tmp_path):
     assert sorted(batch.hr[:, 0, 0, 0].tolist()) == pytest.approx([0.2, 13109 / 65535], abs=1e-7)
 
 
-def test_all_levels_of_16_bit_arrive(tmp_path):
+def test_prepare_keeps_all_levels_of_16_bit(tmp_path):
     levels = np.arange(65536).astype(np.uint16).reshape(256, 256, 1)
     put(tmp_path / "a.png", levels)
     dataset = FolderSpec(kind="folder", hr=tmp_path).build(scale=2, crop_px=256)
@@ -218,7 +218,7 @@ def test_all_levels_of_16_bit_arrive(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_file_that_goes_bad_is_replaced_reported_once_and_counted(photos, workers, capfd):
+def test_unreadable_file_is_replaced_reported_once_and_counted(photos, workers, capfd):
     good = take(loader(photos), 8)
     source = loader(photos, workers=workers)
     (photos / "3.png").write_bytes(b"rubbish")
@@ -227,15 +227,15 @@ def test_a_file_that_goes_bad_is_replaced_reported_once_and_counted(photos, work
     source.close()
     assert source.skipped == 2
     words = " ".join(capfd.readouterr().err.split())
-    assert words.count("Skipping a file that went bad") == 2
-    assert words.count("3.png: expected a readable picture") == 1
-    assert words.count("5.png: expected a picture, but there is nothing of this name") == 1
+    assert words.count("Skipping an unreadable file") == 2
+    assert words.count("3.png: expected a readable image") == 1
+    assert words.count("5.png: expected an image, got a path that does not exist") == 1
     changed = [not torch.equal(a, b) for a, b in zip(torch.cat(good), torch.cat(crops), strict=True)]
     assert sum(changed) == 9  # two bad files in each of four epochs, one in the four samples after them
     assert len({crop.numpy().tobytes() for crop in torch.cat(crops)}) == 32
 
 
-def test_the_stand_in_is_the_same_everywhere(photos):
+def test_replacement_does_not_depend_on_workers(photos):
     sources = [loader(photos, workers=workers) for workers in (0, 1, 2)]
     (photos / "2.png").write_bytes(b"")
     taken = [take(source, 6) for source in sources]
@@ -244,26 +244,28 @@ def test_the_stand_in_is_the_same_everywhere(photos):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_when_nothing_is_left_the_run_stops(photos, workers):
+def test_loader_without_readable_images_stops(photos, workers):
     source = loader(photos, workers=workers)
     for path in photos.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"data.hr: none of the 7 pictures can be read any more, the first: .*empty"):
+    with pytest.raises(InputError, match=r"data.hr: expected readable images, got none of 7; the first: .*empty"):
         next(source)
     source.close()
 
 
-def test_a_killed_worker_is_named(photos):
+def test_killed_worker_is_one_sentence(photos):
     source = loader(photos, workers=1)
     next(source)
     os.kill(source._steps._workers[0].pid, signal.SIGKILL)
-    time.sleep(0.2)  # no line of the training step is where its death is told
-    with pytest.raises(InputError, match=r"a process that loads pictures died .*set workers to 0, or data.cache"):
+    time.sleep(0.2)  # its death must not be an error of any line of the training step
+    with pytest.raises(
+        InputError, match=r"data: expected running loader processes, got .*; set workers to 0, or data.cache"
+    ):
         list(itertools.islice(source, 50))
     source.close()
 
 
-def test_close_ends_the_workers(photos):
+def test_close_stops_the_workers(photos):
     source = loader(photos, workers=2)
     next(source)
     workers = list(source._steps._workers)
@@ -272,7 +274,7 @@ def test_close_ends_the_workers(photos):
     assert not any(worker.is_alive() for worker in workers)
 
 
-def test_ctrl_c_leaves_the_workers_to_the_loop(photos):
+def test_workers_ignore_ctrl_c(photos):
     expected = take(loader(photos), 12)
     source = loader(photos, workers=1)
     crops = take_open(source, 1)
@@ -282,21 +284,21 @@ def test_ctrl_c_leaves_the_workers_to_the_loop(photos):
     source.close()
 
 
-def test_a_batch_must_divide(photos):
-    with pytest.raises(InputError, match="batch: expected a multiple of the 3 processes, got 4"):
+def test_batch_must_be_a_multiple_of_world(photos):
+    with pytest.raises(InputError, match="batch: expected a multiple of the 3 processes, got 4; change one of them"):
         loader(photos, rank=0, world=3)
 
 
 @pytest.mark.parametrize(
     ("cores", "processes", "workers"), [(1, 1, 1), (2, 1, 1), (16, 1, 15), (16, 4, 3), (16, 16, 1), (128, 2, 16)]
 )
-def test_workers_by_cores_where_pictures_are_decoded_again(monkeypatch, cores, processes, workers):
+def test_choose_workers_by_cores_and_processes(monkeypatch, cores, processes, workers):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert choose_workers(cached=False) == workers
     assert choose_workers(cached=True) == 0
 
 
-def test_auto_asks_the_dataset(photos):
+def test_auto_workers_depend_on_the_dataset(photos):
     assert loader(photos, cache="memory", workers="auto").workers == 0
     assert loader(photos, cache="off", workers="auto").workers == choose_workers(cached=False)

@@ -1,4 +1,4 @@
-"""Edge masks from files: found, at the place of the crop, turned like it, and refused where they do not fit."""
+"""Edge masks in files: found, cropped with the same symmetry as the image, and refused if they do not fit."""
 
 import sys
 from pathlib import Path
@@ -12,13 +12,13 @@ from selfsr import edge_mask
 from selfsr.data.loader import Loader
 from selfsr.data.spec import FolderSpec, PairsSpec
 from selfsr.errors import InputError
-from selfsr.images.files import Picture, write_picture
+from selfsr.images.files import DecodedImage, write_image
 
 CPU = torch.device("cpu")
 
 
 def placed(height: int, width: int, seed: int) -> np.ndarray:
-    """A picture whose pixels say where they are, (row, column, noise); the noise makes edges."""
+    """An image whose pixels are their positions, (row, column, noise); the noise makes edges."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.random.default_rng(seed).integers(0, 256, (height, width))], 2).astype(np.uint8)
 
@@ -28,17 +28,17 @@ def save(path: Path, mask: np.ndarray, **options) -> None:
     if path.suffix == ".mat":
         savemat(path, {"mat": mask.astype(np.int64)}, do_compression=True, **options)
     else:
-        write_picture(path, Picture(255 * mask[:, :, None].astype(np.uint8)))
+        write_image(path, DecodedImage(255 * mask[:, :, None].astype(np.uint8)))
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Three pictures with LR, and the masks of each: .mat as published of two, .png of one in a folder below."""
+    """Three images with LR, and the masks of each: .mat as published of two, .png of one in a folder below."""
     for index, name in enumerate(("a", "b.c", "sub/d")):
         pixels = placed(50 + index, 47 - index, index)
-        write_picture(tmp_path / "hr" / f"{name}.png", Picture(pixels))
+        write_image(tmp_path / "hr" / f"{name}.png", DecodedImage(pixels))
         small = pixels[: len(pixels) // 2 * 2, : pixels.shape[1] // 2 * 2][::2, ::2]
-        write_picture(tmp_path / "lr" / f"{name}.png", Picture(np.ascontiguousarray(small)))
+        write_image(tmp_path / "lr" / f"{name}.png", DecodedImage(np.ascontiguousarray(small)))
         whole = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
         mask = edge_mask(whole)[0, 0].numpy()
         assert 0.2 < mask.mean() < 0.6
@@ -53,19 +53,19 @@ def spec(files: Path, kind: str = "folder", **options) -> FolderSpec | PairsSpec
 
 
 def expected_masks(hr: torch.Tensor) -> torch.Tensor:
-    """The masks of crops, looked up in those of whole pictures at the places that the pixels name."""
+    """The masks of crops, looked up in those of the full images at the positions in the pixels."""
     sizes = [(50, 47), (51, 46), (52, 45)]
     whole = [torch.from_numpy(placed(*size, seed)).permute(2, 0, 1)[None] / 255 for seed, size in enumerate(sizes)]
     levels = (hr * 255).round().long()
     masks = []
     for rows, columns, noise in levels:
-        # The noise tells which picture it is.
+        # The noise tells which image it is.
         (found,) = [
-            picture
-            for picture in whole
-            if rows.max() < picture.shape[2]
-            and columns.max() < picture.shape[3]
-            and torch.equal((picture[0, 2] * 255).round().long()[rows, columns], noise)
+            image
+            for image in whole
+            if rows.max() < image.shape[2]
+            and columns.max() < image.shape[3]
+            and torch.equal((image[0, 2] * 255).round().long()[rows, columns], noise)
         ]
         masks.append(edge_mask(found)[0, 0][rows, columns])
     return torch.stack(masks)[:, None]
@@ -73,7 +73,7 @@ def expected_masks(hr: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("cache", ["off", "memory"])
 @pytest.mark.parametrize(("kind", "options"), [("folder", {}), ("pairs", {}), ("folder", {"degrade": "bsrgan"})])
-def test_a_crop_has_the_mask_of_the_whole_picture_at_its_place_in_every_turn(files, kind, options, cache):
+def test_crop_has_its_part_of_the_mask_in_every_symmetry(files, kind, options, cache):
     data = spec(files, kind, cache=cache, **options).build(scale=2, crop_px=24)
     assert data.cached == (cache == "memory")
     loader = Loader([data], batch=8, seed=1, workers=0)
@@ -89,7 +89,7 @@ def test_a_crop_has_the_mask_of_the_whole_picture_at_its_place_in_every_turn(fil
     assert len(turns) == 8
 
 
-def test_masks_go_with_their_images_into_micro_batches_luma_and_other_scales(files):
+def test_masks_follow_micro_batches_luma_and_scales(files):
     at_2, at_3 = spec(files, channels=1).build_each({2: 24, 3: 24})
     for data in (at_2, at_3):
         whole, cut = (Loader([data], batch=4, seed=3, workers=workers) for workers in (0, 2))
@@ -105,7 +105,7 @@ def test_masks_go_with_their_images_into_micro_batches_luma_and_other_scales(fil
 
 
 @pytest.mark.parametrize("cache", ["off", "memory"])
-def test_loader_processes_and_the_processes_of_a_run_share_the_batches_of_one(files, cache):
+def test_masks_do_not_depend_on_workers_or_processes(files, cache):
     def batches(**options) -> list[tuple[torch.Tensor, torch.Tensor]]:
         data = spec(files, cache=cache).build(scale=2, crop_px=24)
         loader = Loader([data], **{"batch": 4, "seed": 6, "workers": 0, **options})
@@ -126,17 +126,17 @@ def test_loader_processes_and_the_processes_of_a_run_share_the_batches_of_one(fi
     assert same([tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*ranks, strict=True)], whole)
 
 
-def test_without_masks_there_are_none(files):
+def test_batch_without_masks_has_none(files):
     loader = Loader([spec(files, masks=None).build(scale=2, crop_px=24)], batch=2, seed=1, workers=0)
     assert [part.mask for part in loader.prepare(next(loader), CPU, accumulate=2)] == [None, None]
 
 
 @pytest.mark.parametrize("values", [[0, 1], [0, 255], [0, 0], [1, 1]])
-def test_the_values_of_pictures(files, values):
+def test_png_masks_may_have_0_and_255(files, values):
     path = files / "masks" / "a.png"
     (files / "masks" / "a.mat").unlink()
     mask = np.random.default_rng(0).integers(0, 2, (50, 47, 1))
-    write_picture(path, Picture(np.array(values, np.uint8)[mask]))
+    write_image(path, DecodedImage(np.array(values, np.uint8)[mask]))
     data = spec(files).build(scale=2, crop_px=44)
     seen = data.sample(0, np.random.default_rng(0)).mask
     assert seen.shape == (44, 44, 1)
@@ -150,7 +150,7 @@ def refused(files: Path, pattern: str, **options) -> None:
     assert str(caught.value).endswith(".")
 
 
-def test_a_mask_is_missing_or_there_are_two(files):
+def test_missing_or_double_masks_are_refused(files):
     refused(files, r"nowhere: expected a folder of masks", masks=files / "nowhere")
     refused(files, r"a\.mat: expected a folder of masks, got a file", masks=files / "masks" / "a.mat")
     save(files / "masks" / "b.c.png", np.zeros((51, 46)))
@@ -162,7 +162,7 @@ def test_a_mask_is_missing_or_there_are_two(files):
 
 
 @pytest.mark.parametrize("suffix", [".mat", ".png"])
-def test_a_mask_of_another_size(files, suffix):
+def test_mask_of_another_size_is_refused(files, suffix):
     (files / "masks" / "b.c.mat").unlink()
     save(files / "masks" / f"b.c{suffix}", np.zeros((46, 51)))
     pattern = r"b\.c\.\w+: expected a mask of 51 x 46 \(height x width\), the size of .*b\.c\.png, got 46 x 51; make"
@@ -170,22 +170,22 @@ def test_a_mask_of_another_size(files, suffix):
     refused(files, pattern, degrade="bsrgan")
 
 
-def test_a_file_that_holds_something_else(files):
+def test_files_that_are_no_masks_are_refused(files):
     path = files / "masks" / "b.c.mat"
     savemat(path, {"mask": np.zeros((51, 46)), "other": 1})
     refused(files, r"b\.c\.mat: expected a variable 'mat', got mask, other; save the mask under this name\.")
     savemat(path, {"mat": "edges"})
-    refused(files, r"expected a matrix of numbers in 'mat', got one of char; save it as uint8")
+    refused(files, r"expected a matrix of numbers in 'mat', got char; save it as uint8")
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))
     refused(files, r"b\.c\.mat: expected a \.mat file of MATLAB's version 5, got .*; save it again, with -v7\.")
     path.write_bytes(b"")
     refused(files, r"b\.c\.mat: expected a \.mat file of MATLAB's version 5, got ")
     path.unlink()
-    write_picture(path.with_suffix(".png"), Picture(np.zeros((51, 46, 3), np.uint8)))
+    write_image(path.with_suffix(".png"), DecodedImage(np.zeros((51, 46, 3), np.uint8)))
     refused(files, r"b\.c\.png: expected a gray mask of 8 bit, got Pillow's mode RGB; write it as gray")
 
 
-def test_values_are_looked_at_in_the_first_file_and_where_a_mask_is_used(files, capsys):
+def test_mask_values_are_checked_at_the_start_and_on_use(files, capsys):
     save(files / "masks" / "b.c.mat", np.full((51, 46), 7))
     loader = Loader([spec(files).build(scale=2, crop_px=24)], batch=6, seed=1, workers=0)
     (batch,) = loader.prepare(next(loader), CPU)
@@ -196,9 +196,12 @@ def test_values_are_looked_at_in_the_first_file_and_where_a_mask_is_used(files, 
     refused(files, r"a\.mat: expected a mask of 0 and 1, got values from 0\.5 to 0\.5; save it again\.")
 
 
-def test_without_scipy(files, monkeypatch):
+def test_mat_masks_without_scipy_are_refused(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    refused(files, r"a\.mat: reading \.mat files needs the package scipy; install it with pip install scipy, or save")
+    refused(
+        files,
+        r"a\.mat: expected the package scipy for \.mat files, got none; install it with pip install scipy, or save",
+    )
     for name, size in (("a", (50, 47)), ("b.c", (51, 46))):
         (files / "masks" / f"{name}.mat").unlink()
         save(files / "masks" / f"{name}.png", np.zeros(size))

@@ -1,4 +1,4 @@
-"""Degradations of a batch against the same steps of one picture: sizes and parameters differ, and beside is poison."""
+"""Batched degradations equal the same steps of one image, with any sizes and parameters, and NaN as padding."""
 
 import math
 from collections.abc import Sequence
@@ -10,55 +10,62 @@ import torch
 from scipy import stats
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from selfsr.degrade.batched import canvas as canvas_module
 from selfsr.degrade.batched import jpeg as batched_jpeg
-from selfsr.degrade.batched import merged, sharpened
-from selfsr.degrade.batched.program import _KINDS
+from selfsr.degrade.batched import merge_plans, padding, sharpen
+from selfsr.degrade.batched.plan import _BATCHED_STEPS
 from selfsr.degrade.blur import Blur
-from selfsr.degrade.blur import sharpened as sharpened_one
+from selfsr.degrade.blur import sharpen as sharpen_one
 from selfsr.degrade.jpeg import Jpeg
-from selfsr.degrade.kernels import Bell, Sinc
+from selfsr.degrade.kernels import GaussianKernel, SincKernel
 from selfsr.degrade.noise import CorrelatedNoise, GaussianNoise, PoissonNoise
-from selfsr.degrade.plan import Plan, Step, carry_out
-from selfsr.degrade.presets import PRESETS, preset
+from selfsr.degrade.plan import DegradationPlan, Step, apply_plan
+from selfsr.degrade.presets import PRESETS, get_preset
 from selfsr.degrade.resample import Resize, Subsample
 from selfsr.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# What float32 sums in another order leave, of pictures in [0, 1].
+# What float32 sums in another order leave, of images in [0, 1].
 ROUNDING = 4e-6
 
 
-def picture(height: int, width: int, seed: int, contrast: float = 3.0) -> np.ndarray:
+def make_image(height: int, width: int, seed: int, contrast: float = 3.0) -> np.ndarray:
     noise = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 1.0).reshape(noise.shape)
     return np.clip((smooth - 0.5) * contrast + 0.5, 0, 1).astype(np.float32)
 
 
-def canvas(images: Sequence[np.ndarray], device: torch.device, room: int = 0) -> torch.Tensor:
-    """Return the pictures in the upper left of planes that are otherwise full of NaN."""
-    height, width = (max(image.shape[axis] for image in images) + room for axis in (0, 1))
+def pad_batch(images: Sequence[np.ndarray], device: torch.device, padding_px: int = 0) -> torch.Tensor:
+    """Return the images in the upper left of planes that are otherwise full of NaN."""
+    height, width = (max(image.shape[axis] for image in images) + padding_px for axis in (0, 1))
     out = torch.full((len(images), 3, height, width), float("nan"))
     for plane, image in zip(out, images, strict=True):
         plane[:, : image.shape[0], : image.shape[1]] = torch.from_numpy(image).permute(2, 0, 1)
     return out.to(device)
 
 
-def run(plans: Sequence[Plan], images: Sequence[np.ndarray], device: torch.device, seeds=None, room: int = 0):
-    """Return each picture after its plan."""
-    program = merged(plans, [image.shape[:2] for image in images], range(len(plans)) if seeds is None else seeds)
-    out = program(canvas(images, device, room)).cpu()
-    cut = [plane[:, :height, :width] for plane, (height, width) in zip(out, program.sizes.tolist(), strict=True)]
+def run(
+    plans: Sequence[DegradationPlan],
+    images: Sequence[np.ndarray],
+    device: torch.device,
+    seeds=None,
+    padding_px: int = 0,
+):
+    """Return each image after its plan."""
+    batched_plan = merge_plans(
+        plans, [image.shape[:2] for image in images], range(len(plans)) if seeds is None else seeds
+    )
+    out = batched_plan(pad_batch(images, device, padding_px)).cpu()
+    cut = [plane[:, :height, :width] for plane, (height, width) in zip(out, batched_plan.sizes.tolist(), strict=True)]
     return [plane.permute(1, 2, 0).numpy() for plane in cut]
 
 
 def distances(steps: Sequence[Step], images: Sequence[np.ndarray], device: torch.device) -> list[float]:
-    """Return how far each picture is from what the step of one picture makes of it, clipped as plans are."""
-    found = run([(step,) for step in steps], images, device, room=3)
-    truths = [carry_out((step,), image, np.random.default_rng(0)) for step, image in zip(steps, images, strict=True)]
-    assert [x.shape for x in found] == [x.shape for x in truths]
-    return [float(np.abs(x - truth).max()) for x, truth in zip(found, truths, strict=True)]
+    """Return the largest difference of each batched result from that of a single image, clipped as plans are."""
+    results = run([(step,) for step in steps], images, device, padding_px=3)
+    truths = [apply_plan((step,), image, np.random.default_rng(0)) for step, image in zip(steps, images, strict=True)]
+    assert [x.shape for x in results] == [x.shape for x in truths]
+    return [float(np.abs(x - truth).max()) for x, truth in zip(results, truths, strict=True)]
 
 
 def sides(count: int, low: int = 1, high: int = 70, seed: int = 0) -> list[tuple[int, int]]:
@@ -68,32 +75,32 @@ def sides(count: int, low: int = 1, high: int = 70, seed: int = 0) -> list[tuple
 # --- JPEG --------------------------------------------------------------------------------------------------------
 
 
-def jpeg_pictures() -> list[np.ndarray]:
-    """Return a hundred pictures: tiny and odd sizes; smooth, noisy, black and white, beyond [0, 1]."""
+def make_jpeg_images() -> list[np.ndarray]:
+    """Return a hundred images: tiny and odd sizes; smooth, noisy, black and white, beyond [0, 1]."""
     tiny = [(h, w) for h in (1, 2, 3, 4, 5, 7, 8) for w in (1, 2, 3, 4, 5, 6, 7, 8, 9)][::2]
     images = []
     for i, (height, width) in enumerate([*tiny, *sides(100 - len(tiny))]):
         noise = np.random.default_rng(i).random((height, width, 3)).astype(np.float32)
-        kinds = (picture(height, width, i), noise, np.rint(noise), noise * 3 - 1)
+        kinds = (make_image(height, width, i), noise, np.rint(noise), noise * 3 - 1)
         images.append(kinds[i % 4])
     return images
 
 
-def test_jpeg_has_the_bits_of_libjpeg_at_every_quality(device):
-    images = jpeg_pictures()
+def test_batched_jpeg_equals_libjpeg_at_every_quality(device):
+    images = make_jpeg_images()
     order = np.random.default_rng(1).permutation(100)
     assert max(distances([Jpeg(int(q) + 1) for q in order], images, device)) == 0
     order = np.random.default_rng(2).permutation(100)
     assert max(distances([Jpeg(int(q) + 1) for q in order], images, device)) == 0
 
 
-def test_one_constant_of_the_transform_that_is_off_by_one_would_show(device, monkeypatch):
-    images = [picture(48, 48, seed) for seed in range(20)]
+def test_batched_jpeg_with_a_wrong_dct_constant_differs(device, monkeypatch):
+    images = [make_image(48, 48, seed) for seed in range(20)]
     steps = [Jpeg(100)] * 20
     assert max(distances(steps, images, device)) == 0
-    rows = [list(row) for row in batched_jpeg._MATRIX]
+    rows = [list(row) for row in batched_jpeg._DCT_MATRIX]
     rows[6][1] += 1  # -10704 becomes -10703, to which the exact cosine rounds
-    monkeypatch.setattr(batched_jpeg, "_MATRIX", rows)
+    monkeypatch.setattr(batched_jpeg, "_DCT_MATRIX", rows)
     assert max(distances(steps, images, device)) > 0
 
 
@@ -101,31 +108,31 @@ def test_one_constant_of_the_transform_that_is_off_by_one_would_show(device, mon
 
 
 KERNELS = [
-    Bell(21, (2.0, 2.0)),
-    Bell(21, (0.01, 0.0)),
-    Bell(15, (1.5, 0.7), 0.6),
-    Bell(7, (2.0, 1.0), -1.0, "generalized", 0.5),
-    Bell(9, (2.0, 1.0), 2.0, "plateau", 1.5),
-    Bell(25, (1.0, 1.0), shift_px=1.5),
-    Sinc(21, 1.1),
-    Sinc(7, math.pi),
+    GaussianKernel(21, (2.0, 2.0)),
+    GaussianKernel(21, (0.01, 0.0)),
+    GaussianKernel(15, (1.5, 0.7), 0.6),
+    GaussianKernel(7, (2.0, 1.0), -1.0, "generalized", 0.5),
+    GaussianKernel(9, (2.0, 1.0), 2.0, "plateau", 1.5),
+    GaussianKernel(25, (1.0, 1.0), shift_px=1.5),
+    SincKernel(21, 1.1),
+    SincKernel(7, math.pi),
 ]
 
 
-def test_blurs_are_those_of_one_picture(device):
+def test_batched_blur_equals_blur(device):
     steps = [Blur(KERNELS[i % len(KERNELS)]) for i in range(24)]
-    images = [picture(*size, i) for i, size in enumerate(sides(24, low=2))]  # smaller than most kernels, some
+    images = [make_image(*size, i) for i, size in enumerate(sides(24, low=2))]  # smaller than most kernels, some
     assert max(distances(steps, images, device)) < ROUNDING
     # The mutant that takes the next sample's kernel.
-    found = run([(step,) for step in steps[1:] + steps[:1]], images, device)
-    assert np.abs(found[0] - Blur(KERNELS[0])(images[0], np.random.default_rng(0))).max() > 1e-2
+    results = run([(step,) for step in steps[1:] + steps[:1]], images, device)
+    assert np.abs(results[0] - Blur(KERNELS[0])(images[0], np.random.default_rng(0))).max() > 1e-2
 
 
-def test_the_unsharp_mask_is_that_of_one_picture(device):
-    images = [picture(90, 76, seed) for seed in range(2)]
-    found = sharpened(canvas(images, device)).cpu().permute(0, 2, 3, 1).numpy()
-    truth = np.stack([sharpened_one(image) for image in images])
-    assert np.abs(found - truth).max() < ROUNDING
+def test_batched_sharpen_equals_sharpen(device):
+    images = [make_image(90, 76, seed) for seed in range(2)]
+    results = sharpen(pad_batch(images, device)).cpu().permute(0, 2, 3, 1).numpy()
+    truth = np.stack([sharpen_one(image) for image in images])
+    assert np.abs(results - truth).max() < ROUNDING
     assert np.abs(truth - np.stack(images)).max() > 0.02
 
 
@@ -133,9 +140,9 @@ def test_the_unsharp_mask_is_that_of_one_picture(device):
 
 
 @pytest.mark.parametrize("mode", ["area", "bilinear", "bicubic", "opencv_area", "matlab_bicubic"])
-def test_resizing_is_that_of_one_picture(device, mode):
+def test_batched_resample_equals_resize(device, mode):
     targets = sides(40, high=100, seed=1)
-    images = [picture(*size, i) for i, size in enumerate(sides(40, low=3))]
+    images = [make_image(*size, i) for i, size in enumerate(sides(40, low=3))]
     targets[:3] = [images[0].shape[:2], (images[1].shape[0], 9), (2 * images[2].shape[0], 2 * images[2].shape[1])]
     steps = [Resize(*target, mode, clip=bool(i % 2)) for i, target in enumerate(targets)]
     # OpenCV before 5 keeps the positions of taps in float32.
@@ -143,23 +150,23 @@ def test_resizing_is_that_of_one_picture(device, mode):
     assert max(distances(steps, images, device)) < tolerance
 
 
-def test_modes_sizes_and_subsampling_go_together(device):
+def test_all_modes_sizes_and_subsampling_share_one_round(device):
     modes = ("area", "bilinear", "bicubic", "opencv_area", "matlab_bicubic")
     steps = [Resize(*target, modes[i % 5]) for i, target in enumerate(sides(20, seed=4))]
     steps += [Subsample(n) for n in (1, 2, 3, 4)]
-    images = [picture(*size, i) for i, size in enumerate(sides(24, low=5, seed=5))]
-    assert len(merged([(step,) for step in steps], [image.shape[:2] for image in images], range(24)).rounds) == 1
+    images = [make_image(*size, i) for i, size in enumerate(sides(24, low=5, seed=5))]
+    assert len(merge_plans([(step,) for step in steps], [image.shape[:2] for image in images], range(24)).rounds) == 1
     assert max(distances(steps, images, device)) < 2e-5
 
 
-def test_clipping_is_each_pictures_own(device):
+def test_batched_resample_clips_each_image_or_not(device):
     image = np.zeros((20, 20, 3), np.float32)
     image[8:12] = 1
     plans = [(Resize(30, 30, "bicubic", clip=clip), Resize(20, 20, "bilinear")) for clip in (False, True)]
-    found = run(plans, [image, image], device)
-    truth = [carry_out(plan, image, np.random.default_rng(0)) for plan in plans]
-    assert np.abs(np.stack(found) - np.stack(truth)).max() < 2e-5
-    assert np.abs(found[0] - found[1]).max() > 1e-3
+    results = run(plans, [image, image], device)
+    truth = [apply_plan(plan, image, np.random.default_rng(0)) for plan in plans]
+    assert np.abs(np.stack(results) - np.stack(truth)).max() < 2e-5
+    assert np.abs(results[0] - results[1]).max() > 1e-3
 
 
 # --- noise -------------------------------------------------------------------------------------------------------
@@ -170,28 +177,28 @@ COUNT = FLAT.shape[0] * FLAT.shape[1]
 COVARIANCE = ((60.0, 30.0, 10.0), (30.0, 50.0, -12.0), (10.0, -12.0, 40.0))
 
 
-def test_normal_noise_has_its_moments_each_picture_its_own(device):
+def test_batched_normal_noise_has_the_moments_of_each_image(device):
     steps = [GaussianNoise(12.0, False), GaussianNoise(5.0, True), CorrelatedNoise(COVARIANCE)]
-    found = [(x - FLAT) * 255 for x in run([(step,) for step in steps], [FLAT] * 3, device)]
+    results = [(x - FLAT) * 255 for x in run([(step,) for step in steps], [FLAT] * 3, device)]
     expected = [144 * np.eye(3), np.full((3, 3), 25.0), np.array(COVARIANCE)]
-    for noise, covariance in zip(found, expected, strict=True):
+    for noise, covariance in zip(results, expected, strict=True):
         largest = covariance.max()
         assert np.abs(np.cov(noise.reshape(-1, 3).T) - covariance).max() < 5 * largest * math.sqrt(2 / COUNT)
         assert np.abs(noise.reshape(-1, 3).mean(axis=0)).max() < 4.5 * math.sqrt(largest / COUNT)
-    assert stats.kstest(found[0].ravel()[::7] / 12, "norm").pvalue > 1e-3
-    assert np.array_equal(found[1][..., 0], found[1][..., 2])
-    assert abs(np.corrcoef(found[0][..., 0].ravel(), found[1][..., 0].ravel())[0, 1]) < 4.5 / math.sqrt(COUNT)
+    assert stats.kstest(results[0].ravel()[::7] / 12, "norm").pvalue > 1e-3
+    assert np.array_equal(results[1][..., 0], results[1][..., 2])
+    assert abs(np.corrcoef(results[0][..., 0].ravel(), results[1][..., 0].ravel())[0, 1]) < 4.5 / math.sqrt(COUNT)
 
 
 @pytest.mark.parametrize("gray", [False, True])
-def test_shot_noise_is_poissons_and_counts_the_levels_of_its_own_picture(device, gray):
-    # Four gray levels, so that the published peak is 4 in color and in gray; the other picture has two.
+def test_batched_shot_noise_is_poisson_with_the_levels_of_each_image(device, gray):
+    # Four gray levels, so that the published peak is 4 in color and in gray; the other image has two.
     shades = np.array([51, 102, 153, 204], np.float32) / 255
     four = np.repeat(np.repeat(shades, 80)[None, :, None], 200, 0).repeat(3, 2)
     two = np.repeat(np.repeat(shades[1:3], 100)[None, :, None], 300, 0).repeat(3, 2)
     scale = 0.02  # nothing is clipped
-    found = run([(PoissonNoise(scale, gray),)] * 2, [four, two], device)
-    for image, noisy, peak, width in ((four, found[0], 4, 80), (two, found[1], 2, 100)):
+    results = run([(PoissonNoise(scale, gray),)] * 2, [four, two], device)
+    for image, noisy, peak, width in ((four, results[0], 4, 80), (two, results[1], 2, 100)):
         noise = noisy - image
         assert np.allclose(noise[..., 0], noise[..., 1], atol=1e-6) == gray
         for left in range(0, image.shape[1], width):
@@ -206,19 +213,19 @@ def test_shot_noise_is_poissons_and_counts_the_levels_of_its_own_picture(device,
             assert stats.chi2.sf(chi2, common.sum() - 1) > 1e-4
 
 
-def test_all_kinds_of_noise_are_one_round_and_stay_between_0_and_1(device):
+def test_all_kinds_of_noise_share_one_round_and_are_clipped(device):
     image = np.stack([np.zeros((50, 50)), np.ones((50, 50)), np.full((50, 50), 0.5)], 2).astype(np.float32)
     steps = [GaussianNoise(80, False), CorrelatedNoise(COVARIANCE), PoissonNoise(3.0, False), PoissonNoise(3.0, True)]
-    assert len(merged([(step,) for step in steps], [(50, 50)] * 4, range(4)).rounds) == 1
+    assert len(merge_plans([(step,) for step in steps], [(50, 50)] * 4, range(4)).rounds) == 1
     for noisy in run([(step,) for step in steps], [image] * 4, device):
         assert (noisy.min(), noisy.max()) >= (0, 0)
         assert noisy.max() <= 1
         assert (noisy != image).any()
 
 
-def test_noise_is_a_function_of_the_seed(device):
+def test_batched_noise_depends_on_the_seed(device):
     plan = (GaussianNoise(20.0, False), Jpeg(90), PoissonNoise(1.0, True))
-    image = picture(40, 50, 0)
+    image = make_image(40, 50, 0)
     first = run([plan] * 3, [image] * 3, device, seeds=(1, 2, 1))
     again = run([plan] * 2, [image] * 2, device, seeds=(2, 1))
     assert np.array_equal(first[0], first[2])
@@ -230,40 +237,40 @@ def test_noise_is_a_function_of_the_seed(device):
 # --- plans -------------------------------------------------------------------------------------------------------
 
 
-def drawn(name: str, count: int, side: int = 96, seed: int = 0) -> tuple[list[Plan], list[np.ndarray]]:
-    """Return plans of a preset with pictures of differing sizes."""
+def drawn(name: str, count: int, side: int = 96, seed: int = 0) -> tuple[list[DegradationPlan], list[np.ndarray]]:
+    """Return plans of a preset with images of differing sizes."""
     plans, images = [], []
     for i in range(count):
         rng = np.random.default_rng((seed, i))
         height, width = (side - 4 * int(rng.integers(8)) for _ in range(2))
-        plans.append(preset(name).draw(rng, height, width, 4))
-        images.append(picture(height, width, 100 * seed + i))
+        plans.append(get_preset(name).sample(rng, height, width, 4))
+        images.append(make_image(height, width, 100 * seed + i))
     return plans, images
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_batch_is_its_samples_one_by_one_bit_for_bit(device, name, poisoned_memory):
+def test_batched_plan_equals_its_samples_one_by_one(device, name, poisoned_memory):
     plans, images = drawn(name, 8)
     whole = run(plans, images, device)
     for x in whole:
         assert np.isfinite(x).all()
     for i in (0, 3, 7):
-        (one,) = run(plans[i : i + 1], images[i : i + 1], device, seeds=[i], room=5)
+        (one,) = run(plans[i : i + 1], images[i : i + 1], device, seeds=[i], padding_px=5)
         assert np.array_equal(one, whole[i])
     half = run(plans[4:], images[4:], device, seeds=range(4, 8))
     assert all(map(np.array_equal, half, whole[4:]))
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_without_noise_a_preset_is_what_one_picture_meets(device, name):
+def test_batched_plan_without_noise_equals_apply_plan(device, name):
     plans, images = drawn(name, 16)
     plans = [tuple(step for step in plan if not step.name.endswith("noise")) for plan in plans]
-    found = run(plans, images, device)
-    truths = [carry_out(plan, image, np.random.default_rng(0)) for plan, image in zip(plans, images, strict=True)]
-    assert [x.shape for x in found] == [x.shape for x in truths]
+    results = run(plans, images, device)
+    truths = [apply_plan(plan, image, np.random.default_rng(0)) for plan, image in zip(plans, images, strict=True)]
+    assert [x.shape for x in results] == [x.shape for x in truths]
     # Most are the same but for float32's last bits. A level that lies halfway can be rounded the other way; JPEG then
     # spreads it over its blocks.
-    change = [255 * np.abs(x - truth) for x, truth in zip(found, truths, strict=True)]
+    change = [255 * np.abs(x - truth) for x, truth in zip(results, truths, strict=True)]
     assert sum(x.max() < 0.01 for x in change) >= 11
     assert max(np.sqrt(np.square(x).mean()) for x in change) < 1.5
     # The mutant that leaves out the last step but keeps the sizes.
@@ -273,38 +280,38 @@ def test_without_noise_a_preset_is_what_one_picture_meets(device, name):
     assert sum(255 * np.abs(x - truths[i]).max() < 0.01 for x, i in zip(wrong, kept, strict=True)) < len(kept) / 2
 
 
-def test_in_each_round_samples_take_their_next_step():
+def test_merge_plans_keeps_the_order_of_steps():
     plans, images = drawn("bsrgan", 12)
-    program = merged(plans, [image.shape[:2] for image in images], range(12))
+    batched_plan = merge_plans(plans, [image.shape[:2] for image in images], range(12))
     for i, plan in enumerate(plans):
-        kinds = [type(turn.step) for turn in program.rounds if i in turn.samples]
-        assert kinds == [_KINDS[type(step)] for step in plan]
+        kinds = [type(round_.step) for round_ in batched_plan.rounds if i in round_.samples]
+        assert kinds == [_BATCHED_STEPS[type(step)] for step in plan]
     longest = max(map(len, plans))
-    assert longest <= len(program.rounds) < 3 * longest
-    assert program.sizes.tolist() == [[image.shape[0] // 4, image.shape[1] // 4] for image in images]
-    assert len(merged(plans[:1] * 5, [images[0].shape[:2]] * 5, range(5)).rounds) == len(plans[0])
+    assert longest <= len(batched_plan.rounds) < 3 * longest
+    assert batched_plan.sizes.tolist() == [[image.shape[0] // 4, image.shape[1] // 4] for image in images]
+    assert len(merge_plans(plans[:1] * 5, [images[0].shape[:2]] * 5, range(5)).rounds) == len(plans[0])
 
 
-def test_pictures_that_are_much_smaller_go_by_themselves():
+def test_merge_plans_separates_much_smaller_images():
     sizes = [(700, 650), (90, 100), (80, 80), (650, 700), (100, 30), (60, 70)]
     blur, jpeg = Blur(KERNELS[0]), Jpeg(80)
-    rounds = merged([(blur, jpeg)] * 6, sizes, range(6)).rounds
+    rounds = merge_plans([(blur, jpeg)] * 6, sizes, range(6)).rounds
     assert [turn.samples.tolist() for turn in rounds] == [[1, 2, 4, 5], [0, 3]] * 2
-    assert [turn.before for turn in rounds] == [(100, 100), (700, 700)] * 2
+    assert [round_.input_size for round_ in rounds] == [(100, 100), (700, 700)] * 2
     for alike in ([(700, 700)] * 6, [(9, 9), (90, 90)] * 3, [(400, 700)]):  # nothing or too little to spare
-        assert len(merged([(blur,)] * len(alike), alike, range(len(alike))).rounds) == 1
-    images = [picture(*size, i) for i, size in enumerate(sizes)]
-    found = run([(blur, jpeg)] * 6, images, torch.device("cpu"))
-    for x, image in zip(found, images, strict=True):
-        assert 255 * np.abs(x - carry_out((blur, jpeg), image, np.random.default_rng(0))).mean() < 0.01
+        assert len(merge_plans([(blur,)] * len(alike), alike, range(len(alike))).rounds) == 1
+    images = [make_image(*size, i) for i, size in enumerate(sizes)]
+    results = run([(blur, jpeg)] * 6, images, torch.device("cpu"))
+    for x, image in zip(results, images, strict=True):
+        assert 255 * np.abs(x - apply_plan((blur, jpeg), image, np.random.default_rng(0))).mean() < 0.01
 
 
-def test_the_pictures_that_are_given_stay_as_they_are(device):
+def test_batched_plan_leaves_its_input_unchanged(device):
     plans, images = drawn("bsrgan", 6)
-    given = canvas(images, device)
-    kept = given.clone()
-    merged(plans, [image.shape[:2] for image in images], range(6))(given)
-    assert torch.equal(given.nan_to_num(-1), kept.nan_to_num(-1))
+    batch = pad_batch(images, device)
+    kept = batch.clone()
+    merge_plans(plans, [image.shape[:2] for image in images], range(6))(batch)
+    assert torch.equal(batch.nan_to_num(-1), kept.nan_to_num(-1))
 
 
 class Unseeded:
@@ -317,39 +324,39 @@ class Unseeded:
         return self
 
 
-def test_no_value_is_read_back_and_nothing_is_left_on_the_host(monkeypatch):
+def test_batched_plan_reads_no_value_back(monkeypatch):
     """On tensors that have a device but no values, a GPU's here, both are errors."""
     normal, shot = torch.randn, torch.poisson
-    monkeypatch.setattr(canvas_module, "moved", lambda tensor, device: tensor.to(device))
+    monkeypatch.setattr(padding, "to_device", lambda tensor, device: tensor.to(device))
     monkeypatch.setattr(torch, "Generator", Unseeded)
     monkeypatch.setattr(torch, "randn", lambda *size, generator, device: normal(*size, device=device))
     monkeypatch.setattr(torch, "poisson", lambda mean, generator: shot(mean))
     plans, images = drawn("ssl_test", 8)
-    program = merged(plans, [image.shape[:2] for image in images], range(8))
+    batched_plan = merge_plans(plans, [image.shape[:2] for image in images], range(8))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        given = torch.empty(8, 3, 96, 96, device="cuda")
-        lr = program(sharpened(given))
+        batch = torch.empty(8, 3, 96, 96, device="cuda")
+        lr = batched_plan(sharpen(batch))
         assert lr.device.type == "cuda"
-        assert lr.shape == (8, 3, *program.sizes.max(axis=0))
+        assert lr.shape == (8, 3, *batched_plan.sizes.max(axis=0))
         with pytest.raises(DataDependentOutputException):
             lr.sum().item()
 
 
-def test_a_device_without_float64_is_refused():
-    program = merged([(Jpeg(90),)], [(8, 8)], [0])
+def test_batched_plan_on_mps_is_refused():
+    batched_plan = merge_plans([(Jpeg(90),)], [(8, 8)], [0])
     with FakeTensorMode(), pytest.raises(InputError, match=r"data\.degrade_on: expected loader on mps, .* float64"):
-        program(torch.empty(1, 3, 8, 8, device="mps"))
+        batched_plan(torch.empty(1, 3, 8, 8, device="mps"))
 
 
-def test_a_gpu_is_never_waited_for(device):
+def test_batched_plan_never_waits_for_the_gpu(device):
     if device.type != "cuda":
         pytest.skip("needs --device cuda")
     plans, images = drawn("ssl_test", 8)
-    program = merged(plans, [image.shape[:2] for image in images], range(8))
-    given = canvas(images, device)
-    program(given)
+    batched_plan = merge_plans(plans, [image.shape[:2] for image in images], range(8))
+    batch = pad_batch(images, device)
+    batched_plan(batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        program(sharpened(given))
+        batched_plan(sharpen(batch))
     finally:
         torch.cuda.set_sync_debug_mode("default")

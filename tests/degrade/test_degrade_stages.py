@@ -12,15 +12,15 @@ from PIL import Image
 from scipy import ndimage, special, stats
 from torch.nn import functional
 
-from selfsr.degrade.blur import Blur, convolved, sharpened
-from selfsr.degrade.jpeg import Jpeg, compressed, levels
-from selfsr.degrade.kernels import Bell, Sinc
-from selfsr.degrade.noise import CorrelatedNoise, GaussianNoise, PoissonNoise, poisson
-from selfsr.degrade.resample import Resize, Subsample, resized
+from selfsr.degrade.blur import Blur, convolve, sharpen
+from selfsr.degrade.jpeg import Jpeg, compress_jpeg, to_uint8
+from selfsr.degrade.kernels import GaussianKernel, SincKernel
+from selfsr.degrade.noise import CorrelatedNoise, GaussianNoise, PoissonNoise, sample_poisson
+from selfsr.degrade.resample import Resize, Subsample, resize
 from selfsr.images.resize import imresize
 
 
-def picture(height: int = 61, width: int = 48, seed: int = 0) -> np.ndarray:
+def make_image(height: int = 61, width: int = 48, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return cv2.GaussianBlur(rng.random((height, width, 3)).astype(np.float32), (0, 0), 1.0)
 
@@ -33,14 +33,14 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 KERNELS = [
-    Bell(21, (2.0, 2.0)),
-    Bell(21, (0.01, 0.0)),
-    Bell(15, (1.5, 0.7), 0.6),
-    Bell(21, (2.0, 1.0), -1.0, "generalized", 0.5),
-    Bell(21, (2.0, 1.0), 2.0, "plateau", 1.5),
-    Bell(25, (1.0, 1.0), shift_px=1.5),
-    Sinc(21, 1.1),
-    Sinc(7, math.pi),
+    GaussianKernel(21, (2.0, 2.0)),
+    GaussianKernel(21, (0.01, 0.0)),
+    GaussianKernel(15, (1.5, 0.7), 0.6),
+    GaussianKernel(21, (2.0, 1.0), -1.0, "generalized", 0.5),
+    GaussianKernel(21, (2.0, 1.0), 2.0, "plateau", 1.5),
+    GaussianKernel(25, (1.0, 1.0), shift_px=1.5),
+    SincKernel(21, 1.1),
+    SincKernel(7, math.pi),
 ]
 
 
@@ -55,9 +55,9 @@ def test_kernels_sum_to_one_and_have_their_size(kernel):
 
 
 @pytest.mark.parametrize(("sigma", "rotation"), [((1.5, 1.5), 0.0), ((2.0, 1.0), 0.0), ((2.2, 0.9), 0.7)])
-def test_a_gaussian_has_its_covariance(sigma, rotation):
+def test_gaussian_kernel_has_its_covariance(sigma, rotation):
     size = 31  # wide enough that nothing is cut off
-    weights = Bell(size, sigma, rotation).weights()
+    weights = GaussianKernel(size, sigma, rotation).weights()
     y, x = np.mgrid[:size, :size] - size // 2
     axes = np.array([[math.cos(rotation), -math.sin(rotation)], [math.sin(rotation), math.cos(rotation)]])
     expected = axes @ np.diag(np.square(sigma)) @ axes.T
@@ -65,25 +65,25 @@ def test_a_gaussian_has_its_covariance(sigma, rotation):
     assert np.allclose(found, expected, rtol=2e-4, atol=2e-4)
 
 
-def test_profiles_follow_their_formulas():
+def test_kernel_profiles_equal_their_formulas():
     y, x = np.mgrid[:9, :9] - 4
     q = (x**2 + y**2) / 1.3**2
     generalized = np.exp(-(q**0.8) / 2)
     plateau = 1 / (1 + q**1.7)
     for profile, beta, expected in (("generalized", 0.8, generalized), ("plateau", 1.7, plateau)):
-        weights = Bell(9, (1.3, 1.3), 0.0, profile, beta).weights()
+        weights = GaussianKernel(9, (1.3, 1.3), 0.0, profile, beta).weights()
         assert np.allclose(weights, expected / expected.sum(), atol=1e-14)
 
 
-def test_the_sinc_follows_its_formula_and_cuts_at_its_frequency():
+def test_sinc_kernel_equals_its_formula_and_has_its_cutoff():
     y, x = np.mgrid[:7, :7] - 3
     r = np.hypot(x, y)
     with np.errstate(invalid="ignore", divide="ignore"):
         expected = np.where(r == 0, 1.4**2 / (4 * math.pi), 1.4 * special.j1(1.4 * r) / (2 * math.pi * r))
-    assert np.allclose(Sinc(7, 1.4).weights(), expected / expected.sum(), atol=1e-12)
+    assert np.allclose(SincKernel(7, 1.4).weights(), expected / expected.sum(), atol=1e-12)
 
     cutoff, n = 1.2, 256
-    response = np.abs(np.fft.fft2(Sinc(101, cutoff).weights(), (n, n)))
+    response = np.abs(np.fft.fft2(SincKernel(101, cutoff).weights(), (n, n)))
     frequency = np.fft.fftfreq(n) * 2 * math.pi
     radius = np.hypot(frequency[:, None], frequency[None, :])
     assert response[radius < 0.8 * cutoff].min() > 0.8
@@ -91,8 +91,8 @@ def test_the_sinc_follows_its_formula_and_cuts_at_its_frequency():
     assert response[np.abs(radius - cutoff) < 0.02].mean() == pytest.approx(0.5, abs=0.06)
 
 
-def test_the_shift_moves_the_peak_to_the_upper_left():
-    weights = Bell(25, (1.2, 1.2), shift_px=1.5).weights()
+def test_shift_px_moves_the_peak_to_the_upper_left():
+    weights = GaussianKernel(25, (1.2, 1.2), shift_px=1.5).weights()
     y, x = np.mgrid[:25, :25] - 12
     assert (weights * x).sum() == pytest.approx(-1.5, abs=1e-6)
     assert (weights * y).sum() == pytest.approx(-1.5, abs=1e-6)
@@ -102,8 +102,8 @@ def test_the_shift_moves_the_peak_to_the_upper_left():
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
-def test_a_blur_is_the_convolution_with_mirrored_border(kernel):
-    image = picture()
+def test_convolve_reflects_at_the_border(kernel):
+    image = make_image()
     expected = ndimage.convolve(image.astype(np.float64), kernel.weights()[:, :, None], mode="mirror")
     blurred = Blur(kernel)(image, rng())
     assert blurred.dtype == np.float32
@@ -117,14 +117,14 @@ def test_a_blur_is_the_convolution_with_mirrored_border(kernel):
         assert np.abs(blurred - edge).max() > 1e-3
 
 
-def test_kernels_larger_than_the_picture_mirror_more_than_once():
-    image, weights = picture(6, 9), Bell(21, (3.0, 2.0), 0.5).weights()
+def test_convolve_with_a_kernel_larger_than_the_image_reflects_repeatedly():
+    image, weights = make_image(6, 9), GaussianKernel(21, (3.0, 2.0), 0.5).weights()
     expected = ndimage.convolve(image.astype(np.float64), weights[:, :, None], mode="mirror")
-    assert np.abs(convolved(image, weights) - expected).max() < 3e-6
+    assert np.abs(convolve(image, weights) - expected).max() < 3e-6
 
 
-def test_the_unsharp_mask_follows_its_definition():
-    image = picture(80, 90)
+def test_sharpen_equals_its_definition():
+    image = make_image(80, 90)
     image[30:50, 40:60] = 1.0  # an edge, so that there is something to sharpen
     axis = np.arange(51) - 25
     taps = np.exp(-(axis**2) / (2 * 8.0**2))
@@ -137,7 +137,7 @@ def test_the_unsharp_mask_follows_its_definition():
     residual = wide - smooth(wide)
     soft = smooth((np.abs(residual) * 255 > 10).astype(float))
     expected = soft * np.clip(wide + 0.5 * residual, 0, 1) + (1 - soft) * wide
-    assert np.abs(sharpened(image) - expected).max() < 1e-5
+    assert np.abs(sharpen(image) - expected).max() < 1e-5
     assert np.abs(expected - wide).max() > 0.02
 
 
@@ -146,19 +146,19 @@ def test_the_unsharp_mask_follows_its_definition():
 
 @pytest.mark.parametrize("mode", ["area", "bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(55, 44), (70, 53), (15, 12), (9, 47), (61, 48), (122, 96)])
-def test_resizing_is_torchs(mode, size):
-    image = picture()
+def test_resize_equals_torch_interpolate(mode, size):
+    image = make_image()
     planes = torch.from_numpy(image).permute(2, 0, 1)[None].double()
     expected = functional.interpolate(planes, size=size, mode=mode)[0].permute(1, 2, 0).numpy()
-    out = resized(image, size, mode)
+    out = resize(image, size, mode)
     assert out.shape == (*size, 3)
     assert out.dtype == np.float32
     # OpenCV keeps the positions of taps in float32.
     assert np.abs(out - expected).max() < (1e-6 if mode == "area" else 2e-5)
 
 
-def test_opencvs_area_weighs_by_the_covered_area():
-    image, size = picture(12, 10), (8, 4)
+def test_opencv_area_is_weighted_by_the_covered_area():
+    image, size = make_image(12, 10), (8, 4)
 
     def shares(n_in, n_out):
         edges = np.arange(n_out + 1) * n_in / n_out
@@ -167,29 +167,29 @@ def test_opencvs_area_weighs_by_the_covered_area():
         )
 
     expected = np.einsum("ai,ijc,bj->abc", shares(12, 8), image, shares(10, 4))
-    assert np.abs(resized(image, size, "opencv_area") - expected).max() < 1e-6
-    assert np.abs(resized(image, size, "area") - expected).max() > 1e-3
+    assert np.abs(resize(image, size, "opencv_area") - expected).max() < 1e-6
+    assert np.abs(resize(image, size, "area") - expected).max() > 1e-3
 
 
-def test_matlabs_bicubic_is_imresize():
-    image = picture(40, 48)
+def test_matlab_bicubic_equals_imresize():
+    image = make_image(40, 48)
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     expected = imresize(planes, scale=0.5)[0].permute(1, 2, 0).numpy()
-    assert np.array_equal(resized(image, (20, 24), "matlab_bicubic"), expected)
+    assert np.array_equal(resize(image, (20, 24), "matlab_bicubic"), expected)
 
 
-def test_clipping_is_a_choice_and_subsampling_takes_the_first_of_each_block():
+def test_resize_clips_if_asked_and_subsample_takes_the_first_of_each_block():
     image = np.zeros((20, 20, 3), np.float32)
     image[8:12] = 1.0
     assert Resize(30, 30, "bicubic")(image, rng()).max() > 1.01
     assert Resize(30, 30, "bicubic", clip=True)(image, rng()).max() == 1.0
-    picked = Subsample(4)(picture(21, 16), rng())
-    assert np.array_equal(picked, picture(21, 16)[[0, 4, 8, 12, 16, 20]][:, [0, 4, 8, 12]])
+    picked = Subsample(4)(make_image(21, 16), rng())
+    assert np.array_equal(picked, make_image(21, 16)[[0, 4, 8, 12, 16, 20]][:, [0, 4, 8, 12]])
 
 
-def test_a_shifted_blur_and_subsampling_keep_a_ramp_in_place():
+def test_shifted_blur_and_subsample_keep_a_ramp_in_place():
     ramp = np.broadcast_to((np.arange(64, dtype=np.float32) / 64)[:, None, None], (64, 64, 3)).copy()
-    small = Subsample(4)(convolved(ramp, Bell(25, (1.0, 1.0), shift_px=1.5).weights()), rng())
+    small = Subsample(4)(convolve(ramp, GaussianKernel(25, (1.0, 1.0), shift_px=1.5).weights()), rng())
     centers = (np.arange(16) * 4 + 1.5) / 64  # of the blocks of four
     assert np.abs(small[4:12, 8, 0] - centers[4:12]).max() < 1e-4
 
@@ -198,22 +198,22 @@ def test_a_shifted_blur_and_subsampling_keep_a_ramp_in_place():
 
 
 @pytest.mark.parametrize("quality", [10, 30, 75, 95, 100])
-def test_jpeg_is_pillows(quality):
-    image = levels(picture(45, 39))
+def test_compress_jpeg_equals_pillow(quality):
+    image = to_uint8(make_image(45, 39))
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     expected = np.asarray(Image.open(file))
-    assert np.array_equal(compressed(image, quality), expected)
+    assert np.array_equal(compress_jpeg(image, quality), expected)
     step = Jpeg(quality)(image.astype(np.float32) / 255, rng())
     assert np.array_equal(step, expected.astype(np.float32) / 255)
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:4:4")
-    assert not np.array_equal(compressed(image, quality), np.asarray(Image.open(file)))
+    assert not np.array_equal(compress_jpeg(image, quality), np.asarray(Image.open(file)))
 
 
-def test_levels_clip_and_round_to_the_nearest():
+def test_to_uint8_clips_and_rounds_to_nearest():
     values = np.array([[[-0.2, 0.4999 / 255, 0.5001 / 255]], [[1.3, 254.4 / 255, 254.6 / 255]]], np.float32)
-    assert levels(values).tolist() == [[[0, 0, 1]], [[255, 254, 255]]]
+    assert to_uint8(values).tolist() == [[[0, 0, 1]], [[255, 254, 255]]]
 
 
 # --- noise -------------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_correlated_noise_has_its_covariance():
     assert np.abs(noise.reshape(-1, 3).mean(axis=0)).max() < 4 * 8 / math.sqrt(COUNT)
 
 
-def test_noisy_pictures_stay_between_0_and_1():
+def test_noise_is_clipped_to_0_and_1():
     image = np.stack([np.zeros((50, 50)), np.ones((50, 50)), np.full((50, 50), 0.5)], 2).astype(np.float32)
     for step in (GaussianNoise(80, False), CorrelatedNoise(((900.0, 0, 0), (0, 900.0, 0), (0, 0, 900.0))), poissons()):
         noisy = step(image, rng())
@@ -258,9 +258,9 @@ def poissons() -> PoissonNoise:
 
 @pytest.mark.parametrize("peak", [2, 16, 256])
 @pytest.mark.parametrize("level", [0, 1, 20, 128, 255])
-def test_poisson_counts_have_the_poisson_distribution(peak, level):
+def test_sample_poisson_has_the_poisson_distribution(peak, level):
     count = 60_000
-    drawn = poisson(np.full(count, level, np.uint8), peak, rng(level + peak))
+    drawn = sample_poisson(np.full(count, level, np.uint8), peak, rng(level + peak))
     mean = peak * level / 255
     if level == 0:
         assert not drawn.any()
@@ -276,9 +276,9 @@ def test_poisson_counts_have_the_poisson_distribution(peak, level):
     assert stats.chi2.sf(chi2, max(common.sum() - 1, 1)) > 1e-4
 
 
-def test_poisson_levels_do_not_get_mixed_up():
+def test_sample_poisson_keeps_levels_apart():
     x = np.tile(np.arange(256, dtype=np.uint8), 400).reshape(400, 256)
-    means = poisson(x, 256, rng(5)).mean(axis=0)
+    means = sample_poisson(x, 256, rng(5)).mean(axis=0)
     expected = 256 * np.arange(256) / 255
     assert (np.abs(means - expected) <= 5 * np.sqrt(np.maximum(expected, 1) / 400)).all()
 
@@ -299,7 +299,7 @@ def test_poisson_noise_grows_with_the_signal(gray):
 
 
 @pytest.mark.parametrize(("distinct", "peak"), [(1, 1), (3, 4), (4, 4), (5, 8), (200, 256)])
-def test_the_peak_is_the_number_of_levels_rounded_up_to_a_power_of_two(distinct, peak):
+def test_poisson_peak_is_the_level_count_rounded_up_to_a_power_of_two(distinct, peak):
     image = np.resize(np.arange(distinct, dtype=np.float32) + 30, 300 * 300).reshape(300, 300, 1).repeat(3, 2) / 255
     noise = (PoissonNoise(0.05, gray=False)(image, rng(4)) - image)[..., 0]
     assert noise.var() == pytest.approx(0.05**2 * image.mean() / peak, rel=0.08)

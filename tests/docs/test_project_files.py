@@ -81,3 +81,14 @@ def test_decisions_are_numbered_and_listed() -> None:
         assert re.search(r"^    (python|selfsr) ", text, re.MULTILINE), name
         for path in re.findall(r"`(src/[\w/.]+)`", text) + re.findall(r"\b((?:tests|bench)/[\w/.]+\.py)\b", text):
             assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_python_files_named_by_page_exist(page: Path) -> None:
+    names = re.findall(r"(?<![\w/.])((?:[\w-]+/)+\w+\.py)\b", page.read_text(encoding="utf-8"))
+    bases = (ROOT, ROOT / "src" / "selfsr")
+    missing = [name for name in names if not any((base / name).exists() for base in bases)]
+    assert not missing

@@ -1,4 +1,4 @@
-"""The verbs evaluate and upscale as a user types them."""
+"""The commands evaluate and upscale, as typed by a user."""
 
 import json
 import math
@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from selfsr.cli import evaluate as evaluate_verb
 from selfsr.cli import upscale as upscale_verb
 from selfsr.errors import InputError
-from selfsr.images.files import Picture, read_picture, write_picture
-from selfsr.images.resize import imresize
+from selfsr.images.files import DecodedImage, image_to_tensor, read_image, tensor_to_pixels, write_image
+from selfsr.images.resize import bicubic_lr, imresize
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.weights.save import save_weights
 
@@ -50,7 +50,7 @@ def photo(path, height=40, width=36, seed=0, **kept):
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = torch.rand(1, 3, 8, 7, generator=torch.Generator().manual_seed(seed))
     image = imresize(noise, size=(height, width))[0].clamp(0, 1).mul(255).round().byte()
-    write_picture(path, Picture(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), **kept))
+    write_image(path, DecodedImage(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), **kept))
     return path
 
 
@@ -62,9 +62,9 @@ def bench(tmp_path):
 
 
 def test_evaluate_bicubic_and_a_model(bench, weights, tmp_path):
-    out, pictures = tmp_path / "deep" / "results.json", tmp_path / "pictures"
+    out, images = tmp_path / "deep" / "results.json", tmp_path / "images"
     status, stdout, _ = call(
-        "evaluate", weights, "--bicubic", "--data", bench, "--out", out, "--pictures", pictures, "--device", "cpu"
+        "evaluate", weights, "--bicubic", "--data", bench, "--out", out, "--save-images", images, "--device", "cpu"
     )
     assert status == 0
     rows = [line.split() for line in stdout.splitlines()]
@@ -85,16 +85,16 @@ def test_evaluate_bicubic_and_a_model(bench, weights, tmp_path):
     ]
     assert mean["psnr_y"] > 40 > record["results"][1]["sets"]["A"]["mean"]["psnr_y"]
     assert list(record["results"][1]["sets"]["A"]["images"]) == ["a", "b"]
-    # the pictures are the model's, scored as they are written
-    found = sorted(p.relative_to(pictures).as_posix() for p in pictures.rglob("*.png"))
+    # the images are the outputs of the model, scored as written
+    found = sorted(p.relative_to(images).as_posix() for p in images.rglob("*.png"))
     assert found == [f"{name}{suffix}.png" for name in ("A/a", "A/b", "B/c") for suffix in ("", "_compare")]
-    sr, hr = (read_picture(p).pixels.astype(float)[2:-2, 2:-2] for p in (pictures / "B/c.png", bench / "B/c.png"))
+    sr, hr = (read_image(p).pixels.astype(float)[2:-2, 2:-2] for p in (images / "B/c.png", bench / "B/c.png"))
     psnr = 10 * math.log10(255**2 / ((sr - hr) ** 2).mean())
     assert record["results"][1]["sets"]["B"]["images"]["c"]["psnr_rgb"] == pytest.approx(psnr, abs=1e-9)
-    assert read_picture(pictures / "B/c_compare.png").pixels.shape == (40, 3 * 36 + 16, 3)
+    assert read_image(images / "B/c_compare.png").pixels.shape == (40, 3 * 36 + 16, 3)
 
 
-def test_evaluate_options_change_what_they_say(bench, weights, tmp_path):
+def test_evaluate_options_change_the_scores(bench, weights, tmp_path):
     def mean(*options):
         out = tmp_path / "results.json"
         assert call("evaluate", weights, "--data", f"only={bench / 'A'}", "--out", out, *options)[0] == 0
@@ -110,39 +110,73 @@ def test_evaluate_options_change_what_they_say(bench, weights, tmp_path):
     assert mean("--lr", tmp_path / "lr") < plain - 0.3
 
 
-def test_evaluate_shows_each_picture(bench):
+def lr_of(hr, path):
+    """Write the bicubic x2 input of an image, so that a right pair has the scores of an input that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, DecodedImage(tensor_to_pixels(bicubic_lr(image_to_tensor(read_image(hr)), 2)[0])))
+
+
+@pytest.mark.parametrize("option", ["{}", "named={}", "one={}/000"])
+@pytest.mark.parametrize("ending", ["", "_x2"])
+def test_evaluate_with_lr_pairs_nested_folders(tmp_path, option, ending):
+    for seed, name in enumerate(("000/0000", "000/0001", "001/0000")):
+        lr_of(photo(tmp_path / "hr" / f"{name}.png", seed=seed), tmp_path / "lr" / f"{name}{ending}.png")
+
+    def sets(*options):
+        out = tmp_path / "scores.json"
+        data = option.format(tmp_path / "hr")
+        assert call("evaluate", "--bicubic", "--scale", 2, "--data", data, "--out", out, *options)[0] == 0
+        return json.loads(out.read_text())["results"][0]["sets"]
+
+    assert sets("--lr", tmp_path / "lr") == sets()
+
+
+def test_evaluate_with_lr_refuses_several_draws(tmp_path):
+    hr = photo(tmp_path / "hr" / "a.png")
+    for draw in ("1", "2"):
+        lr_of(hr, tmp_path / "lr" / draw / "ax2.png")
+    options = ("--bicubic", "--scale", 2, "--data", tmp_path / "hr", "--lr", tmp_path / "lr")
+    assert mistake("evaluate", *options) == (
+        f"{hr}: expected an LR image a.* or ax2.* in {tmp_path}/lr, got {tmp_path}/lr/1/ax2.png and "
+        f"{tmp_path}/lr/2/ax2.png; pass the folder that has the same subfolders as the HR folder."
+    )
+
+
+def test_evaluate_with_per_image_prints_each_image(bench):
     status, stdout, _ = call("evaluate", "--bicubic", "--scale", 2, "--data", bench, "--per-image")
     assert status == 0
     names = [line.split()[0] for line in stdout.splitlines()[1:]]
     assert names == ["A/a", "A/b", "A", "B/c", "B"]
 
 
-def test_evaluate_tells_mistakes(bench, weights, tmp_path):
+def test_evaluate_refuses_wrong_options(bench, weights, tmp_path):
     data = ("--data", bench)
     assert mistake("evaluate", *data) == (
-        "evaluate: expected a model, --bicubic or both; name a weights file or add --bicubic."
+        "evaluate: expected a model, --bicubic or both, got neither; name a weights file."
     )
-    assert mistake("evaluate", weights) == ("evaluate: expected a folder of pictures; name one or more with --data.")
+    assert mistake("evaluate", weights) == (
+        "evaluate: expected a folder of images, got none; name one or more with --data."
+    )
     assert mistake("evaluate", weights, *data, "--scale", 4) == (
-        f"evaluate: {weights} upscales x2, --scale says 4; leave --scale out, or choose another model."
+        f"evaluate: expected --scale 2, the scale of {weights}, got 4; leave --scale out, or choose another model."
     )
     assert mistake("evaluate", "--bicubic", *data) == (
-        "evaluate: --bicubic alone needs the factor; add --scale 2, 3 or 4."
+        "evaluate: expected --scale with --bicubic only, got none; add --scale 2, 3 or 4."
     )
-    assert "expected a folder of pictures" in mistake("evaluate", weights, "--data", tmp_path / "none")
-    assert "but there is nothing" in mistake("evaluate", weights, *data, "--lr", tmp_path / "none")
+    assert "expected a folder of images" in mistake("evaluate", weights, "--data", tmp_path / "none")
+    assert "got a path that does not exist" in mistake("evaluate", weights, *data, "--lr", tmp_path / "none")
     assert mistake("evaluate", tmp_path / "none.pth", *data).startswith("weights ")
 
 
-def test_upscale_one_picture(weights, tmp_path):
+def test_upscale_of_one_image_writes_the_file(weights, tmp_path):
     source = photo(tmp_path / "a.png", icc=bytes(16) + b"RGB " + bytes(108))
     target = tmp_path / "new" / "b.tif"
     status, stdout, stderr = call("upscale", source, "-m", weights, "-o", target, "--device", "cpu")
-    assert (status, stdout) == (0, f"1 of 1 pictures written to {target}.\n")
+    assert (status, stdout) == (0, f"1 of 1 images written to {target}.\n")
     assert stderr.startswith("EDSR x2 on cpu in ")
-    out = read_picture(target)
+    out = read_image(target)
     assert out.pixels.shape == (80, 72, 3)
-    assert out.icc == read_picture(source).icc
+    assert out.icc == read_image(source).icc
 
 
 def test_upscale_keeps_orientation(weights, tmp_path):
@@ -163,27 +197,27 @@ def test_upscale_a_folder_with_a_bad_file(weights, tmp_path):
     args = ("upscale", tmp_path / "in", "-m", weights, "-o", tmp_path / "out", "--tile", "32")
     status, stdout, stderr = call(*args)
     assert status == 1
-    assert stdout == f"2 of 3 pictures written to {tmp_path / 'out'}.\n"
-    assert f"selfsr: {tmp_path}/in/bad.png: expected a readable picture, got" in stderr
-    assert "selfsr: 1 of 3 pictures failed." in stderr
-    assert read_picture(tmp_path / "out" / "sub" / "b.png").pixels.shape == (80, 72, 3)
+    assert stdout == f"2 of 3 images written to {tmp_path / 'out'}.\n"
+    assert f"selfsr: {tmp_path}/in/bad.png: expected a readable image, got" in stderr
+    assert "selfsr: 1 of 3 images failed." in stderr
+    assert read_image(tmp_path / "out" / "sub" / "b.png").pixels.shape == (80, 72, 3)
     # the good ones are there now
-    assert "is already there (and 1 more); add --overwrite" in mistake(*args)
+    assert "which exists (and 1 more); add --overwrite" in mistake(*args)
     (tmp_path / "in" / "bad.png").unlink()
     before = (tmp_path / "out" / "a.png").stat().st_mtime_ns
     status, stdout, _ = call(*args, "--skip-existing")
-    assert (status, stdout) == (0, f"0 of 0 pictures written to {tmp_path / 'out'}, 2 skipped.\n")
+    assert (status, stdout) == (0, f"0 of 0 images written to {tmp_path / 'out'}, 2 skipped.\n")
     assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == before
     assert call(*args, "--overwrite")[0] == 0
     assert (tmp_path / "out" / "a.png").stat().st_mtime_ns > before
 
 
-def test_upscale_options_change_what_they_say(weights, tmp_path):
+def test_upscale_options_change_the_pixels(weights, tmp_path):
     source = photo(tmp_path / "a.png", 70, 50)
 
     def pixels(*options):
         assert call("upscale", source, "-m", weights, "-o", tmp_path / "b.png", "--overwrite", *options)[0] == 0
-        return read_picture(tmp_path / "b.png").pixels.astype(int)
+        return read_image(tmp_path / "b.png").pixels.astype(int)
 
     plain = pixels("--precision", "float32")
     assert np.array_equal(pixels("--precision", "float32", "--tile", "off"), plain)
@@ -191,17 +225,17 @@ def test_upscale_options_change_what_they_say(weights, tmp_path):
     assert not np.array_equal(pixels("--self-ensemble", "--precision", "float32"), plain)
 
 
-def test_upscale_tells_mistakes(weights, tmp_path):
+def test_upscale_refuses_wrong_options(weights, tmp_path):
     source = photo(tmp_path / "a.png")
     out = ("-o", tmp_path / "b.png")
     assert mistake("upscale", source, "-m", weights, *out, "--overwrite", "--skip") == (
-        "upscale: --overwrite and --skip-existing exclude each other; give one of them."
+        "upscale: expected --overwrite or --skip-existing, got both; give one of them."
     )
     assert mistake("upscale", source, "-m", weights, *out, "--tile", "huge") == (
-        "upscale: --tile must be auto, off or a number of pixels, got 'huge'."
+        "upscale: expected --tile auto, off or a number of pixels, got 'huge'; use one of these."
     )
     assert mistake("upscale", tmp_path / "c.png", "-m", weights, *out).startswith(
-        f"{tmp_path / 'c.png'}: expected a picture or a folder of pictures"
+        f"{tmp_path / 'c.png'}: expected an image or a folder of images"
     )
     assert mistake("upscale", source, "-m", tmp_path / "none.pth", *out).startswith("weights ")
     assert not (tmp_path / "b.png").exists()

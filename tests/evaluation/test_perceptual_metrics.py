@@ -1,4 +1,4 @@
-"""Scores beyond PSNR: against the definition, against networks of the same layout, and what happens without weights."""
+"""Self-similarity distance, LPIPS and DISTS: the definition, networks of the same layout, and missing weights."""
 
 import json
 import math
@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from selfsr.cli import app
 from selfsr.errors import InputError
 from selfsr.evaluation.benchmark import SetScores, evaluate_set
-from selfsr.evaluation.perceptual import load_metrics, self_similarity_distance
-from selfsr.images.files import Picture, write_picture
+from selfsr.evaluation.metrics import load_metrics
+from selfsr.evaluation.perceptual import self_similarity_distance
+from selfsr.images.files import DecodedImage, write_image
 from selfsr.masks import edge_mask
 from selfsr.selfsim import reference
 
@@ -28,7 +29,7 @@ def pair(height: int = 30, width: int = 34) -> tuple[torch.Tensor, torch.Tensor]
     return (hr + 0.06 * torch.sin(1.9 * i - 0.8 * j + c)).clamp(0, 1)[None], hr[None]
 
 
-def test_the_distance_is_the_definition() -> None:
+def test_self_similarity_distance_is_the_definition() -> None:
     sr, hr = pair()
     mask = edge_mask(hr)
     l1, kl = reference.loss_parts(
@@ -38,7 +39,7 @@ def test_the_distance_is_the_definition() -> None:
     assert self_similarity_distance(hr, hr) == 0
 
 
-def test_no_edge_or_no_room_gives_nan_and_nan_enters_no_mean() -> None:
+def test_self_similarity_distance_without_edges_is_nan_and_skipped() -> None:
     assert math.isnan(self_similarity_distance(*pair(12, 40)))
     flat = torch.full((1, 3, 30, 30), 0.5)
     assert math.isnan(self_similarity_distance(flat, flat))
@@ -48,9 +49,9 @@ def test_no_edge_or_no_room_gives_nan_and_nan_enters_no_mean() -> None:
     assert SetScores("set", {"b": {"self_similarity": math.nan}}).as_json()["mean"] == {"self_similarity": None}
 
 
-def test_extra_scores_see_the_cropped_8_bit_images(tmp_path: Path) -> None:
+def test_extra_metrics_get_8_bit_images_without_border(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 26, 3)).astype(np.uint8)
-    write_picture(tmp_path / "a.png", Picture(pixels))
+    write_image(tmp_path / "a.png", DecodedImage(pixels))
     seen = []
 
     def spy(sr: torch.Tensor, hr: torch.Tensor) -> float:
@@ -74,7 +75,7 @@ def test_extra_scores_see_the_cropped_8_bit_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["lpips", "dists"])
-def test_networks_of_the_layout_score(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_metrics_score_with_random_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     models = pytest.importorskip("torchvision.models")
     pytest.importorskip("torchmetrics")
     torch.manual_seed(0)
@@ -93,7 +94,7 @@ def test_networks_of_the_layout_score(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["lpips", "dists"])
-def test_weights_that_cannot_be_had_are_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_metrics_without_weights_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchmetrics")
 
     def offline(**_):
@@ -101,18 +102,18 @@ def test_weights_that_cannot_be_had_are_one_sentence(name: str, monkeypatch: pyt
 
     monkeypatch.setattr("torchvision.models.alexnet", offline)
     monkeypatch.setattr("torchmetrics.functional.image.dists.vgg16", offline)
-    with pytest.raises(InputError, match=rf"metrics: {name} needs the weights .* could not be fetched .*no network"):
+    with pytest.raises(InputError, match=rf"metrics: {name} needs the weights .* could not be downloaded .*no network"):
         load_metrics([name], CPU)
 
 
-def test_an_unknown_score_lists_the_known_ones() -> None:
+def test_load_metrics_of_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"expected some of self_similarity, lpips, dists, got 'niqe'"):
         load_metrics(["niqe"], CPU)
 
 
-def test_the_verb_tells_the_distance_and_its_protocol(tmp_path: Path) -> None:
+def test_evaluate_with_metric_writes_score_and_protocol(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 44, 3)).astype(np.uint8)
-    write_picture(tmp_path / "set" / "a.png", Picture(pixels))
+    write_image(tmp_path / "set" / "a.png", DecodedImage(pixels))
     arguments = ["--bicubic", "--scale", "2", "--metric", "self_similarity", "--out", str(tmp_path / "s.json")]
     result = CliRunner().invoke(app, ["evaluate", "--data", str(tmp_path / "set"), *arguments])
     assert result.exit_code == 0, result.output

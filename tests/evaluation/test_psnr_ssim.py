@@ -1,4 +1,4 @@
-"""The judge's numbers: golden values, an independent SSIM, and the mistakes that must not pass."""
+"""PSNR and SSIM: golden values, scikit-image as oracle, and refused inputs."""
 
 import math
 
@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfsr.errors import InputError
-from selfsr.evaluation.psnr_ssim import luma, psnr, scores, ssim, to_levels
+from selfsr.evaluation.metrics import score_image
+from selfsr.evaluation.psnr_ssim import psnr, ssim, to_levels
+from selfsr.images.color import rgb_to_y_studio
 
 structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
 
@@ -40,23 +42,23 @@ def noise_pair(seed: int, height: int, width: int, peak: int = 255) -> tuple[tor
         ("psnr_y", 30.43779502, 2e-7),  # computed from float32 luma, see the next test
     ],
 )
-def test_golden_values_of_the_basicsr_protocol(name, expected, tolerance):
+def test_score_image_has_golden_values_of_basicsr(name, expected, tolerance):
     sr, hr = golden_pair()
-    assert scores(sr, hr, border_px=4)[name] == pytest.approx(expected, abs=tolerance)
+    assert score_image(sr, hr, border_px=4)[name] == pytest.approx(expected, abs=tolerance)
 
 
-def test_golden_luma_psnr_is_ours_but_for_its_float32():
+def test_golden_luma_psnr_with_float32_luma_agrees():
     """BasicSR keeps luma in float32, which moves this PSNR by 1.7e-7 dB; with the same rounding the digits agree."""
-    y_sr, y_hr = (luma((x / 255).float(), peak=1).float() * 255 for x in golden_pair())
+    y_sr, y_hr = (rgb_to_y_studio((x / 255).float(), peak=1).float() * 255 for x in golden_pair())
     error = (y_sr - y_hr)[..., 4:-4, 4:-4].double().square().mean()
     assert float(10 * torch.log10(255**2 / error)) == pytest.approx(30.43779502, abs=1e-8)
 
 
-def test_golden_rgb_psnr_with_the_border_of_the_pspl_protocol():
+def test_psnr_rgb_with_border_10_is_golden_value_of_pspl():
     assert float(psnr(*golden_pair(), 10)) == pytest.approx(27.44156420, abs=1e-8)
 
 
-def test_channel_order_matters():
+def test_psnr_y_of_bgr_is_different():
     sr, hr = golden_pair()
     assert float(psnr(sr.flip(1), hr.flip(1), 4, channel="y")) == pytest.approx(30.43911876, abs=2e-7)
 
@@ -84,15 +86,15 @@ def test_ssim_agrees_with_scikit_image(height, width, border_px, peak):
     assert float(ssim(a, b, border_px, channel="y", peak=peak)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_luma_spans_studio_range():
+def test_rgb_to_y_studio_spans_studio_range():
     black_white = torch.tensor([0.0, 255.0]).view(2, 1, 1, 1)
     expected = torch.tensor([16.0, 235.0], dtype=torch.float64)
-    assert torch.allclose(luma(black_white.expand(2, 3, 1, 1)).flatten(), expected, atol=1e-12)
-    assert torch.allclose(luma(black_white).flatten(), expected, atol=1e-12)
-    assert torch.allclose(luma(black_white * 257, 65535).flatten(), expected * 257, atol=1e-9)
+    assert torch.allclose(rgb_to_y_studio(black_white.expand(2, 3, 1, 1)).flatten(), expected, atol=1e-12)
+    assert torch.allclose(rgb_to_y_studio(black_white).flatten(), expected, atol=1e-12)
+    assert torch.allclose(rgb_to_y_studio(black_white * 257, 65535).flatten(), expected * 257, atol=1e-9)
 
 
-def test_dtype_and_batch_do_not_change_the_number():
+def test_psnr_and_ssim_do_not_depend_on_dtype_or_batch():
     a, b = noise_pair(1, 30, 40)
     c, d = noise_pair(2, 30, 40)
     for metric in (psnr, ssim):
@@ -103,14 +105,14 @@ def test_dtype_and_batch_do_not_change_the_number():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31), st.integers(19, 30), st.integers(19, 30), st.integers(0, 4))
-def test_flips_and_exchange_commute(seed, height, width, border_px):
+def test_score_image_is_symmetric(seed, height, width, border_px):
     a, b = noise_pair(seed, height, width)
-    first = scores(a, b, border_px)
-    for other in (scores(b, a, border_px), scores(a.flip(-1).mT, b.flip(-1).mT, border_px)):
+    first = score_image(a, b, border_px)
+    for other in (score_image(b, a, border_px), score_image(a.flip(-1).mT, b.flip(-1).mT, border_px)):
         assert other == pytest.approx(first, abs=1e-10)
 
 
-def test_the_border_is_left_out():
+def test_psnr_and_ssim_ignore_the_border():
     a, b = noise_pair(3, 30, 30)
     c = a.clone()
     c[..., 4:-4, 4:-4] = b[..., 4:-4, 4:-4]
@@ -119,13 +121,13 @@ def test_the_border_is_left_out():
         assert metric(a, c, 3) != metric(a, b, 3)
 
 
-def test_identical_images():
+def test_score_image_of_identical_images_is_infinite_or_one():
     a, _ = noise_pair(4, 20, 20)
-    assert scores(a, a, 2) == {"psnr_y": math.inf, "ssim_y": 1.0, "psnr_rgb": math.inf, "ssim_rgb": 1.0}
-    assert tuple(scores(a, a, 2)) == ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
+    assert score_image(a, a, 2) == {"psnr_y": math.inf, "ssim_y": 1.0, "psnr_rgb": math.inf, "ssim_rgb": 1.0}
+    assert tuple(score_image(a, a, 2)) == ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
 
 
-def test_quantize_rounds_halves_up_and_clamps():
+def test_to_levels_rounds_halves_up_and_clamps():
     values = torch.tensor([-0.3, 0.0, 0.5 / 255, 1.4999 / 255, 254.5 / 255, 1.7], dtype=torch.float64)
     assert to_levels(values).tolist() == [0, 0, 1, 1, 255, 255]
     assert float(to_levels(torch.tensor(0.5), 65535)) == 32768
@@ -136,26 +138,27 @@ def test_quantize_rounds_halves_up_and_clamps():
     [
         (
             lambda a, b: (a / 255, b),
-            "psnr: sr must hold whole numbers from 0 to 255, got values from 0 to 1; "
+            "psnr: sr must have whole numbers from 0 to 255, got values from 0 to 1; "
             "use selfsr.evaluation.psnr_ssim.to_levels() on an image in [0, 1].",
         ),
         (
             lambda a, b: (a, b * float("nan")),
-            "psnr: hr must hold whole numbers from 0 to 255, got values from nan to nan; "
+            "psnr: hr must have whole numbers from 0 to 255, got values from nan to nan; "
             "use selfsr.evaluation.psnr_ssim.to_levels() on an image in [0, 1].",
         ),
         (
             lambda a, b: (a[..., :-1], b),
-            "psnr: sr and hr must have one shape [N, C, H, W] with C = 1 or 3, got [1, 3, 20, 23] and [1, 3, 20, 24].",
+            "psnr: sr and hr must have one shape [N, C, H, W] with C = 1 or 3, got [1, 3, 20, 23] and [1, 3, 20, 24]; "
+            "crop or resize one of them.",
         ),
         (
             lambda a, b: (a[..., :8, :], b[..., :8, :]),
-            "psnr: an image of 24x8 px less 4 px on every side is too small, 1x1 px must be left; "
-            "leave the image out or crop less.",
+            "psnr: at least 1 x 1 pixels inside the border are needed, got an image of 8 x 24 (height x width) with a "
+            "border of 4; leave it out or use a smaller border.",
         ),
     ],
 )
-def test_mistakes_are_told(change, message):
+def test_psnr_refuses_wrong_inputs(change, message):
     a, b = noise_pair(5, 20, 24)
     a[0, 0, 10, 10], a[0, 0, 10, 11] = 0, 255
     with pytest.raises(InputError) as error:
@@ -163,11 +166,13 @@ def test_mistakes_are_told(change, message):
     assert str(error.value) == message
 
 
-def test_more_mistakes_are_told():
+def test_psnr_and_ssim_refuse_wrong_options():
     a, b = noise_pair(6, 20, 24)
-    with pytest.raises(InputError, match=r"^ssim: an image of 24x20 px less 5 px on every side is too small, 11x11"):
+    with pytest.raises(
+        InputError, match=r"^ssim: at least 11 x 11 pixels inside the border .* of 20 x 24 .* border of 5;"
+    ):
         ssim(a, b, 5)
-    with pytest.raises(InputError, match=r'^psnr: channel must be "y" or "rgb", got \'Y\'\.$'):
+    with pytest.raises(InputError, match=r'^psnr: channel must be "y" or "rgb", got \'Y\'; pass one of them\.$'):
         psnr(a, b, 0, channel="Y")
-    with pytest.raises(InputError, match=r"^ssim: border_px must be 0 or more, got -1\.$"):
+    with pytest.raises(InputError, match=r"^ssim: border_px must be 0 or more, got -1; pass 0 for no border\.$"):
         ssim(a, b, -1)

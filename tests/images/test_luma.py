@@ -1,4 +1,4 @@
-"""Networks of one channel: what they are trained on and how they are judged, by scikit-image's colors."""
+"""Networks with one channel: their training data and their scores, with the colors of scikit-image."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,9 @@ import torch
 from selfsr.data.loader import Loader
 from selfsr.data.spec import FolderSpec
 from selfsr.evaluation.benchmark import evaluate_set
-from selfsr.images.color import gray
-from selfsr.images.files import Picture, read_picture, write_picture
-from selfsr.images.paths import list_pictures
+from selfsr.images.color import rgb_to_luma
+from selfsr.images.files import DecodedImage, read_image, write_image
+from selfsr.images.paths import list_images
 from selfsr.images.resize import bicubic_lr, imresize
 
 rgb2ycbcr = pytest.importorskip("skimage.color").rgb2ycbcr
@@ -22,10 +22,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def colors(tmp_path: Path) -> Path:
-    """Return a folder of one smooth but colorful picture of 24 x 30."""
+    """Return a folder of one smooth but colorful image of 24 x 30."""
     y, x = np.mgrid[:24, :30] / 6
     rgb = np.stack([np.sin(x + 2 * y), np.cos(3 * x - y), np.sin(x * y)], axis=-1)
-    write_picture(tmp_path / "a.png", Picture(np.uint8(127.5 + 127 * rgb)))
+    write_image(tmp_path / "a.png", DecodedImage(np.uint8(127.5 + 127 * rgb)))
     return tmp_path
 
 
@@ -34,23 +34,25 @@ def y_of(image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(rgb2ycbcr(image[0].permute(1, 2, 0).double().numpy())[None, None, ..., 0])
 
 
-def picture(folder: Path) -> torch.Tensor:
-    return torch.from_numpy(read_picture(folder / "a.png").pixels).permute(2, 0, 1)[None] / 255
+def read_tensor(folder: Path) -> torch.Tensor:
+    return torch.from_numpy(read_image(folder / "a.png").pixels).permute(2, 0, 1)[None] / 255
 
 
-def test_gray_is_the_y_of_the_literature_in_full_range(colors):
-    torch.testing.assert_close(16 + 219 * gray(picture(colors)).double(), y_of(picture(colors)), rtol=0, atol=1e-4)
-    one = picture(colors)[:, :1]
-    assert gray(one) is one
+def test_rgb_to_luma_is_full_range_y(colors):
+    torch.testing.assert_close(
+        16 + 219 * rgb_to_luma(read_tensor(colors)).double(), y_of(read_tensor(colors)), rtol=0, atol=1e-4
+    )
+    one = read_tensor(colors)[:, :1]
+    assert rgb_to_luma(one) is one
 
 
 @pytest.mark.parametrize("scale", [2, 3])
-def test_a_network_of_luma_trains_on_unrounded_y_of_rounded_rgb(colors, scale):
+def test_luma_network_trains_on_unrounded_y_of_rounded_rgb(colors, scale):
     spec = FolderSpec(kind="folder", hr=colors, channels=1)
     loader = Loader(spec.build(scale=scale, crop_px=24), batch=8, seed=0, workers=0)
     (batch,) = loader.prepare(next(loader), CPU)
     assert batch.hr.shape == (8, 1, 24, 24)
-    whole = picture(colors)
+    whole = read_tensor(colors)
     lr = bicubic_lr(whole, scale)  # rounded to 8 bit in RGB, as a file
     hr_y, lr_y = y_of(whole)[0, 0], y_of(lr)[0, 0]
     rounded = torch.round(lr_y)
@@ -74,15 +76,15 @@ def turned(image: torch.Tensor, turn: int) -> torch.Tensor:
     return image.T if turn & 4 else image
 
 
-def test_a_network_of_luma_is_judged_by_its_own_y(colors):
+def test_luma_network_is_evaluated_on_its_own_y(colors):
     scale, given = 2, []
 
     def upscale(lr):
         given.append(lr)
         return imresize(lr, scale) + 0.01
 
-    scores = evaluate_set(upscale, "s", list_pictures(colors), scale=scale, device=CPU, luma_alone=True).mean
-    hr = picture(colors)
+    scores = evaluate_set(upscale, "s", list_images(colors), scale=scale, device=CPU, luma_only=True).mean
+    hr = read_tensor(colors)
     lr = bicubic_lr(hr, scale)
     torch.testing.assert_close(16 + 219 * given[0].double(), y_of(lr), rtol=0, atol=1e-4)
     y = imresize(y_of(lr), scale) + 2.19
@@ -96,12 +98,12 @@ def test_a_network_of_luma_is_judged_by_its_own_y(colors):
     )[1][5:-5, 5:-5].mean()  # fmt: skip
     assert scores["ssim_y"] == pytest.approx(expected, abs=1e-6)
     # In RGB: the same luma, the colors of bicubic.
-    rgb = evaluate_set(lambda x: imresize(x, scale) + 0.01, "s", list_pictures(colors), scale=scale, device=CPU).mean
+    rgb = evaluate_set(lambda x: imresize(x, scale) + 0.01, "s", list_images(colors), scale=scale, device=CPU).mean
     assert scores["psnr_rgb"] == pytest.approx(rgb["psnr_rgb"], abs=1e-4)
     assert scores["psnr_y"] != rgb["psnr_y"]
 
 
-def test_the_run_and_the_command_judge_a_luma_network_alike(colors, tmp_path_factory):
+def test_training_and_command_score_a_luma_network_equally(colors, tmp_path_factory):
     from selfsr.cli import app
     from selfsr.nets.lapsrn import LapSrnSpec
     from selfsr.nets.weights.load import load_model
@@ -112,7 +114,7 @@ def test_the_run_and_the_command_judge_a_luma_network_alike(colors, tmp_path_fac
     out = tmp_path_factory.mktemp("out")
     save_weights(out / "net.safetensors", net, {})
     evaluate = evaluate_set(
-        load_model(out / "net.safetensors").upscale, "s", list_pictures(colors), scale=2, device=CPU, luma_alone=True
+        load_model(out / "net.safetensors").upscale, "s", list_images(colors), scale=2, device=CPU, luma_only=True
     )
     command = ["evaluate", str(out / "net.safetensors"), "--data", f"s={colors}", "--out", str(out / "scores.json")]
     assert not app(command, standalone_mode=False)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from selfsr.errors import InputError
 from selfsr.images import resize
-from selfsr.images.resize import HALO_LR_PX, bicubic_lr, imresize, mirrored, mod_crop, round_to_bits
+from selfsr.images.resize import HALO_LR_PX, bicubic_lr, imresize, mod_crop, round_to_bits, symmetric_index
 
 
 def keys(x: Fraction) -> Fraction:
@@ -29,14 +29,14 @@ def response(n: int, scale: float, at: int) -> np.ndarray:
     return imresize(impulses.contiguous(), scale=scale)[:, 0, 1, at].numpy()
 
 
-def test_taps_of_one_half_are_the_published_ones():
+def test_imresize_weights_of_one_half_are_the_published_ones():
     half = [-0.01171875, -0.03515625, 0.11328125, 0.43359375]
     assert response(24, 0.5, 5)[7:15].tolist() == half + half[::-1]
     assert np.count_nonzero(response(24, 0.5, 5)) == 8
 
 
 @pytest.mark.parametrize(("factor", "phase"), [(2, Fraction(1, 2)), (4, Fraction(1, 2)), (3, Fraction(0))])
-def test_taps_of_integer_factors_are_keys_kernel_stretched(factor, phase):
+def test_imresize_weights_are_the_stretched_keys_kernel(factor, phase):
     expected = [keys((k + phase) / factor) / factor for k in range(-2 * factor - 1, 2 * factor + 2)]
     expected = np.array([float(weight) for weight in expected if weight != 0])
     weights = response(20 * factor, 1 / factor, 10)
@@ -44,7 +44,7 @@ def test_taps_of_integer_factors_are_keys_kernel_stretched(factor, phase):
     np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-15)
 
 
-def test_enlarging_by_two_interpolates_at_quarters():
+def test_imresize_by_two_interpolates_at_quarters():
     expected = [float(keys(Fraction(k, 4))) for k in (-5, -1, 3, 7)]
     assert response(12, 2.0, 11)[4:8].tolist() == pytest.approx(expected, abs=1e-15)
     # The published taps of the cubic at 1/4, in 1/128.
@@ -83,7 +83,7 @@ def definition(image: np.ndarray, size: tuple[int, int], scales: tuple[float, fl
     scale=st.sampled_from([0.25, 1 / 3, 0.5, 0.75, 1.0, 1.7, 2.0, 3.0, 4.0, 0.6, 0.13]),
     seed=st.integers(0, 9),
 )
-def test_equals_the_definition_at_any_scale(height, width, scale, seed):
+def test_imresize_equals_the_definition_at_any_scale(height, width, scale, seed):
     image = np.random.default_rng(seed).random((height, width))
     size = (math.ceil(round(height * scale, 9)), math.ceil(round(width * scale, 9)))
     expected = definition(image, size, (scale, scale))
@@ -94,7 +94,7 @@ def test_equals_the_definition_at_any_scale(height, width, scale, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 14), st.integers(1, 14), st.integers(1, 30), st.integers(1, 30))
-def test_equals_the_definition_at_any_size(height, width, out_height, out_width):
+def test_imresize_equals_the_definition_at_any_size(height, width, out_height, out_width):
     image = np.random.default_rng(height * 31 + width).random((height, width))
     expected = definition(image, (out_height, out_width), (out_height / height, out_width / width))
     result = imresize(torch.from_numpy(image)[None, None], size=(out_height, out_width))[0, 0].numpy()
@@ -102,7 +102,7 @@ def test_equals_the_definition_at_any_size(height, width, out_height, out_width)
 
 
 @pytest.mark.parametrize("scale", [0.25, 1 / 3, 0.5, 2.0, 3.0, 4.0])
-def test_float32_stays_far_within_what_matlab_asks(scale, device):
+def test_imresize_in_float32_is_close_to_float64(scale, device):
     image = torch.rand(2, 3, 60, 48, generator=torch.Generator().manual_seed(1))
     exact = imresize(image.double(), scale=scale)
     error = (imresize(image.to(device), scale=scale).cpu().double() - exact).abs().max()
@@ -110,7 +110,7 @@ def test_float32_stays_far_within_what_matlab_asks(scale, device):
 
 
 @pytest.mark.parametrize("scale", [0.25, 1 / 3, 0.5, 2.0, 3.0])
-def test_inside_pillow_agrees(scale):
+def test_imresize_equals_pillow_inside(scale):
     # Pillow has the same kernel and stretch, but renormalizes at the border in place of mirroring.
     image = np.random.default_rng(2).random((60, 72)).astype(np.float32)
     size = (round(72 * scale), round(60 * scale))
@@ -141,16 +141,16 @@ def test_back_projection_golden_values():
 @pytest.mark.parametrize(
     ("side", "scale", "expected"), [(9, 0.5, 5), (10, 1 / 3, 4), (12, 1 / 3, 4), (70, 0.1, 7), (5, 2.5, 13), (3, 1, 3)]
 )
-def test_output_size_is_rounded_up(side, scale, expected):
+def test_imresize_rounds_the_output_size_up(side, scale, expected):
     assert imresize(torch.zeros(1, 1, side, side), scale=scale).shape == (1, 1, expected, expected)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8])
-def test_a_multiple_of_the_factor_divides_exactly(factor):
+def test_imresize_divides_multiples_exactly(factor):
     assert all(math.ceil(k * factor * (1 / factor) - 1e-9) == k for k in range(1, 20_000))
 
 
-def test_images_and_channels_do_not_mix():
+def test_imresize_keeps_images_and_channels_apart():
     image = torch.rand(2, 3, 12, 16, dtype=torch.float64)
     whole = imresize(image, scale=0.5)
     for n in range(2):
@@ -160,7 +160,7 @@ def test_images_and_channels_do_not_mix():
 
 
 @pytest.mark.parametrize("scale", [0.5, 1 / 3, 2.0])
-def test_flips_and_transposes_commute(scale):
+def test_imresize_commutes_with_flips_and_transposes(scale):
     image = torch.rand(1, 2, 12, 18, dtype=torch.float64)
     result = imresize(image, scale=scale)
     torch.testing.assert_close(imresize(image.flip(-1), scale=scale), result.flip(-1), rtol=0, atol=1e-14)
@@ -168,7 +168,7 @@ def test_flips_and_transposes_commute(scale):
     torch.testing.assert_close(imresize(image.mT, scale=scale), result.mT, rtol=0, atol=1e-14)
 
 
-def test_memory_layout_and_dtype_and_autocast_do_not_matter(device):
+def test_imresize_ignores_layout_dtype_and_autocast(device):
     image = torch.rand(2, 3, 16, 20, device=device)
     result = imresize(image, scale=0.5)
     assert result.is_contiguous()
@@ -182,13 +182,13 @@ def test_memory_layout_and_dtype_and_autocast_do_not_matter(device):
 
 
 @pytest.mark.parametrize("how", [{"scale": 0.5}, {"scale": 1 / 3}, {"scale": 2.0}, {"size": (13, 4)}])
-def test_derivatives_of_first_and_second_order(how):
+def test_imresize_has_first_and_second_derivatives(how):
     image = torch.rand(1, 2, 7, 9, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: imresize(x, **how), image)
     assert torch.autograd.gradgradcheck(lambda x: imresize(x, **how), image)
 
 
-def test_gradient_is_the_transposed_matrix_even_where_the_mirror_folds_taps():
+def test_imresize_gradient_is_the_transposed_matrix():
     image = torch.rand(1, 1, 3, 40, dtype=torch.float64, requires_grad=True)
     matrix = torch.autograd.functional.jacobian(lambda x: imresize(x, scale=0.25), image).reshape(10, 120)
     weight = torch.rand(1, 1, 1, 10, dtype=torch.float64)
@@ -196,7 +196,7 @@ def test_gradient_is_the_transposed_matrix_even_where_the_mirror_folds_taps():
     torch.testing.assert_close(gradient.ravel(), weight.ravel() @ matrix, rtol=0, atol=1e-15)
 
 
-def test_first_use_in_an_evaluation_does_not_spoil_training():
+def test_imresize_in_inference_mode_first_allows_training_later():
     with torch.inference_mode():
         imresize(torch.rand(1, 1, 23, 29), scale=0.5)
     image = torch.rand(1, 1, 23, 29, requires_grad=True)
@@ -204,35 +204,35 @@ def test_first_use_in_an_evaluation_does_not_spoil_training():
     assert image.grad is not None
 
 
-def test_kept_weights_are_bounded():
-    for cache in (resize.taps, resize._transposed_taps, resize._taps_on):
+def test_imresize_weight_caches_are_bounded():
+    for cache in (resize.compute_taps, resize._transposed_taps, resize._taps_on):
         assert 0 < cache.cache_info().maxsize <= 128
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), scale=st.sampled_from([2, 3, 4]))
-def test_lr_of_a_crop_with_halo_is_the_crop_of_the_lr(data, scale):
+def test_bicubic_lr_of_a_crop_with_halo_is_the_crop_of_the_lr(data, scale):
     rows, columns = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
     side = data.draw(st.integers(1, min(rows, columns)))
     top, left = data.draw(st.integers(0, rows - side)), data.draw(st.integers(0, columns - side))
-    picture = np.random.default_rng(rows * 13 + columns).random((rows * scale, columns * scale)).astype(np.float32)
-    whole = bicubic_lr(torch.from_numpy(picture)[None, None], scale, bits=None)
+    image = np.random.default_rng(rows * 13 + columns).random((rows * scale, columns * scale)).astype(np.float32)
+    complete = bicubic_lr(torch.from_numpy(image)[None, None], scale, bits=None)
 
     halo = HALO_LR_PX * scale
     around = [
-        mirrored(np.arange(start * scale - halo, (start + side) * scale + halo), n)
+        symmetric_index(np.arange(start * scale - halo, (start + side) * scale + halo), n)
         for start, n in ((top, rows * scale), (left, columns * scale))
     ]
-    crop = torch.from_numpy(picture[np.ix_(*around)])[None, None]
+    crop = torch.from_numpy(image[np.ix_(*around)])[None, None]
     lr = bicubic_lr(crop, scale, bits=None, halo_px=halo)
-    torch.testing.assert_close(lr, whole[..., top : top + side, left : left + side], rtol=0, atol=1e-6)
+    torch.testing.assert_close(lr, complete[..., top : top + side, left : left + side], rtol=0, atol=1e-6)
     if side < min(rows, columns):
-        bare = picture[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+        bare = image[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
         without = bicubic_lr(torch.from_numpy(bare)[None, None], scale, bits=None)
         assert (without - lr).abs().max() > 1e-5, "without its halo a crop gives another LR"
 
 
-def test_lr_is_rounded_half_up_as_a_file_would_be():
+def test_bicubic_lr_is_rounded_half_up():
     values = torch.tensor([0.0, 0.49 / 255, 0.5 / 255, 1.5 / 255, 254.6 / 255, 1.2, -0.3], dtype=torch.float64)
     assert (round_to_bits(values) * 255).tolist() == pytest.approx([0, 0, 1, 2, 255, 255, 0], abs=1e-9)
     lr = bicubic_lr(torch.rand(1, 3, 16, 16), 2) * 255
@@ -248,17 +248,21 @@ def test_mod_crop_keeps_the_top_left():
 
 
 @pytest.mark.parametrize(
-    ("image", "how", "words"),
+    ("image", "options", "message"),
     [
         (torch.zeros(3, 4, 4), {"scale": 0.5}, r"float tensor \[N, C, H, W\], got torch.float32 \[3, 4, 4\]"),
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), {"scale": 0.5}, r"got torch.uint8 .*image.float\(\) / 255"),
-        (torch.zeros(1, 3, 4, 4), {}, "exactly one of scale and size is needed, got scale=None and size=None"),
+        (
+            torch.zeros(1, 3, 4, 4),
+            {},
+            "expected exactly one of scale and size, got scale=None and size=None; pass one.",
+        ),
         (torch.zeros(1, 3, 4, 4), {"scale": 2, "size": (2, 2)}, "exactly one of scale and size"),
         (torch.zeros(1, 3, 4, 4), {"scale": 0.0}, "scale must be a positive number, got 0.0"),
         (torch.zeros(1, 3, 4, 4), {"scale": float("nan")}, "scale must be a positive number, got nan"),
         (torch.zeros(1, 3, 4, 4), {"size": (0, 2)}, "size must be at least 1 x 1, got 0 x 2"),
     ],
 )
-def test_wrong_arguments(image, how, words):
-    with pytest.raises(InputError, match=words):
-        imresize(image, **how)
+def test_wrong_arguments_are_refused(image, options, message):
+    with pytest.raises(InputError, match=message):
+        imresize(image, **options)

@@ -30,7 +30,7 @@ def test_golden_values(objective: str, form: str, generator: float, discriminato
     assert sum(discriminator_losses(REAL, FAKE, **options)).item() == pytest.approx(discriminator, abs=5e-10)
 
 
-def test_the_relativistic_forms_are_their_definitions() -> None:
+def test_relativistic_losses_equal_their_definitions() -> None:
     r, f = REAL - FAKE.mean(), FAKE - REAL.mean()
     bce, one, zero = functional.binary_cross_entropy_with_logits, torch.ones(3).double(), torch.zeros(3).double()
     vanilla = {"objective": "vanilla", "form": "relativistic"}
@@ -47,7 +47,7 @@ def test_the_relativistic_forms_are_their_definitions() -> None:
 
 
 @pytest.mark.parametrize("objective", ["vanilla", "least_squares", "hinge"])
-def test_the_means_are_constants_to_the_discriminator_and_not_to_the_generator(objective: str) -> None:
+def test_relativistic_means_get_gradients_only_for_the_generator(objective: str) -> None:
     real, fake = REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()
     options = {"objective": objective, "form": "relativistic"}
     on_real, on_fake = discriminator_losses(real, fake, **options)
@@ -62,7 +62,7 @@ def test_the_means_are_constants_to_the_discriminator_and_not_to_the_generator(o
     assert to_fake.sum().item() == pytest.approx(slope.item(), rel=1e-6)
 
 
-def test_a_mean_over_more_images_may_be_brought_along() -> None:
+def test_mean_option_replaces_the_mean_over_the_batch() -> None:
     whole = generator_loss(REAL, FAKE, objective="vanilla", form="relativistic")
 
     def mean(logits: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ def test_a_mean_over_more_images_may_be_brought_along() -> None:
     assert torch.stack(parts).mean().item() == pytest.approx(whole.item(), rel=1e-12)
 
 
-def test_large_logits_neither_overflow_nor_lose_their_gradient() -> None:
+def test_large_logits_have_a_finite_loss_and_gradient() -> None:
     fake = torch.tensor([-1e4, 1e4], requires_grad=True)
     loss = generator_loss(fake.detach(), fake, objective="vanilla", form="standard")
     loss.backward()
@@ -121,8 +121,9 @@ def test_penalties_train_the_discriminator() -> None:
     torch.testing.assert_close(weight.grad, 2 * (norm - 1) / norm * weight.detach())
 
 
-def test_what_does_not_go_together_is_refused() -> None:
-    with pytest.raises(InputError, match=r"wasserstein objective has no relativistic form.*set form to standard"):
+def test_wrong_options_raise() -> None:
+    message = "form must be standard for the wasserstein objective.*, got relativistic; set form to standard"
+    with pytest.raises(InputError, match=f"^generator_loss: {message}"):
         generator_loss(REAL, FAKE, objective="wasserstein", form="relativistic")
     with pytest.raises(InputError, match=r"discriminator_losses: objective must be one of .*did you mean 'hinge'"):
         discriminator_losses(REAL, FAKE, objective="hing", form="standard")

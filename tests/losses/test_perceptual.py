@@ -48,7 +48,7 @@ def features(oracle: nn.Sequential, image: Tensor, number: int) -> Tensor:
     return oracle[: number + 1]((image - MEAN) / STD)
 
 
-def test_the_layers_are_torchvisions() -> None:
+def test_layers_equal_those_of_torchvision() -> None:
     layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["E"])
     assert list(LAYERS.values()) == [n for n, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     assert list(LAYERS) == [
@@ -59,21 +59,21 @@ def test_the_layers_are_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("before_relu", [True, False])
-def test_features_are_torchvisions(oracle, weights, images, before_relu: bool) -> None:
+def test_features_equal_those_of_torchvision(oracle, weights, images, before_relu: bool) -> None:
     vgg = Vgg19("conv5_4", weights)
     with torch.no_grad():
-        found = vgg(images[0], LAYERS, before_relu=before_relu)
-        assert list(found) == list(LAYERS)
+        result = vgg(images[0], LAYERS, before_relu=before_relu)
+        assert list(result) == list(LAYERS)
         x = (images[0] - MEAN) / STD
         expected = {}
         for number, layer in enumerate(oracle):
             x = layer(x)
             expected[number] = x
     for name, number in LAYERS.items():
-        torch.testing.assert_close(found[name], expected[number if before_relu else number + 1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result[name], expected[number if before_relu else number + 1], rtol=1e-4, atol=1e-4)
 
 
-def test_the_loss_is_its_definition(oracle, weights, images) -> None:
+def test_perceptual_loss_equals_its_definition(oracle, weights, images) -> None:
     sr, hr = images
     sr = sr.clone().requires_grad_()
     expected = torch.zeros(())
@@ -84,12 +84,12 @@ def test_the_loss_is_its_definition(oracle, weights, images) -> None:
     (slope,) = torch.autograd.grad(expected, sr)
     loss = PerceptualLoss(REAL_ESRGAN, weights=weights)
     value = loss(sr, hr)
-    (found,) = torch.autograd.grad(value, sr)
+    (result,) = torch.autograd.grad(value, sr)
     torch.testing.assert_close(value, expected.detach(), rtol=1e-5, atol=0)
-    assert (found - slope).norm() < 1e-4 * slope.norm()
+    assert (result - slope).norm() < 1e-4 * slope.norm()
 
 
-def test_esrgans_layer_is_the_default(oracle, weights, images) -> None:
+def test_default_layer_is_that_of_esrgan(oracle, weights, images) -> None:
     sr, hr = images
     expected = functional.l1_loss(features(oracle, sr, 34), features(oracle, hr, 34))
     torch.testing.assert_close(PerceptualLoss(weights=weights)(sr, hr), expected, rtol=1e-5, atol=0)
@@ -110,21 +110,21 @@ def test_style_compares_gram_matrices(oracle, weights, images, criterion: str) -
         "charbonnier": (difference**2 + 1e-6).sqrt(),
     }[criterion].mean()
     options = {"criterion": criterion, "feature_weight": 0.0, "weights": weights}
-    found = PerceptualLoss({"conv2_2": 0.5}, style_weight=3.0, **options)(sr, hr)
-    torch.testing.assert_close(found, 1.5 * expected, rtol=1e-4, atol=0)
+    result = PerceptualLoss({"conv2_2": 0.5}, style_weight=3.0, **options)(sr, hr)
+    torch.testing.assert_close(result, 1.5 * expected, rtol=1e-4, atol=0)
     both = PerceptualLoss({"conv2_2": 0.5}, style_weight=3.0, **{**options, "feature_weight": 2.0})(sr, hr)
     plain = PerceptualLoss({"conv2_2": 0.5}, **{**options, "feature_weight": 1.0})(sr, hr)
-    torch.testing.assert_close(both, found + 2 * plain, rtol=1e-5, atol=0)
+    torch.testing.assert_close(both, result + 2 * plain, rtol=1e-5, atol=0)
 
 
-def test_only_the_layers_that_are_needed_are_built(weights) -> None:
+def test_only_required_layers_are_built(weights) -> None:
     loss = PerceptualLoss({"conv2_1": 1.0, "conv1_2": 1.0}, weights=weights)
     names = [name.removeprefix("vgg.") for name in loss.state_dict()]
     assert names == [f"features.{n}.{part}" for n in (0, 2, 5) for part in ("weight", "bias")]
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
-def test_options_show_in_the_module(weights) -> None:
+def test_repr_shows_the_options(weights) -> None:
     text = repr(PerceptualLoss({"conv1_2": 0.5}, style_weight=2.0, weights=weights))
     assert "conv1_2: 0.5, criterion=l1, feature_weight=1, style_weight=2, before_relu=True" in text
 
@@ -135,7 +135,7 @@ def test_gray_is_repeated(weights, images) -> None:
     torch.testing.assert_close(loss(sr, hr), loss(sr.repeat(1, 3, 1, 1), hr.repeat(1, 3, 1, 1)))
 
 
-def test_gradients_are_the_slopes(weights) -> None:
+def test_gradients_equal_numerical_ones(weights) -> None:
     loss = PerceptualLoss(
         {"conv1_1": 0.5, "conv1_2": 1.0}, criterion="charbonnier", style_weight=1.0, weights=weights
     ).double()
@@ -143,7 +143,7 @@ def test_gradients_are_the_slopes(weights) -> None:
     assert torch.autograd.gradcheck(lambda x: loss(x, hr), (sr.requires_grad_(),))
 
 
-def test_equal_images_have_no_loss_and_no_gradient_and_hr_never_has_one(weights, images) -> None:
+def test_equal_images_have_no_loss_and_hr_gets_no_gradient(weights, images) -> None:
     loss = PerceptualLoss(REAL_ESRGAN, style_weight=1.0, weights=weights)
     sr, hr = (image.clone().requires_grad_() for image in images)
     value = loss(hr, hr.detach())
@@ -156,14 +156,14 @@ def test_equal_images_have_no_loss_and_no_gradient_and_hr_never_has_one(weights,
     assert sr.grad.abs().max() > 0
 
 
-def test_a_batch_of_two_is_the_mean_of_two(weights, images) -> None:
+def test_loss_of_a_batch_is_the_mean_over_its_images(weights, images) -> None:
     loss = PerceptualLoss(REAL_ESRGAN, style_weight=1.0, weights=weights)
     sr, hr = images
     each = torch.stack([loss(sr[n : n + 1], hr[n : n + 1]) for n in range(2)])
     torch.testing.assert_close(loss(sr, hr), each.mean(), rtol=1e-5, atol=0)
 
 
-def test_half_precision_autocast_and_layout_change_nothing(weights, images) -> None:
+def test_half_precision_autocast_and_layout_keep_the_loss(weights, images) -> None:
     loss = PerceptualLoss({"conv3_1": 1.0}, style_weight=1.0, weights=weights)
     sr, hr = (image.bfloat16() for image in images)
     expected = loss(sr.float(), hr.float())
@@ -185,11 +185,13 @@ def test_weights_are_read_from_a_file(weights, images, tmp_path: Path, suffix: s
     save_file(content, path) if suffix == ".safetensors" else torch.save(content, path)
     layers = {"conv2_2": 1.0}
     assert PerceptualLoss(layers, weights=path)(*images) == PerceptualLoss(layers, weights=weights)(*images)
-    with pytest.raises(InputError, match=r"^Vgg19: weights must hold features\.10\.weight of shape \[256, 128, 3, 3\]"):
+    with pytest.raises(
+        InputError, match=r"^Vgg19: weights must contain features\.10\.weight of shape \[256, 128, 3, 3\]"
+    ):
         PerceptualLoss({"conv3_1": 1.0}, weights=path)
 
 
-def test_weights_are_fetched_once_and_kept(weights, images, tmp_path: Path, monkeypatch) -> None:
+def test_weights_are_downloaded_once(weights, images, tmp_path: Path, monkeypatch) -> None:
     fetched = []
 
     def fetch(url: str, target: str, hash_prefix: str) -> None:
@@ -204,7 +206,7 @@ def test_weights_are_fetched_once_and_kept(weights, images, tmp_path: Path, monk
     assert fetched == [(f"https://download.pytorch.org/models/{WEIGHTS_FILE}", "dcbb9e9d")]
 
 
-def test_without_a_network_it_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
+def test_failed_download_raises_with_advice(tmp_path: Path, monkeypatch) -> None:
     from urllib.error import URLError
 
     def fetch(url: str, target: str, hash_prefix: str) -> None:
@@ -213,34 +215,35 @@ def test_without_a_network_it_says_what_to_do(tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     message = (
-        f"Vgg19: the perceptual loss needs torchvision's {WEIGHTS_FILE} (548 MB), which could not be fetched "
-        f"(<urlopen error Name or service not known>); put the file into {tmp_path / 'checkpoints'}, or set weights "
-        "to its path."
+        f"Vgg19: the perceptual loss needs torchvision's {WEIGHTS_FILE} (548 MB), and the download failed "
+        f"(<urlopen error Name or service not known>); put the file into {tmp_path / 'checkpoints'}, or pass its path "
+        "as weights."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         PerceptualLoss()
 
 
-def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+def test_unreadable_weights_file_raises(tmp_path: Path) -> None:
     path = tmp_path / "vgg.pth"
-    with pytest.raises(
-        InputError, match=rf"^Vgg19: there is no weights file .*vgg\.pth; set weights to .*{WEIGHTS_FILE}"
-    ):
+    message = rf"weights must be a weights file, got .*vgg\.pth, which does not exist; pass the path of {WEIGHTS_FILE}"
+    with pytest.raises(InputError, match=f"^Vgg19: {message}"):
         Vgg19("conv1_1", path)
     for content in (b"", b"not weights", b"PK\x03\x04 cut"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"vgg\.pth must be a file of tensors, it cannot be read \(.+\); download"):
+        with pytest.raises(
+            InputError, match=r"vgg\.pth must be a weights file, got one that cannot be read \(.+\); download"
+        ):
             Vgg19("conv1_1", path)
     torch.save(torch.zeros(3), path)
-    with pytest.raises(InputError, match=r"must hold tensors by name, got a Tensor\.$"):
+    with pytest.raises(InputError, match=r"must contain tensors by name, got a Tensor\.$"):
         Vgg19("conv1_1", path)
 
 
-def test_mistakes(weights, images) -> None:
+def test_mistake_raises_one_sentence(weights, images) -> None:
     sr, hr = images
     with pytest.raises(
         InputError,
-        match=r"^PerceptualLoss: layers must be among conv1_1, .*, conv5_4, got 'conv5_5'; did you mean 'conv5",
+        match=r"^PerceptualLoss: layers must be one of conv1_1, .*, conv5_4, got 'conv5_5'; did you mean 'conv5",
     ):
         PerceptualLoss({"conv5_5": 1.0}, weights=weights)
     with pytest.raises(InputError, match=r"^PerceptualLoss: layers must name at least one of conv1_1, .*, got none\.$"):

@@ -19,7 +19,7 @@ def test_values() -> None:
     assert charbonnier(SR, HR, eps=0.1).flatten().tolist() == pytest.approx(expected, rel=1e-14)
 
 
-def test_default_of_charbonnier_is_lapsrns() -> None:
+def test_default_eps_of_charbonnier_is_that_of_lapsrn() -> None:
     assert charbonnier(HR, HR).flatten().tolist() == pytest.approx([1e-3] * 4, rel=1e-12)
 
 
@@ -43,7 +43,7 @@ def test_gradient_of_l1_is_the_sign() -> None:
 
 
 @pytest.mark.parametrize("loss", [l1, l2, charbonnier])
-def test_mistakes(loss) -> None:
+def test_mistake_raises_one_sentence(loss) -> None:
     with pytest.raises(InputError, match=r"^\w+: sr and hr must have one shape, got \[1, 1, 2, 2\] and \[2, 2\]\.$"):
         loss(SR, HR[0, 0])
     with pytest.raises(

@@ -33,7 +33,7 @@ def test_rank_loss_is_the_mean_of_sigmoids_and_has_a_gradient() -> None:
         torch.testing.assert_close(sr.grad[n], torch.full_like(sr[n], expected), rtol=1e-12, atol=0)
 
 
-def test_a_published_sum_is_the_mean_with_its_weight_times_the_batch() -> None:
+def test_published_rank_sum_is_the_mean_times_the_batch() -> None:
     sr = images(n=4)[0]
     published = 0.03 * brightness(sr).sigmoid().sum()
     assert (0.03 * 4 * rank_loss(sr, brightness)).item() == pytest.approx(published.item(), rel=1e-12)
@@ -77,7 +77,7 @@ def test_focal_frequency_loss_is_its_definition(alpha: float) -> None:
     assert focal_frequency_loss(sr, hr, alpha=alpha).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_the_frequencies_weight_has_no_gradient() -> None:
+def test_focal_frequency_weight_has_no_gradient() -> None:
     sr, hr = images()
     x = sr.clone().requires_grad_()
     focal_frequency_loss(x, hr).backward()
@@ -87,7 +87,7 @@ def test_the_frequencies_weight_has_no_gradient() -> None:
     torch.testing.assert_close(x.grad, expected, rtol=1e-10, atol=1e-15)
 
 
-def test_without_focus_it_is_the_mean_square() -> None:
+def test_focal_frequency_loss_with_alpha_zero_is_the_l2_loss() -> None:
     sr, hr = images()
     expected = (sr - hr).square().mean().item()
     assert focal_frequency_loss(sr, hr, alpha=0).item() == pytest.approx(expected, rel=1e-12)
@@ -106,7 +106,7 @@ def test_equal_images_have_no_loss_and_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "charbonnier"])
-def test_gradients_of_total_variation_are_the_slopes(criterion: str) -> None:
+def test_total_variation_gradient_equals_the_numerical_one(criterion: str) -> None:
     assert torch.autograd.gradcheck(lambda x: total_variation(x, criterion=criterion), (images()[0].requires_grad_(),))
 
 
@@ -119,7 +119,7 @@ each = pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
 
 
 @each
-def test_a_batch_of_two_is_the_mean_of_two(loss) -> None:
+def test_loss_of_a_batch_is_the_mean_over_its_images(loss) -> None:
     sr, hr = images()
     mean = (loss(sr[:1], hr[:1]) + loss(sr[1:], hr[1:])) / 2
     assert loss(sr, hr).item() == pytest.approx(mean.item(), rel=1e-12)
@@ -127,7 +127,7 @@ def test_a_batch_of_two_is_the_mean_of_two(loss) -> None:
 
 @each
 @pytest.mark.parametrize("axis", [2, 3])
-def test_flips_change_nothing(loss, axis: int) -> None:
+def test_flips_do_not_change_the_loss(loss, axis: int) -> None:
     sr, hr = images()
     assert loss(sr.flip(axis), hr.flip(axis)).item() == pytest.approx(loss(sr, hr).item(), rel=1e-12)
 
@@ -156,16 +156,16 @@ MISTAKES = {
     ),
     "total_variation: image must have shape [N, C, H, W], got [3, 8, 8]; add the batch axis with image[None] if it is "
     "one image.": lambda x: total_variation(x[0]),
-    "rank_loss: the ranker must be in evaluation mode, it is in training mode; call ranker.eval().": lambda x: (
-        rank_loss(x, torch.nn.Flatten())
+    "rank_loss: ranker must be in evaluation mode, got one in training mode; call ranker.eval().": lambda x: rank_loss(
+        x, torch.nn.Flatten()
     ),
-    "rank_loss: the ranker must give one number for each of 2 images, got [2, 192].": lambda x: rank_loss(
+    "rank_loss: ranker must return one number for each of 2 images, got [2, 192].": lambda x: rank_loss(
         x, torch.nn.Flatten().eval()
     ),
 }
 
 
 @pytest.mark.parametrize("message", MISTAKES)
-def test_mistakes_are_told_in_one_sentence(message: str) -> None:
+def test_mistake_raises_one_sentence(message: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         MISTAKES[message](torch.rand(2, 3, 8, 8))

@@ -23,7 +23,7 @@ def images(height: int = 48, width: int = 53) -> tuple[torch.Tensor, torch.Tenso
     return (hr + 0.15 * (noise - 0.3)).clamp(0, 1), hr
 
 
-def test_ssim_is_scikit_images() -> None:
+def test_ssim_loss_equals_scikit_image() -> None:
     sr, hr = images()
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
     expected = [structural_similarity(sr[n].numpy(), hr[n].numpy(), channel_axis=0, **options) for n in range(2)]
@@ -31,7 +31,7 @@ def test_ssim_is_scikit_images() -> None:
     assert 1 - ssim_loss(sr, hr).item() == pytest.approx(np.mean(expected), rel=1e-10)
 
 
-def test_ms_ssim_is_its_definition() -> None:
+def test_ms_ssim_loss_equals_its_definition() -> None:
     sr, hr = images()
 
     def blurred(plane: np.ndarray) -> np.ndarray:
@@ -54,20 +54,20 @@ def test_ms_ssim_is_its_definition() -> None:
     assert 1 - ms_ssim_loss(sr, hr, scale_weights=THREE).item() == pytest.approx(np.mean(values), rel=1e-10)
 
 
-def test_one_scale_of_weight_one_is_ssim_by_planes() -> None:
+def test_ms_ssim_with_one_scale_equals_ssim() -> None:
     sr, hr = images()
     assert ms_ssim_loss(sr, hr, scale_weights=[1.0]).item() == pytest.approx(ssim_loss(sr, hr).item(), rel=1e-12)
 
 
-def test_gradients_are_the_slopes() -> None:
+def test_gradients_equal_numerical_ones() -> None:
     sr, hr = (image[:1, :1, :23, :24] for image in images())
     for loss in (ssim_loss, lambda x, y: ms_ssim_loss(x, y, scale_weights=(0.6, 0.4))):
         x = sr.clone().requires_grad_()
         (slope,) = torch.autograd.grad(loss(x, hr), x)
         direction = torch.rand(sr.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64) - 0.5
         step = 1e-5 * direction
-        found = (loss(sr + step, hr) - loss(sr - step, hr)) / 2e-5
-        assert found.item() == pytest.approx((slope * direction).sum().item(), rel=1e-6)
+        result = (loss(sr + step, hr) - loss(sr - step, hr)) / 2e-5
+        assert result.item() == pytest.approx((slope * direction).sum().item(), rel=1e-6)
 
 
 LOSSES = {"ssim": ssim_loss, "ms_ssim": lambda sr, hr: ms_ssim_loss(sr, hr, scale_weights=THREE)}
@@ -92,7 +92,7 @@ def test_opposite_images_have_a_finite_gradient(loss) -> None:
 
 
 @each
-def test_a_batch_of_two_is_the_mean_of_two_and_flips_change_nothing(loss) -> None:
+def test_loss_is_the_mean_over_images_and_invariant_to_flips(loss) -> None:
     sr, hr = (image[..., :48, :48] for image in images())
     mean = (loss(sr[:1], hr[:1]) + loss(sr[1:], hr[1:])) / 2
     assert loss(sr, hr).item() == pytest.approx(mean.item(), rel=1e-12)
@@ -113,12 +113,12 @@ def test_float32_is_close_to_float64_and_half_is_computed_in_float32(loss) -> No
 
 
 MISTAKES = {
-    "ssim_loss: images must be at least 11 px on each side, got [2, 3, 10, 48].": lambda x: ssim_loss(
-        x[:, :, :10], x[:, :, :10]
+    "ssim_loss: images must be at least 11 px on each side, got [2, 3, 10, 48]; pass larger crops.": lambda x: (
+        ssim_loss(x[:, :, :10], x[:, :, :10])
     ),
     "ms_ssim_loss: images must be at least 176 px on each side for 5 scales, got [2, 3, 48, 48]; pass larger crops or "
     "fewer scale_weights.": lambda x: ms_ssim_loss(x, x),
-    "ms_ssim_loss: scale_weights must be positive, at least one of them, got [].": lambda x: ms_ssim_loss(
+    "ms_ssim_loss: scale_weights must be one or more positive numbers, got [].": lambda x: ms_ssim_loss(
         x, x, scale_weights=[]
     ),
     "ssim_loss: sr and hr must have one shape, got [2, 3, 48, 48] and [1, 3, 48, 48].": lambda x: ssim_loss(x, x[:1]),
@@ -126,6 +126,6 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("message", MISTAKES)
-def test_mistakes_are_told_in_one_sentence(message: str) -> None:
+def test_mistake_raises_one_sentence(message: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         MISTAKES[message](torch.rand(2, 3, 48, 48))

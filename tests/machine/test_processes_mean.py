@@ -1,4 +1,4 @@
-"""The mean over processes: its value, and the gradient that a relativistic loss gets through it."""
+"""The mean over processes: its value, and the gradient of a relativistic loss through it."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ distributed.destroy_process_group()
 """
 
 
-def test_two_halves_compare_with_the_mean_of_the_whole(tmp_path: Path) -> None:
+def test_mean_over_two_processes_equals_one_process(tmp_path: Path) -> None:
     (tmp_path / "halves.py").write_text(PROGRAM)
     run_in_two_processes("halves.py", "total.pt", cwd=tmp_path)
     weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
@@ -41,7 +41,7 @@ def test_two_halves_compare_with_the_mean_of_the_whole(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.load(tmp_path / "total.pt"), torch.stack([loss.detach(), weight.grad]))
 
 
-def test_one_process_has_nothing_to_add() -> None:
+def test_single_process_gets_its_own_tensor() -> None:
     value = torch.tensor(3.0)
     assert mean_over_processes(value) is value
     assert sum_over_processes(value) is value

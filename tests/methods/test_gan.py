@@ -1,4 +1,4 @@
-"""Adversarial training: who moves when and by which gradient, against a step written by hand."""
+"""Adversarial training: order and gradients of updates, against a step written by hand, and checks of options."""
 
 import copy
 from typing import Any
@@ -8,47 +8,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfsr.errors import InputError
+from factories import make_batch, make_generator, recipe_error
 from selfsr.losses.gradient import gradient_map
-from selfsr.methods import Setup, Update
+from selfsr.methods import MethodSetup
 from selfsr.methods.gan import Gan, GanSpec
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets.spsr import SpsrSpec
 from selfsr.recipe import parse_recipe
-from selfsr.step import Batch, Clock
+from selfsr.step import Batch, Clock, Update
 from selfsr.training.loop import losses_to_backward
 
-CRITIC: dict[str, Any] = {"network": {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}, "weight": 0.1}
+DISCRIMINATOR: dict[str, Any] = {
+    "network": {"kind": "patch", "features": 4, "layers": 1, "norm": "none"},
+    "weight": 0.1,
+}
 PIXEL = {"pixel": {"kind": "l1", "weight": 0.01}}
 
 
-def make_batch(n: int = 2, seed: int = 3) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    hr = torch.rand(n, 3, 16, 16, generator=generator)
-    # Half of each picture is flat, for region-aware discriminators.
-    hr[..., :8] = 0.4
-    return Batch(hr=hr, lr=functional.avg_pool2d(hr, 2))
-
-
-def make_generator() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2))
+def setup(net: nn.Module) -> MethodSetup:
+    return MethodSetup(net, torch.device("cpu"), channels=3, crop_px=16, ema_forward=None)
 
 
 def make_gan(*, terms: dict | None = None, generator: nn.Module | None = None, **options: Any) -> Gan:
-    """Return a GAN; options are the method's, `discriminators` its discriminators as changes to CRITIC."""
+    """Return a GAN; options are the method's, `discriminators` its discriminators as changes to DISCRIMINATOR."""
     discriminators = options.pop("discriminators", {"d": {}})
     spec = GanSpec.model_validate(
         {
             "kind": "gan",
             "terms": terms or PIXEL,
-            "discriminators": {name: {**copy.deepcopy(CRITIC), **changes} for name, changes in discriminators.items()},
+            "discriminators": {
+                name: {**copy.deepcopy(DISCRIMINATOR), **changes} for name, changes in discriminators.items()
+            },
             **options,
         }
     )
     net = make_generator() if generator is None else generator
     torch.manual_seed(1)
-    return spec.build(Setup(net, torch.device("cpu"), channels=3, crop_px=16, ema_forward=None))
+    return spec.build(setup(net))
 
 
 def weights(net: nn.Module) -> list[Tensor]:
@@ -66,10 +62,10 @@ def backward(update: Update) -> None:
 TWO_DISCRIMINATORS: dict[str, dict] = {"d": {}, "d_gradient": {"input": "gradient", "form": "standard"}}
 
 
-def test_each_update_gives_a_gradient_to_its_own_network_alone() -> None:
+def test_an_update_gives_gradients_only_to_its_own_network() -> None:
     gan = make_gan(discriminators=TWO_DISCRIMINATORS)
     order = []
-    for update in gan.updates(make_batch(), Clock(1, 1)):
+    for update in gan.updates(make_batch(side_px=16), Clock(1, 1)):
         backward(update)
         order.append(update.net)
         for name, net in gan.nets.items():
@@ -83,9 +79,9 @@ def test_each_update_gives_a_gradient_to_its_own_network_alone() -> None:
     assert order == ["g", "d", "d_gradient"]
 
 
-def test_the_generator_waits_for_the_warm_up_and_its_turn() -> None:
+def test_the_generator_waits_for_the_warmup_and_its_turn() -> None:
     gan = make_gan(warmup_steps=2, generator_every_steps=3)
-    batch = make_batch()
+    batch = make_batch(side_px=16)
     moved = {step: [update.net for update in gan.updates(batch, Clock(step, 1))] for step in range(1, 8)}
     assert [step for step, nets in moved.items() if "g" in nets] == [3, 6]
     assert all(nets[-1] == "d" for nets in moved.values())
@@ -93,23 +89,25 @@ def test_the_generator_waits_for_the_warm_up_and_its_turn() -> None:
 
 def gradient_of_generator(**options: Any) -> Tensor:
     gan = make_gan(**options)
-    backward(next(gan.updates(make_batch(), Clock(1, 1))))
+    backward(next(gan.updates(make_batch(side_px=16), Clock(1, 1))))
     return torch.cat([parameter.grad.flatten() for parameter in gan.nets["g"].parameters()])
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "charbonnier"])
 @pytest.mark.parametrize("pace", [{"alpha": 4.0}, {"alpha": 4.0, "clock": "run"}, {"ssim": "pixel"}], ids=str)
-def test_pacing_does_in_a_gan_what_it_does_in_regression(kind: str, pace: dict) -> None:
+def test_pacing_has_the_same_gradient_as_in_regression(kind: str, pace: dict) -> None:
     def pixel_gradient(pace: dict | None, clock: Clock, *, adversarial: bool) -> Tensor:
         terms = {"pixel": {"kind": kind, "pace": pace}}
         if adversarial:
             method = make_gan(terms=terms, discriminators=TWO_DISCRIMINATORS)
         else:
             spec = RegressionSpec.model_validate({"kind": "regression", "terms": terms})
-            method = spec.build(Setup(make_generator(), torch.device("cpu"), channels=3, crop_px=16, ema_forward=None))
-        update = next(method.updates(make_batch(), clock))
+            method = spec.build(
+                MethodSetup(make_generator(), torch.device("cpu"), channels=3, crop_px=16, ema_forward=None)
+            )
+        update = next(method.updates(make_batch(side_px=16), clock))
         assert update.net == "g"
-        gradients = torch.autograd.grad(update.terms["pixel"], list(method.nets["g"].parameters()))
+        gradients = torch.autograd.grad(update.losses["pixel"], list(method.nets["g"].parameters()))
         return torch.cat([gradient.flatten() for gradient in gradients])
 
     early, late = Clock(2, 10, 40), Clock(32, 10, 40)
@@ -137,7 +135,7 @@ def test_pacing_does_in_a_gan_what_it_does_in_regression(kind: str, pace: dict) 
     ],
 )
 def test_every_discriminator_changes_the_generators_gradient(changes: dict) -> None:
-    big = {"network": {**CRITIC["network"], "features": 16}, **changes}
+    big = {"network": {**DISCRIMINATOR["network"], "features": 16}, **changes}
     first = gradient_of_generator(discriminators={"d": big})
     stronger = gradient_of_generator(discriminators={"d": {**big, "weight": 10.0}})
     both = gradient_of_generator(discriminators={"d": big, "other": big})
@@ -145,13 +143,13 @@ def test_every_discriminator_changes_the_generators_gradient(changes: dict) -> N
     assert (both - first).norm() > 1e-5 * first.norm()
 
 
-def test_a_region_aware_discriminator_does_not_see_flat_places() -> None:
-    batch = make_batch()
+def test_a_region_aware_discriminator_ignores_flat_regions() -> None:
+    batch = make_batch(side_px=16)
     gan = make_gan(discriminators={"d": {"region_aware": True}, "d_all": {}})
 
     def logits(hr: Tensor) -> dict[str, Tensor]:
         updates = {update.net: update for update in gan.updates(Batch(hr, batch.lr), Clock(1, 1))}
-        return {name: updates[name].figures[f"logits/{name}/real"] for name in ("d", "d_all")}
+        return {name: updates[name].scalars[f"logits/{name}/real"] for name in ("d", "d_all")}
 
     flat = torch.full_like(batch.hr, 0.4)
     assert torch.equal(logits(flat)["d"], logits(flat + 0.3)["d"])
@@ -159,12 +157,12 @@ def test_a_region_aware_discriminator_does_not_see_flat_places() -> None:
     assert not torch.equal(logits(batch.hr)["d"], logits(batch.hr.flip(3) * 0.9)["d"])
 
 
-def test_r1_is_taken_in_its_steps_and_is_larger_for_it() -> None:
-    batch = make_batch()
+def test_r1_is_scaled_by_its_interval() -> None:
+    batch = make_batch(side_px=16)
 
     def penalty(step: int, **changes: Any) -> float | None:
         *_, update = make_gan(discriminators={"d": changes}).updates(batch, Clock(step, 1))
-        return update.terms["r1"].item() if "r1" in update.terms else None
+        return update.losses["r1"].item() if "r1" in update.losses else None
 
     assert penalty(1) is None
     each = penalty(1, r1_weight=2.0)
@@ -174,17 +172,22 @@ def test_r1_is_taken_in_its_steps_and_is_larger_for_it() -> None:
     assert penalty(1, r1_weight=4.0) == pytest.approx(2 * each)
 
 
-def test_a_step_is_the_one_of_esrgan_written_by_hand() -> None:
-    """Two steps of the published order: all generator losses, then the discriminator in two halves on the same output."""
-    discriminators = {"d": {"network": {**CRITIC["network"], "norm": "batch"}, "weight": 5e-3}}
+def test_two_steps_equal_esrgan_written_by_hand() -> None:
+    """Two steps in the published order: the generator, then the discriminator in two halves on the same output."""
+    discriminators = {"d": {"network": {**DISCRIMINATOR["network"], "norm": "batch"}, "weight": 5e-3}}
     gan = make_gan(discriminators=discriminators)
     g, d = copy.deepcopy(gan.nets["g"]), copy.deepcopy(gan.nets["d"])
-    ours = {name: torch.optim.Adam(net.parameters(), 1e-3, (0.9, 0.99)) for name, net in gan.nets.items()}
-    optim_g, optim_d = (torch.optim.Adam(net.parameters(), 1e-3, (0.9, 0.99)) for net in (g, d))
+
+    def adam(net: nn.Module) -> torch.optim.Adam:
+        # With the usual eps, a gradient that is only rounding would move its weight by a full step.
+        return torch.optim.Adam(net.parameters(), 1e-3, (0.9, 0.99), eps=1e-6)
+
+    ours = {name: adam(net) for name, net in gan.nets.items()}
+    optim_g, optim_d = adam(g), adam(d)
     bce = functional.binary_cross_entropy_with_logits
     before = weights(g)
     for step in (1, 2):
-        batch = make_batch(seed=step)
+        batch = make_batch(side_px=16, seed=step)
         for update in gan.updates(batch, Clock(step, 1)):
             backward(update)
             ours[update.net].step()
@@ -207,33 +210,32 @@ def test_a_step_is_the_one_of_esrgan_written_by_hand() -> None:
         optim_d.step()
         optim_d.zero_grad()
     assert not same(before, weights(g))
-    for ema, made in ((g, gan.nets["g"]), (d, gan.nets["d"])):
-        for expected, weight in zip(weights(ema), weights(made), strict=True):
+    for by_hand, net in ((g, gan.nets["g"]), (d, gan.nets["d"])):
+        for expected, weight in zip(weights(by_hand), weights(net), strict=True):
             torch.testing.assert_close(weight, expected, rtol=0, atol=1e-6)
 
 
-def test_a_generator_with_a_branch_is_trained_as_in_spsr() -> None:
+def test_a_generator_with_a_branch_trains_as_in_spsr() -> None:
     generator = SpsrSpec(features=4, blocks=4, growth=2).build(2)
     branch = {"gradient": {"kind": "gradient"}, "branch": {"kind": "gradient_branch"}}
     gan = make_gan(terms={**PIXEL, **branch}, generator=generator, discriminators=TWO_DISCRIMINATORS)
-    batch = make_batch()
+    batch = make_batch(side_px=16)
     first, *others = gan.updates(batch, Clock(1, 1))
-    assert list(first.terms) == ["pixel", "gradient", "branch", "adversarial_d", "adversarial_d_gradient"]
+    assert list(first.losses) == ["pixel", "gradient", "branch", "adversarial_d", "adversarial_d_gradient"]
     assert [update.net for update in others] == ["d", "d_gradient"]
-    sr, drawn = generator(batch.lr)
-    expected = 0.5 * (drawn - gradient_map(batch.hr)).abs().mean()
-    torch.testing.assert_close(first.terms["branch"], expected)
-    torch.testing.assert_close(first.terms["pixel"], 0.01 * (sr - batch.hr).abs().mean())
-
-
-def refused(document: dict) -> str:
-    with pytest.raises(InputError) as caught:
-        parse_recipe(document, "my.yaml")
-    return str(caught.value)
+    sr, predicted = generator(batch.lr)
+    expected = 0.5 * (predicted - gradient_map(batch.hr)).abs().mean()
+    torch.testing.assert_close(first.losses["branch"], expected)
+    torch.testing.assert_close(first.losses["pixel"], 0.01 * (sr - batch.hr).abs().mean())
 
 
 def document(tiny: dict, changes: dict, **options: Any) -> dict:
-    method = {**tiny["method"], "kind": "gan", "discriminators": {"d": {**copy.deepcopy(CRITIC), **changes}}, **options}
+    method = {
+        **tiny["method"],
+        "kind": "gan",
+        "discriminators": {"d": {**copy.deepcopy(DISCRIMINATOR), **changes}},
+        **options,
+    }
     return {**tiny, "method": method, "optimizers": {"g": {"kind": "adam"}, "d": {"kind": "adam"}}}
 
 
@@ -252,44 +254,44 @@ def document(tiny: dict, changes: dict, **options: Any) -> dict:
         ),
     ],
 )
-def test_a_discriminator_that_cannot_play_is_refused(tiny: dict, changes: dict, sentence: str) -> None:
-    assert sentence in refused(document(tiny, changes))
+def test_unfitting_discriminator_options_are_refused(tiny: dict, changes: dict, sentence: str) -> None:
+    assert sentence in recipe_error(document(tiny, changes))
 
 
-def test_a_crop_below_the_windows_of_a_region_aware_discriminator_is_refused(tiny: dict) -> None:
+def test_a_crop_too_small_for_region_awareness_is_refused(tiny: dict) -> None:
     network = {"kind": "patch", "features": 4, "layers": 1, "norm": "none"}
     gan = document(tiny, {"network": network, "region_aware": True})
     gan["method"]["terms"] = {"pixel": {"kind": "l1"}}
     message = (
         "crop_px does not fit method.discriminators.d (patch): region_aware needs at least 6 px, got 4 px; change the"
     )
-    assert message in refused({**gan, "crop_px": 4})
+    assert message in recipe_error({**gan, "crop_px": 4})
 
 
-def test_a_method_that_does_not_fit_its_run_is_refused(tiny: dict) -> None:
+def test_an_unfitting_method_is_refused(tiny: dict) -> None:
     gan = document(tiny, {})
     assert parse_recipe(gan, "x").method.kind == "gan"
-    message = refused(document(tiny, {}, warmup_steps=6))
+    message = recipe_error(document(tiny, {}, warmup_steps=6))
     assert "leave the generator no update in steps 6, got 6 and 1" in message
-    assert "got float16" in refused({**document(tiny, {"r1_weight": 1.0}), "precision": "float16"})
+    assert "got float16" in recipe_error({**document(tiny, {"r1_weight": 1.0}), "precision": "float16"})
     only_g = {**gan, "optimizers": {"g": {"kind": "adam"}}}
-    assert "optimizers must name exactly the networks that the method trains, ['d', 'g'], got ['g']" in refused(only_g)
+    assert "optimizers must name exactly the networks that the method trains, ['d', 'g'], got ['g']" in recipe_error(
+        only_g
+    )
     clash = copy.deepcopy(gan)
     clash["method"]["terms"]["adversarial_d"] = {"kind": "l1"}
-    assert "terms must not hold adversarial_d, the name of the loss that discriminator d adds" in refused(clash)
-    clash["method"]["discriminators"] = {"g": CRITIC}
-    assert "discriminators must not be named g, which is the generator; call it d" in refused(clash)
+    assert "terms must not contain adversarial_d, the name of the loss that discriminator d adds" in recipe_error(clash)
+    clash["method"]["discriminators"] = {"g": DISCRIMINATOR}
+    assert "discriminators must not be named g, which is the generator; call it d" in recipe_error(clash)
 
 
-def test_terms_that_the_generator_cannot_serve_are_refused(tiny: dict) -> None:
+def test_terms_without_ema_or_branch_are_refused(tiny: dict) -> None:
     artifact = document(tiny, {})
     artifact["method"]["terms"] = {**artifact["method"]["terms"], "ldl": {"kind": "artifact"}}
     parse_recipe(artifact, "x")
-    message = refused({**artifact, "ema_decay": None})
-    assert "ema_decay must be a number for method.terms.ldl, which looks at the averaged generator" in message
+    message = recipe_error({**artifact, "ema_decay": None})
+    assert "ema_decay must be a number for method.terms.ldl, which uses the EMA generator, got null" in message
     branch = document(tiny, {})
     branch["method"]["terms"] = {**branch["method"]["terms"], "branch": {"kind": "gradient_branch"}}
-    message = refused(branch)
-    assert (
-        "network must be one with a second output for method.terms.branch, which is a loss of it, got edsr" in message
-    )
+    message = recipe_error(branch)
+    assert "network must have a second output for method.terms.branch, which is a loss of it, got edsr" in message

@@ -1,4 +1,4 @@
-"""Weights that are found by matching: by hand, over micro-batches and checkpoints, and what is refused."""
+"""Matched weights: against values by hand, over micro-batches and checkpoints, and checks of options."""
 
 import math
 from typing import Any
@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfsr.errors import InputError
+from factories import recipe_error
 from selfsr.recipe import parse_recipe
 from selfsr.step import MaskedSum
-from selfsr.terms.loss_weights import MatchLargest, Weights
+from selfsr.terms.loss_weights import LossWeights, MatchLargest
 
 CPU = torch.device("cpu")
 
@@ -39,8 +39,8 @@ def value(weighted: Tensor | MaskedSum, loss: Tensor | MaskedSum) -> float:
     return (part / whole).item()
 
 
-def test_the_weight_is_the_ratio_of_mean_norms_and_is_kept() -> None:
-    weights = Weights({"pixel": 2.0, "small": 1.0, "found": match(calibrate_steps=2, factor=0.5)}, CPU)
+def test_a_matched_weight_is_the_ratio_of_mean_norms() -> None:
+    weights = LossWeights({"pixel": 2.0, "small": 1.0, "found": match(calibrate_steps=2, factor=0.5)}, CPU)
     used = []
     for size in (1.0, 5.0, 100.0, 100.0):
         sr = output() + 1
@@ -54,11 +54,11 @@ def test_the_weight_is_the_ratio_of_mean_norms_and_is_kept() -> None:
     assert weights.logged_scalars()["weight/found"].item() == pytest.approx(0.75)
 
 
-def test_a_masked_loss_counts_by_its_pixels_over_all_micro_batches() -> None:
+def test_micro_batches_do_not_change_the_matched_weight() -> None:
     """Cut into two unequal masks, a batch gives the weight that it gives whole."""
 
     def found(pieces: list[slice]) -> float:
-        weights = Weights({"pixel": 1.0, "masked": match()}, CPU)
+        weights = LossWeights({"pixel": 1.0, "masked": match()}, CPU)
         images, factors = torch.rand(4, 1, 2, 3, generator=torch.Generator().manual_seed(0)), torch.arange(1.0, 5.0)
         mask = torch.arange(4).view(4, 1, 1, 1) < torch.tensor([1, 4, 2]).view(1, 1, 1, 3)
         for piece in pieces:
@@ -76,8 +76,8 @@ def test_a_masked_loss_counts_by_its_pixels_over_all_micro_batches() -> None:
     assert found([slice(n, n + 1) for n in range(4)]) == pytest.approx(whole, rel=1e-6)
 
 
-def test_the_gradient_is_the_weighted_one_and_measuring_adds_nothing() -> None:
-    weights = Weights({"pixel": 1.0, "found": match(calibrate_steps=9)}, CPU)
+def test_measuring_does_not_change_the_gradient() -> None:
+    weights = LossWeights({"pixel": 1.0, "found": match(calibrate_steps=9)}, CPU)
     for _ in range(2):
         sr = output()
         weighted = weights({"pixel": (sr - 1).square().mean(), "found": slope(sr, 3.0)}, sr)
@@ -87,8 +87,8 @@ def test_the_gradient_is_the_weighted_one_and_measuring_adds_nothing() -> None:
     torch.testing.assert_close(sr.grad, torch.zeros_like(sr))
 
 
-def test_a_loss_that_was_never_seen_has_no_weight_yet() -> None:
-    weights = Weights({"pixel": 1.0, "masked": match(calibrate_steps=3)}, CPU)
+def test_a_loss_that_was_always_zero_has_no_weight_yet() -> None:
+    weights = LossWeights({"pixel": 1.0, "masked": match(calibrate_steps=3)}, CPU)
     used = []
     for masked in (0.0, 0.0, 1.0, 1.0):
         sr = output() + 1
@@ -98,8 +98,8 @@ def test_a_loss_that_was_never_seen_has_no_weight_yet() -> None:
     assert used == pytest.approx([0.0, 0.0, 0.0, 3.0])  # three updates of pixel's size, one of masked's
 
 
-def test_a_checkpoint_in_the_midst_of_measuring_changes_nothing() -> None:
-    def go_on(weights: Weights, sizes: list[float]) -> list[float]:
+def test_a_checkpoint_during_measurement_changes_nothing() -> None:
+    def run_updates(weights: LossWeights, sizes: list[float]) -> list[float]:
         used = []
         for size in sizes:
             sr = output() + 1
@@ -108,19 +108,13 @@ def test_a_checkpoint_in_the_midst_of_measuring_changes_nothing() -> None:
             weights.finish_update()
         return used
 
-    make = lambda: Weights({"pixel": 1.0, "found": match(calibrate_steps=3)}, CPU)  # noqa: E731
-    straight = go_on(make(), [1.0, 2.0, 4.0, 8.0, 16.0])
+    make = lambda: LossWeights({"pixel": 1.0, "found": match(calibrate_steps=3)}, CPU)  # noqa: E731
+    straight = run_updates(make(), [1.0, 2.0, 4.0, 8.0, 16.0])
     first, second = make(), make()
-    begun = go_on(first, [1.0, 2.0])
+    begun = run_updates(first, [1.0, 2.0])
     second.load(first.state())
-    assert begun + go_on(second, [4.0, 8.0, 16.0]) == straight
+    assert begun + run_updates(second, [4.0, 8.0, 16.0]) == straight
     assert straight[-1] == straight[-2] != straight[-3]
-
-
-def refused(document: dict) -> str:
-    with pytest.raises(InputError) as caught:
-        parse_recipe(document, "my.yaml")
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +124,8 @@ def refused(document: dict) -> str:
         ("much", "method.terms.pixel.weight: input should be a valid number, unable to parse string as a number"),
         ({"match": "largest"}, "method.terms.pixel.weight.calibrate_steps: missing; add it, it has no default."),
         (
-            {"match": "largest", "over_step": 5},
-            "method.terms.pixel.weight.over_step: unknown key; did you mean calibrate_steps.",
+            {"match": "largest", "calibrate_step": 5},
+            "method.terms.pixel.weight.calibrate_step: unknown key; did you mean calibrate_steps.",
         ),
         (
             {"match": "smallest", "calibrate_steps": 5},
@@ -139,24 +133,27 @@ def refused(document: dict) -> str:
         ),
     ],
 )
-def test_a_wrong_weight_is_refused_with_its_path(tiny: dict, weight: Any, sentence: str) -> None:
+def test_a_wrong_weight_is_refused_with_its_key(tiny: dict, weight: Any, sentence: str) -> None:
     tiny["method"]["terms"]["pixel"]["weight"] = weight
-    assert sentence in refused(tiny)
+    assert sentence in recipe_error(tiny)
 
 
-def test_matching_needs_something_to_match(tiny: dict) -> None:
+def test_matching_without_a_fixed_weight_is_refused(tiny: dict) -> None:
     found = {"match": "largest", "calibrate_steps": 5}
     tiny["method"]["terms"] = {"pixel": {"kind": "l1", "weight": found}}
-    assert "the weight of pixel is to match the largest other loss" in refused(tiny)
+    assert (
+        "the weight of pixel matches the largest other loss: expected a loss whose weight is a number, got none"
+        in recipe_error(tiny)
+    )
     tiny["method"]["terms"]["other"] = {"kind": "l2"}
     assert parse_recipe(tiny, "x").method.terms["pixel"].weight == MatchLargest(match="largest", calibrate_steps=5)
 
 
-def test_more_updates_than_the_run_has_are_refused(tiny: dict) -> None:
+def test_calibration_longer_than_the_run_is_refused(tiny: dict) -> None:
     tiny["method"]["terms"]["similarity"]["weight"] = {"match": "largest", "calibrate_steps": 7}
-    assert refused(tiny) == (
-        "my.yaml: recipe: method.terms.similarity.weight.calibrate_steps must be at most 6, the updates of the generator in "
-        "steps 6, got 7: the weight would never be settled; lower it or raise steps."
+    assert recipe_error(tiny) == (
+        "my.yaml: recipe: method.terms.similarity.weight.calibrate_steps must be at most 6, the updates of the "
+        "generator in steps 6, got 7: the weight would never be final; lower it or raise steps."
     )
     parse_recipe({**tiny, "steps": 7}, "x")
     discriminator = {"network": {"kind": "patch", "features": 4, "layers": 1}, "weight": 0.1}
@@ -175,6 +172,6 @@ def test_more_updates_than_the_run_has_are_refused(tiny: dict) -> None:
         assert [method.generator_updates(steps) for steps in range(13)] == moves
     gan.update(warmup_steps=2, generator_every_steps=2)  # moves it in steps 4 and 6
     tiny["method"]["terms"]["similarity"]["weight"]["calibrate_steps"] = 3
-    assert "calibrate_steps must be at most 2, the updates of the generator in steps 6, got 3" in refused(tiny)
+    assert "calibrate_steps must be at most 2, the updates of the generator in steps 6, got 3" in recipe_error(tiny)
     tiny["method"]["terms"]["similarity"]["weight"]["calibrate_steps"] = 2
     parse_recipe(tiny, "x")

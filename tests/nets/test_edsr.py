@@ -23,14 +23,14 @@ PAPER = {"features": 256, "blocks": 32, "res_scale": 0.1}
         (PAPER, 4, 43_089_923),
     ],
 )
-def test_parameter_counts_are_the_published_ones(options, scale, parameters):
+def test_parameter_count_is_published(options, scale, parameters):
     with torch.device("meta"):
         net = EdsrSpec(**options).build(scale)
     assert sum(p.numel() for p in net.parameters()) == parameters
     assert sum(b.numel() for b in net.buffers()) == 24
 
 
-def test_names_of_the_x4_baseline_are_the_published_ones():
+def test_x4_baseline_names_are_published():
     layers = ["sub_mean", "add_mean", "head.0", "body.16", "tail.0.0", "tail.0.2", "tail.1"]
     layers += [f"body.{n}.body.{k}" for n in range(16) for k in (0, 2)]
     expected = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
@@ -39,7 +39,7 @@ def test_names_of_the_x4_baseline_are_the_published_ones():
 
 
 def restated(state, x, scale, blocks, res_scale, mean):
-    """EDSR from its paper and the published names, on plain functions alone."""
+    """Compute EDSR from its paper and the published names, on plain functions."""
 
     def conv(name, z):
         return functional.conv2d(z, state[name + ".weight"], state[name + ".bias"], padding=1)
@@ -61,7 +61,7 @@ def restated(state, x, scale, blocks, res_scale, mean):
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize(("channels", "mean"), [(3, DIV2K_MEAN), (1, (DIV2K_GRAY,))])
-def test_forward_is_the_papers(scale, channels, mean):
+def test_forward_equals_paper(scale, channels, mean):
     torch.manual_seed(scale)
     net = EdsrSpec(features=6, blocks=2, res_scale=0.3).build(scale, channels).double()
     x = torch.rand(2, channels, 5, 7, dtype=torch.float64)
@@ -70,7 +70,7 @@ def test_forward_is_the_papers(scale, channels, mean):
     torch.testing.assert_close(got, restated(net.state_dict(), x, scale, 2, 0.3, mean), rtol=1e-6, atol=1e-7)
 
 
-def test_a_value_by_hand():
+def test_edsr_by_hand():
     net = EdsrSpec(features=1, blocks=1, res_scale=0.1).build(2)
     with torch.no_grad():
         for p in net.parameters():
@@ -93,7 +93,7 @@ def test_a_value_by_hand():
     torch.testing.assert_close(net(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_mean_shifts_are_kept_and_not_trained():
+def test_mean_shifts_are_saved_but_not_trained():
     net = EdsrSpec(features=4, blocks=1).build(2)
     assert not [name for name, _ in net.named_parameters() if "mean" in name]
     torch.testing.assert_close(net.state_dict()["sub_mean.bias"], -255 * torch.tensor(DIV2K_MEAN))
@@ -101,7 +101,7 @@ def test_the_mean_shifts_are_kept_and_not_trained():
 
 
 def fitted_edsr():
-    """A small EDSR trained just long enough that what it draws is the picture."""
+    """Train a small EDSR just long enough that its output resembles the image."""
     torch.manual_seed(0)
     net = Edsr(2, features=16, blocks=2, res_scale=1.0)
     i, j = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
@@ -126,7 +126,7 @@ def in_bfloat16_throughout(net, x):
 
 
 @torch.no_grad()
-def test_the_ends_stay_in_float32_under_autocast():
+def test_first_and_last_layers_stay_float32_under_autocast():
     with torch.enable_grad():
         net, lr, hr = fitted_edsr()
     exact = net(lr)
@@ -140,7 +140,7 @@ def test_the_ends_stay_in_float32_under_autocast():
     assert gray_levels[1] > 2 * gray_levels[0]
 
 
-def test_half_precision_weights_give_float32_pictures():
+def test_output_of_half_precision_weights_is_float32():
     net = EdsrSpec(features=8, blocks=1).build(2).eval()
     x = torch.rand(1, 3, 6, 6)
     exact = net(x)
@@ -149,7 +149,7 @@ def test_half_precision_weights_give_float32_pictures():
     torch.testing.assert_close(coarse, exact, rtol=0, atol=3 / 255)
 
 
-def test_refuses_what_it_cannot_be():
+def test_impossible_options_are_refused():
     with pytest.raises(InputError, match=r"network EDSR: scale must be one of 2, 3, 4, 8 .*, got 5"):
         EdsrSpec().build(5)
     with pytest.raises(InputError, match=r"network EDSR: channels must be 1 or 3 .*, got 4"):

@@ -1,4 +1,4 @@
-"""The generators of GAN recipes against their equations, written on plain functions, and what each alone has."""
+"""The generators of GAN recipes against their equations, written on plain functions, and the properties of each."""
 
 import re
 
@@ -22,6 +22,7 @@ SPECS = {
     "spsr": SpsrSpec(features=6, blocks=9, growth=4),
     "elan": ElanSpec(features=12, blocks=2, windows_px=(2, 4, 8)),
     "elan batch": ElanSpec(features=12, blocks=4, windows_px=(2, 4, 4), shared=1, expansion=3, norm="batch"),
+    "elan published windows": ElanSpec(features=12, blocks=4, shared=1, expansion=3, norm="batch"),
 }
 
 
@@ -29,8 +30,8 @@ def image(channels=3, height=11, width=13, batch=2):
     return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(3)).double()
 
 
-def built(name, scale=4, channels=3):
-    """Build a network in evaluation mode whose biases and norms are not those of the start."""
+def build_net(name, scale=4, channels=3):
+    """Build a network in evaluation mode with changed biases and norms."""
     torch.manual_seed(6)
     net = SPECS[name].build(scale, channels).double().eval()
     with torch.no_grad():
@@ -212,17 +213,17 @@ EQUATIONS = {
 
 @pytest.mark.parametrize(
     ("name", "scale", "channels"),
-    [(name, scale, 3) for name, spec in SPECS.items() for scale in spec.scales] + [(name, 2, 1) for name in SPECS],
+    [(name, scale, 3) for name in EQUATIONS for scale in SPECS[name].scales] + [(name, 2, 1) for name in EQUATIONS],
 )
-def test_networks_compute_their_equations(name, scale, channels):
-    net, x = built(name, scale, channels), image(channels)
+def test_forward_equals_equations(name, scale, channels):
+    net, x = build_net(name, scale, channels), image(channels)
     with torch.no_grad():
         torch.testing.assert_close(
             net(x), EQUATIONS[name](Layers(net.state_dict()), x, scale), rtol=1e-8, atol=1e-8, check_dtype=True
         )
 
 
-def test_the_new_networks_are_listed():
+def test_gan_networks_are_listed():
     listed = {line.kinds[0] for line in describe()}
     assert {"msrresnet", "rank_srresnet", "spsr", "elan"} <= listed
 
@@ -231,7 +232,7 @@ def test_the_new_networks_are_listed():
 
 
 @pytest.mark.parametrize("name", ["msrresnet", "rank_srresnet", "spsr"])
-def test_weights_start_at_a_tenth_of_he_normal(name):
+def test_weights_start_at_tenth_of_he_normal(name):
     torch.manual_seed(0)
     net = SPECS[name].model_copy(update={"features": 64}).build(4)
     for key, weight in net.named_parameters():
@@ -245,8 +246,8 @@ def test_weights_start_at_a_tenth_of_he_normal(name):
 # ---- SPSR
 
 
-def test_spsr_hands_out_its_branch_in_training_alone():
-    net, x = built("spsr"), image()
+def test_spsr_returns_branch_only_in_training():
+    net, x = build_net("spsr"), image()
     sr, branch = net.train()(x)
     torch.testing.assert_close((sr, branch), spsr_pair(Layers(net.state_dict()), x, 4), rtol=1e-8, atol=1e-8)
     assert torch.equal(net.eval()(x), sr)
@@ -256,7 +257,7 @@ def test_spsr_hands_out_its_branch_in_training_alone():
 
 
 @pytest.mark.parametrize(("blocks", "after"), [(23, (5, 10, 15, 20)), (20, (5, 10, 15, 20)), (4, (1, 2, 3, 4))])
-def test_spsr_takes_up_the_trunk_after_the_published_blocks(blocks, after):
+def test_spsr_branch_uses_trunk_after_published_blocks(blocks, after):
     net = SpsrSpec(features=2, blocks=blocks, growth=2).build(2)
     order = []
     for key, module in net.named_modules():
@@ -268,8 +269,8 @@ def test_spsr_takes_up_the_trunk_after_the_published_blocks(blocks, after):
 
 
 @pytest.mark.parametrize("dropped", ["HR_conv0_new.0", "model.8", ""])
-def test_spsr_opens_with_either_name_of_its_shared_convolution(dropped, tmp_path):
-    net = built("spsr").float()
+def test_spsr_opens_with_either_name_of_shared_convolution(dropped, tmp_path):
+    net = build_net("spsr").float()
     state = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     save_file(
         {k: t for k, t in state.items() if not dropped or not k.startswith(dropped)}, tmp_path / "net.safetensors"
@@ -283,11 +284,11 @@ def test_spsr_opens_with_either_name_of_its_shared_convolution(dropped, tmp_path
     assert fresh.get_parameter("model.8.weight") is fresh.get_parameter("HR_conv0_new.0.weight")
 
 
-def test_spsr_is_not_taken_for_an_rrdb_nor_an_rrdb_for_spsr():
+def test_spsr_and_rrdb_are_not_confused():
     state = SPECS["spsr"].build(4).state_dict()
     trunk = {key: tensor for key, tensor in state.items() if key.startswith("model.")}
-    assert SpsrSpec.detect(trunk, {}) is None
-    found = SpsrSpec.detect(state, {})
+    assert SpsrSpec.detect(trunk) is None
+    found = SpsrSpec.detect(state)
     assert found is not None
     assert (found.spec, found.scales, found.channels) == (SPECS["spsr"], (4,), 3)
 
@@ -295,8 +296,8 @@ def test_spsr_is_not_taken_for_an_rrdb_nor_an_rrdb_for_spsr():
 # ---- SRResNet without batch norm
 
 
-def test_mmsr_names_of_basicsr_srresnet_open(tmp_path):
-    net, x = built("msrresnet").float(), image().float()
+def test_msrresnet_opens_under_mmsr_names(tmp_path):
+    net, x = build_net("msrresnet").float(), image().float()
     old = {
         key.replace("body.", "recon_trunk.").replace("conv_hr", "HRconv"): tensor
         for key, tensor in net.state_dict().items()
@@ -309,60 +310,59 @@ def test_mmsr_names_of_basicsr_srresnet_open(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["msrresnet", "rank_srresnet"])
-def test_the_tail_of_another_scale_can_be_left_out(name, tmp_path):
-    save_weights(tmp_path / "x4.safetensors", built(name, 4), {})
+def test_transfer_leaves_out_tail_of_another_scale(name, tmp_path):
+    save_weights(tmp_path / "x4.safetensors", build_net(name, 4), {})
     net = SPECS[name].build(3)
-    said = load_into(net, tmp_path / "x4.safetensors", transfer=True)
-    assert "left as initialized: upconv1.weight, upconv1.bias; not used: upconv2.bias, upconv2.weight" in said
+    summary = load_into(net, tmp_path / "x4.safetensors", transfer=True)
+    assert "left as initialized: upconv1.weight, upconv1.bias; not used: upconv2.bias, upconv2.weight" in summary
 
 
 # ---- ELAN
 
 
-def test_the_size_of_elan_is_the_published_one_with_its_shifts():
+def test_elan_size_with_shifts_is_published():
     with torch.device("meta"):
         net = ElanSpec().build(4)
     assert sum(tensor.numel() for tensor in net.state_dict().values()) == 8_487_408
 
 
-def test_a_file_says_which_windows_elan_looked_at(tmp_path):
+def test_elan_file_states_windows(tmp_path):
     for suffix in (".safetensors", ".pth"):
-        save_weights(tmp_path / f"net{suffix}", built("elan batch").float(), {})
+        save_weights(tmp_path / f"net{suffix}", build_net("elan batch").float(), {})
         model, x = load_model(tmp_path / f"net{suffix}"), image().float()
         with torch.no_grad():
-            assert torch.equal(model.net(x), built("elan batch").float()(x))
-    found = ElanSpec.detect(built("elan").state_dict(), {})
+            assert torch.equal(model.net(x), build_net("elan batch").float()(x))
+    found = ElanSpec.detect(build_net("elan").state_dict())
     assert found is not None
     assert found.spec == SPECS["elan"].model_copy(update={"windows_px": (4, 8, 16)})
 
 
-def test_the_authors_own_elan_files_open_by_their_mean_shift(tmp_path):
-    net, x = built("elan batch").float(), image().float()
+def test_elan_authors_file_opens_by_mean_shift(tmp_path):
+    net, x = build_net("elan published windows").float(), image().float()
     shift = 255 * torch.tensor(DIV2K_MEAN)
     eye = torch.eye(3).view(3, 3, 1, 1)
     state = dict(net.state_dict())
     state |= {"sub_mean.weight": eye, "sub_mean.bias": -shift, "add_mean.weight": eye, "add_mean.bias": shift}
-    windows = {"windows_px": "2,4,4"}
-    torch.save({"params": state, "metadata": windows}, tmp_path / "model_x4.pt")
+    torch.save({"params": state}, tmp_path / "model_x4.pt")
     with torch.no_grad():
         assert torch.equal(load_model(tmp_path / "model_x4.pt").net(x), net(x))
-    assert ElanSpec.detect({**state, "sub_mean.bias": -shift / 255}, windows) is None
+    assert ElanSpec.detect({**state, "sub_mean.bias": -shift / 255}) is None
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 9), (8, 16), (17, 5)])
-def test_elan_takes_any_size(height, width):
-    net, x = built("elan", 2), image(3, height, width)
+def test_elan_accepts_any_size(height, width):
+    net, x = build_net("elan", 2), image(3, height, width)
     with torch.no_grad():
         assert net(x).shape == (2, 3, 2 * height, 2 * width)
         if height == 8:  # whole windows: nothing is mirrored, and more of it changes nothing but the border
             torch.testing.assert_close(net(x), elan(Layers(net.state_dict()), x, 2), rtol=1e-8, atol=1e-8)
 
 
-def test_tiles_of_elan_keep_in_step_with_its_windows(tmp_path):
-    save_weights(tmp_path / "net.safetensors", built("elan", 2).float(), {})
+def test_elan_tiles_align_with_windows(tmp_path):
+    save_weights(tmp_path / "net.safetensors", build_net("elan", 2).float(), {})
     step = load_model(tmp_path / "net.safetensors").multiple_of_px
     assert step == 8
-    net, x = built("elan", 2), image(3, 64, 64, 1)
+    net, x = build_net("elan", 2), image(3, 64, 64, 1)
     inside = slice(2 * 32, 2 * 48)  # two blocks see two windows and a few pixels far
     with torch.no_grad():
         whole = net(x)[..., inside, inside]
@@ -380,13 +380,13 @@ def test_tiles_of_elan_keep_in_step_with_its_windows(tmp_path):
         ({"blocks": 5, "shared": 1}, "blocks must be a multiple of 1 \\+ shared 2, got 5"),
     ],
 )
-def test_options_of_elan_that_do_not_fit_are_refused(options, message):
+def test_elan_unfit_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ElanSpec(**options)
 
 
-def test_names_of_elan_that_do_not_make_one_up_are_refused(tmp_path):
-    state = {key: t for key, t in built("elan").float().state_dict().items() if "body.1.modules_lfe" not in key}
+def test_elan_incomplete_tensors_are_refused(tmp_path):
+    state = {key: t for key, t in build_net("elan").float().state_dict().items() if "body.1.modules_lfe" not in key}
     torch.save(state, tmp_path / "part.pth")
     with pytest.raises(InputError, match="the names are those of ELAN with features 12, blocks 2"):
         load_model(tmp_path / "part.pth")

@@ -1,4 +1,4 @@
-"""Files of the self-paced paper's networks: the layouts that people have, luma, several scales, and what is refused."""
+"""Weights files of the self-paced paper's networks: layouts, luma, several scales, and files that are refused."""
 
 import pytest
 import torch
@@ -32,9 +32,9 @@ SPECS = {
 }
 
 
-def built(name, scale=2, channels=None):
+def build_net(name, scale=2, channels=None):
     torch.manual_seed(5)
-    return SPECS[name].build(scale, channels or max(SPECS[name].colors)).eval()
+    return SPECS[name].build(scale, channels or max(SPECS[name].channel_counts)).eval()
 
 
 def image(channels=3, height=6, width=7):
@@ -51,8 +51,8 @@ def path(tmp_path):
 
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("name", SPECS)
-def test_bare_state_dicts_of_any_age_open(name, legacy, path):
-    net = built(name)
+def test_bare_state_dict_opens(name, legacy, path):
+    net = build_net(name)
     torch.save(net.state_dict(), path, _use_new_zipfile_serialization=not legacy)
     model = load_model(path, scale=2)
     x = image(model.channels)
@@ -64,8 +64,8 @@ def test_bare_state_dicts_of_any_age_open(name, legacy, path):
 
 
 @pytest.mark.parametrize("name", ["vdsr", "mdsr", "dbpn", "srcnn"])
-def test_weights_of_range_one_compute_the_same(name, path):
-    net = built(name)
+def test_weights_of_range_one_give_same_output(name, path):
+    net = build_net(name)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -74,14 +74,14 @@ def test_weights_of_range_one_compute_the_same(name, path):
     torch.testing.assert_close(load_model(path, scale=2).net(image()), net(image()), rtol=1e-5, atol=1e-6)
 
 
-# ---- the scale, where the file leaves it open
+# ---- the scale, if the file does not state it
 
 
 @pytest.mark.parametrize("name", ["srcnn", "vdsr", "drrn"])
-def test_a_network_over_bicubic_works_at_the_scale_of_its_run_or_the_one_it_is_told(name, path, tmp_path):
-    net = built(name, 3)
+def test_bicubic_network_uses_scale_of_file_or_argument(name, path, tmp_path):
+    net = build_net(name, 3)
     torch.save(net.state_dict(), path)
-    with pytest.raises(InputError, match=r"works at any scale, and the file does not say which; .* --scale 2\.$"):
+    with pytest.raises(InputError, match=r"works at any scale, and the file does not state one; .* --scale 2\.$"):
         load_model(path)
     with pytest.raises(InputError, match=r"upscales by x2, x3, x4 and x8, got x5; choose one of them"):
         load_model(path, scale=5)
@@ -91,8 +91,8 @@ def test_a_network_over_bicubic_works_at_the_scale_of_its_run_or_the_one_it_is_t
     assert load_model(tmp_path / "ours.safetensors", scale=2).scale == 2
 
 
-def test_mdsr_opens_at_each_of_its_scales(path, tmp_path):
-    net = built("mdsr", 3)
+def test_mdsr_opens_at_each_scale(path, tmp_path):
+    net = build_net("mdsr", 3)
     torch.save(net.state_dict(), path)
     with pytest.raises(InputError, match=r"MDSR serves x2, x3 and x4; choose one, as with --scale 2\.$"):
         load_model(path)
@@ -108,12 +108,12 @@ def test_mdsr_opens_at_each_of_its_scales(path, tmp_path):
     assert load_model(tmp_path / "ours.safetensors", scale=4).scale == 4
 
 
-def test_a_network_of_one_scale_keeps_its_own(path):
-    torch.save(built("rdn").state_dict(), path)
+def test_single_scale_network_ignores_scale_argument(path):
+    torch.save(build_net("rdn").state_dict(), path)
     assert load_model(path, scale=4).scale == 2
 
 
-def test_the_depth_of_drrn_is_remembered_or_the_authors(path, tmp_path):
+def test_drrn_depth_comes_from_file_or_authors(path, tmp_path):
     net = DrrnSpec(features=4, recursions=2).build(2, 1)
     save_weights(tmp_path / "ours.safetensors", net, {})
     assert load_model(tmp_path / "ours.safetensors").net.recursions == 2
@@ -121,14 +121,14 @@ def test_the_depth_of_drrn_is_remembered_or_the_authors(path, tmp_path):
     assert load_model(path, scale=2).net.recursions == 25
 
 
-# ---- luma: Y through the network, Cb and Cr by bicubic, as the one-channel networks were published
+# ---- luma: Y through the network, Cb and Cr by bicubic, which is the protocol of networks with one channel
 
 # BT.601 of R, G, B in [0, 1] (rows Y, Cb, Cr of 255), as MATLAB's rgb2ycbcr has it.
 YCBCR = torch.tensor([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
 OFFSETS = torch.tensor([16.0, 128.0, 128.0]).view(3, 1, 1)
 
 
-def by_the_book(run, rgb, scale):
+def compute_by_ycbcr(run, rgb, scale):
     """Convert to YCbCr, run Y of 16 to 235, enlarge the rest, convert back."""
     ycbcr = torch.einsum("ij,njhw->nihw", YCBCR.double(), rgb.double()) + OFFSETS
     y = run(ycbcr[:, :1])
@@ -136,8 +136,8 @@ def by_the_book(run, rgb, scale):
     return torch.einsum("ij,njhw->nihw", YCBCR.double().inverse(), upscaled)
 
 
-def test_lapsrn_of_color_is_by_the_book(path):
-    net = built("lapsrn", 2)
+def test_lapsrn_color_equals_ycbcr_protocol(path):
+    net = build_net("lapsrn", 2)
     torch.save(net.state_dict(), path)
     w = {key: tensor.double() for key, tensor in net.state_dict().items()}
 
@@ -149,11 +149,11 @@ def test_lapsrn_of_color_is_by_the_book(path):
         residual = conv2d(f, w["residual_branch_0.weight"], padding=1)
         return conv_transpose2d(y, w["img_branch_0.weight"], stride=2, padding=1) + residual
 
-    expected = by_the_book(run, image(), 2).clamp(0, 1).float()
+    expected = compute_by_ycbcr(run, image(), 2).clamp(0, 1).float()
     torch.testing.assert_close(load_model(path).upscale(image()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_drrn_of_color_is_by_the_book(path):
+def test_drrn_color_equals_ycbcr_protocol(path):
     net = DrrnSpec(features=4, recursions=1).build(2, 1)
     save_weights(path.with_suffix(".safetensors"), net, {})
     w = {key: tensor.double() for key, tensor in net.state_dict().items()}
@@ -164,13 +164,13 @@ def test_drrn_of_color_is_by_the_book(path):
         u = conv2d(conv2d(g, w["conv1.weight"], padding=1).relu(), w["conv2.weight"], padding=1) + g
         return conv2d(u.relu(), w["tail.weight"], padding=1) + y
 
-    expected = by_the_book(run, image(), 2).clamp(0, 1).float()
+    expected = compute_by_ycbcr(run, image(), 2).clamp(0, 1).float()
     torch.testing.assert_close(
         load_model(path.with_suffix(".safetensors")).upscale(image()), expected, rtol=1e-4, atol=1e-5
     )
 
 
-def test_srcnn_files_for_luma_are_by_the_book(path):
+def test_srcnn_luma_file_equals_ycbcr_protocol(path):
     net = nn.ModuleDict({"conv1": nn.Conv2d(1, 6, 9, padding=4), "conv2": nn.Conv2d(6, 4, 5, padding=2)})
     net["conv3"] = nn.Conv2d(4, 1, 5, padding=2)
     torch.save(net.state_dict(), path)
@@ -180,13 +180,13 @@ def test_srcnn_files_for_luma_are_by_the_book(path):
     def run(y):
         return 255 * net["conv3"](net["conv2"](net["conv1"](imresize(y, 3) / 255).relu()).relu())
 
-    expected = by_the_book(run, image(), 3).clamp(0, 1).float()
+    expected = compute_by_ycbcr(run, image(), 3).clamp(0, 1).float()
     model = load_model(path, scale=3)
     assert (model.architecture, model.channels) == ("SRCNN", 1)
     torch.testing.assert_close(model.upscale(image()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_srcnn_files_for_color_have_no_luma(path):
+def test_srcnn_color_file_uses_rgb(path):
     net = nn.ModuleDict({"conv1": nn.Conv2d(3, 6, 9, padding=4), "conv2": nn.Conv2d(6, 4, 5, padding=2)})
     net["conv3"] = nn.Conv2d(4, 3, 5, padding=2)
     torch.save(net.state_dict(), path)
@@ -195,7 +195,7 @@ def test_srcnn_files_for_color_have_no_luma(path):
         torch.testing.assert_close(load_model(path, scale=2).net(image()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_srdensenet_of_color_is_by_the_book(path):
+def test_srdensenet_color_equals_ycbcr_protocol(path):
     net = SrDenseNetSpec(growth=3, blocks=1, convs=1, bottleneck=4).build(2, 1)
     torch.save(net.state_dict(), path)
     w = {key: tensor.double() for key, tensor in net.state_dict().items()}
@@ -209,7 +209,7 @@ def test_srdensenet_of_color_is_by_the_book(path):
         f = conv_transpose2d(f, w["deconv.0.weight"], w["deconv.0.bias"], **up).relu()
         return 255 * conv2d(f, w["reconstruction.weight"], w["reconstruction.bias"], padding=1)
 
-    expected = by_the_book(run, image(), 2).clamp(0, 1).float()
+    expected = compute_by_ycbcr(run, image(), 2).clamp(0, 1).float()
     torch.testing.assert_close(load_model(path).upscale(image()), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -220,18 +220,18 @@ def test_lapsrn_opens_under_other_names(path):
     net = LapSrnSpec(features=4).build(4, 1)
     state = net.state_dict()
     from_one = {}
-    others = {"conv_input.weight": state["head.0.weight"]}
+    other_names = {"conv_input.weight": state["head.0.weight"]}
     for level in (0, 1):
         for old, new in (("img", "I"), ("residual", "R")):
-            others[f"convt_{new}{level + 1}.weight"] = state[f"{old}_branch_{level}.weight"]
+            other_names[f"convt_{new}{level + 1}.weight"] = state[f"{old}_branch_{level}.weight"]
         for n in range(0, 20, 2):
             name = f"convt_F{level + 1}.0.cov_block.{n}.weight"
-            others[name] = state[f"feat_branch_{level}.body.{n}.weight"]
-        others[f"convt_F{level + 1}.0.cov_block.20.weight"] = state[f"feat_branch_{level}.tail.0.weight"]
+            other_names[name] = state[f"feat_branch_{level}.body.{n}.weight"]
+        other_names[f"convt_F{level + 1}.0.cov_block.20.weight"] = state[f"feat_branch_{level}.tail.0.weight"]
     for name, tensor in state.items():
         from_one[name.replace("branch_1", "branch_2").replace("branch_0", "branch_1")] = tensor
-    for given in (others, from_one):
-        torch.save(dict(reversed(given.items())), path)  # no order is relied on
+    for state_dict in (other_names, from_one):
+        torch.save(dict(reversed(state_dict.items())), path)  # the order must not matter
         assert all(torch.equal(tensor, load_model(path).net.state_dict()[key]) for key, tensor in state.items())
         fresh = LapSrnSpec(features=4).build(4, 1)
         load_into(fresh, path)
@@ -239,8 +239,8 @@ def test_lapsrn_opens_under_other_names(path):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_rdn_opens_under_the_names_and_in_the_range_of_edsrs_code(scale, path):
-    net = built("rdn", scale)
+def test_rdn_opens_in_layout_of_edsr_code(scale, path):
+    net = build_net("rdn", scale)
     names = {"sfe1": "SFENet1", "sfe2": "SFENet2", "gff.0": "GFF.0", "gff.1": "GFF.1"}
     for b in range(2):
         names[f"rdbs.{b}.lff"] = f"RDBs.{b}.LFF"
@@ -278,8 +278,8 @@ def srresnet(w, x):
 
 
 @torch.no_grad()
-def test_srresnet_of_the_paper_brings_mean_shifts_that_mix_colors(path):
-    state = built("srresnet", 4).state_dict()
+def test_srresnet_file_may_have_mixing_mean_shifts(path):
+    state = build_net("srresnet", 4).state_dict()
     for end in ("sub_mean", "add_mean"):  # drawn by mistake, bias 0
         state[f"{end}.weight"] = torch.randn(3, 3, 1, 1) * (2 / 3) ** 0.5
         state[f"{end}.bias"] = torch.zeros(3)
@@ -292,8 +292,8 @@ def test_srresnet_of_the_paper_brings_mean_shifts_that_mix_colors(path):
 
 
 @torch.no_grad()
-def test_srresnet_without_mean_shifts_was_trained_on_zero_to_one(path):
-    state = {key: tensor for key, tensor in built("srresnet", 4).state_dict().items() if "mean" not in key}
+def test_srresnet_without_mean_shifts_has_range_one(path):
+    state = {key: tensor for key, tensor in build_net("srresnet", 4).state_dict().items() if "mean" not in key}
     torch.save(state, path)
     torch.testing.assert_close(load_model(path).net(image()), srresnet(state, image()), rtol=1e-4, atol=1e-5)
 
@@ -302,28 +302,28 @@ def test_srresnet_without_mean_shifts_was_trained_on_zero_to_one(path):
 
 
 @pytest.mark.parametrize("name", ["lapsrn", "srresnet", "rdn", "srdensenet"])
-def test_the_upsampling_tail_is_left_out_on_request(name, path):
-    given, net = built(name, 2), built(name, 4)
+def test_transfer_leaves_out_upsampling_tail(name, path):
+    source, net = build_net(name, 2), build_net(name, 4)
     torch.manual_seed(8)
     with torch.no_grad():
-        for parameter in given.parameters():
+        for parameter in source.parameters():
             parameter.add_(torch.randn_like(parameter))
-    torch.save(given.state_dict(), path)
+    torch.save(source.state_dict(), path)
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     with pytest.raises(InputError, match=r"or leave out its upsampling tail with start_transfer: true\.$"):
         load_into(net, path)
     line = load_into(net, path, transfer=True)
-    left = set(before) - set(given.state_dict())
+    left = set(before) - set(source.state_dict())
     assert left
     assert set(line.split("left as initialized: ")[1].split(", ")) == left
     for key, tensor in net.state_dict().items():
-        assert torch.equal(tensor, before[key] if key in left else given.state_dict()[key]), key
+        assert torch.equal(tensor, before[key] if key in left else source.state_dict()[key]), key
 
 
-def test_dbpn_has_no_tail_to_leave_out(path):
-    torch.save(built("dbpn", 2).state_dict(), path)
+def test_dbpn_has_no_tail_for_transfer(path):
+    torch.save(build_net("dbpn", 2).state_dict(), path)
     with pytest.raises(InputError, match=r"of another shape: upmodules.*: set network and scale to match it\.$"):
-        load_into(built("dbpn", 4), path, transfer=True)
+        load_into(build_net("dbpn", 4), path, transfer=True)
 
 
 @pytest.mark.parametrize(
@@ -344,8 +344,8 @@ def test_dbpn_has_no_tail_to_leave_out(path):
         ("srresnet", VdsrSpec(), "0 of 40 tensors fit .* the file holds SRResNet x2 with features 6, blocks 2 for"),
     ],
 )
-def test_another_depth_is_refused_with_what_the_file_holds(name, other, message, path):
-    torch.save(built(name).state_dict(), path)
+def test_another_depth_is_refused_and_file_described(name, other, message, path):
+    torch.save(build_net(name).state_dict(), path)
     with pytest.raises(InputError, match=message):
         load_into(other.build(2), path)
 
@@ -365,7 +365,7 @@ def test_another_depth_is_refused_with_what_the_file_holds(name, other, message,
         ("dbpn", "reconstruction.0.bias", torch.ones(4), "names are those of D-DBPN with features 6, projected 4"),
     ],
 )
-def test_tensors_that_only_resemble_a_network_are_refused(name, key, tensor, message, path):
-    torch.save({**built(name).state_dict(), key: tensor}, path)
+def test_incomplete_own_network_is_refused(name, key, tensor, message, path):
+    torch.save({**build_net(name).state_dict(), key: tensor}, path)
     with pytest.raises(InputError, match=message):
         load_model(path, scale=2)

@@ -183,15 +183,15 @@ EQUATIONS = {
     rdn: RdnSpec(features=5, growth=4, blocks=2, convs=2),
     dbpn: DbpnSpec(features=6, projected=4, stages=3),
 }
-CASES = [(eq, scale, c) for eq, spec in EQUATIONS.items() for scale in spec.scales for c in spec.colors]
+CASES = [(eq, scale, c) for eq, spec in EQUATIONS.items() for scale in spec.scales for c in spec.channel_counts]
 
 
 @pytest.mark.parametrize(("equations", "scale", "channels"), CASES)
-def test_forward_is_the_papers(equations, scale, channels):
+def test_forward_equals_paper(equations, scale, channels):
     torch.manual_seed(scale)
     net = EQUATIONS[equations].build(scale, channels).double()
     with torch.no_grad():
-        for parameter in net.parameters():  # biases and slopes that start at 0 or alike, too
+        for parameter in net.parameters():  # also biases and slopes that start at 0 or with one value
             parameter.add_(0.05 * torch.randn_like(parameter))
         x = 1.4 * torch.rand(2, channels, 5, 7, dtype=torch.float64) - 0.2
         got = net(x)
@@ -200,7 +200,7 @@ def test_forward_is_the_papers(equations, scale, channels):
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
 
 
-# ---- values by hand: every kernel has its center tap alone, so that each pixel can be followed through
+# ---- values by hand: only the center tap of each kernel is not 0, so that each pixel can be followed
 
 
 def followed(net, **taps):
@@ -228,7 +228,7 @@ def followed(net, **taps):
 
 
 def pixel(z, channels=1):
-    """A picture of three by four pixels that is `z` of 255 above the mean everywhere."""
+    """Return an image of 3 x 4 pixels that is `z` of 255 above the mean everywhere."""
     return torch.full((1, channels, 3, 4), DIV2K_GRAY + z / 255)
 
 
@@ -275,7 +275,7 @@ def test_lapsrn_by_hand():
     torch.testing.assert_close(net(gray), torch.full((1, 1, 6, 8), 76 / 219))
 
 
-def test_lapsrn_starts_its_image_branch_as_bilinear_upscaling():
+def test_lapsrn_image_branch_starts_as_bilinear():
     net = LapSrnSpec(features=2, convs=1).build(4, 1)
     with torch.no_grad():
         for level in (0, 1):

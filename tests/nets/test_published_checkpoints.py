@@ -1,4 +1,4 @@
-"""Evaluating a published checkpoint is one command: its layouts, with weights that are random, by a forward pass apart.
+"""`selfsr evaluate` of published checkpoints: their layouts with random weights, against an independent forward pass.
 
 The published files hold EDSR-PyTorch's names and work on 0 to 255. The forward pass here is written on plain functions
 from the network's definition; the score is that of the rounded output, by numpy.
@@ -16,7 +16,7 @@ from torch.nn.functional import conv2d, pixel_shuffle
 
 from selfsr.cli import app
 from selfsr.errors import InputError
-from selfsr.images.files import Picture, write_picture
+from selfsr.images.files import DecodedImage, write_image
 from selfsr.images.resize import bicubic_lr
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.lapsrn import LapSrnSpec
@@ -29,11 +29,11 @@ MEAN = torch.tensor([0.4488, 0.4371, 0.4040]).mul(255).view(1, 3, 1, 1)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def image_folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(3)
     for index in range(2):
         coarse = rng.integers(0, 256, (9, 8, 3)).astype(np.uint8)
-        write_picture(tmp_path / "Set" / f"p{index}.png", Picture(np.kron(coarse, np.ones((6, 6, 1), np.uint8))))
+        write_image(tmp_path / "Set" / f"p{index}.png", DecodedImage(np.kron(coarse, np.ones((6, 6, 1), np.uint8))))
     return tmp_path / "Set"
 
 
@@ -80,12 +80,12 @@ def mdsr(w: dict[str, Tensor], x: Tensor, part: int, factor: int) -> Tensor:
 
 def psnr_y(run, folder: Path, scale: int) -> float:
     """Return the mean PSNR-Y of `run` on 0 to 255, output rounded, a border of the scale left out."""
-    from selfsr.images.files import read_picture
-    from selfsr.images.paths import list_pictures
+    from selfsr.images.files import read_image
+    from selfsr.images.paths import list_images
 
     found = []
-    for path in list_pictures(folder):
-        hr = torch.from_numpy(read_picture(path).pixels).permute(2, 0, 1)[None].double()
+    for path in list_images(folder):
+        hr = torch.from_numpy(read_image(path).pixels).permute(2, 0, 1)[None].double()
         hr = hr[..., : hr.shape[-2] // scale * scale, : hr.shape[-1] // scale * scale]
         with torch.no_grad():
             sr = run((bicubic_lr(hr / 255, scale) * 255).float()).double().clamp(0, 255).round()
@@ -95,7 +95,7 @@ def psnr_y(run, folder: Path, scale: int) -> float:
     return float(np.mean(found))
 
 
-def evaluated(path: Path, folder: Path, scale: int, tmp_path: Path) -> float:
+def evaluate_file(path: Path, folder: Path, scale: int, tmp_path: Path) -> float:
     out = tmp_path / "scores.json"
     command = [
         "evaluate",
@@ -125,28 +125,30 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("legacy", [True, False], ids=["old pickle", "zip"])
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_an_edsr_is_evaluated_in_one_command(container, legacy, pictures, tmp_path):
+def test_evaluate_scores_edsr_in_any_container(container, legacy, image_folder, tmp_path):
     state = published(EdsrSpec(features=8, blocks=2), 2)
     path = tmp_path / "edsr_baseline_x2-1bc95232.pt"
     torch.save(CONTAINERS[container](state), path, _use_new_zipfile_serialization=not legacy)
-    expected = psnr_y(lambda lr: edsr(state, lr, 2), pictures, 2)
-    assert evaluated(path, pictures, 2, tmp_path) == pytest.approx(expected, abs=2e-3)  # a pixel may round otherwise
+    expected = psnr_y(lambda lr: edsr(state, lr, 2), image_folder, 2)
+    assert evaluate_file(path, image_folder, 2, tmp_path) == pytest.approx(
+        expected, abs=2e-3
+    )  # a pixel may round otherwise
 
 
 @pytest.mark.parametrize(("part", "scale"), [(0, 2), (1, 3), (2, 4)])
-def test_an_mdsr_is_evaluated_at_each_of_its_scales(part, scale, pictures, tmp_path):
+def test_evaluate_scores_mdsr_at_each_scale(part, scale, image_folder, tmp_path):
     state = published(MdsrSpec(features=8, blocks=1), 2)
     path = tmp_path / "mdsr_baseline-a00cab12.pt"
     torch.save(state, path, _use_new_zipfile_serialization=False)
-    expected = psnr_y(lambda lr: mdsr(state, lr, part, scale), pictures, scale)
-    assert evaluated(path, pictures, scale, tmp_path) == pytest.approx(expected, abs=2e-3)
+    expected = psnr_y(lambda lr: mdsr(state, lr, part, scale), image_folder, scale)
+    assert evaluate_file(path, image_folder, scale, tmp_path) == pytest.approx(expected, abs=2e-3)
 
 
-def test_the_scale_of_a_file_is_not_overruled(pictures, tmp_path):
+def test_evaluate_refuses_another_scale_than_the_file(image_folder, tmp_path):
     path = tmp_path / "edsr.pt"
     torch.save(published(EdsrSpec(features=8, blocks=1), 2), path)
-    with pytest.raises(InputError, match=r"edsr.pt upscales x2, --scale says 4; leave --scale out"):
-        evaluated(path, pictures, 4, tmp_path)
+    with pytest.raises(InputError, match=r"expected --scale 2, the scale of .*edsr.pt, got 4; leave --scale out"):
+        evaluate_file(path, image_folder, 4, tmp_path)
 
 
 # ---- what does not fit is refused with the reason
@@ -173,7 +175,7 @@ def test_the_scale_of_a_file_is_not_overruled(pictures, tmp_path):
         ),
     ],
 )  # fmt: skip
-def test_a_start_that_does_not_fit_names_both(given, scale, wanted, channels, message, tmp_path):
+def test_unfit_start_names_both_networks(given, scale, wanted, channels, message, tmp_path):
     path = tmp_path / "start.pt"
     torch.save(given.state_dict(), path)
     with pytest.raises(InputError, match=message):
@@ -191,7 +193,7 @@ def test_a_start_that_does_not_fit_names_both(given, scale, wanted, channels, me
         ("edsr_baseline_x2", ["scale=[2,4]"], "scale must be one number for network edsr"),
     ],
 )  # fmt: skip
-def test_a_recipe_that_a_network_cannot_do_is_refused(recipe, settings, message):
+def test_recipe_that_network_cannot_do_is_refused(recipe, settings, message):
     with pytest.raises(InputError, match=message):
         load_recipe(shipped_recipes()[recipe], settings)
 
@@ -202,7 +204,7 @@ PACED += ["rdn_x2", "srdensenet_x4"]
 
 
 @pytest.mark.parametrize("name", PACED)
-def test_pacing_is_on_and_one_key_switches_it_off(name):
+def test_paced_recipe_can_switch_pacing_off(name):
     path = shipped_recipes()[name]
     pace = load_recipe(path).method.terms["pixel"].pace
     assert (pace.alpha, pace.beta, pace.peak) == (1.0, 0.0, 2.0)
@@ -211,7 +213,7 @@ def test_pacing_is_on_and_one_key_switches_it_off(name):
     assert (f"small_{name}" in shipped_recipes()) == (name in small)
 
 
-def test_the_published_settings_stand_in_the_recipes():
+def test_recipes_have_published_settings():
     recipes = {name: load_recipe(shipped_recipes()[name]) for name in PACED}
     table = {  # epochs of 1000 steps, batch, crops, kind of loss, channels, halvings
         "srcnn_x2": (300, 16, {2: 128}, "l2", 3, (200_000,)),

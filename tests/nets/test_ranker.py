@@ -27,7 +27,7 @@ def published(tmp_path):
     return tmp_path / "mmsr_Ranker_PI.pth", ranker
 
 
-def test_the_size_and_the_names_are_the_published_ones():
+def test_ranker_size_and_names_are_published():
     with torch.device("meta"):
         ranker = Ranker()
     assert sum(p.numel() for p in ranker.parameters()) == 13_734_281
@@ -39,7 +39,7 @@ def test_the_size_and_the_names_are_the_published_ones():
     assert ranker.state_dict()["classifier.0.weight"].shape == (100, 512)
 
 
-def test_a_loaded_ranker_computes_what_its_names_say(published):
+def test_loaded_ranker_equals_plain_functions(published):
     path, made = published
     state, y = {name: tensor.double() for name, tensor in made.state_dict().items()}, image().double()
 
@@ -60,7 +60,7 @@ def test_a_loaded_ranker_computes_what_its_names_say(published):
     torch.testing.assert_close(load_ranker(path, CPU).double()(image().double()), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_the_gradient_reaches_the_image_and_no_weight_and_no_statistic_moves(published):
+def test_ranker_gives_gradient_to_image_only(published):
     path, made = published
     ranker = load_ranker(path, CPU).train()  # as a module that trains around it would say
     x = image().requires_grad_(True)
@@ -71,12 +71,12 @@ def test_the_gradient_reaches_the_image_and_no_weight_and_no_statistic_moves(pub
     assert all(torch.equal(tensor, ranker.state_dict()[name]) for name, tensor in made.state_dict().items())
 
 
-def test_each_image_has_a_rank_of_its_own(published):
+def test_ranks_do_not_depend_on_batch(published):
     ranker, x = load_ranker(published[0], CPU), image()
     torch.testing.assert_close(ranker(x), torch.cat([ranker(x[:1]), ranker(x[1:])]))
 
 
-def test_ranks_are_float32_under_autocast(published):
+def test_ranks_under_autocast_are_float32(published):
     ranker = load_ranker(published[0], CPU)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rank = ranker(image())
@@ -91,7 +91,7 @@ def test_ranks_are_float32_under_autocast(published):
         (lambda state: {n: t for n, t in state.items() if "classifier" not in n}, "4 missing: classifier.0"),
     ],
 )
-def test_other_weights_are_refused(published, change, message, tmp_path):
+def test_ranker_refuses_other_weights(published, change, message, tmp_path):
     torch.save(change(published[1].state_dict()), tmp_path / "other.pth")
     with pytest.raises(InputError, match=message):
         load_ranker(tmp_path / "other.pth", CPU)

@@ -1,4 +1,4 @@
-"""Every network of the community trains, saves, and opens in spandrel as the network that it was."""
+"""Networks of spandrel's classes: they train, and their files open in spandrel unchanged."""
 
 import copy
 from typing import Any, get_args
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from selfsr.errors import InputError
-from selfsr.nets import AnyNetwork, Network, describe
+from selfsr.nets import Network
+from selfsr.nets.meta import count_parameters
 from selfsr.nets.spandrel.compact import CompactSpec
 from selfsr.nets.spandrel.dat import DatSpec
 from selfsr.nets.spandrel.hat import HatSpec
@@ -20,7 +21,7 @@ from selfsr.nets.spandrel.realplksr import RealPlksrSpec
 from selfsr.nets.spandrel.rrdb import RrdbSpec
 from selfsr.nets.spandrel.span import SpanSpec
 from selfsr.nets.spandrel.swinir import SwinIrSpec
-from selfsr.nets.union import CommunityNetwork
+from selfsr.nets.union import SpandrelNetwork
 from selfsr.nets.weights.load import load_into, load_model
 from selfsr.nets.weights.save import save_weights
 
@@ -53,19 +54,20 @@ def image(channels=3, batch=2, height=16, width=20):
     return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def test_every_network_of_the_community_is_tried_here():
-    assert {type(spec) for spec in TINY.values()} == set(get_args(CommunityNetwork))
+def test_tiny_contains_every_spandrel_network():
+    missing = sorted(t.__name__ for t in set(get_args(SpandrelNetwork)) - set(map(type, TINY.values())))
+    assert not missing, f"add {', '.join(missing)} with small options to TINY in {__file__}, so that it is tested"
 
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's own, when it loads
 @pytest.mark.parametrize(("name", "scale"), BUILDS)
-def test_trains_saves_and_opens_elsewhere(name, scale, tmp_path):
+def test_network_trains_saves_and_opens_in_spandrel(name, scale, tmp_path):
     torch.manual_seed(7)
     spec = TINY[name]
     net = spec.build(scale)
     assert net.training
     x = image()
-    given = x.clone()
+    original = x.clone()
     out = net(x)
     assert out.shape == (2, 3, 16 * scale, 20 * scale)
     (out * torch.randn_like(out)).mean().backward()
@@ -75,7 +77,7 @@ def test_trains_saves_and_opens_elsewhere(name, scale, tmp_path):
             assert parameter.grad.isfinite().all(), parameter_name
             if parameter.ndim > 1:
                 assert parameter.grad.any(), f"a zero gradient for {parameter_name}"
-    assert torch.equal(x, given), "the network changed its input"
+    assert torch.equal(x, original), "the network changed its input"
 
     path = tmp_path / "net.safetensors"
     save_weights(path, net, {"architecture": spec.kind})
@@ -96,12 +98,12 @@ def test_trains_saves_and_opens_elsewhere(name, scale, tmp_path):
 
 
 def gray(spec):
-    """The same network for one channel, where there is one."""
+    """Return the network's options for one channel, if it has any."""
     return spec.model_copy(update={"subtract_mean": False}) if isinstance(spec, SpanSpec) else spec
 
 
-@pytest.mark.parametrize("name", [name for name, spec in TINY.items() if 1 in gray(spec).colors])
-def test_a_gray_network_opens_as_one(name, tmp_path):
+@pytest.mark.parametrize("name", [name for name, spec in TINY.items() if 1 in gray(spec).channel_counts])
+def test_gray_network_opens_as_gray(name, tmp_path):
     net = gray(TINY[name]).build(2, channels=1).eval()
     save_weights(tmp_path / "net.safetensors", net, {})
     model = load_model(tmp_path / "net.safetensors")
@@ -112,33 +114,33 @@ def test_a_gray_network_opens_as_one(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_pictures_leave_in_float32_under_autocast(name):
+def test_output_under_autocast_is_float32(name):
     torch.manual_seed(3)
     net = TINY[name].build(2)
     net.train()
     with torch.autocast("cpu", torch.bfloat16):
         out = net(image())
     assert out.dtype == torch.float32
-    # What is rounded to bfloat16 has 16 zero bits at the end; a picture must not be.
+    # A value that was rounded to bfloat16 has 16 zero bits at the end.
     assert (out.view(torch.int32) & 0xFFFF).bool().float().mean() > 0.9
     out.mean().backward()
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_the_smallest_crop_and_batch_are_enough(name):
+def test_network_accepts_minimum_crop_and_batch(name):
     spec = TINY[name]
     side, batch = spec.minimum_px, spec.minimum_batch
     out = spec.build(2)(torch.rand(batch, 3, side, side))
     assert out.shape == (batch, 3, 2 * side, 2 * side)
 
 
-def test_dat_cannot_train_on_a_single_image():
+def test_dat_with_one_image_raises():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         TINY["dat"].build(2)(torch.rand(1, 3, 16, 16))
 
 
-class ZerosForDraws(TorchFunctionMode):
-    """Initialize with zeros, because drawing the weights of a large transformer takes seconds."""
+class ZeroInitialization(TorchFunctionMode):
+    """Initialize with zeros, because random weights of a large transformer take seconds."""
 
     drawn = (Tensor.uniform_, Tensor.normal_, nn.init.kaiming_uniform_, nn.init.kaiming_normal_)
 
@@ -150,8 +152,8 @@ class ZerosForDraws(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-# Trained numbers by default options for RGB at x4, and tensors in the file; from the published files or papers where
-# they are known (ESRGAN, SwinIR, RCAN), else as spandrel's class had them when this was written.
+# Number of trained parameters with default options for RGB at x4, and of tensors in the file: from published files or
+# papers if known (ESRGAN, SwinIR, RCAN), otherwise from spandrel's class when this test was written.
 PUBLISHED = {
     RrdbSpec: (16_697_987, 702),
     SwinIrSpec: (11_900_199, 550),
@@ -165,31 +167,16 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("spec_type", PUBLISHED)
-def test_default_options_are_the_published_networks(spec_type):
-    with ZerosForDraws():
+def test_default_options_give_published_sizes(spec_type):
+    with ZeroInitialization():
         net = spec_type().build(4)
     parameters, tensors = PUBLISHED[spec_type]
-    assert sum(p.numel() for p in net.parameters() if p.requires_grad) == parameters == spec_type.parameters
+    assert sum(p.numel() for p in net.parameters() if p.requires_grad) == parameters == count_parameters(spec_type)
     if tensors is not None:
         assert len(net.state_dict()) == tensors
 
 
-def test_the_list_of_networks_names_all():
-    lines = describe()
-    assert [line.parameters for line in lines] == [spec_type.parameters for spec_type in get_args(AnyNetwork)]
-    assert [line.title for line in lines] == [
-        "SRCNN", "VDSR", "DRRN", "LapSRN", "SRResNet", "EDSR", "MDSR", "SRDenseNet", "RDN", "D-DBPN",
-        "MSRResNet", "SRResNet (RankSRGAN)", "SPSR", "ELAN",
-        "ESRGAN (RRDB)", "SwinIR", "RCAN", "Compact (SRVGG)", "SPAN", "RealPLKSR", "DAT", "HAT",
-    ]  # fmt: skip
-    by_title = {line.title: line for line in lines}
-    assert by_title["ESRGAN (RRDB)"].kinds == ("rrdb", "esrgan")
-    assert by_title["MSRResNet"].scales == (2, 3, 4)
-    assert by_title["ESRGAN (RRDB)"].scales == (2, 4, 8)
-    assert (by_title["LapSRN"].scales, by_title["LapSRN"].colors) == ((2, 4, 8), (1,))
-
-
-def test_a_recipe_chooses_by_kind():
+def test_recipe_chooses_network_by_kind():
     read = TypeAdapter(Network).validate_python
     assert read({"kind": "esrgan", "blocks": 6}) == RrdbSpec(kind="esrgan", blocks=6)
     assert read({"kind": "hat", "heads": [6] * 6}) == HatSpec()
@@ -215,7 +202,7 @@ def test_a_recipe_chooses_by_kind():
         (HatSpec, {"squeeze_factor": 181}, "squeeze_factor must not exceed features 180, got 181"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(spec_type, options, message):
+def test_unfit_options_are_refused(spec_type, options, message):
     with pytest.raises(ValidationError, match=message):
         spec_type(**options)
 
@@ -229,25 +216,25 @@ def test_options_that_do_not_fit_are_refused(spec_type, options, message):
         (SpanSpec(), 2, 1, "network SPAN: channels must be 3 .*, got 1"),
     ],
 )
-def test_builds_that_nobody_could_open_are_refused(spec, scale, channels, message):
+def test_build_that_spandrel_cannot_open_is_refused(spec, scale, channels, message):
     with pytest.raises(InputError, match=message):
         spec.build(scale, channels)
 
 
-# ---- what the authors do at the start of training, and spandrel's classes for inference do not
+# ---- the authors' initialization, which spandrel's classes for inference lack
 
 
-def spread(tensor):
+def measure_std(tensor):
     return tensor.std().item()
 
 
-def test_rrdb_starts_its_dense_blocks_at_a_tenth_of_he():
+def test_rrdb_dense_blocks_start_at_tenth_of_he():
     torch.manual_seed(0)
     net = RrdbSpec(features=32, blocks=1).build(4)
     for name, parameter in net.named_parameters():
         if ".RDB" in name and name.endswith("weight"):
             fan_in = parameter[0].numel()
-            assert spread(parameter) == pytest.approx(0.1 * (2 / fan_in) ** 0.5, rel=0.05), name
+            assert measure_std(parameter) == pytest.approx(0.1 * (2 / fan_in) ** 0.5, rel=0.05), name
         elif ".RDB" in name:
             assert not parameter.any(), name
         elif name.endswith("weight"):  # PyTorch's own: uniform, up to one over the root of the fan-in
@@ -255,26 +242,26 @@ def test_rrdb_starts_its_dense_blocks_at_a_tenth_of_he():
 
 
 @pytest.mark.parametrize("name", ["swinir", "dat", "hat"])
-def test_transformers_start_their_linear_layers_at_two_hundredths(name):
+def test_transformer_linear_layers_start_with_std_0_02(name):
     torch.manual_seed(0)
     net = TINY[name].build(2)
     linear = [m for m in net.modules() if isinstance(m, nn.Linear)]
-    assert spread(torch.cat([m.weight.flatten() for m in linear])) == pytest.approx(0.02, rel=0.03)
+    assert measure_std(torch.cat([m.weight.flatten() for m in linear])) == pytest.approx(0.02, rel=0.03)
     assert not any(m.bias.any() for m in linear if m.bias is not None)
     tables = [p.flatten() for n, p in net.named_parameters() if n.endswith("relative_position_bias_table")]
-    assert name == "dat" or spread(torch.cat(tables)) == pytest.approx(0.02, rel=0.1)
+    assert name == "dat" or measure_std(torch.cat(tables)) == pytest.approx(0.02, rel=0.1)
 
 
-def test_realplksr_starts_its_convolutions_at_two_hundredths():
+def test_realplksr_convolutions_start_with_std_0_02():
     torch.manual_seed(0)
     net = RealPlksrSpec(features=32, blocks=1, kernel_px=5).build(2)
     block = net.feats[1]
     for conv in (net.feats[0], net.feats[-1], block.lk.conv, block.refine, block.channel_mixer[2], block.attn.f[0]):
-        assert spread(conv.weight) == pytest.approx(0.02, rel=0.06)
+        assert measure_std(conv.weight) == pytest.approx(0.02, rel=0.06)
 
 
 @pytest.mark.parametrize("name", ["swinir", "dat", "hat"])
-def test_drop_path_drops_in_training_alone(name):
+def test_drop_path_drops_only_in_training(name):
     torch.manual_seed(0)
     net = TINY[name].model_copy(update={"drop_path": 0.9}).build(2)
     x = image()
@@ -283,7 +270,7 @@ def test_drop_path_drops_in_training_alone(name):
     assert torch.equal(net(x), net(x))
 
 
-def test_realplksr_drops_channels_in_training_alone():
+def test_realplksr_drops_channels_only_in_training():
     torch.manual_seed(0)
     net = RealPlksrSpec(features=8, blocks=1, kernel_px=5, dropout=0.5).build(2)
     x = image()
@@ -292,7 +279,7 @@ def test_realplksr_drops_channels_in_training_alone():
     assert torch.equal(net(x), net(x))
 
 
-def test_rcan_does_not_train_the_mean_color():
+def test_rcan_does_not_train_mean_shift():
     net = TINY["rcan"].build(2)
     assert not [name for name, p in net.named_parameters() if "mean" in name]
     before = net.state_dict()["sub_mean.bias"].clone()
@@ -305,7 +292,7 @@ def test_rcan_does_not_train_the_mean_color():
 # ---- SPAN: trained as four convolutions, run as one
 
 
-def test_span_runs_as_it_was_trained():
+def test_span_evaluation_equals_training():
     torch.manual_seed(0)
     net = SpanSpec(features=12, subtract_mean=False).build(2)
     x = image()
@@ -313,7 +300,7 @@ def test_span_runs_as_it_was_trained():
     torch.testing.assert_close(net.eval()(x), trained, rtol=1e-4, atol=1e-5)
 
 
-def test_span_saves_its_fused_convolutions_without_being_run_first(tmp_path):
+def test_span_saves_current_fused_convolutions(tmp_path):
     torch.manual_seed(0)
     net = TINY["span"].build(2)
     with torch.no_grad():
@@ -326,7 +313,7 @@ def test_span_saves_its_fused_convolutions_without_being_run_first(tmp_path):
         torch.testing.assert_close(saved[name], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_span_can_be_averaged_after_it_was_judged_in_inference_mode_and_bfloat16():
+def test_span_ema_updates_after_bfloat16_inference():
     torch.manual_seed(0)
     net = TINY["span"].build(2)
     average = copy.deepcopy(net).eval()

@@ -16,17 +16,17 @@ from selfsr.nets.weights.save import save_weights
 SPEC = EdsrSpec(features=6, blocks=2)
 
 
-def other(spec=SPEC, scale=2):
+def build_other(spec=SPEC, scale=2):
     torch.manual_seed(99)
     return spec.build(scale)
 
 
 @pytest.mark.parametrize(("source", "target"), [(2, 3), (2, 4), (4, 2)])
-def test_another_scale_is_transferred_on_request_and_the_refusal_says_so(source, target, tmp_path):
+def test_another_scale_needs_transfer(source, target, tmp_path):
     path = tmp_path / "net.pth"
     given = SPEC.build(source)
     torch.save({"params": given.state_dict()}, path)
-    net = other(scale=target)
+    net = build_other(scale=target)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with pytest.raises(InputError, match=r"set network and scale to match it, or leave out its upsampling tail with "):
         load_into(net, path)
@@ -57,9 +57,9 @@ TRANSFERS = {
 
 
 @pytest.mark.parametrize("name", TRANSFERS)
-def test_other_networks_transfer_as_well(name, tmp_path):
+def test_transfer_works_for_spandrel_networks(name, tmp_path):
     spec, left = TRANSFERS[name]
-    given, net = spec.build(2), other(spec, 4)
+    given, net = spec.build(2), build_other(spec, 4)
     save_weights(tmp_path / "net.safetensors", given, {})
     assert load_into(net, tmp_path / "net.safetensors", transfer=True).endswith(
         f"; left as initialized: {', '.join(left)}"
@@ -71,10 +71,10 @@ def test_other_networks_transfer_as_well(name, tmp_path):
         assert torch.equal(x2[key], x4[key]), key
 
 
-def test_a_transfer_keeps_all_where_all_fits_and_refuses_another_depth(tmp_path):
+def test_transfer_loads_all_that_fits_and_refuses_depth(tmp_path):
     edsr = SPEC.build(2)
     save_weights(tmp_path / "net.safetensors", edsr, {})
-    net = other()
+    net = build_other()
     assert "initialized" not in load_into(net, tmp_path / "net.safetensors", transfer=True)
     assert all(torch.equal(t, net.state_dict()[n]) for n, t in edsr.state_dict().items())
     deeper = EdsrSpec(features=6, blocks=3).build(4)

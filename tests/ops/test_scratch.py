@@ -1,4 +1,4 @@
-"""The compiled backends' memory: whose it is, and when it serves again."""
+"""The work memory of the compiled backends: ownership and reuse."""
 
 import threading
 
@@ -11,13 +11,13 @@ LARGE = (1 << 20,)  # of float32: 4 MiB
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_kept_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "_free", {})
 
 
 @pytest.mark.parametrize("shape", [(3,), (625, 7), (1000, 1000), (7, 11, 13000), (0, 5)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_an_array_is_like_any_other(shape: tuple[int, ...], dtype: type) -> None:
+def test_array_is_contiguous_and_writable(shape: tuple[int, ...], dtype: type) -> None:
     array = scratch.empty(shape, dtype)
     assert array.shape == shape
     assert array.dtype == dtype
@@ -27,18 +27,18 @@ def test_an_array_is_like_any_other(shape: tuple[int, ...], dtype: type) -> None
     assert array.sum() == array.size
 
 
-def test_memory_serves_again_once_its_array_is_no_more() -> None:
+def test_memory_is_reused_once_its_array_is_gone() -> None:
     first = scratch.empty(LARGE, np.float32)
     second = scratch.empty(LARGE, np.float32)
     assert not np.shares_memory(first, second)
-    place = first.ctypes.data
+    address = first.ctypes.data
     del first
     third = scratch.empty((1000, 1000), np.float32)
-    assert third.ctypes.data == place
+    assert third.ctypes.data == address
     assert not np.shares_memory(second, third)
 
 
-def test_a_tensor_of_an_array_keeps_its_memory() -> None:
+def test_tensor_of_an_array_keeps_its_memory() -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.from_numpy(scratch.empty(LARGE, np.float32)).fill_(2).detach()[10:]
     other = scratch.empty(LARGE, np.float32)
@@ -46,20 +46,20 @@ def test_a_tensor_of_an_array_keeps_its_memory() -> None:
     assert (tensor == 2).all()
 
 
-def test_much_smaller_arrays_leave_a_large_block_alone() -> None:
-    del_me = scratch.empty((1 << 24,), np.float32)
-    place = del_me.ctypes.data
-    del del_me
-    assert scratch.empty(LARGE, np.float32).ctypes.data != place
+def test_small_array_does_not_reuse_a_much_larger_block() -> None:
+    large = scratch.empty((1 << 24,), np.float32)
+    address = large.ctypes.data
+    del large
+    assert scratch.empty(LARGE, np.float32).ctypes.data != address
 
 
-def test_what_is_kept_is_bounded_and_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_memory_is_bounded_and_drops_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "KEPT_BYTES", 9 << 20)
     arrays = [scratch.empty(LARGE, np.float32) for _ in range(4)]
-    places = [array.ctypes.data for array in arrays]
+    addresses = [array.ctypes.data for array in arrays]
     while arrays:
         arrays.pop(0)
-    assert list(scratch._free) == places[2:]
+    assert list(scratch._free) == addresses[2:]
 
 
 def test_threads_never_share_memory() -> None:

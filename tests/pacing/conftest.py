@@ -43,7 +43,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 @pytest.fixture
 def pair(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Make a picture with flat, smooth, and busy parts, and a blurred and noisy version of it."""
+    """Make an image with flat, smooth and busy parts, and a blurred and noisy version of it."""
 
     def make(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
-"""Run the Triton kernel through Triton's interpreter and compare with the definition; prints JSON.
+"""Errors of the Triton kernel in Triton's interpreter against the definition, as JSON.
 
-Run in a process of its own, with TRITON_INTERPRET=1 set before Triton is imported. Tiles are made small so that
-tiny images have several of them. The interpreter takes some 40 ms for a row.
+`test_pacing_triton.py` runs this script in a process with TRITON_INTERPRET=1. Tiles are small so that tiny images have
+several of them. The interpreter takes some 40 ms for a row.
 """
 
 import json
@@ -28,7 +28,7 @@ CASES = {
 }
 
 
-def run(shape, dtype, sr_last, hr_last, padding, loss) -> dict[str, float]:
+def measure_case(shape, dtype, sr_last, hr_last, padding, loss) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     hr = torch.rand(shape, generator=generator, dtype=torch.float64)
     sr = (hr + 0.1 * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
@@ -50,8 +50,8 @@ def run(shape, dtype, sr_last, hr_last, padding, loss) -> dict[str, float]:
     }
 
 
-def outputs() -> dict[str, float]:
-    """The results that the loss does not store: map, weight, loss of each element; and NaN stays NaN."""
+def measure_outputs() -> dict[str, float]:
+    """Return the errors of map, weight and elementwise loss, and whether NaN stays in its window."""
     sr, hr = torch.rand(2, 1, 1, 2, 11, generator=torch.Generator().manual_seed(1))
     s = reference.ssim(sr, hr)
     w = reference.weight(s, AGE)
@@ -67,24 +67,24 @@ def outputs() -> dict[str, float]:
     return {**{name: error.abs().max().item() for name, error in errors.items()}, "nan": spread}
 
 
-def far_apart(folder: Path) -> dict[str, float]:
-    """Two images whose addresses differ by more than 2^31 elements, in files full of holes."""
+def measure_far_apart(folder: Path) -> dict[str, float]:
+    """Return the error of the map for images more than 2^31 elements apart, in sparse files."""
     distance = 2**31 + 7
     near = torch.rand(2, 2, 1, 1, 3, generator=torch.Generator().manual_seed(2))
     far = []
     for name, pair in zip(("sr", "hr"), near, strict=True):
         flat = torch.from_file(str(folder / name), shared=True, size=distance + 3, dtype=torch.float32)
         far.append(flat.as_strided((2, 1, 1, 3), (distance, 3, 3, 1)).copy_(pair))
-    wanted, found = (ssim_map(*images, backend="triton") for images in (near, far))
-    return {"map": (found - wanted).abs().max().item()}
+    expected, result = (ssim_map(*images, backend="triton") for images in (near, far))
+    return {"map": (result - expected).abs().max().item()}
 
 
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[1]))
-    from interpreter import quicken
+    from interpreter import speed_up_interpreter
 
-    quicken()
+    speed_up_interpreter()
     kernels.ROWS, kernels.BLOCK = 8, 16
-    results = {**{name: run(*case) for name, case in CASES.items()}, "outputs": outputs()}
-    results["far apart"] = far_apart(Path(sys.argv[1]))
+    results = {**{name: measure_case(*case) for name, case in CASES.items()}, "outputs": measure_outputs()}
+    results["far apart"] = measure_far_apart(Path(sys.argv[1]))
     json.dump(results, sys.stdout)

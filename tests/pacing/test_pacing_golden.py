@@ -36,7 +36,7 @@ def images(scale: float, dtype: torch.dtype = torch.float64) -> tuple[torch.Tens
     return (sr * scale).to(dtype), (hr * scale).to(dtype)
 
 
-def figures(s: torch.Tensor) -> dict[str, float]:
+def summarize_map(s: torch.Tensor) -> dict[str, float]:
     return {
         "mean": s.mean().item(),
         "min": s.min().item(),
@@ -47,10 +47,10 @@ def figures(s: torch.Tensor) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("scale", [1, 255])
-def test_definition_with_the_published_window(scale: int) -> None:
+def test_reference_with_published_window_has_published_values(scale: int) -> None:
     sr, hr = images(scale)
     s = reference.ssim(sr, hr, taps=reference.window(torch.float32))
-    assert figures(s) == pytest.approx(MAP[scale], rel=1e-8)
+    assert summarize_map(s) == pytest.approx(MAP[scale], rel=1e-8)
     assert reference.weight(s, 1.0).mean().item() == pytest.approx(MEAN_WEIGHT[scale], rel=1e-8)
     for name, losses in (("l1", L1[scale]), ("l2", L2[scale])):
         for age, expected in losses.items():
@@ -60,11 +60,13 @@ def test_definition_with_the_published_window(scale: int) -> None:
 
 @pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, WINDOW_SHIFT), (torch.float32, 2e-5)], ids=str)
 @pytest.mark.parametrize("scale", [1, 255])
-def test_backends(scale: int, dtype: torch.dtype, rel: float, backend: str, device: torch.device) -> None:
+def test_backend_has_the_published_values(
+    scale: int, dtype: torch.dtype, rel: float, backend: str, device: torch.device
+) -> None:
     sr, hr = (image.to(device) for image in images(scale, dtype))
     # With data_range = 1 on images in 0..255 the values are those of the published code.
     options = {"data_range": 1.0, "backend": backend}
-    assert figures(ssim_map(sr, hr, **options)) == pytest.approx(MAP[scale], rel=rel)
+    assert summarize_map(ssim_map(sr, hr, **options)) == pytest.approx(MAP[scale], rel=rel)
     weight = self_paced_weight(sr, hr, 1.0, **options)
     assert weight.double().mean().item() == pytest.approx(MEAN_WEIGHT[scale], rel=rel)
     for name, losses in (("l1", L1[scale]), ("l2", L2[scale])):
@@ -87,13 +89,13 @@ WEIGHTS = {
 
 
 @pytest.mark.parametrize("age", WEIGHTS)
-def test_weight_over_time(age: float) -> None:
+def test_reference_weight_by_age(age: float) -> None:
     s = torch.tensor([-1, -0.5, 0, 0.5, 0.9, 1], dtype=torch.float64)
     assert reference.weight(s, age).tolist() == pytest.approx(WEIGHTS[age], abs=6e-7)
 
 
 @pytest.mark.parametrize("age", WEIGHTS)
-def test_weight_of_equal_images_over_time(age: float, backend: str, device: torch.device) -> None:
+def test_weight_of_equal_images_by_age(age: float, backend: str, device: torch.device) -> None:
     x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)).to(device)
     expected = 2 * math.exp(-((2 / age) ** 2))
     weight = self_paced_weight(x, x, age, backend=backend)

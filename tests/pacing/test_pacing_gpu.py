@@ -22,7 +22,7 @@ def value_and_gradient(sr, hr, epoch, backend):
 
 @pytest.mark.usefixtures("on_gpu")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-def test_the_host_does_not_wait(backend: str, device: torch.device, pair) -> None:
+def test_loss_does_not_synchronize_with_the_host(backend: str, device: torch.device, pair) -> None:
     sr, hr = pair(2, 3, 40, 36)
     epoch = torch.tensor(0.7, device=device)
     value_and_gradient(sr, hr, epoch, backend)  # what is compiled once may wait
@@ -36,7 +36,7 @@ def test_the_host_does_not_wait(backend: str, device: torch.device, pair) -> Non
 
 
 @pytest.mark.usefixtures("on_gpu")
-def test_a_cuda_graph_replays_it_at_another_age(backend: str, device: torch.device, pair) -> None:
+def test_cuda_graph_replays_the_loss_at_another_age(backend: str, device: torch.device, pair) -> None:
     sr, hr = pair(2, 3, 40, 36)
     static, epoch = sr.clone(), torch.tensor(0.7, device=device)
     stream = torch.cuda.Stream()
@@ -50,27 +50,27 @@ def test_a_cuda_graph_replays_it_at_another_age(backend: str, device: torch.devi
     static.copy_(0.9 * sr)
     epoch.fill_(1.5)
     graph.replay()
-    wanted, wanted_gradient = value_and_gradient(0.9 * sr, hr, epoch, backend)
-    assert torch.equal(loss, wanted)
-    assert torch.equal(gradient, wanted_gradient)
+    expected, expected_gradient = value_and_gradient(0.9 * sr, hr, epoch, backend)
+    assert torch.equal(loss, expected)
+    assert torch.equal(gradient, expected_gradient)
 
 
 @pytest.mark.usefixtures("on_gpu")
-def test_a_device_that_is_not_the_current_one(backend: str, pair) -> None:
+def test_device_other_than_the_current_one(backend: str, pair) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     here = [image.to("cuda:0") for image in pair(1, 3, 20, 24)]
     away = [image.to("cuda:1") for image in here]
     with torch.cuda.device(0):
         loss, gradient = value_and_gradient(*away, 0.7, backend)
-        wanted, wanted_gradient = value_and_gradient(*here, 0.7, backend)
+        expected, expected_gradient = value_and_gradient(*here, 0.7, backend)
     assert loss.device == gradient.device == torch.device("cuda:1")
-    torch.testing.assert_close(loss.cpu(), wanted.cpu(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(gradient.cpu(), wanted_gradient.cpu(), rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(loss.cpu(), expected.cpu(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient.cpu(), expected_gradient.cpu(), rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.usefixtures("on_gpu")
-def test_a_batch_of_more_than_two_to_the_31_elements(backend: str, device: torch.device) -> None:
+def test_batch_of_more_than_2_to_the_31_elements(backend: str, device: torch.device) -> None:
     """The last image of a large batch has the weight that it has alone, and the same bits each time."""
     if backend == "eager":
         pytest.skip("the portable backend's maps would take several times the memory")

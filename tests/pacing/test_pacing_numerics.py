@@ -20,7 +20,7 @@ def naive_map(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.ssim_map(x, y, module.window(x.shape[1], x.dtype, x.device), data_range)
+    return module.ssim_map(x, y, module.make_window(x.shape[1], x.dtype, x.device), data_range)
 
 
 def rms(error: Tensor) -> float:
@@ -36,7 +36,7 @@ def flat(level: float, noise: float) -> tuple[Tensor, Tensor]:
 
 
 def half_black() -> tuple[Tensor, Tensor]:
-    """Flat light gray beside black: no one constant centers both."""
+    """Return flat images, half light gray and half black: no constant centers both halves."""
     sr, hr = flat(250.0, 0.05)
     sr[..., 24:] -= 250.0
     hr[..., 24:] -= 250.0
@@ -53,7 +53,7 @@ HARD = {"flat 250": lambda: flat(250.0, 0.05), "half black": half_black, "low te
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_float32_is_sound_where_the_published_form_is_not(name: str, backend: str, device: torch.device) -> None:
+def test_float32_map_is_accurate_where_the_published_form_fails(name: str, backend: str, device: torch.device) -> None:
     sr, hr = (image.to(device) for image in HARD[name]())
     truth = reference.ssim(sr.cpu(), hr.cpu())
     error = (ssim_map(sr, hr, data_range=1.0, backend=backend).cpu() - truth).abs().max().item()
@@ -64,7 +64,7 @@ def test_float32_is_sound_where_the_published_form_is_not(name: str, backend: st
         assert naive.abs().max().item() > 10
 
 
-def test_centring_alone_would_not_do() -> None:
+def test_centering_by_one_mean_is_not_accurate() -> None:
     """Why moments are taken around a near pixel or in float64: one mean for an image leaves its contrast."""
     sr, hr = half_black()
     center = hr.mean()
@@ -73,7 +73,7 @@ def test_centring_alone_would_not_do() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 255.0, 65535.0])
-def test_not_worse_than_naive_on_ordinary_images(scale: float, backend: str, pair) -> None:
+def test_error_is_not_larger_than_that_of_the_naive_form(scale: float, backend: str, pair) -> None:
     sr, hr = (image * scale for image in pair(2, 3, 60, 50))
     truth = reference.ssim(sr.cpu(), hr.cpu(), data_range=scale)
     ours = rms(ssim_map(sr, hr, data_range=scale, backend=backend).cpu() - truth)
@@ -81,15 +81,15 @@ def test_not_worse_than_naive_on_ordinary_images(scale: float, backend: str, pai
     assert ours <= 1e-7 * rms(truth) + 1e-7
 
 
-def test_without_float64_the_portable_backend_centers(monkeypatch: pytest.MonkeyPatch, pair) -> None:
+def test_eager_backend_without_float64_centers_the_images(monkeypatch: pytest.MonkeyPatch, pair) -> None:
     """What runs on Apple's GPUs, here on the CPU."""
     monkeypatch.setattr(eager, "_moment_dtype", lambda device: torch.float32)
     sr, hr = pair(2, 3, 40, 37)
     for padding in ("zero", "reflect"):
-        error = eager.ssim(sr, hr, contract.Ssim(1e-4, 9e-4, padding)) - reference.ssim(sr, hr, padding=padding)
+        error = eager.ssim(sr, hr, contract.SsimOptions(1e-4, 9e-4, padding)) - reference.ssim(sr, hr, padding=padding)
         assert error.abs().max().item() < 2e-4
     sr, hr = flat(250.0, 0.05)
-    error = eager.ssim(sr, hr, contract.Ssim(1e-4, 9e-4, "reflect")) - reference.ssim(sr, hr, padding="reflect")
+    error = eager.ssim(sr, hr, contract.SsimOptions(1e-4, 9e-4, "reflect")) - reference.ssim(sr, hr, padding="reflect")
     assert error.abs().max().item() < 1e-3
 
 
@@ -100,7 +100,7 @@ def opposite() -> tuple[Tensor, Tensor]:
     return 0.5 + texture, 0.5 - texture
 
 
-def test_sigma_zero_leaves_only_the_opposite(backend: str, device: torch.device) -> None:
+def test_sigma_zero_weights_only_opposite_pixels(backend: str, device: torch.device) -> None:
     sr, hr = (image.to(device) for image in opposite())
     options = {"data_range": 1e-6, "padding": "reflect", "backend": backend}
     s = ssim_map(sr, hr, **options)
@@ -110,7 +110,7 @@ def test_sigma_zero_leaves_only_the_opposite(backend: str, device: torch.device)
     assert not self_paced_weight(sr, hr, 0.0, padding="reflect", backend=backend).any()
 
 
-def test_sigma_zero_has_a_loss_and_a_gradient(backend: str, pair) -> None:
+def test_sigma_zero_has_zero_loss_and_gradient(backend: str, pair) -> None:
     sr, hr = pair(1, 3, 20, 20)
     for epoch in (0.0, torch.tensor(0.0)):
         x = sr.clone().requires_grad_()
@@ -133,7 +133,7 @@ def test_infinite_age_is_the_plain_loss(backend: str, pair) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_shows(bad: float, backend: str, pair) -> None:
+def test_nan_and_infinity_give_nan_in_their_windows(bad: float, backend: str, pair) -> None:
     sr, hr = pair(1, 1, 30, 30)
     sr[0, 0, 15, 12] = bad
     s = ssim_map(sr, hr, backend=backend)
@@ -147,7 +147,7 @@ def test_what_is_not_finite_shows(bad: float, backend: str, pair) -> None:
         assert SelfPacedLoss(loss, backend=backend)(sr, hr, 1.0).isnan()
 
 
-def test_constants_beyond_the_border_do_not_matter_inside(backend: str, pair) -> None:
+def test_padding_changes_only_the_border_of_the_map(backend: str, pair) -> None:
     """Padding is a matter of the outer five pixels."""
     sr, hr = pair(1, 3, 30, 26)
     maps = [ssim_map(sr, hr, padding=padding, backend=backend) for padding in ("zero", "reflect", "replicate")]

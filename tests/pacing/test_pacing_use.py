@@ -1,4 +1,4 @@
-"""How the operator behaves in a training loop: dtypes, layouts, autograd, torch.compile, threads, and mistakes."""
+"""The self-paced operator in a training loop: dtypes, layouts, autograd, torch.compile, threads, errors."""
 
 import functools
 import threading
@@ -22,7 +22,7 @@ def value_and_gradient(module: SelfPacedLoss, sr: Tensor, hr: Tensor, epoch: flo
     return value.detach(), gradient
 
 
-def test_gradient_goes_to_sr_alone(backend: str, pair) -> None:
+def test_only_sr_gets_a_gradient(backend: str, pair) -> None:
     sr, hr = (image.requires_grad_() for image in pair(1, 3, 20, 20))
     for loss in ("l1", lambda a, b: (a - b).abs()):
         sr.grad = None
@@ -37,7 +37,7 @@ def test_map_and_weight_have_no_gradient(backend: str, pair) -> None:
     assert not self_paced_weight(sr, hr, AGE, backend=backend).requires_grad
 
 
-def test_a_scaled_loss_has_a_scaled_gradient(backend: str, pair) -> None:
+def test_scaled_loss_has_a_scaled_gradient(backend: str, pair) -> None:
     sr, hr = pair(2, 3, 20, 20)
     module = SelfPacedLoss("l2", backend=backend)
     _, once = value_and_gradient(module, sr, hr)
@@ -46,7 +46,7 @@ def test_a_scaled_loss_has_a_scaled_gradient(backend: str, pair) -> None:
     torch.testing.assert_close(x.grad, 4 * once)
 
 
-def test_without_gradient_nothing_is_kept(backend: str, pair) -> None:
+def test_no_grad_saves_no_tensor(backend: str, pair) -> None:
     sr, hr = pair(1, 3, 20, 20)
     module = SelfPacedLoss("l1", backend=backend)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_without_gradient_nothing_is_kept(backend: str, pair) -> None:
     assert module(sr.requires_grad_(), hr, AGE).item() == expected
 
 
-def test_one_tensor_is_kept(backend: str, pair) -> None:
+def test_forward_saves_one_tensor(backend: str, pair) -> None:
     sr, hr = pair(1, 3, 20, 20)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
@@ -73,7 +73,7 @@ def test_second_derivatives_are_refused(backend: str, pair) -> None:
 
 
 @pytest.mark.parametrize("loss", ["l1", "l2", "charbonnier"])
-def test_a_callable_gives_what_its_name_gives(loss: str, backend: str, pair) -> None:
+def test_callable_equals_the_named_loss(loss: str, backend: str, pair) -> None:
     sr, hr = pair(1, 3, 20, 20, dtype=torch.float64)
     functions = {
         "l1": lambda a, b: (a - b).abs(),
@@ -87,7 +87,7 @@ def test_a_callable_gives_what_its_name_gives(loss: str, backend: str, pair) -> 
     torch.testing.assert_close(each, SelfPacedLoss(loss, reduction="none", backend=backend)(sr, hr, AGE))
 
 
-def test_our_own_function_is_known_by_name() -> None:
+def test_own_function_is_replaced_by_its_name() -> None:
     assert SelfPacedLoss(l1).loss == "l1"
 
 
@@ -108,7 +108,7 @@ def test_half_precision_is_computed_in_float32(half: torch.dtype, backend: str, 
     assert ssim_map(sr, hr, backend=backend).dtype == torch.float32
 
 
-def test_mixed_float64(backend: str, pair) -> None:
+def test_one_float64_image_gives_float64(backend: str, pair) -> None:
     sr, hr = pair(1, 3, 20, 20)
     value, gradient = value_and_gradient(SelfPacedLoss("l1", backend=backend), sr, hr.double())
     assert (value.dtype, gradient.dtype) == (torch.float64, torch.float32)
@@ -120,8 +120,8 @@ def test_autocast_changes_nothing(backend: str, pair, device: torch.device) -> N
         module = SelfPacedLoss(loss, backend=backend)
         expected = value_and_gradient(module, sr, hr)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            found = value_and_gradient(module, sr, hr)
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+            result = value_and_gradient(module, sr, hr)
+        assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
 
 
 def test_low_matmul_precision_changes_nothing(backend: str, pair) -> None:
@@ -146,7 +146,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["both", "only sr"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(layout: str, mixed: bool, backend: str, pair) -> None:
+def test_layout_does_not_change_the_result(layout: str, mixed: bool, backend: str, pair) -> None:
     sr, hr = pair(2, 3, 34, 23)
     module = SelfPacedLoss("l1", backend=backend)
     expected, expected_gradient = value_and_gradient(module, sr, hr)
@@ -160,13 +160,13 @@ def test_layouts(layout: str, mixed: bool, backend: str, pair) -> None:
     torch.testing.assert_close(s, ssim_map(sr, hr, backend=backend), rtol=0, atol=1e-6)
 
 
-def test_expanded_images(backend: str, pair) -> None:
+def test_expanded_images_equal_one_image(backend: str, pair) -> None:
     sr, hr = pair(1, 3, 20, 20)
     s = ssim_map(sr.expand(4, -1, -1, -1), hr.expand(4, -1, -1, -1), backend=backend)
     assert torch.equal(s, ssim_map(sr, hr, backend=backend).expand(4, -1, -1, -1))
 
 
-def test_epoch_as_a_tensor(backend: str, pair) -> None:
+def test_epoch_tensor_equals_the_number(backend: str, pair) -> None:
     sr, hr = pair(1, 3, 20, 20)
     module = SelfPacedLoss("l1", beta=0.25, backend=backend)
     expected = module(sr, hr, 1.5)
@@ -175,7 +175,7 @@ def test_epoch_as_a_tensor(backend: str, pair) -> None:
         assert module(sr, hr, age) == (expected if dtype.is_floating_point else module(sr, hr, 2))
 
 
-def test_empty_batch(backend: str, device: torch.device) -> None:
+def test_empty_batch_has_empty_results(backend: str, device: torch.device) -> None:
     x = torch.empty(0, 3, 8, 8, device=device, requires_grad=True)
     assert ssim_map(x, x, backend=backend).shape == x.shape
     each = SelfPacedLoss("l1", reduction="none", backend=backend)(x, x, AGE)
@@ -184,7 +184,7 @@ def test_empty_batch(backend: str, device: torch.device) -> None:
 
 
 @pytest.mark.usefixtures("poisoned_memory")
-def test_nothing_is_read_before_it_is_written(backend: str, pair) -> None:
+def test_memory_is_written_before_it_is_read(backend: str, pair) -> None:
     # Images of NaN first, so that the memory that comes back from them is poisoned, too.
     sr, hr = pair(2, 3, 150, 140)
     bad = torch.full_like(sr, float("nan"))
@@ -199,7 +199,7 @@ def test_nothing_is_read_before_it_is_written(backend: str, pair) -> None:
         assert self_paced_weight(x, y, AGE, backend=backend).isfinite().all()
 
 
-def test_bits_repeat_and_do_not_depend_on_threads(backend: str, pair) -> None:
+def test_results_have_the_same_bits_for_any_number_of_threads(backend: str, pair) -> None:
     sr, hr = pair(3, 3, 150, 140)
     module = SelfPacedLoss("charbonnier", backend=backend)
     expected = value_and_gradient(module, sr, hr)
@@ -207,13 +207,13 @@ def test_bits_repeat_and_do_not_depend_on_threads(backend: str, pair) -> None:
     try:
         for threads in (former, 1, 2, 3):
             torch.set_num_threads(threads)
-            found = value_and_gradient(module, sr, hr)
-            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)), f"{threads} threads"
+            result = value_and_gradient(module, sr, hr)
+            assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True)), f"{threads} threads"
     finally:
         torch.set_num_threads(former)
 
 
-def test_several_python_threads(backend: str, pair) -> None:
+def test_python_threads_get_the_same_result(backend: str, pair) -> None:
     sr, hr = pair(2, 3, 100, 90)
     expected = ssim_map(sr, hr, backend=backend)
     wrong: list[int] = []
@@ -232,7 +232,7 @@ def test_several_python_threads(backend: str, pair) -> None:
 
 
 @pytest.mark.parametrize("loss", ["l1", "own"])
-def test_compiles_to_one_graph(loss: str, backend: str, pair) -> None:
+def test_torch_compile_makes_one_graph(loss: str, backend: str, pair) -> None:
     sr, hr = pair(1, 3, 24, 20)
     module = SelfPacedLoss((lambda a, b: (a - b).abs()) if loss == "own" else loss, backend=backend)
     graphs = []
@@ -252,17 +252,17 @@ def test_compiles_to_one_graph(loss: str, backend: str, pair) -> None:
     torch.compiler.reset()
 
 
-def test_compiled_gradient(backend: str, pair) -> None:
+def test_torch_compile_keeps_the_gradient(backend: str, pair) -> None:
     sr, hr = pair(1, 3, 24, 20)
     module = SelfPacedLoss("l2", backend=backend)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     for x in (sr, sr.to(memory_format=torch.channels_last)):
-        found = value_and_gradient(compiled, x, hr)
-        torch.testing.assert_close(found, value_and_gradient(module, x, hr), rtol=1e-6, atol=0)
+        result = value_and_gradient(compiled, x, hr)
+        torch.testing.assert_close(result, value_and_gradient(module, x, hr), rtol=1e-6, atol=0)
     torch.compiler.reset()
 
 
-def test_compiled_with_a_number_for_the_epoch(backend: str, pair) -> None:
+def test_torch_compile_takes_a_number_as_epoch(backend: str, pair) -> None:
     sr, hr = pair(1, 1, 12, 12)
     module = SelfPacedLoss("l1", backend=backend)
     compiled = torch.compile(module, backend="eager", fullgraph=True)
@@ -272,14 +272,14 @@ def test_compiled_with_a_number_for_the_epoch(backend: str, pair) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_operators_are_registered_as_torch_wants_them(backend: str, pair) -> None:
+def test_operators_pass_opcheck(backend: str, pair) -> None:
     sr, hr = pair(1, 2, 12, 9)
     options = (1e-4, 9e-4, "zero")
     sigma = torch.tensor(0.7, device=sr.device)
     torch.library.opcheck(ssim_op, (sr, hr, *options, backend))
     torch.library.opcheck(weight_op, (sr, hr, sigma, *options, 2.0, backend))
     x = sr.clone().requires_grad_()
-    # Not its fourth check, which differentiates the gradient; test_compiled_gradient stands in.
+    # Not its fourth check, which differentiates the gradient; test_torch_compile_keeps_the_gradient covers it.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     arguments = (x, hr, sigma, *options, 2.0, "l1", 1e-3, "mean", True, backend)
     torch.library.opcheck(loss_op, arguments, test_utils=checks)
@@ -315,7 +315,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_get_one_sentence(name: str) -> None:
+def test_mistake_raises_one_sentence(name: str) -> None:
     call, expected = MISTAKES[name]
     with pytest.raises(InputError) as caught:
         call()
@@ -326,17 +326,7 @@ def test_mistakes_get_one_sentence(name: str) -> None:
     assert message.split(":")[0] in ("ssim_map", "self_paced_weight", "SelfPacedLoss")
 
 
-def test_options_show_in_the_module() -> None:
+def test_repr_shows_the_options() -> None:
     text = repr(SelfPacedLoss("l2", peak=3.0))
     assert "loss=l2" in text
     assert "peak=3.0" in text
-
-
-def test_examples_of_the_docstrings() -> None:
-    import doctest
-
-    from selfsr.pacing import loss
-
-    results = doctest.testmod(loss)
-    assert results.attempted >= 4
-    assert results.failed == 0

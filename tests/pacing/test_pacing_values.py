@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfsr import SelfPacedLoss, self_paced_weight, ssim_map
 from selfsr.pacing import cpu, eager, reference
-from selfsr.pacing.contract import Ssim
+from selfsr.pacing.contract import SsimOptions
 
 AGE = 0.7
 SHAPES = [(2, 3, 70, 25), (1, 1, 5, 3), (3, 4, 11, 10), (1, 3, 1, 1), (1, 1, 12, 140)]
@@ -19,7 +19,7 @@ PADDINGS = ["zero", "reflect", "replicate"]
 LOSSES = ["l1", "l2", "charbonnier"]
 
 
-def defined(sr: Tensor, hr: Tensor, loss: str, padding: str = "zero") -> tuple[float, Tensor]:
+def compute_definition(sr: Tensor, hr: Tensor, loss: str, padding: str = "zero") -> tuple[float, Tensor]:
     """Value and gradient by autograd of the definition, the weight being a constant."""
     x, y = sr.detach().cpu().double().requires_grad_(), hr.cpu().double()
     w = reference.weight(reference.ssim(x.detach(), y, padding=padding), AGE)
@@ -28,7 +28,7 @@ def defined(sr: Tensor, hr: Tensor, loss: str, padding: str = "zero") -> tuple[f
     return value.item(), gradient
 
 
-def computed(sr: Tensor, hr: Tensor, loss: SelfPacedLoss) -> tuple[float, Tensor]:
+def compute_loss(sr: Tensor, hr: Tensor, loss: SelfPacedLoss) -> tuple[float, Tensor]:
     x = sr.detach().requires_grad_()
     value = loss(x, hr, AGE)
     (gradient,) = torch.autograd.grad(value, x)
@@ -47,7 +47,9 @@ def check(value: float, gradient: Tensor, truth: tuple[float, Tensor], tolerance
 
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_map(shape: tuple, padding: str, dtype: torch.dtype, backend: str, pair, tolerance) -> None:
+def test_map_equals_the_definition(
+    shape: tuple, padding: str, dtype: torch.dtype, backend: str, pair, tolerance
+) -> None:
     sr, hr = pair(*shape, dtype=dtype)
     s = ssim_map(sr, hr, padding=padding, backend=backend)
     assert s.dtype == dtype
@@ -66,24 +68,30 @@ def test_data_range_scales_with_the_images(data_range: float, backend: str, pair
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_loss_and_gradient(shape: tuple, loss: str, dtype: torch.dtype, backend: str, pair, tolerance) -> None:
+def test_loss_and_gradient_equal_the_definition(
+    shape: tuple, loss: str, dtype: torch.dtype, backend: str, pair, tolerance
+) -> None:
     sr, hr = pair(*shape, dtype=dtype)
-    check(*computed(sr, hr, SelfPacedLoss(loss, backend=backend)), defined(sr, hr, loss), tolerance(dtype))
+    check(
+        *compute_loss(sr, hr, SelfPacedLoss(loss, backend=backend)), compute_definition(sr, hr, loss), tolerance(dtype)
+    )
 
 
 @pytest.mark.parametrize("padding", PADDINGS[1:])
-def test_loss_with_other_borders(padding: str, dtype: torch.dtype, backend: str, pair, tolerance) -> None:
+def test_loss_with_other_paddings_equals_the_definition(
+    padding: str, dtype: torch.dtype, backend: str, pair, tolerance
+) -> None:
     sr, hr = pair(2, 3, 9, 31, dtype=dtype)
     module = SelfPacedLoss("l1", padding=padding, backend=backend)
-    check(*computed(sr, hr, module), defined(sr, hr, "l1", padding), tolerance(dtype))
+    check(*compute_loss(sr, hr, module), compute_definition(sr, hr, "l1", padding), tolerance(dtype))
 
 
 @settings(max_examples=25, deadline=None)
 @given(shape=st.tuples(*(st.integers(1, top) for top in (3, 4, 150, 280))), padding=st.sampled_from(PADDINGS))
-def test_compiled_equals_portable_for_any_size(shape: tuple, padding: str) -> None:
+def test_cpu_backend_equals_eager_for_any_size(shape: tuple, padding: str) -> None:
     generator = torch.Generator().manual_seed(1)
     x, y = torch.rand(2, *shape, generator=generator, dtype=torch.float64)
-    options = Ssim(1e-4, 9e-4, padding)
+    options = SsimOptions(1e-4, 9e-4, padding)
     torch.testing.assert_close(cpu.ssim(x, y, options), eager.ssim(x, y, options), rtol=0, atol=1e-11)
 
 
@@ -102,7 +110,7 @@ MUTANTS = {
     "gradient one pixel off": lambda v, g, sr, hr: (v, _shift(g)),
     "last row without gradient": lambda v, g, sr, hr: (v, _lose_last_row(g)),
     "divided by pixels instead of elements": lambda v, g, sr, hr: (v * 3, g * 3),
-    "reflected border": lambda v, g, sr, hr: defined(sr, hr, "l2", "reflect"),
+    "reflected border": lambda v, g, sr, hr: compute_definition(sr, hr, "l2", "reflect"),
     "weight not squared": lambda v, g, sr, hr: unsquared(sr, hr),
     "map one pixel off": lambda v, g, sr, hr: from_map(reference.ssim(sr, hr).roll(1, 2), sr, hr),
     "unbiased variances": lambda v, g, sr, hr: from_map(reference.ssim(sr * (121 / 120) ** 0.5, hr), sr, hr),
@@ -127,16 +135,16 @@ def wide() -> Tensor:
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_the_float32_tolerance_rejects(name: str, pair, tolerance) -> None:
+def test_float32_tolerance_rejects_the_mutant(name: str, pair, tolerance) -> None:
     sr, hr = (image.cpu() for image in pair(2, 3, 40, 37))
-    truth = defined(sr, hr, "l2")
-    check(*computed(sr, hr, SelfPacedLoss("l2", backend="eager")), truth, tolerance(torch.float32))
+    truth = compute_definition(sr, hr, "l2")
+    check(*compute_loss(sr, hr, SelfPacedLoss("l2", backend="eager")), truth, tolerance(torch.float32))
     mutant = MUTANTS[name](truth[0], truth[1].clone(), sr, hr)
     with pytest.raises(AssertionError):
         check(*mutant, truth, tolerance(torch.float32))
 
 
-def test_interior_equals_scikit_image(backend: str, pair) -> None:
+def test_map_inside_the_border_equals_scikit_image(backend: str, pair) -> None:
     from skimage.metrics import structural_similarity
 
     sr, hr = pair(2, 3, 40, 37, dtype=torch.float64)
@@ -157,7 +165,7 @@ def test_flips_and_transposition_commute(backend: str, pair) -> None:
         torch.testing.assert_close(turned, turn(truth), rtol=1e-5, atol=1e-7)
 
 
-def test_a_batch_is_its_images(backend: str, pair) -> None:
+def test_batch_equals_its_images_one_by_one(backend: str, pair) -> None:
     sr, hr = pair(3, 3, 40, 30)
     module = SelfPacedLoss("l1", reduction="none", backend=backend)
     together = module(sr, hr, AGE)
@@ -165,7 +173,7 @@ def test_a_batch_is_its_images(backend: str, pair) -> None:
     assert torch.equal(together, apart)
 
 
-def test_channels_are_weighed_apart(backend: str, pair) -> None:
+def test_channels_are_weighted_independently(backend: str, pair) -> None:
     sr, hr = pair(1, 3, 30, 30)
     together = self_paced_weight(sr, hr, AGE, backend=backend)
     apart = torch.cat(
@@ -177,12 +185,12 @@ def test_channels_are_weighed_apart(backend: str, pair) -> None:
 @pytest.mark.parametrize("loss", ["l1", "l2"])
 def test_equal_images_have_no_loss_and_no_gradient(loss: str, backend: str, pair) -> None:
     _, hr = pair(1, 3, 30, 30)
-    value, gradient = computed(hr, hr, SelfPacedLoss(loss, backend=backend))
+    value, gradient = compute_loss(hr, hr, SelfPacedLoss(loss, backend=backend))
     assert value == 0
     assert not gradient.any()
 
 
-def test_late_weights_are_flat(backend: str, pair) -> None:
+def test_late_loss_is_the_unweighted_loss_times_the_peak(backend: str, pair) -> None:
     sr, hr = pair(1, 3, 30, 30)
     for loss, factor in (("l1", 2.0), ("l2", 4.0)):
         plain = (sr - hr).abs().mean() if loss == "l1" else (sr - hr).square().mean()
@@ -204,7 +212,9 @@ def test_options_reach_the_weight(backend: str, pair) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_without_reduction(loss: str, dtype: torch.dtype, backend: str, pair, tolerance) -> None:
+def test_reduction_none_equals_the_mean_and_its_gradient(
+    loss: str, dtype: torch.dtype, backend: str, pair, tolerance
+) -> None:
     sr, hr = pair(2, 3, 20, 17, dtype=dtype)
     sr.requires_grad_()
     each = SelfPacedLoss(loss, reduction="none", backend=backend)(sr, hr, AGE)

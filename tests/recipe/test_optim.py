@@ -1,4 +1,4 @@
-"""Schedules are functions of the step; the moving average is what its formula says."""
+"""Learning-rate schedules and the EMA against their formulas."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from selfsr.recipe.optim import ConstantSpec, CosineSpec, MultiStepSpec
 from selfsr.training.ema import Ema
 
 
-def test_multistep_drops_after_its_steps() -> None:
+def test_multistep_drops_after_each_step() -> None:
     schedule = MultiStepSpec(at_steps=(10, 20), gamma=0.5)
     assert [schedule.factor(step, 30) for step in (1, 10, 11, 20, 21, 30)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
@@ -24,7 +24,7 @@ def test_multistep_agrees_with_torch() -> None:
         oracle.step()
 
 
-def test_cosine_falls_from_one_to_its_floor_after_the_warm_up() -> None:
+def test_cosine_falls_to_its_floor_after_the_warmup() -> None:
     schedule = CosineSpec(floor=0.1, warmup_steps=4)
     factors = [schedule.factor(step, 25) for step in range(1, 26)]
     assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
@@ -37,14 +37,14 @@ def test_constant_warms_up() -> None:
     assert [ConstantSpec(warmup_steps=2).factor(step, 9) for step in (1, 2, 3)] == [0.5, 1.0, 1.0]
 
 
-def test_average_follows_the_formula_and_copies_buffers() -> None:
+def test_ema_follows_its_formula_and_copies_buffers() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = Ema(net, 0.75)
+    ema = Ema(net, 0.75)
     start = net[0].weight.detach().clone()
     with torch.no_grad():
         net[0].weight += 1.0
         net[1].running_mean += 3.0
-    average.update(net)
-    torch.testing.assert_close(average.net[0].weight, 0.75 * start + 0.25 * (start + 1))
-    torch.testing.assert_close(average.net[1].running_mean, net[1].running_mean)
-    assert not average.net.training
+    ema.update(net)
+    torch.testing.assert_close(ema.net[0].weight, 0.75 * start + 0.25 * (start + 1))
+    torch.testing.assert_close(ema.net[1].running_mean, net[1].running_mean)
+    assert not ema.net.training

@@ -50,7 +50,7 @@ def _write_samples(folder: Path, side: int, steps: list[int], skill: float, pace
             if paced and step:
                 likeness = 1 - np.minimum(1, np.abs(sr - hr).mean(-1) / 24)
                 sigma = 4 * step / steps[-1]
-                _save(place / f"attention_{step:08d}.png", 255 * np.exp(-(((likeness + 1) / sigma) ** 2)))
+                _save(place / f"pixel_weights_{step:08d}.png", 255 * np.exp(-(((likeness + 1) / sigma) ** 2)))
 
 
 def _scores(psnr: float) -> dict[str, float]:

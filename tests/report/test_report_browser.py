@@ -66,7 +66,7 @@ READER = """
   change(divider, "25");
   seen.cut = first(".compare", crop).style.getPropertyValue("--cut");
   seen.spoken = divider.getAttribute("aria-valuetext");
-  const picture = first(".picture");
+  const picture = first(".image");
   all(".spot", picture)[1].click();
   seen.crops = all(".crop", picture).map((node) => !node.hidden);
 
@@ -88,12 +88,12 @@ READER = """
   seen.hiddenRun = all(".line", loss).length;
   box.click();
 
-  const film = first(".film-card");
-  change(first(".player input", film), "0");
-  seen.film = first(".screen figcaption", film).textContent;
-  const pins = all(".pin", first(".study"));
+  const weights = first(".maps-card");
+  change(first(".player input", weights), "0");
+  seen.weights = first(".screen figcaption", weights).textContent;
+  const pins = all(".pin", first(".graphs"));
   pins[2].click();
-  seen.points = all(".point", first(".study")).map((point) => !point.hidden);
+  seen.points = all(".point", first(".graphs")).map((point) => !point.hidden);
   const graph = first(".point:not([hidden]) .graph");
   graph.scrollIntoView();
   await wait();
@@ -123,7 +123,7 @@ def attribute(text: str, name: str) -> str | None:
     return unescape(found[1]) if found else None
 
 
-def test_reader_gets_answers(two_run_page, tmp_path):
+def test_page_controls_work_in_a_browser(two_run_page, tmp_path):
     text = two_run_page.read_text(encoding="utf-8").replace("</body>", f"<script>{READER}</script></body>")
     read = tmp_path / "read.html"
     read.write_text(text, encoding="utf-8")
@@ -144,16 +144,16 @@ def test_reader_gets_answers(two_run_page, tmp_path):
     assert re.fullmatch(r"similar, step \d+\d+\.\d\d dB", seen["badge"])
     assert seen["sameImage"]
     assert seen["cut"] == "25%"
-    assert re.fullmatch(r"bicubic up to 25 per cent, then similar, step \d+", seen["spoken"])
+    assert re.fullmatch(r"bicubic up to 25 percent, then similar, step \d+", seen["spoken"])
     assert seen["crops"][:2] == [False, True]
     assert seen["logChanges"]
     assert seen["smoothingChanges"]
     assert seen["first"].startswith("step 20 ")
     assert seen["last"].startswith("step 1,000 ")
     assert seen["hiddenRun"] == 1
-    assert re.fullmatch(r"step 200, mean \d\.\d\d", seen["film"])
+    assert re.fullmatch(r"step 200, mean \d\.\d\d", seen["weights"])
     assert seen["points"][:3] == [False, False, True]
-    assert re.fullmatch(r"displaced by 0 right, 0 down: \d\.\de-\d", seen["cell"])
+    assert re.fullmatch(r"displacement 0 right, 0 down: \d\.\de-\d", seen["cell"])
     assert seen["errors"] == ""
 
 

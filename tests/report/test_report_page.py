@@ -119,7 +119,7 @@ def test_score_tables_hold_the_values_of_the_evaluations(both, runs):
         assert found == expected
 
 
-def test_gains_are_told_with_their_sign(make_run, tmp_path):
+def test_gains_have_their_sign(make_run, tmp_path):
     run = make_run(tmp_path / "run", samples=False)
     lines = evaluations(run)
     level = lines[0]["bicubic"]["held-out"]["mean"]["psnr_y"]
@@ -135,7 +135,7 @@ def test_gains_are_told_with_their_sign(make_run, tmp_path):
     assert '<span class="gain up">+0.50</span>' in text
 
 
-def test_the_untrained_network_is_not_the_best_unless_alone(make_run, tmp_path):
+def test_step_0_is_best_only_without_other_evaluations(make_run, tmp_path):
     run = make_run(tmp_path / "run", samples=False)
     lines = evaluations(run)
     lines[0]["sets"]["held-out"]["mean"]["psnr_y"] = 99.0
@@ -153,7 +153,7 @@ def test_half_written_last_lines_are_left_out_and_named(make_run, tmp_path):
             file.write('{"step": 1020, "epoch": 2.04, "loss": {"g": {"pix')
     text = one(run, tmp_path).text
     for name in ("metrics.jsonl", "eval.jsonl"):
-        note = f"The last line of {name} is incomplete, as a killed run leaves it; it is left out."
+        note = f"The last line of {name} is incomplete and left out; the run was probably killed."
         assert note in text
         text = text.replace(note, "")
     assert text.split() == whole.split()
@@ -182,7 +182,7 @@ def test_page_is_made_without_any_one_file_and_says_so(make_run, tmp_path, missi
     page = one(run, tmp_path)
     assert page.open == []
     assert said in page.text
-    assert "There are no sample pictures yet" in page.text
+    assert "There are no sample images yet" in page.text
 
 
 def test_page_is_made_when_only_the_start_of_a_run_is_there(tmp_path):
@@ -190,7 +190,7 @@ def test_page_is_made_when_only_the_start_of_a_run_is_there(tmp_path):
     run.mkdir()
     (run / "metrics.jsonl").write_text("")
     page = one(run, tmp_path)
-    for said in ("metrics.jsonl is empty.", "eval.jsonl is missing.", "Nothing was logged.", "No evaluation yet."):
+    for said in ("metrics.jsonl is empty.", "eval.jsonl is missing.", "No logged values.", "No evaluation yet."):
         assert said in page.text
 
 
@@ -201,8 +201,8 @@ def test_broken_recipe_and_pictures_are_named(make_run, tmp_path):
     (run / "samples" / "held-out-astronaut" / "hr.png").unlink()
     text = one(run, tmp_path).text
     assert "recipe.yaml is not readable as YAML" in text
-    assert "run/samples/held-out-coffee/sr_00001000.png cannot be read as a picture." in text
-    assert "Sample held-out-astronaut has no readable hr.png and is not shown." in text
+    assert "run/samples/held-out-coffee/sr_00001000.png is not a readable image." in text
+    assert "Sample held-out-astronaut is not shown, since it has no readable hr.png." in text
 
 
 def test_logs_with_values_that_are_not_finite_make_a_page(make_run, tmp_path):
@@ -226,7 +226,7 @@ def test_names_cannot_break_out_of_the_page(make_run, tmp_path):
     assert Page(text).open == []
 
 
-def test_runs_of_one_name_are_told_apart(make_run, tmp_path):
+def test_runs_of_the_same_name_get_their_parents(make_run, tmp_path):
     first = make_run(tmp_path / "monday" / "run", samples=False)
     second = make_run(tmp_path / "friday" / "run", samples=False)
     page = Page(write_report([first, second, first], tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -246,15 +246,15 @@ def test_recipes_are_compared(both):
     assert "method.terms.similarity.kind - self_similarity" in text
 
 
-def test_folder_that_is_no_run_is_refused_with_what_was_looked_for(tmp_path):
+def test_write_report_without_a_run_folder_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(InputError) as empty:
         write_report([tmp_path / "photos"], tmp_path / "report.html")
     assert str(empty.value) == (
         "report: expected a run folder with recipe.yaml, metrics.jsonl, eval.jsonl or samples/, "
-        f"but {tmp_path / 'photos'} holds none of these; name a folder that selfsr train made."
+        f"got {tmp_path / 'photos'}, which has none of these; pass a folder made by selfsr train."
     )
-    with pytest.raises(InputError, match="absent is not a folder; name a folder that selfsr train made"):
+    with pytest.raises(InputError, match="absent, which is not a folder; pass a folder made by selfsr train"):
         write_report([tmp_path / "absent"], tmp_path / "report.html")
     with pytest.raises(InputError, match="expected at least one run folder, got none"):
         write_report([], tmp_path / "report.html")
@@ -277,7 +277,7 @@ def test_failed_writing_leaves_the_former_page(make_run, tmp_path, monkeypatch):
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_verb_writes_into_the_run_folder_unless_told_otherwise(make_run, tmp_path, monkeypatch):
+def test_report_command_writes_into_the_run_folder_by_default(make_run, tmp_path, monkeypatch):
     import typer
     from typer.testing import CliRunner
 

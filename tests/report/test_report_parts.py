@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfsr.report import colors, curves, pictures, similarity
-from selfsr.report.pictures import Picture, Version
-from selfsr.report.scores import Cell
-from selfsr.runfolder.read import Run, flatten, read_runs
+from selfsr.report import colors, crops, curves, encoding, images, similarity
+from selfsr.report.images import ImageVersion, ReportImage
+from selfsr.report.scores import ScoreCell
+from selfsr.runfolder.read import RunFolder, flatten, read_run_folders
 from selfsr.selfsim.reference import graph as reference_graph
 
 
@@ -31,11 +31,11 @@ def write_lines(path: Path, lines: list[dict]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def run_of(folder: Path, log: list[dict] | None = None, evaluations: list[dict] | None = None) -> Run:
+def run_of(folder: Path, log: list[dict] | None = None, evaluations: list[dict] | None = None) -> RunFolder:
     folder.mkdir(exist_ok=True)
     write_lines(folder / "metrics.jsonl", log or [])
     write_lines(folder / "eval.jsonl", evaluations or [])
-    return read_runs([folder])[0]
+    return read_run_folders([folder])[0]
 
 
 def textured(height: int = 96, width: int = 128) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_steps_that_a_resumed_run_wrote_again_count_once(tmp_path):
     assert [(line["step"], line["loss"]["g"]["pixel"]) for line in run.log] == [(10, 0.0), (20, 4.0), (30, 5.0)]
 
 
-def test_baseline_stays_when_its_line_is_apart_from_the_first_evaluation(tmp_path):
+def test_read_run_merges_the_bicubic_line_with_the_first_evaluation(tmp_path):
     scores = {"Set5": {"mean": {"psnr_y": 30.0}, "images": {}}}
     better = {"Set5": {"mean": {"psnr_y": 31.0}, "images": {}}}
     run = run_of(tmp_path / "run", None, [{"step": 0, "bicubic": scores}, {"step": 0, "sets": better}])
@@ -66,7 +66,7 @@ def test_baseline_stays_when_its_line_is_apart_from_the_first_evaluation(tmp_pat
 
 def test_clock_adds_up_the_time_of_every_stretch(tmp_path):
     run = run_of(tmp_path / "run", [{"step": 100, "steps_per_s": 10.0}, {"step": 300, "steps_per_s": 4.0}])
-    assert run.clock() == [(100, 10.0), (300, 60.0)]
+    assert run.elapsed_times() == [(100, 10.0), (300, 60.0)]
     assert run.seconds == 60.0
 
 
@@ -81,7 +81,7 @@ def test_flatten_names_every_leaf():
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400), st.integers(6, 60))
 def test_thinning_keeps_ends_and_extremes_in_order(values, limit):
     points = list(enumerate(values))
-    kept = curves.thin(points, limit)
+    kept = curves.thin_points(points, limit)
     assert len(kept) <= max(limit, 2)
     assert kept == sorted(set(kept))
     assert set(kept) <= set(points)
@@ -91,10 +91,10 @@ def test_thinning_keeps_ends_and_extremes_in_order(values, limit):
 
 def test_thinning_keeps_a_value_that_is_not_finite():
     points = [(step, math.nan if step == 777 else 1.0) for step in range(2000)]
-    assert any(math.isnan(y) for _, y in curves.thin(points, 50))
+    assert any(math.isnan(y) for _, y in curves.thin_points(points, 50))
 
 
-def test_every_logged_number_has_a_chart_and_networks_are_told_apart(tmp_path):
+def test_build_charts_covers_every_logged_number_and_names_networks(tmp_path):
     line = {
         "step": 5,
         "epoch": 0.1,
@@ -104,7 +104,7 @@ def test_every_logged_number_has_a_chart_and_networks_are_told_apart(tmp_path):
         "steps_per_s": 3.0,
         "logits": {"d": {"real": 0.7}},
     }
-    charts = {c.key: c for c in curves.charts([run_of(tmp_path / "run", [line])])}
+    charts = {c.key: c for c in curves.build_charts([run_of(tmp_path / "run", [line])])}
     assert {key: (c.title, c.lines[0].y) for key, c in charts.items()} == {
         "loss/g/pixel": ("Loss: pixel (g)", [1.0]),
         "loss/g/gan": ("Loss: gan (g)", [2.0]),
@@ -123,7 +123,7 @@ def test_runs_share_a_baseline_only_if_it_is_the_same(tmp_path):
         bicubic = {"Set5": {"mean": {"psnr_y": level}, "images": {}}}
         return run_of(tmp_path / name, None, [{"step": 0, "sets": sets, "bicubic": bicubic}])
 
-    (chart,) = curves.charts([of("a", 33.68), of("b", 33.68), of("c", 28.43)])
+    (chart,) = curves.build_charts([of("a", 33.68), of("b", 33.68), of("c", 28.43)])
     assert [b.y for b in chart.baselines] == [33.68, 28.43]
     assert [line.y for line in chart.lines] == [[34.68], [34.68], [29.43]]
 
@@ -135,8 +135,8 @@ def test_runs_share_a_baseline_only_if_it_is_the_same(tmp_path):
     ("gain", "text", "direction"),
     [(0.126, "+0.13", "up"), (-0.126, "-0.13", "down"), (-0.004, "+0.00", "level"), (None, "", "level")],
 )
-def test_gain_is_told_as_it_is_rounded(gain, text, direction):
-    cell = Cell(30.0, gain, 2)
+def test_gain_is_rounded_before_its_sign(gain, text, direction):
+    cell = ScoreCell(30.0, gain, 2)
     assert (cell.gain_text, cell.direction) == (text, direction)
 
 
@@ -145,55 +145,55 @@ def test_gain_is_told_as_it_is_rounded(gain, text, direction):
 
 def test_box_sums_are_those_of_a_plain_loop():
     values = np.random.default_rng(1).standard_normal((9, 12))
-    sums = pictures.box_sums(values, 4)
+    sums = crops.sum_boxes(values, 4)
     expected = [[values[y : y + 4, x : x + 4].sum() for x in range(9)] for y in range(6)]
     np.testing.assert_allclose(sums, expected, atol=1e-12)
 
 
 def test_crops_lie_where_their_reason_is(monkeypatch):
-    monkeypatch.setattr(pictures, "CROP_PX", 16)
+    monkeypatch.setattr(crops, "CROP_PX", 16)
     hr = textured()
     bicubic, sr = hr.astype(int), hr.astype(int)
     bicubic[4:20, 4:20] += 40  # the output mends this
     sr[72:88, 8:24] += 30  # and gets this wrong
-    versions = [Version("run", sr.astype(np.uint8), 0, 10)]
-    picture = Picture("p", hr, Version("bicubic", bicubic.astype(np.uint8)), versions)
-    crops = {crop.why: (crop.top, crop.left) for crop in pictures.choose_crops(picture, 0)}
-    assert crops["largest gain over bicubic"] == (4, 4)
-    assert crops["largest remaining error"] == (72, 8)
-    top, left = crops["most detail"]
+    versions = [ImageVersion("run", sr.astype(np.uint8), 0, 10)]
+    picture = ReportImage("p", hr, ImageVersion("bicubic", bicubic.astype(np.uint8)), versions)
+    positions = {crop.reason: (crop.top, crop.left) for crop in crops.choose_crops(picture, 0)}
+    assert positions["largest gain over bicubic"] == (4, 4)
+    assert positions["largest remaining error"] == (72, 8)
+    top, left = positions["most detail"]
     assert 38 <= top <= 66
     assert 68 <= left <= 96
 
 
 def test_crop_of_a_gain_that_is_nowhere_is_left_out():
     hr = textured()
-    picture = Picture("p", hr, Version("bicubic", hr), [Version("run", 255 - hr, 0, 10)])
-    assert "largest gain over bicubic" not in [crop.why for crop in pictures.choose_crops(picture, 0)]
+    picture = ReportImage("p", hr, ImageVersion("bicubic", hr), [ImageVersion("run", 255 - hr, 0, 10)])
+    assert "largest gain over bicubic" not in [crop.reason for crop in crops.choose_crops(picture, 0)]
 
 
 def test_crop_psnr_is_that_of_the_luma():
     hr = np.zeros((8, 8, 3), dtype=np.uint8)
     sr = hr + np.array([0, 10, 0], dtype=np.uint8)
-    assert pictures.psnr_y(sr, hr) == pytest.approx(20 * math.log10(255 / (10 * 128.553 / 255)))
-    assert pictures.psnr_y(hr, hr) == math.inf
+    assert crops.compute_psnr_y(sr, hr) == pytest.approx(20 * math.log10(255 / (10 * 128.553 / 255)))
+    assert crops.compute_psnr_y(hr, hr) == math.inf
 
 
 def test_lossless_encoding_is_lossless():
     pixels = textured()
-    np.testing.assert_array_equal(decoded(pictures.data_uri(pixels)), pixels)
+    np.testing.assert_array_equal(decoded(encoding.encode_webp(pixels)), pixels)
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_spread_takes_both_ends_and_is_denser_early(count):
     steps = list(range(100, 10_001, 100))
-    chosen = pictures.spread(steps, count)
+    chosen = images.choose_steps(steps, count)
     assert len(set(chosen)) == count
     assert chosen == sorted(chosen)
     assert (chosen[0], chosen[-1]) == (100, 10_000)
     if count == 3:
         assert chosen[1] == 1000
-    assert pictures.spread([3, 7], 10) == [3, 7]
+    assert images.choose_steps([3, 7], 10) == [3, 7]
 
 
 # --- Self-similarity --------------------------------------------------------------------------------------------
@@ -204,19 +204,21 @@ def test_graphs_of_chosen_pixels_are_those_of_the_whole_picture():
     hr = rng.integers(0, 255, (40, 44, 3), dtype=np.uint8)
     wanted = np.zeros(hr.shape[:2], dtype=bool)
     wanted[[0, 3, 20, 39], [0, 43, 21, 5]] = True  # corners and rims, where the picture is reflected
-    (graph,) = similarity._graphs([hr], wanted)
+    (graph,) = similarity._compute_graph_rows([hr], wanted)
     image = torch.from_numpy(hr / 255).permute(2, 0, 1)[None]
     mask = torch.from_numpy(wanted)[None, None]
     expected = reference_graph(image, mask, search_px=25, window_px=9, sigma=0.004, normalize=True)
     np.testing.assert_allclose(graph, expected.numpy(), atol=2e-6)
 
 
-def test_study_of_the_truth_itself_has_no_distance_and_others_their_own():
+def test_compute_graphs_of_the_ground_truth_have_zero_distance():
     rng = np.random.default_rng(3)
     hr = textured()
     noisy = np.clip(hr + rng.normal(0, 12, hr.shape), 0, 255).astype(np.uint8)
-    picture = Picture("p", hr, Version("bicubic", noisy), [])
-    found = similarity.study(picture, [("same", Version("same", hr, 0, 1)), ("noisy", Version("n", noisy, 1, 1))])
+    picture = ReportImage("p", hr, ImageVersion("bicubic", noisy), [])
+    found = similarity.compute_graphs(
+        picture, [("same", ImageVersion("same", hr, 0, 1)), ("noisy", ImageVersion("n", noisy, 1, 1))]
+    )
     assert found is not None
     same, other, bicubic = found.distances
     assert (same.l1, same.kl) == (0, pytest.approx(0, abs=1e-9))
@@ -229,9 +231,9 @@ def test_study_of_the_truth_itself_has_no_distance_and_others_their_own():
     assert found.points[0].panels[1].l1 == 0
 
 
-def test_studied_pixels_are_edges_of_the_truth_and_the_patch_is_around_them():
+def test_compute_graphs_chooses_edge_pixels_with_centered_patches():
     hr = textured()
-    found = similarity.study(Picture("p", hr, None, []), [("a", Version("a", hr, 0, 1))])
+    found = similarity.compute_graphs(ReportImage("p", hr, None, []), [("a", ImageVersion("a", hr, 0, 1))])
     assert found is not None
     assert 3 <= len(found.points) <= similarity.POINTS_SHOWN
     for point in found.points:
@@ -242,24 +244,24 @@ def test_studied_pixels_are_edges_of_the_truth_and_the_patch_is_around_them():
         np.testing.assert_array_equal(patch[12, 12], hr[point.row, point.column])
 
 
-def test_outputs_with_the_loss_come_first_then_the_one_named_then_the_rest(make_run, tmp_path):
+def test_choose_versions_orders_with_loss_then_against_then_rest(make_run, tmp_path):
     names = ("plain", "similar", "other")
     folders = [make_run(tmp_path / n, similarity=n == "similar", samples=False) for n in names]
-    runs = read_runs(folders)
+    runs = read_run_folders(folders)
     hr = textured()
-    last = [Version("", hr, index, 1000) for index in range(3)]
+    last = [ImageVersion("", hr, index, 1000) for index in range(3)]
     earlier = [
-        Version("similar, step 0", hr, 1, 0, earlier=True),
-        Version("similar, step 500", hr, 1, 500, earlier=True),
+        ImageVersion("similar, step 0", hr, 1, 0, earlier=True),
+        ImageVersion("similar, step 500", hr, 1, 500, earlier=True),
     ]
-    picture = Picture("p", hr, None, [*last, *earlier])
+    picture = ReportImage("p", hr, None, [*last, *earlier])
 
     def labels(picture, against):
-        return [label for label, _ in similarity.compared(picture, runs, against)]
+        return [label for label, _ in similarity.choose_versions(picture, runs, against)]
 
     assert labels(picture, 2) == ["similar, with the loss", "other, without the loss", "plain, without the loss"]
     assert labels(picture, None) == ["similar, with the loss", "plain, without the loss", "other, without the loss"]
-    alone = Picture("p", hr, None, [last[1], *earlier])
+    alone = ReportImage("p", hr, None, [last[1], *earlier])
     assert labels(alone, None) == ["similar, with the loss", "similar, step 0"]
 
 
@@ -267,12 +269,12 @@ def test_study_needs_room_and_edges():
     flat = np.full((64, 64, 3), 90, dtype=np.uint8)
     small = textured()[40:52, 70:110]
     for hr in (flat, small):
-        assert similarity.study(Picture("p", hr, None, []), [("a", Version("a", hr, 0, 1))]) is None
+        assert similarity.compute_graphs(ReportImage("p", hr, None, []), [("a", ImageVersion("a", hr, 0, 1))]) is None
 
 
 def test_graph_picture_holds_the_logarithm_of_its_entries():
     row = np.geomspace(1e-9, 1, 625)
-    gray = decoded(similarity._graph_png(row)).ravel()
+    gray = decoded(similarity._encode_graph(row)).ravel()
     back = 10.0 ** (-6 * (1 - gray / 255.0))
     assert (gray[row <= 1e-6] == 0).all()
     np.testing.assert_allclose(np.log10(back[row > 1e-6]), np.log10(row[row > 1e-6]), atol=6 / 255)
@@ -283,7 +285,7 @@ def test_graph_picture_holds_the_logarithm_of_its_entries():
 
 def test_lightness_of_the_scale_rises_evenly():
     color = pytest.importorskip("skimage.color", reason="CIELAB of scikit-image is the independent judge")
-    lightness = color.rgb2lab(np.array(colors.scale_colors())[None])[0, :, 0]
+    lightness = color.rgb2lab(np.array(colors.SCALE_COLORS)[None])[0, :, 0]
     steps = np.diff(lightness)
     assert (steps > 0).all()
     assert lightness[-1] - lightness[0] > 80

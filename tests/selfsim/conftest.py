@@ -1,10 +1,10 @@
-"""Every test of the operator that takes `backend` runs once for each backend that there is."""
+"""Run every test of the operator that takes `backend` once for each backend."""
 
 import pytest
 import torch
 from selfsim_cases import CASES, TINY, Case
 
-from interpreter import interpreted
+from interpreter import is_interpreted
 from selfsr._ops import backends
 
 
@@ -16,8 +16,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         default = ["eager", "cpu"] if on_cpu else ["eager", "triton"]
         metafunc.parametrize("backend", [only] if only else default)
     if "case" in names:
-        # The interpreter takes seconds for what a kernel does in microseconds.
-        metafunc.parametrize("case", TINY if only == "triton" and interpreted() else CASES, ids=str)
+        # The interpreter takes seconds for a kernel of microseconds.
+        metafunc.parametrize("case", TINY if only == "triton" and is_interpreted() else CASES, ids=str)
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +31,11 @@ def _can_run(request: pytest.FixtureRequest, device: torch.device) -> None:
 @pytest.fixture(autouse=True)
 def _tall_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpreted operations cost the same whatever their size, so let tiles have more rows than on a GPU."""
-    if interpreted():
-        from selfsr.selfsim.triton import backend as kernels
+    if is_interpreted():
+        from selfsr.selfsim.triton import packing
 
-        monkeypatch.setattr(kernels, "ROWS", 32)
-        monkeypatch.setattr(kernels, "ENOUGH_PROGRAMS", 64)
+        monkeypatch.setattr(packing, "ROWS", 32)
+        monkeypatch.setattr(packing, "ENOUGH_PROGRAMS", 64)
 
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
@@ -54,5 +54,5 @@ def small() -> Case:
 @pytest.fixture
 def large(request: pytest.FixtureRequest) -> Case:
     """One case with the published sizes, or a tiny one if the backend is interpreted."""
-    is_interpreted = request.getfixturevalue("backend") == "triton" and interpreted()
-    return TINY[0] if is_interpreted else Case(2, 3, 24, 20, 25, 9, 0.004)
+    slow = request.getfixturevalue("backend") == "triton" and is_interpreted()
+    return TINY[0] if slow else Case(2, 3, 24, 20, 25, 9, 0.004)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interpreter import interpreted
+from interpreter import is_interpreted
 from selfsr import self_similarity_loss
 from selfsr.selfsim import reference
 
@@ -38,7 +38,7 @@ class Case:
 
 # Sizes for tests of behavior; interpreted kernels take as long as they have rows and classes of displacements.
 OPTIONS: dict[str, Any] = {"search_px": 7, "window_px": 3, "sigma": 0.05}
-if interpreted():
+if is_interpreted():
     OPTIONS |= {"search_px": 3, "window_px": 1}
 # Small enough for Triton's interpreter.
 TINY = [
@@ -121,7 +121,7 @@ def truth(case: Case) -> Result:
 
 @functools.cache
 def weighted_graph(case: Case) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the graph of sr, weights of its entries, and the gradient of the weighted sum towards sr, in float64."""
+    """Return the graph of sr, random weights, and the gradient of the weighted sum, in float64."""
     sr, _, mask = images(case)
     graph = reference.graph(sr.requires_grad_(), mask, **case.options)
     weights = torch.randn(graph.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

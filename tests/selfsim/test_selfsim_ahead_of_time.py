@@ -10,35 +10,37 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 import sass
 
+pytestmark = pytest.mark.triton
+
 # Instructions in the inner loop for an element: about a tenth more than docs/selfsim.md states.
 MOST = {
-    "distance, near": 28,
-    "distance, far": 56,
-    "spread, near": 24,
-    "spread, far": 38,
-    "collect, near": 31,
+    "distance, complete": 28,
+    "distance, truncated": 56,
+    "spread, complete": 24,
+    "spread, truncated": 38,
+    "collect, complete": 31,
 }
 
 
-def _named() -> list:
-    """Every kernel for both GPUs; the unrolled far classes, which take Triton longest, by default for one only."""
+def _name_kernels() -> list:
+    """Return every kernel for both GPUs, the slow ones (truncated windows) by default for one only."""
     return [
         pytest.param(
             hot,
             capability,
             id=f"{hot.name}-sm_{capability}",
-            marks=[pytest.mark.slow] if "far" in hot.name and capability == 80 else [],
+            marks=[pytest.mark.slow] if "truncated" in hot.name and capability == 80 else [],
         )
         for hot in sass.HOT
         for capability in (80, 90)
     ]
 
 
-@pytest.mark.parametrize(("hot", "capability"), _named())
-def test_hot_kernels_spill_nothing(hot: sass.Hot, capability: int) -> None:
+@pytest.mark.parametrize(("hot", "capability"), _name_kernels())
+def test_hot_kernels_neither_spill_nor_grow(hot: sass.HotKernel, capability: int) -> None:
     if not sass.has_tools():
         pytest.skip("this build of Triton has no cuobjdump to read machine code with")
-    used = sass.compiled(hot, capability)
+    used = sass.compile_kernel(hot, capability)
     assert used.stack_bytes == 0
     assert 32 < used.registers <= hot.registers
     if hot.elements:
@@ -49,8 +51,8 @@ def test_hot_kernels_spill_nothing(hot: sass.Hot, capability: int) -> None:
         assert used.shared_bytes == 0
 
 
-def test_loops_are_counted_by_hand() -> None:
-    """Two loops, the longer of four instructions; the branch to itself and what fills up do not count."""
+def test_instruction_count_finds_the_longest_loop() -> None:
+    """Two loops, the longer of four instructions; the branch to itself and the padding do not count."""
     code = """
         /*0000*/  MOV R1, c[0x0][0x28] ;
         /*0010*/  FADD R0, R0, R1 ;
@@ -63,4 +65,4 @@ def test_loops_are_counted_by_hand() -> None:
         /*0080*/  BRA 0x80;
         /*0090*/  NOP;
     """
-    assert sass._count(code) == (8, 4)
+    assert sass._count_instructions(code) == (8, 4)

@@ -1,4 +1,4 @@
-"""The cutting of a batch: every masked pixel once, in order, within the budget."""
+"""Chunks of a batch: they contain every masked pixel once, in order, within the budget."""
 
 import tracemalloc
 
@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selfsim_cases import CASES, Case, images
 
+from selfsr._ops.dispatch import load_backend
 from selfsr.machine.memory import PeakBytes
 from selfsr.selfsim import eager
-from selfsr.selfsim.chunks import Chunk, cut, plan
+from selfsr.selfsim.chunks import Chunk, plan_chunks, split_into_chunks
 from selfsr.selfsim.contract import FIXED_BYTES, Geometry, working_bytes
-from selfsr.selfsim.operator import load_backend, loss_and_gradient
+from selfsr.selfsim.operator import PACKAGE, loss_and_gradient
 
 GEOMETRY = Geometry(search_px=5, window_px=3)
 WIDTH = 6
@@ -27,10 +28,10 @@ def test_each_masked_row_is_in_one_chunk_within_the_budget(counts, share):
     one_row = working_bytes(WIDTH, 1, 1, WIDTH, GEOMETRY, 4)
     everything = working_bytes(sum(map(sum, counts)), len(counts), len(counts[0]), WIDTH, GEOMETRY, 4)
     budget = one_row + share * max(everything - one_row, 0)
-    chunks = plan(counts, WIDTH, GEOMETRY, 4, budget)
+    chunks = plan_chunks(counts, WIDTH, GEOMETRY, 4, budget)
     seen = []
     for chunk in chunks:
-        assert chunk.bytes(WIDTH, GEOMETRY, 4) <= budget
+        assert chunk.working_bytes(WIDTH, GEOMETRY, 4) <= budget
         rows = [
             (n, y)
             for n in range(chunk.first_image, chunk.last_image)
@@ -42,9 +43,9 @@ def test_each_masked_row_is_in_one_chunk_within_the_budget(counts, share):
     assert seen == [(n, y) for n, rows in enumerate(counts) for y, pixels in enumerate(rows) if pixels]
 
 
-def test_whole_images_share_a_chunk_and_empty_rims_are_left_out():
+def test_small_images_share_a_chunk_without_unmasked_rims():
     counts = [[0, 0, 0], [0, 2, 0], [0, 0, 0], [0, 1, 3], [0, 0, 0]]
-    assert plan(counts, WIDTH, GEOMETRY, 4, 1e9) == [Chunk(1, 4, 1, 3, 6)]
+    assert plan_chunks(counts, WIDTH, GEOMETRY, 4, 1e9) == [Chunk(1, 4, 1, 3, 6)]
 
 
 @settings(deadline=None)
@@ -53,21 +54,21 @@ def test_whole_images_share_a_chunk_and_empty_rims_are_left_out():
     seed=st.integers(0, 99),
     share=st.floats(0, 1),
 )
-def test_the_pixels_of_the_chunks_are_those_of_the_mask(shape, seed, share):
+def test_chunks_list_the_pixels_of_the_mask(shape, seed, share):
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.4
     wanted = mask[:, 0].nonzero()
     budget_mb = (working_bytes(6, 1, 1, 6, GEOMETRY, 4) + share * 20000) / 2**20
-    found = [
+    listed = [
         torch.stack((pixels.image + chunk.first_image, pixels.row + chunk.first_row, pixels.column), 1)
-        for chunk, pixels in cut(mask, GEOMETRY, 4, budget_mb, None)
+        for chunk, pixels in split_into_chunks(mask, GEOMETRY, 4, budget_mb, None)
     ]
-    assert torch.equal(torch.cat([wanted[:0], *found]), wanted)
+    assert torch.equal(torch.cat([wanted[:0], *listed]), wanted)
 
 
 @given(seed=st.integers(0, 99), maximum=st.integers(1, 100))
-def test_a_foreseen_number_of_pixels_is_distinct_ordered_and_holds_the_first_masked(seed, maximum):
+def test_max_pixels_lists_distinct_ordered_pixels_with_the_first_masked(seed, maximum):
     mask = torch.rand(2, 1, 5, 4, generator=torch.Generator().manual_seed(seed)) < 0.4
-    ((chunk, pixels),) = cut(mask, GEOMETRY, 4, 100, maximum)
+    ((chunk, pixels),) = split_into_chunks(mask, GEOMETRY, 4, 100, maximum)
     flat = (pixels.image * 5 + pixels.row) * 4 + pixels.column
     assert len(flat) == chunk.pixels == min(maximum, 40)
     assert (flat.diff() > 0).all()
@@ -80,28 +81,28 @@ def test_a_foreseen_number_of_pixels_is_distinct_ordered_and_holds_the_first_mas
     [*CASES[6:10], Case(1, 3, 13, 100, 25, 9, 0.004, mask="all"), Case(3, 1, 40, 30, 13, 5, 0.004, mask="all")],
     ids=str,
 )
-def test_the_portable_backend_stays_within_what_the_budget_counts(sizes):
-    """Count the bytes of every tensor alive; both graphs of the row pass are there before it."""
+def test_eager_backend_stays_within_working_bytes(sizes):
+    """Count the bytes of live tensors; both graphs exist before `loss_and_row_gradient`."""
     sr, hr, mask = (tensor[:, :, :] for tensor in images(sizes))
     geometry = Geometry(sizes.search_px, sizes.window_px, sizes.sigma)
-    ((chunk, pixels),) = cut(mask, geometry, 8, 1e6, None)
-    promised = chunk.bytes(sizes.width, geometry, 8)
-    bands = [chunk.of(torch.nn.functional.pad(image, (geometry.half_search,) * 4, "reflect"), geometry.half_search)
+    ((chunk, pixels),) = split_into_chunks(mask, geometry, 8, 1e6, None)
+    bound = chunk.working_bytes(sizes.width, geometry, 8)
+    bands = [chunk.select(torch.nn.functional.pad(image, (geometry.half_search,) * 4, "reflect"), geometry.half_search)
              for image in (sr, hr)]  # fmt: skip
     bands = [band.contiguous() for band in bands]
     graph_bytes = 8 * geometry.entries * chunk.pixels
     with PeakBytes() as counted:
-        q_sr = eager.graph_sums(bands[0], pixels, geometry)
+        q_sr = eager.window_distances(bands[0], pixels, geometry)
     image_bytes = 8 * bands[0].numel() + 8 * 8 * chunk.pixels
-    assert counted.peak <= promised - graph_bytes + 3 * image_bytes
-    q_hr = eager.graph_sums(bands[1], pixels, geometry)
+    assert counted.peak <= bound - graph_bytes + 3 * image_bytes
+    q_hr = eager.window_distances(bands[1], pixels, geometry)
     with PeakBytes() as counted:
-        _, grad_q = eager.row_pass(q_sr, q_hr, geometry, 1.0, 1.0, True)
-    assert counted.peak <= promised - 2 * graph_bytes
+        _, grad_q = eager.loss_and_row_gradient(q_sr, q_hr, geometry, 1.0, 1.0, True)
+    assert counted.peak <= bound - 2 * graph_bytes
     assert grad_q is not None
     with PeakBytes() as counted:
-        eager.graph_backward(bands[0], grad_q, pixels, geometry)
-    assert counted.peak <= promised - graph_bytes + 4 * image_bytes
+        eager.window_distances_backward(bands[0], grad_q, pixels, geometry)
+    assert counted.peak <= bound - graph_bytes + 4 * image_bytes
 
 
 TINY_SIZES = [(1, 1, 1, 1, 1, 1), (1, 3, 2, 2, 3, 1), (1, 3, 40, 4, 3, 3), (1, 3, 4, 40, 7, 7), (3, 3, 20, 20, 5, 3),
@@ -109,7 +110,7 @@ TINY_SIZES = [(1, 1, 1, 1, 1, 1), (1, 3, 2, 2, 3, 1), (1, 3, 40, 4, 3, 3), (1, 3
 
 
 def _peak(backend: str, work) -> int:
-    """Bytes of tensors, and for the compiled backend of arrays, that were alive at once; numba's own are not seen."""
+    """Return the peak bytes of tensors (arrays of the compiled backend, without numba's own)."""
     if backend == "eager":
         with PeakBytes() as counted:
             work()
@@ -117,7 +118,7 @@ def _peak(backend: str, work) -> int:
     cpu = pytest.importorskip("selfsr.selfsim.cpu.backend")
     work()  # compiles, and fills caches
     with pytest.MonkeyPatch.context() as patch:
-        # What is asked for, not the whole pages that are kept for it.
+        # Count the requested bytes, not the full pages.
         patch.setattr(cpu, "empty", np.empty)
         tracemalloc.start()
         try:
@@ -129,31 +130,33 @@ def _peak(backend: str, work) -> int:
 
 @pytest.mark.parametrize("density", [0.02, 1.0])
 @pytest.mark.parametrize("sizes", TINY_SIZES, ids=str)
-def test_tiny_images_stay_within_what_the_budget_counts(sizes, density, backend):
+def test_tiny_images_stay_within_working_bytes(sizes, density, backend):
     if backend == "triton":
         pytest.skip("counts on a CPU")
     n, c, height, width, search_px, window_px = sizes
     geometry = Geometry(search_px, window_px)
     mask = torch.rand(n, 1, height, width, generator=torch.Generator().manual_seed(0)) < density
     mask[0, 0, 0, 0] = True
-    ((chunk, pixels),) = cut(mask, geometry, 4, 1e6, None)
-    padded = chunk.of(
+    ((chunk, pixels),) = split_into_chunks(mask, geometry, 4, 1e6, None)
+    padded = chunk.select(
         torch.rand(n, c, height + search_px - 1, width + search_px - 1), geometry.half_search
     ).contiguous()
-    stages = load_backend("test", backend, padded)
+    stages = load_backend(PACKAGE, "test", backend, padded)
 
     def work():
-        q_sr, q_hr = (stages.graph_sums(image, pixels, geometry) for image in (padded, padded.flip(3).contiguous()))
-        _, grad_q = stages.row_pass(q_sr, q_hr, geometry, 1.0, 1.0, True)
+        q_sr, q_hr = (
+            stages.window_distances(image, pixels, geometry) for image in (padded, padded.flip(3).contiguous())
+        )
+        _, grad_q = stages.loss_and_row_gradient(q_sr, q_hr, geometry, 1.0, 1.0, True)
         assert grad_q is not None
-        stages.graph_backward(padded, grad_q, pixels, geometry)
+        stages.window_distances_backward(padded, grad_q, pixels, geometry)
 
     images_and_gradient = 4 * 4 * padded.numel()
-    assert _peak(backend, work) <= chunk.bytes(width, geometry, 4) - FIXED_BYTES + 2**16 + images_and_gradient
+    assert _peak(backend, work) <= chunk.working_bytes(width, geometry, 4) - FIXED_BYTES + 2**16 + images_and_gradient
 
 
 @pytest.mark.parametrize("memory_mb", [6, 24])
-def test_a_call_stays_within_its_budget(memory_mb, backend):
+def test_call_stays_within_its_budget(memory_mb, backend):
     if backend == "triton":
         pytest.skip("counts on a CPU")
     generator = torch.Generator().manual_seed(0)
@@ -161,10 +164,10 @@ def test_a_call_stays_within_its_budget(memory_mb, backend):
     mask = torch.rand(2, 1, 64, 48, generator=generator) < 0.5
 
     def work(budget=memory_mb):
-        # The function behind the node, which counters of tensors do not look into.
+        # The function behind the operator, which counters of tensors do not look into.
         loss_and_gradient(sr, hr, mask, Geometry(), 1.0, 1.0, True, backend, budget, None)
 
     padded_bytes = 4 * 2 * 3 * (64 + 24) * (48 + 24)
     assert _peak(backend, work) <= memory_mb * 2**20 + 6 * padded_bytes
-    # All at once takes more than the smaller budget.
+    # A single chunk takes more than the smaller budget.
     assert memory_mb > 6 or _peak(backend, lambda: work(256)) > 8 * 2**20

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one sentence each, before any work."""
+"""Errors for a user's mistakes: one sentence each, raised before any work."""
 
 import math
 from functools import partial
@@ -23,22 +23,22 @@ def no_work(monkeypatch):
     def touched(*arguments):
         raise AssertionError("work was done before the check")
 
-    monkeypatch.setattr(operator, "_pad", touched)
+    monkeypatch.setattr(operator, "_pad_reflect", touched)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"search_px": 8}, "search_px must be odd and positive, got 8; a square has a center pixel only then."),
-        ({"window_px": 4}, "window_px must be odd and positive, got 4; a square has a center pixel only then."),
-        ({"window_px": -1}, "window_px must be odd and positive, got -1; a square has a center pixel only then."),
+        ({"search_px": 8}, "search_px must be odd and positive, got 8; pass 7 or 9."),
+        ({"window_px": 4}, "window_px must be odd and positive, got 4; pass 3 or 5."),
+        ({"window_px": -1}, "window_px must be odd and positive, got -1; pass 1 or 3."),
         (
             {"window_px": 9},
-            "window_px must be at most search_px, got 9 and 7; take a smaller window or a larger search area.",
+            "window_px must be at most search_px, got 9 and 7; pass a smaller window or a larger search area.",
         ),
-        ({"sigma": 0.0}, "sigma must be above 0, got 0.0; the published value is 0.004."),
-        ({"sigma": -1.0}, "sigma must be above 0, got -1.0; the published value is 0.004."),
-        ({"sigma": math.nan}, "sigma must be above 0, got nan; the published value is 0.004."),
+        ({"sigma": 0.0}, "sigma must be above 0, got 0.0; pass 0.004 as published."),
+        ({"sigma": -1.0}, "sigma must be above 0, got -1.0; pass 0.004 as published."),
+        ({"sigma": math.nan}, "sigma must be above 0, got nan; pass 0.004 as published."),
         (
             {"search_px": 29},
             "images must be larger than search_px // 2 = 14 px to reflect the search area, got [2, 3, 16, 14]; "
@@ -54,26 +54,26 @@ def no_work(monkeypatch):
         ),
     ],
 )
-@pytest.mark.parametrize("where", ["self_similarity_loss", "self_similarity_graph"])
-def test_options(where, options, sentence):
-    call = partial(self_similarity_loss, SR) if where == "self_similarity_loss" else self_similarity_graph
+@pytest.mark.parametrize("caller", ["self_similarity_loss", "self_similarity_graph"])
+def test_wrong_option_raises_before_any_work(caller, options, sentence):
+    call = partial(self_similarity_loss, SR) if caller == "self_similarity_loss" else self_similarity_graph
     with pytest.raises(InputError) as caught:
         call(SR, MASK, **{**SIZES, **options})
-    assert str(caught.value) == f"{where}: {sentence}"
+    assert str(caught.value) == f"{caller}: {sentence}"
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"reduction": "none"}, "reduction must be 'mean' or 'sum', got 'none'; take one of the two."),
-        ({"max_pixels": 0}, "max_pixels must be 1 or more, got 0; None lets the mask decide."),
+        ({"reduction": "none"}, "reduction must be one of mean, sum, got 'none'."),
+        ({"max_pixels": 0}, "max_pixels must be 1 or more, got 0; pass None to count them."),
         (
             {"max_pixels": 448, "memory_mb": 0.5},
             "memory_mb=0.5 is too small, 448 pixels in one piece may take 2.12 MiB; pass memory_mb=3 or more.",
         ),
     ],
 )
-def test_options_of_the_loss(options, sentence):
+def test_wrong_option_of_the_loss_raises_before_any_work(options, sentence):
     with pytest.raises(InputError) as caught:
         self_similarity_loss(SR, SR, MASK, **SIZES, **options)
     assert str(caught.value) == f"self_similarity_loss: {sentence}"
@@ -130,57 +130,57 @@ def test_options_of_the_loss(options, sentence):
         ),
     ],
 )
-def test_tensors(sr, hr, mask, sentence):
+def test_wrong_tensor_raises_before_any_work(sr, hr, mask, sentence):
     for loss in (lambda *t: self_similarity_loss(*t, **SIZES), SelfSimilarityLoss(**SIZES)):
         with pytest.raises(InputError) as caught:
             loss(sr, hr, mask)
         assert str(caught.value) == f"self_similarity_loss: {sentence}"
 
 
-def test_a_backend_that_cannot_run_here_says_why(monkeypatch):
+def test_backend_that_cannot_run_raises_with_the_reason(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(backends, "_is_installed", lambda package: package != "numba")
     with pytest.raises(InputError) as caught:
         self_similarity_loss(SR, SR, MASK, **SIZES, backend="cpu")
     assert str(caught.value) == (
-        "self_similarity_loss: backend 'cpu' cannot run here because numba is not installed (pip install numba); "
-        "use backend='auto' or 'eager'."
+        "self_similarity_loss: backend 'cpu' cannot run because numba is not installed (pip install numba); "
+        "pass backend='auto' or 'eager'."
     )
     with pytest.raises(InputError) as caught:
         self_similarity_loss(SR, SR, MASK, **SIZES, backend="triton")
     assert str(caught.value) == (
-        "self_similarity_loss: backend 'triton' cannot run here because the tensor is on cpu, not on a GPU that Triton "
-        "drives; use backend='auto' or 'eager'."
+        "self_similarity_loss: backend 'triton' cannot run because the tensor is on cpu, not on a GPU that Triton "
+        "supports; pass backend='auto' or 'eager'."
     )
 
 
-class TestChoice:
-    def test_the_cpu_takes_numba_and_without_it_eager(self, monkeypatch):
+class TestChooseBackend:
+    def test_on_cpu_auto_is_cpu_and_without_numba_eager(self, monkeypatch):
         monkeypatch.setattr(backends, "_is_installed", lambda package: True)
         assert backends.choose("x", "auto", SR) == "cpu"
         monkeypatch.setattr(backends, "_is_installed", lambda package: False)
         assert backends.choose("x", "auto", SR) == "eager"
 
-    def test_another_device_takes_triton_and_without_it_eager(self, monkeypatch):
+    def test_on_another_device_auto_is_triton_or_eager(self, monkeypatch):
         image = SR.to("meta")
         monkeypatch.setattr(backends, "_is_installed", lambda package: True)
         assert backends.choose("x", "auto", image) == "eager"
         monkeypatch.setattr(backends, "_TRITON_DEVICES", ("meta",))
         assert backends.choose("x", "auto", image) == "triton"
 
-    def test_the_interpreter_is_never_taken_unasked(self, monkeypatch):
+    def test_auto_never_uses_the_interpreter(self, monkeypatch):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         monkeypatch.setattr(backends, "_is_installed", lambda package: package == "triton")
         assert backends.choose("x", "triton", SR) == "triton"
         assert backends.choose("x", "auto", SR) == "eager"
 
-    def test_an_operator_may_have_fewer_backends(self, monkeypatch):
+    def test_operator_with_fewer_backends(self, monkeypatch):
         monkeypatch.setattr(backends, "_is_installed", lambda package: True)
         assert backends.choose("x", "auto", SR, ("triton", "eager")) == "eager"
         with pytest.raises(InputError, match=r"x: backend must be one of auto, eager, got 'cpu'"):
             backends.choose("x", "cpu", SR, ("eager",))
 
-    def test_without_triton_the_reason_is_that(self, monkeypatch):
+    def test_missing_packages_are_the_reason(self, monkeypatch):
         monkeypatch.setattr(backends, "_is_installed", lambda package: False)
         assert backends.why_not_triton(SR) == "triton is not installed (it comes with torch on Linux)"
         assert backends.why_not_cpu(SR.to("meta")) == "numba is not installed (pip install numba)"

@@ -1,4 +1,4 @@
-"""Value, gradient and graph against the definition, and mutants that show that the bounds bite."""
+"""Value, gradient and graph against the definition, and mutants that the tolerances must reject."""
 
 import pytest
 import torch
@@ -8,29 +8,29 @@ from selfsim_tolerances import TOLERANCES, assert_no_worse_than_naive, relative_
 from selfsr import self_similarity_graph
 
 
-def test_value_and_gradient_are_those_of_the_definition(case, backend, dtype, device):
-    found, wanted, limit = compute(case, backend, dtype, device), truth(case), TOLERANCES[dtype]
-    assert relative_error(found.l1, wanted.l1) <= limit.l1
-    assert relative_error(found.kl, wanted.kl) <= limit.kl
-    assert relative_error(found.gradient, wanted.gradient) <= limit.gradient
+def test_value_and_gradient_match_the_definition(case, backend, dtype, device):
+    result, wanted, limit = compute(case, backend, dtype, device), truth(case), TOLERANCES[dtype]
+    assert relative_error(result.l1, wanted.l1) <= limit.l1
+    assert relative_error(result.kl, wanted.kl) <= limit.kl
+    assert relative_error(result.gradient, wanted.gradient) <= limit.gradient
 
 
-def test_float32_is_no_worse_than_the_definition_in_float32(case, backend, device):
-    found = compute(case, backend, torch.float32, device)
-    assert_no_worse_than_naive(found.gradient, naive(case, torch.float32).gradient, truth(case).gradient)
+def test_float32_is_no_worse_than_the_float32_definition(case, backend, device):
+    result = compute(case, backend, torch.float32, device)
+    assert_no_worse_than_naive(result.gradient, naive(case, torch.float32).gradient, truth(case).gradient)
 
 
-def test_the_graph_and_its_gradient_are_those_of_the_definition(case, backend, dtype, device):
+def test_graph_and_gradient_match_the_definition(case, backend, dtype, device):
     wanted, weights, wanted_gradient = weighted_graph(case)
     image, _, mask = images(case)
     image = image.to(device, dtype).requires_grad_()
-    found = self_similarity_graph(image, mask.to(device), backend=backend, **case.options)
-    (gradient,) = torch.autograd.grad((found * weights.to(found)).sum(), image)
-    assert relative_error(found.detach().cpu(), wanted) <= TOLERANCES[dtype].graph
+    graph = self_similarity_graph(image, mask.to(device), backend=backend, **case.options)
+    (gradient,) = torch.autograd.grad((graph * weights.to(graph)).sum(), image)
+    assert relative_error(graph.detach().cpu(), wanted) <= TOLERANCES[dtype].graph
     assert relative_error(gradient.cpu(), wanted_gradient) <= TOLERANCES[dtype].gradient
 
 
-def test_gradcheck(backend, device):
+def test_gradient_passes_gradcheck(backend, device):
     if device.type == "mps":
         pytest.skip("this device has no float64")
     case = CASES[0]
@@ -40,14 +40,14 @@ def test_gradcheck(backend, device):
         from selfsr import self_similarity_loss
 
         options = {"search_px": 5, "window_px": 3, "sigma": 0.05, "backend": backend}
-        # KL alone: |X - Y| has kinks.
+        # KL only: |X - Y| has kinks.
         return self_similarity_loss(sr, hr, mask, l1_weight=0.0, kl_weight=1000.0, **options)
 
     assert torch.autograd.gradcheck(total, sr.clone().requires_grad_(), eps=1e-6, atol=1e-6, rtol=1e-5)
 
 
-def broken(result: Result, case) -> dict[str, Result]:
-    """Return results with the mistakes that kernels have."""
+def make_mutants(result: Result, case) -> dict[str, Result]:
+    """Return results with typical mistakes of kernels."""
     shifted = result.gradient.roll(1, 3)
     no_row, no_column = result.gradient.clone(), result.gradient.clone()
     no_row[:, :, -1] = 0
@@ -63,25 +63,25 @@ def broken(result: Result, case) -> dict[str, Result]:
         "last column missing": Result(result.l1, result.kl, no_column),
         "one image 0.1 % off": Result(result.l1, result.kl, unequal),
         "divided by S*S - 1": Result(
-            *(part * entries / (entries - 1) for part in (result.l1, result.kl, result.gradient))
+            *(value * entries / (entries - 1) for value in (result.l1, result.kl, result.gradient))
         ),
     }
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float64", "float32"])
-@pytest.mark.parametrize("mutant", broken(truth(CASES[6]), CASES[6]))
-def test_the_bounds_reject_mistakes(mutant, dtype):
+@pytest.mark.parametrize("mutant", make_mutants(truth(CASES[6]), CASES[6]))
+def test_tolerances_reject_each_mutant(mutant, dtype):
     case = CASES[6]
     wanted, limit = truth(case), TOLERANCES[dtype]
-    found = broken(naive(case, dtype), case)[mutant]
-    assert relative_error(found.gradient, wanted.gradient) > limit.gradient
+    mutated = make_mutants(naive(case, dtype), case)[mutant]
+    assert relative_error(mutated.gradient, wanted.gradient) > limit.gradient
     with pytest.raises(AssertionError, match="rms error"):
-        assert_no_worse_than_naive(found.gradient, naive(case, dtype).gradient, wanted.gradient)
+        assert_no_worse_than_naive(mutated.gradient, naive(case, dtype).gradient, wanted.gradient)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float64", "float32"])
-def test_the_bounds_on_the_value_reject_a_wrong_normalizer(dtype):
+def test_value_tolerances_reject_a_wrong_normalizer(dtype):
     wanted, limit = truth(CASES[6]), TOLERANCES[dtype]
-    found = broken(naive(CASES[6], dtype), CASES[6])["divided by S*S - 1"]
-    assert relative_error(found.l1, wanted.l1) > limit.l1
-    assert relative_error(found.kl, wanted.kl) > limit.kl
+    mutated = make_mutants(naive(CASES[6], dtype), CASES[6])["divided by S*S - 1"]
+    assert relative_error(mutated.l1, wanted.l1) > limit.l1
+    assert relative_error(mutated.kl, wanted.kl) > limit.kl

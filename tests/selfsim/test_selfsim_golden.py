@@ -6,7 +6,7 @@ import pytest
 from selfsim_cases import golden_images
 from selfsim_tolerances import GOLDEN_DIGITS
 
-from interpreter import interpreted
+from interpreter import is_interpreted
 from selfsr import self_similarity_graph, self_similarity_loss
 
 
@@ -51,8 +51,8 @@ RAW = [
 
 
 def skip_if_too_slow(backend, search_px):
-    if backend == "triton" and interpreted() and search_px > 7:
-        pytest.skip("takes the interpreter too long")
+    if backend == "triton" and is_interpreted() and search_px > 7:
+        pytest.skip("the interpreter would take too long")
 
 
 def tensors(dtype, device):
@@ -60,13 +60,13 @@ def tensors(dtype, device):
     return sr.to(device, dtype), hr.to(device, dtype), mask.to(device)
 
 
-def test_the_mask_is_that_of_the_golden_values():
+def test_golden_mask_has_the_published_pixel_counts():
     _, _, mask = golden_images(2, 3, 24, 20)
     assert [int(image.sum()) for image in mask] == [44, 43]
 
 
 @pytest.mark.parametrize("golden", NORMALIZED, ids=lambda g: f"{g.search_px}-{g.window_px}-{g.sigma}")
-def test_both_parts_of_the_loss(golden, backend, dtype, device):
+def test_loss_parts_equal_the_golden_values(golden, backend, dtype, device):
     skip_if_too_slow(backend, golden.search_px)
     sr, hr, mask = tensors(dtype, device)
     options = {**golden.sizes, "backend": backend}
@@ -77,18 +77,18 @@ def test_both_parts_of_the_loss(golden, backend, dtype, device):
 
 
 @pytest.mark.parametrize(("search_px", "window_px", "sigma", "l1", "kl"), RAW)
-def test_both_parts_of_the_loss_without_normalization(search_px, window_px, sigma, l1, kl, backend, dtype, device):
+def test_raw_loss_parts_equal_the_golden_values(search_px, window_px, sigma, l1, kl, backend, dtype, device):
     skip_if_too_slow(backend, search_px)
     sr, hr, mask = tensors(dtype, device)
     options = {"search_px": search_px, "window_px": window_px, "sigma": sigma, "normalize": False, "backend": backend}
-    found = self_similarity_loss(sr, hr, mask, kl_weight=0.0, **options).item()
-    assert found == pytest.approx(l1, rel=GOLDEN_DIGITS[dtype])
-    found = self_similarity_loss(sr, hr, mask, l1_weight=0.0, **options).item()
-    assert found == pytest.approx(kl, rel=GOLDEN_DIGITS[dtype])
+    l1_part = self_similarity_loss(sr, hr, mask, kl_weight=0.0, **options).item()
+    assert l1_part == pytest.approx(l1, rel=GOLDEN_DIGITS[dtype])
+    kl_part = self_similarity_loss(sr, hr, mask, l1_weight=0.0, **options).item()
+    assert kl_part == pytest.approx(kl, rel=GOLDEN_DIGITS[dtype])
 
 
 @pytest.mark.parametrize("golden", NORMALIZED, ids=lambda g: f"{g.search_px}-{g.window_px}-{g.sigma}")
-def test_the_graph(golden, backend, dtype, device):
+def test_graph_equals_the_golden_values(golden, backend, dtype, device):
     skip_if_too_slow(backend, golden.search_px)
     sr, hr, mask = tensors(dtype, device)
     center = golden.search_px**2 // 2
@@ -101,7 +101,7 @@ def test_the_graph(golden, backend, dtype, device):
 
 
 @pytest.mark.parametrize("golden", NORMALIZED, ids=lambda g: f"{g.search_px}-{g.window_px}-{g.sigma}")
-def test_the_gradient(golden, backend, dtype, device):
+def test_gradient_equals_the_golden_values(golden, backend, dtype, device):
     skip_if_too_slow(backend, golden.search_px)
     sr, hr, mask = tensors(dtype, device)
     loss = self_similarity_loss(sr.requires_grad_(), hr, mask, backend=backend, **golden.sizes)

@@ -1,4 +1,4 @@
-"""What holds whatever the numbers are: symmetries, batches, cuts, empty masks, NaN, repetition."""
+"""Properties that hold for any numbers: symmetries, batches, chunks, empty masks, NaN, repetition."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def pair(device, backend):
 
 
 @pytest.mark.parametrize("axes", [(2,), (3,), (2, 3)])
-def test_flips_commute(axes, pair, backend):
+def test_flipped_images_flip_the_gradient(axes, pair, backend):
     sr, hr, mask = pair
     loss, gradient = value_and_gradient(sr, hr, mask, backend=backend)
     flipped = (tensor.flip(axes) for tensor in pair)
@@ -33,7 +33,7 @@ def test_flips_commute(axes, pair, backend):
     assert relative_error(gradient_flipped.flip(axes), gradient) <= TOLERANCES[torch.float32].gradient
 
 
-def test_transposing_commutes(pair, backend):
+def test_transposed_images_transpose_the_gradient(pair, backend):
     sr, hr, mask = pair
     loss, gradient = value_and_gradient(sr, hr, mask, backend=backend)
     loss_turned, gradient_turned = value_and_gradient(sr.mT, hr.mT, mask.mT, backend=backend)
@@ -41,34 +41,36 @@ def test_transposing_commutes(pair, backend):
     assert relative_error(gradient_turned.mT, gradient) <= TOLERANCES[torch.float32].gradient
 
 
-def test_the_order_of_the_channels_does_not_matter(pair, backend):
+def test_reordered_channels_reorder_the_gradient(pair, backend):
     sr, hr, mask = pair
     _, gradient = value_and_gradient(sr, hr, mask, backend=backend)
     _, reordered = value_and_gradient(sr[:, [2, 0, 1]], hr[:, [2, 0, 1]], mask, backend=backend)
     assert relative_error(reordered[:, [1, 2, 0]], gradient) <= TOLERANCES[torch.float32].gradient
 
 
-def test_a_batch_is_the_sum_of_its_images(pair, backend):
+def test_batch_equals_the_sum_of_its_images(pair, backend):
     together, gradient = value_and_gradient(*pair, backend=backend, reduction="sum")
     alone = [value_and_gradient(*(t[i : i + 1] for t in pair), backend=backend, reduction="sum") for i in range(2)]
     assert together.item() == pytest.approx(sum(loss.item() for loss, _ in alone), rel=1e-6)
     assert relative_error(torch.cat([g for _, g in alone]), gradient) <= TOLERANCES[torch.float32].gradient
 
 
-def test_the_mean_is_the_sum_over_the_number_of_masked_pixels(pair, backend):
+def test_mean_is_the_sum_divided_by_the_masked_pixels(pair, backend):
     mask = pair[2]
     total, mean = (self_similarity_loss(*pair, **OPTIONS, backend=backend, reduction=r) for r in ("sum", "mean"))
     assert mean.item() == pytest.approx(total.item() / int(mask.sum()), rel=1e-6)
 
 
-def test_the_weights_multiply_the_parts(pair, backend):
-    parts = [value_and_gradient(*pair, backend=backend, l1_weight=a, kl_weight=b) for a, b in ((1, 0), (0, 1), (3, 5))]
-    assert parts[2][0].item() == pytest.approx(3 * parts[0][0].item() + 5 * parts[1][0].item(), rel=1e-6)
-    wanted = 3 * parts[0][1] + 5 * parts[1][1]
-    assert relative_error(parts[2][1], wanted) <= 2 * TOLERANCES[torch.float32].gradient
+def test_weights_multiply_the_loss_parts(pair, backend):
+    weighted = [
+        value_and_gradient(*pair, backend=backend, l1_weight=a, kl_weight=b) for a, b in ((1, 0), (0, 1), (3, 5))
+    ]
+    assert weighted[2][0].item() == pytest.approx(3 * weighted[0][0].item() + 5 * weighted[1][0].item(), rel=1e-6)
+    wanted = 3 * weighted[0][1] + 5 * weighted[1][1]
+    assert relative_error(weighted[2][1], wanted) <= 2 * TOLERANCES[torch.float32].gradient
 
 
-def test_the_gradient_does_not_depend_on_what_is_outside_all_search_areas(pair, backend):
+def test_gradient_is_zero_outside_all_search_areas(pair, backend):
     sr, hr, mask = pair
     mask = torch.zeros_like(mask)
     mask[0, :, 1, 1] = True
@@ -80,7 +82,7 @@ def test_the_gradient_does_not_depend_on_what_is_outside_all_search_areas(pair, 
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_equal_images_have_no_loss_and_no_gradient(normalize, backend, dtype, device):
+def test_equal_images_have_zero_loss_and_gradient(normalize, backend, dtype, device):
     case = Case(1, 3, 9, 12, 7, 3, 0.05, normalize=normalize)
     _, hr, mask = (tensor.to(device) for tensor in images(case))
     hr = hr.to(dtype)
@@ -92,12 +94,12 @@ def test_equal_images_have_no_loss_and_no_gradient(normalize, backend, dtype, de
     assert gradient.abs().max().item() <= AT_EQUAL_IMAGES[dtype] * scale
 
 
-def test_any_budget_gives_the_same(backend, device, large, monkeypatch):
+def test_loss_is_the_same_for_any_budget(backend, device, large, monkeypatch):
     from selfsr.selfsim import chunks
 
-    cuts = []
-    plan = chunks.plan
-    monkeypatch.setattr(chunks, "plan", lambda *arguments: cuts.append(plan(*arguments)) or cuts[-1])
+    plans = []
+    plan_chunks = chunks.plan_chunks
+    monkeypatch.setattr(chunks, "plan_chunks", lambda *arguments: plans.append(plan_chunks(*arguments)) or plans[-1])
     geometry = Geometry(large.search_px, large.window_px, large.sigma, large.normalize)
     sizes = {
         "one row": working_bytes(large.width, 1, 1, large.width, geometry, 4),
@@ -107,7 +109,7 @@ def test_any_budget_gives_the_same(backend, device, large, monkeypatch):
     results = {
         name: compute(large, backend, torch.float32, device, memory_mb=size / 2**20) for name, size in sizes.items()
     }
-    numbers = [len(cut) for cut in cuts[::3]]
+    numbers = [len(plan) for plan in plans[::3]]
     assert numbers[0] > numbers[1] > numbers[2] == 1
     for name in ("one row", "half an image"):
         assert results[name].l1.item() == pytest.approx(results["all"].l1.item(), rel=1e-6)
@@ -115,18 +117,18 @@ def test_any_budget_gives_the_same(backend, device, large, monkeypatch):
         assert error <= TOLERANCES[torch.float32].gradient
 
 
-def test_the_graph_is_the_same_with_any_budget(backend, device, large):
+def test_graph_is_the_same_for_any_budget(backend, device, large):
     image, _, mask = (tensor.to(device) for tensor in images(large))
     image = image.float()
     geometry = Geometry(large.search_px, large.window_px)
     smallest = working_bytes(large.width, 1, 1, large.width, geometry, 4) / 2**20
-    whole = self_similarity_graph(image, mask, backend=backend, **large.options)
-    parts = self_similarity_graph(image, mask, backend=backend, memory_mb=smallest, **large.options)
-    torch.testing.assert_close(parts, whole, rtol=0, atol=TOLERANCES[torch.float32].graph)
+    in_one_chunk = self_similarity_graph(image, mask, backend=backend, **large.options)
+    row_by_row = self_similarity_graph(image, mask, backend=backend, memory_mb=smallest, **large.options)
+    torch.testing.assert_close(row_by_row, in_one_chunk, rtol=0, atol=TOLERANCES[torch.float32].graph)
 
 
 @pytest.mark.parametrize("more", [0, 5])
-def test_a_known_number_of_pixels_gives_the_same(more, pair, backend):
+def test_max_pixels_above_the_mask_changes_nothing(more, pair, backend):
     mask = pair[2]
     loss, gradient = value_and_gradient(*pair, backend=backend, normalize=False)
     count = int(mask.sum()) + more
@@ -135,17 +137,17 @@ def test_a_known_number_of_pixels_gives_the_same(more, pair, backend):
     assert relative_error(gradient_known, gradient) <= TOLERANCES[torch.float32].gradient
 
 
-def test_of_more_pixels_than_foreseen_the_first_count(pair, backend):
+def test_max_pixels_below_the_mask_keeps_the_first_pixels(pair, backend):
     sr, hr, mask = pair
     first = mask & (mask.flatten().cumsum(0) <= 10).view_as(mask)
     wanted, _ = value_and_gradient(sr, hr, first, backend=backend)
-    found, _ = value_and_gradient(sr, hr, mask, backend=backend, max_pixels=10)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
+    limited, _ = value_and_gradient(sr, hr, mask, backend=backend, max_pixels=10)
+    assert limited.item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("max_pixels", [None, 4])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_an_empty_mask_gives_zero_that_is_attached_to_sr(reduction, max_pixels, pair, backend):
+def test_empty_mask_gives_zero_with_a_zero_gradient(reduction, max_pixels, pair, backend):
     sr, hr, mask = pair
     loss, gradient = value_and_gradient(
         sr, hr, torch.zeros_like(mask), backend=backend, reduction=reduction, max_pixels=max_pixels
@@ -155,7 +157,7 @@ def test_an_empty_mask_gives_zero_that_is_attached_to_sr(reduction, max_pixels, 
     assert not gradient.any()
 
 
-def test_an_empty_mask_gives_an_empty_graph(pair, backend):
+def test_empty_mask_gives_an_empty_graph(pair, backend):
     sr, _, mask = pair
     graph = self_similarity_graph(sr.requires_grad_(), torch.zeros_like(mask), backend=backend, **OPTIONS)
     assert graph.shape == (0, OPTIONS["search_px"] ** 2)
@@ -164,7 +166,7 @@ def test_an_empty_mask_gives_an_empty_graph(pair, backend):
     assert not sr.grad.any()
 
 
-def test_a_batch_of_no_images(backend, device):
+def test_batch_of_no_images_has_zero_loss(backend, device):
     sr = torch.zeros(0, 3, 9, 9, device=device, requires_grad=True)
     mask = torch.zeros(0, 1, 9, 9, device=device, dtype=torch.bool)
     loss = self_similarity_loss(sr, sr.detach(), mask, backend=backend, **OPTIONS)
@@ -173,7 +175,7 @@ def test_a_batch_of_no_images(backend, device):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nan_and_infinity_in_a_search_area_give_nan(value, pair, backend):
+def test_nan_or_infinity_in_a_search_area_gives_nan(value, pair, backend):
     sr, hr, mask = pair
     mask[0, 0, 5, 5] = True
     for name in ("sr", "hr"):
@@ -185,8 +187,8 @@ def test_nan_and_infinity_in_a_search_area_give_nan(value, pair, backend):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nan_and_infinity_stay_in_their_image(value, backend, device):
-    """Images of a batch lie beside each other in memory; a weight of 0 would carry NaN from one to the next."""
+def test_nan_or_infinity_stays_in_its_image(value, backend, device):
+    """A weight of 0 would carry NaN from one image to the next, which is its neighbor in memory."""
     case = Case(3, 1, 4, 5, 5, 3, 0.05, mask="all")
     sr, hr, mask = (tensor.to(device) for tensor in images(case))
     sr, hr = sr.float(), hr.float()
@@ -203,7 +205,7 @@ def test_nan_and_infinity_stay_in_their_image(value, backend, device):
     assert not sr.grad[2].any()
 
 
-def test_nothing_is_clamped(backend, device):
+def test_values_outside_0_to_1_are_not_clamped(backend, device):
     case = TINY[0]
     sr, hr, mask = (tensor.to(device) for tensor in images(case))
     shifted, _ = value_and_gradient(3 * sr - 2, 3 * hr - 2, mask, backend=backend, sigma=0.2, normalize=False)
@@ -215,19 +217,19 @@ def test_nothing_is_clamped(backend, device):
 
 
 @pytest.mark.usefixtures("poisoned_memory")
-def test_nothing_is_read_before_it_is_written(case, backend, device):
-    found, wanted = compute(case, backend, torch.float32, device), truth(case)
-    assert relative_error(found.kl, wanted.kl) <= TOLERANCES[torch.float32].kl
-    assert relative_error(found.gradient, wanted.gradient) <= TOLERANCES[torch.float32].gradient
+def test_uninitialized_memory_is_never_read(case, backend, device):
+    result, wanted = compute(case, backend, torch.float32, device), truth(case)
+    assert relative_error(result.kl, wanted.kl) <= TOLERANCES[torch.float32].kl
+    assert relative_error(result.gradient, wanted.gradient) <= TOLERANCES[torch.float32].gradient
 
 
-def test_each_run_gives_the_same_bits(backend, device, large):
+def test_repeated_calls_give_the_same_bits(backend, device, large):
     first, second = (compute(large, backend, torch.float32, device) for _ in range(2))
     for a, b in ((first.l1, second.l1), (first.kl, second.kl), (first.gradient, second.gradient)):
         assert torch.equal(a, b)
 
 
-def test_the_number_of_threads_does_not_change_a_bit(backend, device):
+def test_any_number_of_threads_gives_the_same_bits(backend, device):
     if device.type != "cpu" or backend == "triton":
         pytest.skip("threads matter on the CPU only")
     generator = torch.Generator().manual_seed(0)
@@ -247,7 +249,7 @@ def test_the_number_of_threads_does_not_change_a_bit(backend, device):
         assert torch.equal(gradient, results[0][1])
 
 
-def test_without_a_mask_the_edges_of_hr_count(backend, device):
+def test_without_a_mask_the_edge_mask_of_hr_is_used(backend, device):
     generator = torch.Generator().manual_seed(1)
     hr = torch.rand(1, 3, 12, 12, generator=generator).to(device)
     sr = (hr * 0.9).requires_grad_()
@@ -256,7 +258,7 @@ def test_without_a_mask_the_edges_of_hr_count(backend, device):
     assert torch.equal(SelfSimilarityLoss(backend=backend, **OPTIONS)(sr, hr), wanted)
 
 
-def test_the_module_is_the_function_with_its_options_kept(backend, device):
+def test_module_passes_its_options_to_the_function(backend, device):
     generator = torch.Generator().manual_seed(1)
     hr = torch.rand(1, 3, 12, 12, generator=generator).to(device)
     sr = hr.flip(3)
@@ -269,10 +271,11 @@ def test_the_module_is_the_function_with_its_options_kept(backend, device):
     assert torch.equal(module(sr, hr), self_similarity_loss(sr, hr, mask, **options))
     mask = torch.ones_like(mask)
     assert torch.equal(module(sr, hr, mask), self_similarity_loss(sr, hr, mask, **options))
-    assert f"search_px={OPTIONS['search_px']}" in repr(module)
+    constructor_options = {**options, "mask_threshold": 40.0, "mask_stride": 2, "two_sided": True}
+    assert all(f"{name}={value!r}" in repr(module) for name, value in constructor_options.items())
 
 
-def test_the_reference_itself_agrees_with_a_hand_computed_row():
+def test_reference_equals_a_row_computed_by_hand():
     """One pixel, search 3, window 1, one channel: nine squared differences."""
     from selfsr.selfsim import reference
 

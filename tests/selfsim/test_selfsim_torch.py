@@ -1,11 +1,13 @@
-"""The operator as a citizen of torch: dtypes, layouts, autocast, compile, export, devices."""
+"""The operator with the rest of torch: dtypes, layouts, autocast, compile, export, devices."""
+
+import re
 
 import pytest
 import torch
 from selfsim_cases import OPTIONS, TINY, Case, images
 from selfsim_tolerances import TOLERANCES, relative_error
 
-from interpreter import interpreted
+from interpreter import is_interpreted
 from selfsr import SelfSimilarityLoss, self_similarity_graph, self_similarity_loss
 from selfsr._ops import register
 from selfsr.selfsim.operator import graph_backward_op, graph_op, loss_op
@@ -35,7 +37,7 @@ def test_half_precision_images_are_computed_in_float32(half, pair, backend):
     assert torch.equal(gradient, wanted_gradient.to(half))
 
 
-def test_images_of_two_dtypes(pair, backend):
+def test_images_of_two_dtypes_are_computed_in_the_wider(pair, backend):
     sr, hr, mask = pair
     loss, _ = value_and_gradient(sr.bfloat16(), hr, mask, backend=backend)
     assert torch.equal(loss, value_and_gradient(sr.bfloat16().float(), hr, mask, backend=backend)[0])
@@ -51,7 +53,7 @@ def test_autocast_changes_nothing(pair, backend, device):
     assert torch.equal(gradient, wanted_gradient)
 
 
-def test_any_memory_layout(pair, backend):
+def test_any_memory_layout_gives_the_same_bits(pair, backend):
     sr, hr, mask = pair
     wanted, wanted_gradient = value_and_gradient(*pair, backend=backend)
     wide = torch.zeros(*sr.shape[:3], 2 * sr.shape[3], device=sr.device)
@@ -73,14 +75,14 @@ def test_any_memory_layout(pair, backend):
     assert torch.equal(gradient, value_and_gradient(expanded.contiguous(), hr, mask, backend=backend)[1])
 
 
-def test_the_inputs_stay_as_they_were(pair, backend):
+def test_inputs_are_not_changed(pair, backend):
     before = [tensor.clone() for tensor in pair]
     value_and_gradient(*pair, backend=backend)
     self_similarity_graph(pair[0], pair[2], backend=backend, **OPTIONS)
     assert all(torch.equal(a, b) for a, b in zip(before, pair, strict=True))
 
 
-def test_the_gradient_goes_to_sr_only(pair, backend):
+def test_gradient_goes_to_sr_only(pair, backend):
     sr, hr, mask = pair
     sr, hr = sr.requires_grad_(), hr.requires_grad_()
     self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS).backward()
@@ -88,7 +90,7 @@ def test_the_gradient_goes_to_sr_only(pair, backend):
     assert hr.grad is None
 
 
-def test_the_gradient_is_scaled_by_what_follows(pair, backend):
+def test_gradient_is_scaled_by_later_operations(pair, backend):
     sr, hr, mask = pair
     _, gradient = value_and_gradient(sr, hr, mask, backend=backend)
     leaf = sr.clone().requires_grad_()
@@ -97,30 +99,31 @@ def test_the_gradient_is_scaled_by_what_follows(pair, backend):
     torch.testing.assert_close(leaf.grad, 2 * 10 * loss.detach() * gradient)
 
 
-def test_without_grad_nothing_is_kept(pair, backend, monkeypatch):
+def test_without_grad_no_gradient_is_computed(pair, backend, monkeypatch):
     sr, hr, mask = pair
     from selfsr.selfsim import operator
 
-    asked = []
+    with_gradient = []
     compute = operator.loss_and_gradient
-    monkeypatch.setattr(operator, "loss_and_gradient", lambda *args: asked.append(args[6]) or compute(*args))
+    monkeypatch.setattr(operator, "loss_and_gradient", lambda *args: with_gradient.append(args[6]) or compute(*args))
     with torch.no_grad():
         assert not self_similarity_loss(sr.requires_grad_(), hr, mask, backend=backend, **OPTIONS).requires_grad
     assert not self_similarity_loss(sr.detach(), hr, mask, backend=backend, **OPTIONS).requires_grad
     assert self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS).requires_grad
-    assert asked == [False, False, True]
+    assert with_gradient == [False, False, True]
 
 
-def test_a_second_derivative_is_refused_not_forgotten(pair, backend):
+def test_second_derivative_raises(pair, backend):
     sr, hr, mask = pair
     sr.requires_grad_()
     loss = self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS)
     (gradient,) = torch.autograd.grad(loss, sr, create_graph=True)
-    with pytest.raises(RuntimeError, match="self_similarity_loss has no second derivatives"):
+    sentence = "self_similarity_loss has no second derivatives; do not differentiate its gradient."
+    with pytest.raises(RuntimeError, match=re.escape(sentence)):
         gradient.square().sum().backward()
 
 
-def test_checkpointing_recomputes_it(pair, backend):
+def test_checkpointing_gives_the_same_bits(pair, backend):
     from torch.utils.checkpoint import checkpoint
 
     sr, hr, mask = pair
@@ -133,7 +136,7 @@ def test_checkpointing_recomputes_it(pair, backend):
     assert torch.equal(leaf.grad, wanted)
 
 
-def test_torch_library_accepts_the_nodes(pair, backend):
+def test_torch_library_accepts_the_operators(pair, backend):
     sr, hr, mask = pair
     common = (*OPTIONS.values(), True)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
@@ -152,6 +155,7 @@ def step(sr, hr, mask, backend):
     return self_similarity_loss(blurred, hr, mask, backend=backend, **OPTIONS) + blurred.mean()
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("with_mask", [True, False])
 def test_compile_sees_one_opaque_node(with_mask, pair, backend):
     sr, hr, mask = pair
@@ -169,14 +173,15 @@ def test_compile_sees_one_opaque_node(with_mask, pair, backend):
         torch.testing.assert_close(compiled(compiled_leaf, hr, mask, backend), wanted)
 
 
-def test_compile_never_looks_into_the_function_of_a_node():
+@pytest.mark.compile
+def test_compile_does_not_trace_into_an_operator():
     graphs = []
 
     def keep(graph, inputs):
         graphs.append(str(graph.graph))
         return graph.forward
 
-    compiled = torch.compile(lambda x: register._hidden_from_dynamo(torch.sin)(x.cos()), backend=keep)
+    compiled = torch.compile(lambda x: register._hide_from_dynamo(torch.sin)(x.cos()), backend=keep)
     x = torch.ones(3)
     assert torch.equal(compiled(x), x.cos().sin())
     assert any("cos" in graph for graph in graphs)
@@ -184,6 +189,7 @@ def test_compile_never_looks_into_the_function_of_a_node():
     torch._dynamo.reset()
 
 
+@pytest.mark.compile
 def test_export_sees_one_opaque_node(pair, backend):
     sr, hr, mask = pair
     module = SelfSimilarityLoss(backend=backend, **OPTIONS)
@@ -193,28 +199,28 @@ def test_export_sees_one_opaque_node(pair, backend):
     assert torch.equal(program.module()(sr, hr, mask), module(sr, hr, mask))
 
 
-def test_it_works_where_determinism_is_demanded(pair, backend):
+def test_deterministic_mode_gives_the_same_bits(pair, backend):
     wanted = value_and_gradient(*pair, backend=backend)
     torch.use_deterministic_algorithms(True)
     try:
-        found = value_and_gradient(*pair, backend=backend)
+        result = value_and_gradient(*pair, backend=backend)
     finally:
         torch.use_deterministic_algorithms(False)
-    assert torch.equal(found[0], wanted[0])
-    assert torch.equal(found[1], wanted[1])
+    assert torch.equal(result[0], wanted[0])
+    assert torch.equal(result[1], wanted[1])
 
 
-def test_inference_mode(pair, backend):
+def test_inference_mode_gives_the_same_loss(pair, backend):
     sr, hr, mask = pair
     wanted, _ = value_and_gradient(sr, hr, mask, backend=backend)
     with torch.inference_mode():
         assert torch.equal(self_similarity_loss(sr, hr, mask, backend=backend, **OPTIONS), wanted)
 
 
-def test_a_model_trains_through_it(backend, device):
+def test_gradient_descent_reduces_the_loss(backend, device):
     """Gradient descent on the pixels themselves brings the graphs together."""
-    if backend == "triton" and interpreted():
-        pytest.skip("takes the interpreter too long")
+    if backend == "triton" and is_interpreted():
+        pytest.skip("the interpreter would take too long")
     sr, hr, mask = images(Case(1, 1, 12, 12, 7, 3, 0.05))
     sr, hr, mask = sr.float().to(device).requires_grad_(), hr.float().to(device), mask.to(device)
     optimizer = torch.optim.Adam([sr], lr=2e-3)
@@ -229,7 +235,7 @@ def test_a_model_trains_through_it(backend, device):
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-def test_one_host_sync_and_none_with_a_known_number_of_pixels(pair, backend, device):
+def test_with_max_pixels_the_host_never_waits(pair, backend, device):
     if device.type != "cuda":
         pytest.skip("needs a GPU")
     mask = pair[2]
@@ -242,7 +248,7 @@ def test_one_host_sync_and_none_with_a_known_number_of_pixels(pair, backend, dev
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_cuda_graph_replays_it(pair, backend, device):
+def test_cuda_graph_replays_loss_and_gradient(pair, backend, device):
     if device.type != "cuda":
         pytest.skip("needs a GPU")
     sr, hr, mask = pair
@@ -262,11 +268,11 @@ def test_a_cuda_graph_replays_it(pair, backend, device):
     assert torch.equal(gradient, wanted_gradient)
 
 
-def test_a_device_that_is_not_the_current_one(backend, device):
+def test_gpu_that_is_not_current_gives_the_same_loss(backend, device):
     if device.type != "cuda" or torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     sr, hr, mask = (tensor.to("cuda:1") for tensor in images(TINY[0]))
     loss, gradient = value_and_gradient(sr, hr, mask, backend=backend)
-    here = value_and_gradient(*(tensor.to("cuda:0") for tensor in (sr, hr, mask)), backend=backend)
+    on_first_gpu = value_and_gradient(*(tensor.to("cuda:0") for tensor in (sr, hr, mask)), backend=backend)
     assert loss.device == gradient.device == torch.device("cuda:1")
-    assert relative_error(gradient.cpu(), here[1].cpu()) <= TOLERANCES[torch.float64].gradient
+    assert relative_error(gradient.cpu(), on_first_gpu[1].cpu()) <= TOLERANCES[torch.float64].gradient

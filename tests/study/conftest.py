@@ -1,4 +1,4 @@
-"""A small study of a tiny recipe, and run folders of it made by hand."""
+"""A small study of a tiny recipe, and synthetic run folders of it."""
 
 import json
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from selfsr.study import open_study
-from selfsr.study.folder import run_folder
-from selfsr.study.plan import Plan
+from selfsr.study.folder import get_run_folder
+from selfsr.study.plan import StudyPlan
 
 RECIPE: dict[str, Any] = {
     "name": "tiny",
@@ -40,24 +40,34 @@ seeds: [1, 2]
 """
 
 
+@pytest.fixture(scope="session")
+def write_inputs() -> Callable[[Path], None]:
+    """Return `write(folder)`, which writes a recipe, a study and empty image folders."""
+
+    def write(folder: Path) -> None:
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+        (folder / "claim.yaml").write_text(STUDY)
+        for images in ("photos/train", "photos/test"):
+            (folder / images).mkdir(parents=True)
+
+    return write
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder with tiny.yaml, claim.yaml and empty folders for pictures."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_inputs: Callable[[Path], None]) -> Path:
+    """Work in a folder with tiny.yaml, claim.yaml and empty image folders."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
-    (tmp_path / "claim.yaml").write_text(STUDY)
-    for folder in ("photos/train", "photos/test"):
-        (tmp_path / folder).mkdir(parents=True)
+    write_inputs(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def write_study(place: Path) -> Callable[..., Path]:
-    """Return `write(**changes)`, which writes a study file of two arms with the changes laid over it."""
+def write_study(workspace: Path) -> Callable[..., Path]:
+    """Return `write(**changes)`, which writes a study file with two arms and these changes."""
 
     def write(**changes: Any) -> Path:
         document = {**yaml.safe_load(STUDY), **changes}
-        path = place / "other.yaml"
+        path = workspace / "other.yaml"
         path.write_text(
             yaml.safe_dump({key: value for key, value in document.items() if value is not ...}, sort_keys=False)
         )
@@ -67,7 +77,7 @@ def write_study(place: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def plan_of(write_study: Callable[..., Path]) -> Callable[..., Plan]:
+def plan_of(write_study: Callable[..., Path]) -> Callable[..., StudyPlan]:
     """Return `plan(**changes)`, the resolved plan of such a study."""
     return lambda **changes: open_study(write_study(**changes))[0]
 
@@ -94,14 +104,14 @@ def write_run(folder: Path, recipe: str, curve: list[tuple[int, float]], shift: 
 
 
 @pytest.fixture
-def write_runs() -> Callable[[Plan, Path, Curves], None]:
-    """Return `write(plan, folder, curves)`, which makes the run folder of every arm and seed that has a curve."""
+def write_runs() -> Callable[[StudyPlan, Path, Curves], None]:
+    """Return `write(plan, folder, curves)`, which writes the run folder of every arm and seed with a curve."""
     from selfsr.recipe import dump_recipe
 
-    def write(plan: Plan, folder: Path, curves: Curves) -> None:
+    def write(plan: StudyPlan, folder: Path, curves: Curves) -> None:
         for run in plan.runs():
             curve = curves.get(run.arm, {}).get(run.seed)
             if curve is not None:
-                write_run(run_folder(folder, run), dump_recipe(run.recipe), curve)
+                write_run(get_run_folder(folder, run), dump_recipe(run.recipe), curve)
 
     return write

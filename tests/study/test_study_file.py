@@ -9,13 +9,13 @@ import pytest
 
 from selfsr.errors import InputError
 from selfsr.study import open_study
-from selfsr.study.plan import Plan, check_inputs
-from selfsr.study.spec import Condition, Study
+from selfsr.study.plan import StudyPlan, check_inputs
+from selfsr.study.spec import ArmCondition, Study
 
 PACED = {"set": {"method.terms.pixel.pace": {"alpha": 4.0}}}
 
 
-def test_runs_go_seed_by_seed_each_with_its_own_name_and_seed(place: Path) -> None:
+def test_runs_go_seed_by_seed_each_with_its_own_name_and_seed(workspace: Path) -> None:
     plan, folder = open_study(Path("claim.yaml"))
     assert folder == Path("studies/claim")
     assert [(run.name, run.seed) for run in plan.runs()] == [
@@ -26,10 +26,12 @@ def test_runs_go_seed_by_seed_each_with_its_own_name_and_seed(place: Path) -> No
     assert plain.recipe.method.terms["pixel"].pace is None
     assert paced.recipe.method.terms["pixel"].pace.alpha == 4.0
     assert plan.baseline == "plain"
-    assert plan.setups["tiny"].judged_on == "first"
+    assert plan.setups["tiny"].evaluation_set == "first"
 
 
-def test_set_reaches_every_arm_and_the_command_line_goes_last(place: Path, write_study: Callable[..., Path]) -> None:
+def test_set_reaches_every_arm_and_the_command_line_goes_last(
+    workspace: Path, write_study: Callable[..., Path]
+) -> None:
     path = write_study(set={"steps": 50, "schedule": {"kind": "cosine"}})
     plan, folder = open_study(path, ["base.steps=40", "seeds=[7]", "base.optimizers.g.lr=1e-5"], Path("there"))
     assert folder == Path("there")
@@ -40,8 +42,10 @@ def test_set_reaches_every_arm_and_the_command_line_goes_last(place: Path, write
         assert run.recipe.optimizers["g"].lr == 1e-5
 
 
-def test_several_recipes_as_a_list_or_with_changes_of_their_own(place: Path, plan_of: Callable[..., Plan]) -> None:
-    (place / "wide.yaml").write_text((place / "tiny.yaml").read_text())
+def test_several_recipes_as_a_list_or_with_changes_of_their_own(
+    workspace: Path, plan_of: Callable[..., StudyPlan]
+) -> None:
+    (workspace / "wide.yaml").write_text((workspace / "tiny.yaml").read_text())
     assert list(plan_of(base=..., recipes=["tiny.yaml", "wide.yaml"]).setups) == ["tiny", "wide"]
     plan = plan_of(
         base=...,
@@ -53,7 +57,9 @@ def test_several_recipes_as_a_list_or_with_changes_of_their_own(place: Path, pla
     }  # fmt: skip
 
 
-def test_a_recipe_is_found_by_its_shipped_name_and_beside_the_study(place: Path, plan_of: Callable[..., Plan]) -> None:
+def test_recipe_is_found_by_shipped_name_or_next_to_the_study(
+    workspace: Path, plan_of: Callable[..., StudyPlan]
+) -> None:
     shipped = plan_of(
         base="small_edsr_x2",
         arms={
@@ -62,14 +68,14 @@ def test_a_recipe_is_found_by_its_shipped_name_and_beside_the_study(place: Path,
         },
     )
     assert shipped.setups["small_edsr_x2"].arms["plain"].network.features == 32
-    elsewhere = place / "elsewhere"
+    elsewhere = workspace / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / "own.yaml").write_text((place / "tiny.yaml").read_text())
-    (elsewhere / "study.yaml").write_text((place / "claim.yaml").read_text().replace("tiny.yaml", "own.yaml"))
+    (elsewhere / "own.yaml").write_text((workspace / "tiny.yaml").read_text())
+    (elsewhere / "study.yaml").write_text((workspace / "claim.yaml").read_text().replace("tiny.yaml", "own.yaml"))
     assert list(open_study(elsewhere / "study.yaml")[0].setups) == ["own"]
 
 
-def test_settings_that_come_with_a_declared_one_are_declared(plan_of: Callable[..., Plan]) -> None:
+def test_settings_that_come_with_a_declared_one_are_declared(plan_of: Callable[..., StudyPlan]) -> None:
     plan = plan_of(
         arms={
             "plain": None,
@@ -81,8 +87,8 @@ def test_settings_that_come_with_a_declared_one_are_declared(plan_of: Callable[.
     assert plan.setups["tiny"].arms["part"].method.terms["pixel"].pace.peak == 2.0
 
 
-def test_a_declared_condition_may_differ(plan_of: Callable[..., Plan]) -> None:
-    plan = plan_of(arms={"plain": None, "long": {"set": {"steps": 40}}}, unequal=["steps"])
+def test_a_declared_condition_may_differ(plan_of: Callable[..., StudyPlan]) -> None:
+    plan = plan_of(arms={"plain": None, "long": {"set": {"steps": 40}}}, allowed_differences=["steps"])
     assert plan.setups["tiny"].arms["long"].steps == 40
 
 
@@ -91,42 +97,44 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"arms": {"plain": None, "b": {"set": {"seed": 3}}}},
         "study: arms.b.set.seed: every arm runs with the same seeds; list them under seeds.",
     ),
-    "another name": ({"set": {"name": "x"}}, "study: set.name: the study names its runs itself; take it out."),
-    "judged otherwise": (
+    "another name": ({"set": {"name": "x"}}, "study: set.name: the study names its runs itself; remove this setting."),
+    "another evaluation": (
         {"arms": {"plain": None, "b": {"set": {"evaluate.sets": {"first": "photos/train"}}}}},
-        "arms.b: is judged otherwise than plain: evaluate.sets.first.hr (photos/test and photos/train), "
+        "arms.b: is evaluated differently from plain: evaluate.sets.first.hr (photos/test and photos/train), "
         "evaluate.sets.second.hr (photos/test and absent), evaluate.sets.second.lr (null and absent); "
         "change evaluate for all arms under set.",
     ),
     "another scale": (
         {"arms": {"plain": None, "b": {"set": {"scale": 4}}}},
-        "arms.b: has scale 4 and plain has 2, which is another task; "
-        "give each scale a recipe of its own under recipes.",
+        "arms.b: has scale 4 and plain has 2, which is another task; list a recipe for each scale under recipes.",
     ),
     "more steps": (
         {"arms": {"plain": None, "b": {"set": {"steps": 40}}}},
-        "arms.b: differs from plain in steps (20 and 40), which alone can make the difference; "
-        "change it for all arms under set, or declare it with unequal: [steps].",
+        "arms.b: differs from plain in steps (20 and 40), which can explain a difference in scores; "
+        "change it for all arms under set, or add allowed_differences: [steps].",
     ),
     "other data": (
         {"arms": {"plain": None, "b": {"set": {"data.hr": "photos/test"}}}},
-        "arms.b: differs from plain in data.hr (photos/train and photos/test), which alone can make the difference; "
-        "change it for all arms under set, or declare it with unequal: [data].",
+        "arms.b: differs from plain in data.hr (photos/train and photos/test), which can explain a "
+        "difference in scores; change it for all arms under set, or add allowed_differences: [data].",
     ),
     "more than it says": (
         {"arms": {"plain": None, "b": {"set": {"optimizers.g.kind": "adamw"}}}},
-        "arms.b: differs from the recipe tiny in more than its set says: "
-        "optimizers.g.betas ([0.9, 0.999] and [0.9, 0.99]); name these in its set, too.",
+        "arms.b: differs from the recipe tiny in more settings than its set has: "
+        "optimizers.g.betas ([0.9, 0.999] and [0.9, 0.99]); add these to its set.",
     ),
     "equal arms": (
         {"arms": {"plain": None, "b": {"set": {"method.terms.pixel.weight": 1.0}}}},
-        "arms.b: trains the same as arms.plain in the recipe tiny; change one of them or take it out.",
+        "arms.b: is the same training as arms.plain in the recipe tiny; change or remove one of them.",
     ),
     "equal but for what is logged": (
         {"arms": {"plain": None, "b": {"set": {"log.every_steps": 5, "workers": 1}}}},
-        "arms.b: trains the same as arms.plain in the recipe tiny; change one of them or take it out.",
+        "arms.b: is the same training as arms.plain in the recipe tiny; change or remove one of them.",
     ),
-    "idle unequal": ({"unequal": ["batch"]}, "unequal: names batch, in which no arm differs; take it out."),
+    "unused allowed difference": (
+        {"allowed_differences": ["batch"]},
+        "allowed_differences: no arm differs in batch; remove it.",
+    ),
     "unknown setting of an arm": (
         {"arms": {"plain": None, "b": {"set": {"method.terms.pixel.pase": None}}}},
         "arms.b: tiny.yaml: method.terms.pixel.pase: unknown key; did you mean pace.",
@@ -139,29 +147,29 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"arms": {"plain": None}},
         "arms: dictionary should have at least 2 items after validation, not 1, got {'plain': {}}.",
     ),
-    "no recipe": ({"base": ...}, "study: give base for one recipe or recipes for several, got none of them."),
-    "both": ({"recipes": ["tiny.yaml"]}, "study: give base for one recipe or recipes for several, got both."),
+    "no recipe": ({"base": ...}, "study: expected base for one recipe or recipes for several, got neither."),
+    "both": ({"recipes": ["tiny.yaml"]}, "study: expected base for one recipe or recipes for several, got both."),
     "no such recipe": (
         {"base": "tny.yaml"},
-        "base: recipe: tny.yaml does not exist; list the shipped ones with: selfsr recipes list",
+        "base: recipe: tny.yaml does not exist; list the shipped recipes with: selfsr recipes list",
     ),
     "two recipes of one name": (
         {"base": ..., "recipes": ["tiny.yaml", "more/tiny.yaml"]},
-        "recipes: two recipes have one name in ['tiny', 'tiny']; give a mapping of name: {base: file}.",
+        "recipes: expected different file names, got ['tiny', 'tiny']; write a mapping of name: {base: file}.",
     ),
     "wrong baseline": ({"baseline": "plane"}, "study: baseline must be one of the arms plain, paced, got 'plane'."),
     "a seed twice": ({"seeds": [1, 1]}, "study: seeds must differ from one another, got [1, 1]."),
     "unknown set": (
-        {"judged_on": "Set5"},
-        "judged_on: expected a set of the recipe tiny, first, second, got 'Set5'.",
+        {"evaluation_set": "Set5"},
+        "evaluation_set: expected a set of the recipe tiny (first, second), got 'Set5'.",
     ),
     "unknown score": (
         {"score": "psnr"},
         "score: input should be 'psnr_y', 'ssim_y', 'psnr_rgb' or 'ssim_rgb', got 'psnr'.",
     ),
-    "never judged": (
+    "no evaluation": (
         {"set": {"evaluate": None}},
-        "the recipe tiny is never judged (evaluate is null); name its sets under set: evaluate.sets.",
+        "the recipe tiny has no evaluation (evaluate is null); add sets under set: evaluate.sets.",
     ),
     "a name that is no folder's": (
         {"arms": {"plain": None, "a/b": PACED}},
@@ -173,7 +181,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "recipes": {"a": "tiny.yaml", "a-b": {"base": "tiny.yaml", "set": {"steps": 30}}},
             "arms": {"b-c": None, "c": PACED},
         },
-        "recipe a with arm b-c and recipe a-b with arm c would both run as a-b-c-seed1; rename one.",
+        "recipe a with arm b-c and recipe a-b with arm c have the same run name a-b-c-seed1; rename one.",
     ),
 }
 
@@ -193,26 +201,26 @@ def test_refused(write_study: Callable[..., Path], case: str) -> None:
         ("steps", "--set: expected path=value, such as base.steps=1000 or seeds=[1,2], got 'steps'."),
         (
             "arms.paced.note=x",
-            "--set arms.paced.note=x: a study takes base.path=value for every recipe and key=value for itself; "
+            "--set arms.paced.note=x: expected base.path=value for all recipes or key=value for the study; "
             "change arms and recipes in the file.",
         ),
     ],
 )
-def test_a_setting_that_a_study_does_not_take(place: Path, setting: str, message: str) -> None:
+def test_load_study_refuses_an_unknown_setting(workspace: Path, setting: str, message: str) -> None:
     with pytest.raises(InputError) as refused:
         open_study(Path("claim.yaml"), [setting])
     assert str(refused.value) == message
 
 
-def test_a_missing_file_and_a_file_of_something_else(place: Path) -> None:
-    with pytest.raises(InputError, match=r"^study: none.yaml does not exist; docs/studies/README.md says how"):
+def test_a_missing_file_and_a_file_of_something_else(workspace: Path) -> None:
+    with pytest.raises(InputError, match=r"^study: none.yaml does not exist; see docs/studies/README.md for how"):
         open_study(Path("none.yaml"))
-    (place / "list.yaml").write_text("- 1\n")
-    with pytest.raises(InputError, match=r"^list.yaml: expected a mapping of settings, got list\.$"):
+    (workspace / "list.yaml").write_text("- 1\n")
+    with pytest.raises(InputError, match=r"^list.yaml: expected a mapping of options, got list\.$"):
         open_study(Path("list.yaml"))
 
 
-def test_missing_pictures_are_told_before_anything_runs(place: Path) -> None:
+def test_check_inputs_refuses_missing_images(workspace: Path) -> None:
     plan, _ = open_study(Path("claim.yaml"), ["base.evaluate.sets={Set5: nowhere}"])
     told = "study: recipe tiny, arm plain: evaluate.sets.Set5.hr: nowhere does not exist; "
     with pytest.raises(InputError, match=f"^{re.escape(told)}"):
@@ -220,11 +228,11 @@ def test_missing_pictures_are_told_before_anything_runs(place: Path) -> None:
     check_inputs(open_study(Path("claim.yaml"))[0])
 
 
-def test_the_example_of_the_guide_is_a_study(place: Path) -> None:
+def test_the_example_of_the_guide_is_a_study(workspace: Path) -> None:
     guide = Path(__file__).parents[2] / "docs" / "studies" / "README.md"
     example = re.search(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     assert example is not None
-    (place / "study.yaml").write_text(example[1])
+    (workspace / "study.yaml").write_text(example[1])
     plan, folder = open_study(Path("study.yaml"))
     assert folder == Path("studies/self_paced")
     assert list(plan.changes) == ["plain", "paced", "charbonnier"]
@@ -235,8 +243,8 @@ def test_the_example_of_the_guide_is_a_study(place: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_guide_names_every_key(place: Path) -> None:
+def test_the_guide_names_every_key(workspace: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "studies" / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE)) == set(Study.model_fields)
-    declared = next(line for line in guide.splitlines() if line.startswith("| `unequal`"))
-    assert re.findall(r"`(\w+)`", declared)[1:] == list(get_args(Condition))
+    declared = next(line for line in guide.splitlines() if line.startswith("| `allowed_differences`"))
+    assert re.findall(r"`(\w+)`", declared)[1:] == list(get_args(ArmCondition))

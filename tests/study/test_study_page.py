@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selfsr.study import open_study, summarize
-from selfsr.study.folder import settle
+from selfsr.study.folder import write_definition
 
 PLAIN = {1: [(0, 20.0), (10, 30.0), (20, 32.0)], 2: [(0, 20.0), (10, 31.0), (20, 33.0)]}
 PACED = {1: [(0, 20.0), (10, 32.0), (20, 33.0)], 2: [(0, 20.0), (10, 31.0), (20, 32.5)]}
@@ -45,22 +45,21 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def page(place: Path, write_runs: Callable) -> Path:
+def page(workspace: Path, write_runs: Callable) -> Path:
     """Return the page of two recipes, the first with both seeds of both arms, the second with one of each."""
-    (place / "claim.yaml").write_text(
-        (place / "claim.yaml").read_text().replace("base: tiny.yaml", "recipes: {a<b: tiny.yaml, longer: tiny.yaml}")
-        .replace("a<b", "short").replace("hard first", "hard <b>first</b>")
-    )  # fmt: skip
+    text = (workspace / "claim.yaml").read_text()
+    text = text.replace("base: tiny.yaml", "recipes: {short: tiny.yaml, longer: tiny.yaml}")
+    (workspace / "claim.yaml").write_text(text.replace("hard first", "hard <b>first</b>"))
     plan, folder = open_study(Path("claim.yaml"))
-    settle(plan, folder)
+    write_definition(plan, folder)
     write_runs(plan, folder, {"plain": PLAIN, "paced": PACED})
     shutil.rmtree(folder / "runs/longer-paced-seed2")
     (folder / "runs/short-paced-seed1/report.html").write_text("<p>report")
     summarize(plan, folder)
-    return place / folder / "study.html"
+    return workspace / folder / "study.html"
 
 
-def test_page_is_whole_and_refers_to_nothing_outside(page: Path) -> None:
+def test_page_is_complete_and_self_contained(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     parsed = Page(text)
     assert parsed.open == []
@@ -72,18 +71,19 @@ def test_page_is_whole_and_refers_to_nothing_outside(page: Path) -> None:
     assert "hard &lt;b&gt;first" in text
 
 
-def test_page_tells_the_numbers_and_how_many_seeds_they_are_of(page: Path) -> None:
+def test_page_has_the_scores_and_the_number_of_seeds(page: Path) -> None:
     text = unescape(re.sub(r"<[^>]+>|\s+", " ", page.read_text(encoding="utf-8")))
     text = re.sub(r" +", " ", text)
-    assert "2 recipes, 2 arms, 2 seeds; 7 of 8 runs are finished. PSNR-Y decides, paired by seed against plain." in text
+    head = "2 recipes, 2 arms, 2 seeds; 7 of 8 runs are finished. "
+    assert head + "The metric is PSNR-Y; runs of the same seed are compared to plain." in text
     assert "paced, short 2 seeds, seeds disagree +0.250 dB" in text
     assert "paced, longer 1 seed, one pair +1.000 dB" in text
-    assert "One seed cannot tell a difference from chance" in text
-    assert "Not finished, and not in the results: longer-paced-seed2 (step 0 of 20)." in text
-    assert "Bicubic has 28.000 dB. Seeds compared: 1, 2." in text
+    assert "One seed cannot separate a difference from chance" in text
+    assert "Unfinished runs are not in the results: longer-paced-seed2 (step 0 of 20)." in text
+    assert "Bicubic: 28.000 dB. Seeds compared: 1, 2." in text
 
 
-def test_charts_have_the_mean_and_the_range_of_the_compared_seeds(page: Path) -> None:
+def test_charts_have_mean_and_range_over_the_seeds(page: Path) -> None:
     found = re.search(r'id="chart-data">(.*?)</script>', page.read_text(encoding="utf-8"))
     assert found is not None
     data = json.loads(found[1])

@@ -1,4 +1,4 @@
-"""Training the runs of a study, with a stand-in for the trainer: order, resuming, failures, Ctrl-C, devices."""
+"""Training the runs of a study with a stub of the trainer: order, resuming, failures, Ctrl-C, devices."""
 
 import json
 import os
@@ -15,21 +15,21 @@ import typer
 from typer.testing import CliRunner
 
 from selfsr.cli import study as verb
-from selfsr.study.display import TimeLeft, duration
-from selfsr.study.machines import slots
-from selfsr.study.plan import Plan
+from selfsr.study.devices import choose_slots
+from selfsr.study.plan import StudyPlan
+from selfsr.study.progress import TimeEstimate, format_duration
 
 FOLDER = Path("studies/claim")
 
 
 @pytest.fixture
-def stub(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Put the stand-in into the trainer's place; return `stub(**todo)`, which tells it what to do by run name."""
-    python = place / "python"
+def stub(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Replace the trainer by a stub; return `stub(behaviors)`, which sets its behavior by run name."""
+    python = workspace / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S {Path(__file__).parent / "trainer_stub.py"} "$@"\n')
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setenv("STUB_CALLS", str(place / "calls.jsonl"))
+    monkeypatch.setenv("STUB_CALLS", str(workspace / "calls.jsonl"))
     return lambda todo: monkeypatch.setenv("STUB", json.dumps(todo))
 
 
@@ -59,13 +59,13 @@ def test_every_run_is_trained_once_and_never_again(stub: Callable) -> None:
     assert (again.exit_code, len(calls())) == (0, 4)
 
 
-def test_a_failed_run_is_told_and_the_others_go_on(stub: Callable) -> None:
+def test_failed_run_is_reported_and_the_others_continue(stub: Callable) -> None:
     stub({"tiny-plain-seed1": "refuse", "tiny-paced-seed1": "crash", "tiny-paced-seed2": "die"})
     done = study("claim.yaml", "--no-reports")
     assert done.exit_code == 1
     assert "tiny-plain-seed1: FAILED: recipe: data.hr: expected pictures, got none." in done.output
     assert "tiny-paced-seed1: FAILED: RuntimeError: out of luck" in done.output
-    assert "tiny-paced-seed2: FAILED: ended by SIGKILL, as the system does when memory runs out" in done.output
+    assert "tiny-paced-seed2: FAILED: ended by SIGKILL, possibly out of memory" in done.output
     assert "studies/claim/logs/tiny-plain-seed1.log" in done.output
     assert "tiny-plain-seed2: finished [1 of 4 runs" in done.output
     notes = json.loads((FOLDER / "results.json").read_text())["notes"]
@@ -76,11 +76,11 @@ def test_a_failed_run_is_told_and_the_others_go_on(stub: Callable) -> None:
     assert len(calls()) == 7
 
 
-def test_a_run_that_fails_after_its_last_step_is_finished_and_says_so(stub: Callable) -> None:
+def test_run_with_an_error_after_its_last_step_is_finished(stub: Callable) -> None:
     stub({"tiny-plain-seed1": "no report"})
     done = study("claim.yaml")
     assert done.exit_code == 0
-    told = "tiny-plain-seed1: finished, but then: the disk is full, cannot write: report.html (all of it: "
+    told = "tiny-plain-seed1: finished, but then: no space left on the disk for: report.html (log: "
     assert told in done.output
     assert json.loads((FOLDER / "results.json").read_text())["notes"] == []
 
@@ -96,19 +96,19 @@ def press_ctrl_c_when(ready: Callable[[], bool]) -> threading.Thread:
     return thread
 
 
-def test_ctrl_c_saves_and_stops_and_the_study_goes_on_where_it_was(stub: Callable) -> None:
+def test_ctrl_c_saves_and_the_study_resumes(stub: Callable) -> None:
     stub({"tiny-paced-seed1": "slow"})
     log = FOLDER / "runs/tiny-paced-seed1/metrics.jsonl"
     presses = press_ctrl_c_when(lambda: log.exists() and len(log.read_text().splitlines()) >= 3)
     stopped = study("claim.yaml")
     presses.join()
     assert stopped.exit_code == 130
-    assert "Stopped and saved; go on with: selfsr study studies/claim" in stopped.output
+    assert "Stopped and saved; resume with: selfsr study studies/claim" in stopped.output
     assert "FAILED" not in stopped.output
     assert [call["name"] for call in calls()] == ["tiny-plain-seed1", "tiny-paced-seed1"]
     reached = int(next((FOLDER / "runs/tiny-paced-seed1/checkpoints").iterdir()).name[-8:])
     assert 3 <= reached < 20
-    told = f"Not finished, and not in the results: tiny-paced-seed1 (step {reached} of 20), "
+    told = f"Unfinished runs are not in the results: tiny-paced-seed1 (step {reached} of 20), "
     assert json.loads((FOLDER / "results.json").read_text())["notes"][0].startswith(told)
 
     stub({})
@@ -121,7 +121,7 @@ def test_ctrl_c_saves_and_stops_and_the_study_goes_on_where_it_was(stub: Callabl
 
 def test_jobs_run_at_once_and_share_the_cores(stub: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("selfsr.study.machines._cores", lambda: 6)
+    monkeypatch.setattr("selfsr.study.devices._count_cores", lambda: 6)
     stub({"tiny-plain-seed1": f"after {FOLDER / 'runs/tiny-paced-seed2/report.html'}"})
     done = study("claim.yaml", "--jobs", "2")
     assert done.exit_code == 0, done.output
@@ -133,10 +133,10 @@ def test_summary_trains_nothing_and_dry_run_writes_nothing(stub: Callable) -> No
     assert shown.exit_code == 0
     assert "1 recipe(s) x 2 arms x 2 seed(s) = 4 runs, 80 steps" in shown.output
     assert "paced: method.terms.pixel.pace: {alpha: 4.0}" in shown.output
-    assert "Finished: 0 of 4 runs; begun: 0; 80 steps are left." in shown.output
+    assert "Finished: 0 of 4 runs; started: 0; 80 steps remain." in shown.output
     assert not Path("studies").exists()
     study("claim.yaml")
-    assert "Finished: 4 of 4 runs; begun: 0; 0 steps are left." in study("claim.yaml", "--dry-run").output
+    assert "Finished: 4 of 4 runs; started: 0; 0 steps remain." in study("claim.yaml", "--dry-run").output
     for name in ("results.json", "results.md", "study.html"):
         (FOLDER / name).unlink()
     told = study("claim.yaml", "--summary")
@@ -145,21 +145,24 @@ def test_summary_trains_nothing_and_dry_run_writes_nothing(stub: Callable) -> No
     assert all((FOLDER / name).exists() for name in ("results.json", "results.md", "study.html"))
     assert len(calls()) == 4
     both = study("claim.yaml", "--summary", "--dry-run")
-    assert str(both.exception) == "study: --summary trains nothing; leave out --dry-run and --extend."
+    assert (
+        str(both.exception)
+        == "study: --summary was given with --dry-run or --extend; leave these out, since it trains nothing."
+    )
 
 
-def test_a_dry_run_refuses_the_folder_that_the_study_would_refuse(stub: Callable) -> None:
+def test_dry_run_refuses_the_same_folders_as_the_study(stub: Callable) -> None:
     foreign = Path("studies/mine")
     foreign.mkdir(parents=True)
     (foreign / "notes.txt").write_text("not a study")
     refused = study("claim.yaml", "--dry-run", "--out", str(foreign))
-    assert "studies/mine is not empty and holds no study (study.yaml is missing)" in str(refused.exception)
+    assert "studies/mine is not empty and has no study (study.yaml is missing)" in str(refused.exception)
     study("claim.yaml", "--set", "seeds=[1]")
     before = (FOLDER / "study.yaml").read_text()
     refused = study("claim.yaml", "--dry-run")
-    assert "differs in seeds ([1] there, [1, 2] here): --extend goes on" in str(refused.exception)
+    assert "differences are seeds ([1] there, [1, 2] here): add --extend" in str(refused.exception)
     more = study("claim.yaml", "--dry-run", "--extend")
-    assert "Finished: 2 of 4 runs; begun: 0; 40 steps are left." in more.output
+    assert "Finished: 2 of 4 runs; started: 0; 40 steps remain." in more.output
     recipe = FOLDER / "runs/tiny-plain-seed1/recipe.yaml"
     recipe.write_text(recipe.read_text().replace("steps: 20", "steps: 30"))
     refused = study("claim.yaml", "--dry-run", "--extend")
@@ -169,21 +172,21 @@ def test_a_dry_run_refuses_the_folder_that_the_study_would_refuse(stub: Callable
     assert (FOLDER / "study.yaml").read_text() == before
 
 
-def test_a_study_that_was_killed_leaves_its_folder_in_use_until_its_run_has_ended(
-    stub: Callable, plan_of: Callable[..., Plan]
+def test_killed_study_keeps_its_folder_locked_until_its_run_ends(
+    stub: Callable, plan_of: Callable[..., StudyPlan]
 ) -> None:
     from selfsr.errors import InputError
-    from selfsr.study.folder import in_use
-    from selfsr.study.machines import Slot
+    from selfsr.study.devices import DeviceSlot
+    from selfsr.study.folder import lock_folder
     from selfsr.study.runner import _Job
 
     stub({"tiny-plain-seed1": "slow"})
-    with in_use(FOLDER) as lock:
-        job = _Job(plan_of().runs()[0], FOLDER, Slot("cpu", "cpu", {}), lock, False)
-    with pytest.raises(InputError, match="is in use"), in_use(FOLDER):
+    with lock_folder(FOLDER) as lock:
+        job = _Job(plan_of().runs()[0], FOLDER, DeviceSlot("cpu", "cpu", {}), lock, False)
+    with pytest.raises(InputError, match="is in use"), lock_folder(FOLDER):
         pass
     job.stop_now()
-    with in_use(FOLDER):
+    with lock_folder(FOLDER):
         pass
 
 
@@ -191,35 +194,35 @@ def test_runs_are_spread_over_the_visible_gpus(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    visible = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots("auto", None)]
+    visible = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in choose_slots("auto", None)]
     assert visible == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots("cuda", 3)] == ["3", "5", "3"]
-    assert {slot.device for slot in slots("cuda", 3)} == {"cuda"}
-    assert [(slot.device, slot.environment) for slot in slots("cuda:1", 2)] == [("cuda:1", {})] * 2
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in choose_slots("cuda", 3)] == ["3", "5", "3"]
+    assert {slot.device for slot in choose_slots("cuda", 3)} == {"cuda"}
+    assert [(slot.device, slot.environment) for slot in choose_slots("cuda:1", 2)] == [("cuda:1", {})] * 2
 
 
 def test_one_job_on_a_cpu_has_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [slot.environment for slot in slots("cpu", None)] == [{}]
+    assert [slot.environment for slot in choose_slots("cpu", None)] == [{}]
 
 
-def test_time_left_counts_each_recipe_at_its_own_speed(plan_of: Callable[..., Plan], place: Path) -> None:
-    (place / "wide.yaml").write_text((place / "tiny.yaml").read_text())
+def test_time_left_counts_each_recipe_at_its_own_speed(plan_of: Callable[..., StudyPlan], workspace: Path) -> None:
+    (workspace / "wide.yaml").write_text((workspace / "tiny.yaml").read_text())
     runs = plan_of(base=..., recipes=["tiny.yaml", "wide.yaml"], seeds=[1]).runs()
-    left = TimeLeft(runs, slots=1)
+    left = TimeEstimate(runs, slots=1)
     done = {run.name: 0 for run in runs}
-    assert left.seconds(done) is None
-    left.spent("tiny", 10.0, 10)
-    assert left.seconds(done) == 80.0  # 4 runs of 20 steps, each step for a second as far as is known
-    left.spent("wide", 50.0, 10)
-    assert left.seconds(done) == 2 * 20 * 1.0 + 2 * 20 * 5.0
+    assert left.seconds_left(done) is None
+    left.add("tiny", 10.0, 10)
+    assert left.seconds_left(done) == 80.0  # 4 runs of 20 steps, each step for a second as far as is known
+    left.add("wide", 50.0, 10)
+    assert left.seconds_left(done) == 2 * 20 * 1.0 + 2 * 20 * 5.0
     done = dict.fromkeys(done, 20) | {runs[-1].name: 10}
-    assert left.seconds(done) == 50.0
-    two = TimeLeft(runs, slots=2)
-    two.spent("tiny", 10.0, 10)
-    assert two.seconds(dict.fromkeys(done, 20) | {runs[-1].name: 10}) == 10.0  # one run is not shared out
+    assert left.seconds_left(done) == 50.0
+    two = TimeEstimate(runs, slots=2)
+    two.add("tiny", 10.0, 10)
+    assert two.seconds_left(dict.fromkeys(done, 20) | {runs[-1].name: 10}) == 10.0  # one run is not shared out
 
 
 def test_durations_in_words() -> None:
-    assert [duration(s) for s in (5, 600, 9000, 400_000)] == ["5 s", "10 min", "2.5 h", "4.6 days"]
+    assert [format_duration(s) for s in (5, 600, 9000, 400_000)] == ["5 s", "10 min", "2.5 h", "4.6 days"]

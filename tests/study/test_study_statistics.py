@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from selfsr.study import open_study, summarize
-from selfsr.study.compare import band, compare, mean_height, spread, steps_to_reach
-from selfsr.study.folder import settle
-from selfsr.study.plan import Plan
-from selfsr.study.wording import Numbers, convergence, verdict
+from selfsr.study.compare import compare, compute_band, compute_mean_height, find_steps_to_reach, summarize_scores
+from selfsr.study.folder import write_definition
+from selfsr.study.plan import StudyPlan
+from selfsr.study.wording import ScoreFormat, describe_convergence, describe_verdict
 
 # Areas from 0 to 20, divided by 20: plain 28 and 28.75, paced 29.25 and 28.625.
 PLAIN = {1: [(0, 20.0), (10, 30.0), (20, 32.0)], 2: [(0, 20.0), (10, 31.0), (20, 33.0)]}
@@ -52,7 +52,7 @@ def test_only_seeds_that_every_arm_has_are_compared() -> None:
     assert result.arms["paced"].difference.sd is None
 
 
-def test_an_arm_without_a_run_is_left_out_and_a_baseline_without_one_leaves_nothing() -> None:
+def test_compare_drops_arms_without_runs_and_needs_the_baseline() -> None:
     result = compare({"plain": PLAIN, "paced": PACED, "later": {}}, "plain")
     assert result is not None
     assert list(result.arms) == ["plain", "paced"]
@@ -69,18 +69,18 @@ def test_the_best_score_is_of_a_trained_network() -> None:
     assert paced.best_difference == 2.0
 
 
-def test_where_a_curve_first_comes_to_a_level() -> None:
+def test_find_steps_to_reach_interpolates() -> None:
     curve = [(0, 10.0), (10, 30.0), (20, 20.0), (30, 40.0)]
-    assert steps_to_reach(curve, 25.0) == 7.5
-    assert steps_to_reach(curve, 30.0) == 10.0
-    assert steps_to_reach(curve, 35.0) == 27.5
-    assert steps_to_reach(curve, 5.0) == 0.0
-    assert steps_to_reach(curve, 40.1) is None
+    assert find_steps_to_reach(curve, 25.0) == 7.5
+    assert find_steps_to_reach(curve, 30.0) == 10.0
+    assert find_steps_to_reach(curve, 35.0) == 27.5
+    assert find_steps_to_reach(curve, 5.0) == 0.0
+    assert find_steps_to_reach(curve, 40.1) is None
 
 
-def test_areas_of_curves_of_other_lengths_and_grids_are_over_what_both_cover() -> None:
-    assert mean_height([(0, 0.0), (10, 10.0), (40, 10.0)], 5, 20) == pytest.approx((5 * 7.5 + 10 * 10) / 15)
-    assert mean_height([(0, 1.0), (10, 3.0)], 5, 5) == 2.0
+def test_mean_difference_uses_only_the_common_steps() -> None:
+    assert compute_mean_height([(0, 0.0), (10, 10.0), (40, 10.0)], 5, 20) == pytest.approx((5 * 7.5 + 10 * 10) / 15)
+    assert compute_mean_height([(0, 1.0), (10, 3.0)], 5, 5) == 2.0
     long, short = [(0, 0.0), (10, 10.0), (40, 100.0)], [(0, 0.0), (5, 10.0), (10, 12.0)]
     result = compare({"long": {1: long}, "short": {1: short}}, "long")
     assert result is not None
@@ -88,7 +88,10 @@ def test_areas_of_curves_of_other_lengths_and_grids_are_over_what_both_cover() -
 
 
 def test_bands_are_over_the_steps_that_all_curves_have() -> None:
-    assert band([[(0, 1.0), (5, 9.0), (10, 4.0)], [(0, 3.0), (10, 2.0)]]) == [(0, 2.0, 1.0, 3.0), (10, 3.0, 2.0, 4.0)]
+    assert compute_band([[(0, 1.0), (5, 9.0), (10, 4.0)], [(0, 3.0), (10, 2.0)]]) == [
+        (0, 2.0, 1.0, 3.0),
+        (10, 3.0, 2.0, 4.0),
+    ]
 
 
 def finals(differences: list[float]) -> dict:
@@ -102,17 +105,17 @@ def finals(differences: list[float]) -> dict:
         (
             [0.25],
             "On the one seed compared, paced ends 0.250 dB above plain. "
-            "One seed cannot tell a difference from chance: another may say the opposite.",
+            "One seed cannot separate a difference from chance; another seed may show the opposite.",
         ),
         (
             [-0.25, -0.5],
             "paced ends below plain on both seeds, by 0.250 to 0.500 dB, on average 0.375 dB. "
-            "Two pairs show a direction, not how sure it is; more seeds would.",
+            "Two pairs show a direction but not its certainty; more seeds would.",
         ),
         (
             [0.25, 0.5, 0.75],
             "paced ends above plain on all 3 seeds, by 0.250 to 0.750 dB, on average 0.500 dB. "
-            "Three pairs show a direction, not how sure it is; more seeds would.",
+            "Three pairs show a direction but not its certainty; more seeds would.",
         ),
         (
             [0.5, 0.0, -0.125],
@@ -127,10 +130,10 @@ def finals(differences: list[float]) -> dict:
         ([0.0, 0.0], "paced and plain end equal on both seeds."),
     ],
 )
-def test_words_say_no_more_than_the_seeds(differences: list[float], told: str) -> None:
+def test_describe_verdict_is_as_cautious_as_the_seeds(differences: list[float], told: str) -> None:
     result = compare(finals(differences), "plain")
     assert result is not None
-    assert verdict("paced", result, Numbers("psnr_y")) == told
+    assert describe_verdict("paced", result, ScoreFormat("psnr_y")) == told
     for word in ("significan", "p-value", "p <"):
         assert word not in told
 
@@ -141,46 +144,44 @@ def test_words_say_no_more_than_the_seeds(differences: list[float], told: str) -
         (
             [10.0, 10.0],
             "It first reaches plain's final mean (30.000 dB) after 10 of 20 steps on average; "
-            "over the whole training it lies 5.000 dB above on average.",
+            "over the training it lies 5.000 dB above on average.",
         ),
         (
             [10.0, -10.0],
-            "It reaches plain's final mean (30.000 dB) on 1 of 2 seeds; "
-            "over the whole training it is level with plain.",
+            "It reaches plain's final mean (30.000 dB) on 1 of 2 seeds; over the training it equals plain on average.",
         ),
         (
             [-2.0],
-            "It never reaches plain's final mean (30.000 dB); "
-            "over the whole training it lies 1.000 dB below on average.",
+            "It never reaches plain's final mean (30.000 dB); over the training it lies 1.000 dB below on average.",
         ),
     ],
 )
-def test_words_about_convergence(differences: list[float], told: str) -> None:
+def test_describe_convergence(differences: list[float], told: str) -> None:
     result = compare(finals(differences), "plain")
     assert result is not None
-    assert convergence("paced", result, Numbers("psnr_y"), 20) == told
+    assert describe_convergence("paced", result, ScoreFormat("psnr_y"), 20) == told
 
 
 def test_a_single_value_has_no_deviation() -> None:
-    assert spread([2.0]).sd is None
-    assert Numbers("psnr_y").spread(spread([2.0])) == "2.000"
-    assert Numbers("ssim_y").spread(spread([0.5, 0.7]), change=True) == "+0.60000 \u00b1 0.14142"
+    assert summarize_scores([2.0]).sd is None
+    assert ScoreFormat("psnr_y").format_spread(summarize_scores([2.0])) == "2.000"
+    assert ScoreFormat("ssim_y").format_spread(summarize_scores([0.5, 0.7]), change=True) == "+0.60000 \u00b1 0.14142"
 
 
 @pytest.fixture
-def summary(place: Path, write_runs: Callable) -> tuple[Plan, Path]:
+def summary(workspace: Path, write_runs: Callable) -> tuple[StudyPlan, Path]:
     """Return a study of which both seeds of plain and of paced are finished, and seed 3 of plain alone."""
     plan, folder = open_study(Path("claim.yaml"), ["seeds=[1,2,3]"])
-    settle(plan, folder)
+    write_definition(plan, folder)
     write_runs(plan, folder, {"plain": {**PLAIN, 3: PLAIN[1]}, "paced": PACED})
     summarize(plan, folder)
     return plan, folder
 
 
-def test_results_json_has_the_numbers_of_the_run_folders(summary: tuple[Plan, Path]) -> None:
+def test_results_json_has_the_numbers_of_the_run_folders(summary: tuple[StudyPlan, Path]) -> None:
     results = json.loads((summary[1] / "results.json").read_text())
     tiny = results["recipes"]["tiny"]
-    assert (tiny["judged_on"], tiny["bicubic"], tiny["steps"]) == ("first", 28.0, 20)
+    assert (tiny["evaluation_set"], tiny["bicubic"], tiny["steps"]) == ("first", 28.0, 20)
     assert tiny["comparison"]["seeds"] == [1, 2]
     paced = tiny["comparison"]["arms"]["paced"]
     assert paced["difference"]["mean"] == 0.25
@@ -193,12 +194,12 @@ def test_results_json_has_the_numbers_of_the_run_folders(summary: tuple[Plan, Pa
     assert [run["finished"] for run in results["runs"]] == [True, True, True, True, True, False]
     assert results["runs"][0]["seconds"] == 5.0
     assert results["notes"] == [
-        "Not finished, and not in the results: tiny-paced-seed3 (step 0 of 20).",
+        "Unfinished runs are not in the results: tiny-paced-seed3 (step 0 of 20).",
         "tiny: only seeds that all arms have finished are compared; left out: plain seed 3.",
     ]
 
 
-def test_results_md_has_the_tables(summary: tuple[Plan, Path]) -> None:
+def test_results_md_has_the_tables(summary: tuple[StudyPlan, Path]) -> None:
     text = (summary[1] / "results.md").read_text(encoding="utf-8")
     assert "| paced | method.terms.pixel.pace: {alpha: 4.0} | hard first |" in text
     assert (
@@ -215,11 +216,11 @@ def test_results_md_has_the_tables(summary: tuple[Plan, Path]) -> None:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
-def test_the_baseline_can_be_another_arm_and_another_set_and_score_decide(
-    place: Path, plan_of: Callable[..., Plan], write_runs: Callable
+def test_summarize_with_another_baseline_set_and_metric(
+    workspace: Path, plan_of: Callable[..., StudyPlan], write_runs: Callable
 ) -> None:
-    plan = plan_of(baseline="paced", judged_on="second", score="ssim_y")
-    settle(plan, Path("here"))
+    plan = plan_of(baseline="paced", evaluation_set="second", score="ssim_y")
+    write_definition(plan, Path("here"))
     write_runs(plan, Path("here"), {"plain": PLAIN, "paced": PACED})
     setup = summarize(plan, Path("here")).setups["tiny"]
     assert setup.comparison is not None
@@ -228,19 +229,19 @@ def test_the_baseline_can_be_another_arm_and_another_set_and_score_decide(
     assert setup.bicubic is None  # told for the other set alone
 
 
-def test_a_run_whose_last_evaluation_is_missing_is_not_finished(place: Path, write_runs: Callable) -> None:
+def test_a_run_whose_last_evaluation_is_missing_is_not_finished(workspace: Path, write_runs: Callable) -> None:
     plan, folder = open_study(Path("claim.yaml"))
-    settle(plan, folder)
+    write_definition(plan, folder)
     write_runs(plan, folder, {"plain": PLAIN, "paced": {1: PACED[1], 2: PACED[2][:2]}})
     setup = summarize(plan, folder).setups["tiny"]
     assert setup.comparison is not None
     assert setup.comparison.seeds == [1]
 
 
-def test_results_of_a_study_without_any_run(place: Path) -> None:
+def test_results_of_a_study_without_any_run(workspace: Path) -> None:
     plan, folder = open_study(Path("claim.yaml"))
-    settle(plan, folder)
+    write_definition(plan, folder)
     results = summarize(plan, folder)
     assert results.setups["tiny"].comparison is None
-    assert "there is nothing to compare" in (folder / "results.md").read_text()
-    assert "there is nothing to compare" in (folder / "study.html").read_text()
+    assert "No comparison yet" in (folder / "results.md").read_text()
+    assert "No comparison yet" in (folder / "study.html").read_text()

@@ -1,4 +1,4 @@
-"""Stands for `python -m selfsr train` where a test is of the study around it: writes a run folder, trains nothing."""
+"""A stub of `python -m selfsr train`: writes a run folder and trains nothing."""
 
 import json
 import os
@@ -45,9 +45,9 @@ def judge(step: int) -> None:
 
 
 def save(step: int) -> None:
-    place = folder / "checkpoints" / f"step_{step:08d}"
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "state.pt").write_bytes(b"")
+    checkpoint = folder / "checkpoints" / f"step_{step:08d}"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / "state.pt").write_bytes(b"")
 
 
 if first == 0:
@@ -63,6 +63,6 @@ for step in range(first + 1, int(steps) + 1):
     if stopped:
         sys.exit(130)
 if todo == "no report":
-    sys.exit("selfsr: the disk is full, cannot write: report.html")
+    sys.exit("selfsr: no space left on the disk for: report.html")
 if "--no-report" not in arguments:
     (folder / "report.html").write_text("<p>report")

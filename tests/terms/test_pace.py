@@ -1,4 +1,4 @@
-"""The self-paced schedule of a recipe: its options against values by hand, and against the published form."""
+"""Self-paced weighting in a recipe: options against values by hand, and against the published form."""
 
 import math
 from dataclasses import replace
@@ -43,7 +43,7 @@ def test_the_published_weight() -> None:
     assert found == pytest.approx([hand(1 + s, 0.5 * 3 + 0.1) for s in S], rel=1e-9)
 
 
-def test_clock_run_counts_the_share_of_the_run_that_is_done() -> None:
+def test_clock_run_uses_the_fraction_of_the_run() -> None:
     pace = Pace(alpha=8, beta=0.1, padding="replicate", clock="run")
     assert weights(pace) == pytest.approx([hand(1 + s, 8 * 0.25 + 0.1) for s in S], rel=1e-9)
     last = replace(CLOCK, step=120)
@@ -53,7 +53,7 @@ def test_clock_run_counts_the_share_of_the_run_that_is_done() -> None:
     assert Pace().age(replace(CLOCK, steps_per_epoch=1000)) == 0.03
 
 
-def test_easy_first_turns_the_order_round() -> None:
+def test_easy_first_reverses_the_order() -> None:
     found = weights(Pace(alpha=0.1, padding="replicate", order="easy_first"))
     assert found == pytest.approx([hand(1 - s, 0.3) for s in S], rel=1e-9)
     assert found[1] > found[0] > found[2]
@@ -61,12 +61,12 @@ def test_easy_first_turns_the_order_round() -> None:
     assert hard[2] > hard[0] > hard[1]
 
 
-def test_ssim_of_a_pixel_is_the_mean_over_its_channels() -> None:
+def test_ssim_pixel_is_the_mean_over_channels() -> None:
     found = weights(Pace(padding="replicate", ssim="pixel"))
     assert found == pytest.approx([hand(1 + sum(S) / 3, 3)] * 3, rel=1e-9)
 
 
-def test_ssim_of_an_image_is_the_mean_over_all_of_it_and_over_no_other() -> None:
+def test_ssim_image_is_the_mean_over_one_image() -> None:
     # The upper half of the first image is its ground truth; the second image is all of it.
     hr = flat(0.4).repeat(2, 1, 1, 1)
     sr = hr.clone()
@@ -85,7 +85,7 @@ def test_the_options_combine() -> None:
 
 @pytest.mark.parametrize("term", [L1Term, L2Term, CharbonnierTerm])
 @pytest.mark.parametrize("pace", [{"order": "easy_first"}, {"ssim": "pixel"}])
-def test_the_loss_weighs_both_images_and_differentiates_the_difference_alone(term: type, pace: dict) -> None:
+def test_variants_have_the_value_and_gradient_by_hand(term: type, pace: dict) -> None:
     generator = torch.Generator().manual_seed(7)
     sr, hr = torch.rand(2, 2, 3, 20, 24, generator=generator, dtype=torch.float64)
     sr.requires_grad_()
@@ -106,7 +106,7 @@ def test_the_loss_weighs_both_images_and_differentiates_the_difference_alone(ter
     torch.testing.assert_close(found, slope / d.numel(), rtol=1e-9, atol=1e-15)
 
 
-def test_the_published_form_takes_the_fused_operator_with_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_form_uses_the_fused_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     sr, hr = torch.rand(2, 1, 3, 20, 24, generator=torch.Generator().manual_seed(7))
     pace = Pace(alpha=0.4, beta=0.1, peak=3, data_range=0.5, padding="reflect", clock="run")
     options = {"alpha": 0.4, "beta": 0.1, "peak": 3, "data_range": 0.5, "padding": "reflect"}
@@ -117,7 +117,7 @@ def test_the_published_form_takes_the_fused_operator_with_its_options(monkeypatc
     assert torch.equal(pace.weight(sr, hr, CLOCK), self_paced_weight(sr, hr, 0.25, **options))
 
 
-def test_the_self_similarity_of_a_pixel_counts_once_its_weight_is_half_of_the_peak() -> None:
+def test_self_similarity_leaves_out_pixels_below_half_the_peak() -> None:
     # One half is far from its ground truth, in mean and in contrast; the other is nearly right.
     hr = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     sr = hr * 0.98

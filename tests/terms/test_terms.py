@@ -1,4 +1,4 @@
-"""Terms and shares: every term acts on the generator, and masked losses do not depend on how a batch is cut."""
+"""Every term acts on the generator; masked losses do not depend on how a batch is split."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,12 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from factories import TwoOutputs, make_batch
 from selfsr.errors import InputError
-from selfsr.methods import Setup, Update
+from selfsr.methods import MethodSetup
 from selfsr.methods.regression import RegressionSpec
 from selfsr.nets.ranker import Ranker
-from selfsr.step import Batch, Clock, MaskedSum, Outputs
+from selfsr.step import Batch, Clock, MaskedSum, Outputs, Update
 from selfsr.terms import Term
 from selfsr.terms.loss_weights import MatchLargest
 from selfsr.terms.objective import Objective
@@ -22,27 +23,8 @@ from selfsr.training.loop import losses_to_backward
 KINDS = [get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(Term)[0])]
 
 
-def make_batch(n: int = 2) -> Batch:
-    generator = torch.Generator().manual_seed(3)
-    hr = torch.rand(n, 3, 32, 32, generator=generator)
-    return Batch(hr=hr, lr=hr[:, :, ::2, ::2])
-
-
-class TwoHeads(torch.nn.Module):
-    """A generator with a branch: both outputs come from one convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = torch.nn.Conv2d(3, 24, 3, padding=1)
-
-    def forward(self, lr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        sr, branch = torch.nn.functional.pixel_shuffle(self.conv(lr), 2).chunk(2, dim=1)
-        return sr, branch
-
-
-def setup(net: torch.nn.Module) -> Setup:
-    return Setup(net, torch.device("cpu"), channels=3, crop_px=32, ema_forward=None)
+def setup(net: torch.nn.Module) -> MethodSetup:
+    return MethodSetup(net, torch.device("cpu"), channels=3, crop_px=32, ema_forward=None)
 
 
 def objective(terms: dict) -> Objective:
@@ -50,17 +32,17 @@ def objective(terms: dict) -> Objective:
 
 
 def gradient(terms: dict, batch: Batch) -> torch.Tensor:
-    net = TwoHeads()
+    net = TwoOutputs()
     sr, branch = net(batch.lr)
-    made = Outputs(sr, branch, ema_sr=0.9 * sr.detach())
-    parts = losses_to_backward(Update("g", objective(terms)(made, batch, Clock(5, 1))), {}, 1, 1)
-    sum(parts.values()).backward()
+    outputs = Outputs(sr, branch, ema_sr=0.9 * sr.detach())
+    (update,) = objective(terms).updates(outputs, batch, Clock(5, 1))
+    sum(losses_to_backward(update, {}, 1, 1).values()).backward()
     return net.conv.weight.grad
 
 
 @pytest.fixture
-def needed(tmp_path: Path) -> Callable[[str], dict]:
-    """What a kind of term cannot do without: random weights in the published layout."""
+def required_options(tmp_path: Path) -> Callable[[str], dict]:
+    """Return the options that a kind of term requires, such as random weights in the published layout."""
 
     def options(kind: str) -> dict:
         generator = torch.Generator().manual_seed(4)
@@ -85,21 +67,21 @@ def needed(tmp_path: Path) -> Callable[[str], dict]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_term_changes_the_generators_gradient(kind: str, needed: Callable[[str], dict]) -> None:
+def test_every_term_changes_the_generators_gradient(kind: str, required_options: Callable[[str], dict]) -> None:
     batch = make_batch()
     alone = gradient({"base": {"kind": "l2", "weight": 0.5}}, batch)
-    both = gradient({"base": {"kind": "l2", "weight": 0.5}, "tested": {"kind": kind, **needed(kind)}}, batch)
+    both = gradient({"base": {"kind": "l2", "weight": 0.5}, "tested": {"kind": kind, **required_options(kind)}}, batch)
     assert (both - alone).norm() > 1e-3 * alone.norm()
 
 
 def test_regression_minimizes_its_objective() -> None:
-    batch, net = make_batch(), TwoHeads()
+    batch, net = make_batch(), TwoOutputs()
     terms = {"pixel": {"kind": "l1", "weight": 2.0}, "branch": {"kind": "gradient_branch"}}
     method = RegressionSpec.model_validate({"kind": "regression", "terms": terms}).build(setup(net))
     (update,) = method.updates(batch, Clock(5, 1))
     sum(losses_to_backward(update, {}, 1, 1).values()).backward()
     assert update.net == "g"
-    assert list(update.terms) == ["pixel", "branch"]
+    assert list(update.losses) == ["pixel", "branch"]
     torch.testing.assert_close(net.conv.weight.grad, gradient(terms, batch))
 
 
@@ -117,19 +99,19 @@ def test_weight_scales_a_term() -> None:
     torch.testing.assert_close(twice, 2 * once)
 
 
-def test_a_mean_is_shared_among_micro_batches() -> None:
+def test_a_mean_is_divided_by_the_micro_batches() -> None:
     parts = losses_to_backward(Update("g", {"x": torch.tensor(6.0)}), {}, micro_batches=3, processes=1)
     assert parts["x"] == 2.0
 
 
-def test_a_ratio_is_divided_by_the_count_over_everything() -> None:
+def test_a_masked_sum_is_divided_by_the_total_count() -> None:
     update = Update("g", {"x": MaskedSum(torch.tensor(6.0), torch.tensor(2))})
     assert losses_to_backward(update, {}, 1, 1)["x"] == 3.0
     # 12 pixels over two processes: each process adds total/12, and averaging over processes halves it.
     assert losses_to_backward(update, {"x": torch.tensor(12)}, 1, 2)["x"] == 1.0
 
 
-def test_an_empty_mask_costs_nothing_and_keeps_the_gradient_path() -> None:
+def test_an_empty_mask_is_zero_with_a_gradient() -> None:
     total = torch.zeros((), requires_grad=True)
     part = losses_to_backward(Update("g", {"x": MaskedSum(total, torch.tensor(0))}), {}, 1, 1)["x"]
     assert part == 0.0
@@ -137,7 +119,7 @@ def test_an_empty_mask_costs_nothing_and_keeps_the_gradient_path() -> None:
     assert total.grad == 1.0
 
 
-def test_the_batchs_own_mask_is_used() -> None:
+def test_the_mask_of_a_batch_is_used() -> None:
     batch = make_batch()
     mask = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
     mask[0, 0, 16, 16] = True
@@ -146,7 +128,7 @@ def test_the_batchs_own_mask_is_used() -> None:
     assert term(Outputs(batch.hr * 0.9), Batch(batch.hr, batch.lr, mask), Clock(1, 1)).count == 1
 
 
-def test_the_batchs_own_mask_is_thinned_by_the_stride_alone() -> None:
+def test_the_mask_of_a_batch_is_thinned_by_the_stride() -> None:
     batch = make_batch()
     mask = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.3
     brought = Batch(batch.hr, batch.lr, mask)
@@ -161,19 +143,19 @@ def test_the_batchs_own_mask_is_thinned_by_the_stride_alone() -> None:
         assert term.count(brought) == expected.sum()
 
 
-def test_weights_that_cannot_be_had_are_refused_when_the_terms_are_built(tmp_path: Path, monkeypatch) -> None:
+def test_unavailable_weights_are_refused_at_build(tmp_path: Path, monkeypatch) -> None:
     missing = tmp_path / "no.pth"
     for kind in ("perceptual", "rank"):
         with pytest.raises(InputError, match=r"no\.pth"):
             objective({"x": {"kind": kind, "weights": missing}})
     torch.save({"conv1_1.weight": torch.zeros(1)}, missing)
-    with pytest.raises(InputError, match=r"^Vgg19: weights must hold features\.0\.weight .* it is missing; give torch"):
+    with pytest.raises(InputError, match=r"^Vgg19: weights must contain features\.0\.weight .* got none; pass torch"):
         objective({"x": {"kind": "perceptual", "weights": missing}})
     with pytest.raises(InputError, match="expected the weights of RankSRGAN's Ranker_VGG12_296"):
         objective({"x": {"kind": "rank", "weights": missing}})
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    with pytest.raises(InputError, match=r"could not be fetched \(no network\); put the file into .*, or set weights"):
+    with pytest.raises(InputError, match=r"the download failed \(no network\); put the file into .*, or pass its path"):
         objective({"x": {"kind": "perceptual"}})
 
 
@@ -184,45 +166,48 @@ def unreachable(*args, **kwargs) -> None:
 @pytest.mark.parametrize(
     ("term", "message"),
     [
-        ({"kind": "perceptual", "layers": {"conv5_5": 1}}, r"layers must be among conv1_1, .*, conv5_4, got 'conv5_5'"),
+        (
+            {"kind": "perceptual", "layers": {"conv5_5": 1}},
+            r"layers must be one of conv1_1, .*conv5_4, got 'conv5_5'",
+        ),
         ({"kind": "perceptual", "layers": {}}, "at least 1 item"),
         ({"kind": "perceptual", "feature_weight": 0}, "feature_weight and style_weight must not both be 0"),
         ({"kind": "artifact", "window_px": 6}, "window_px must be odd, got 6"),
         ({"kind": "best_buddy", "alpha": 0, "beta": 0}, "alpha and beta must not both be 0"),
-        ({"kind": "best_buddy", "scales": [0.5]}, r"scales must be in \(0, 1\], 1 among them, got \[0.5\]"),
+        ({"kind": "best_buddy", "scales": [0.5]}, r"scales must be in \(0, 1\] and contain 1, got \[0.5\]"),
         ({"kind": "focal_frequency", "alpha": -1}, "greater than or equal to 0"),
         ({"kind": "rank"}, "Field required"),
     ],
 )
-def test_options_without_sense_are_refused_when_the_recipe_is_read(term: dict, message: str) -> None:
+def test_senseless_options_are_refused(term: dict, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TypeAdapter(Term).validate_python(term)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_term_reads_back_as_itself(kind: str, needed: Callable[[str], dict]) -> None:
+def test_a_term_reads_back_as_itself(kind: str, required_options: Callable[[str], dict]) -> None:
     adapter = TypeAdapter(Term)
-    term = adapter.validate_python({"kind": kind, **needed(kind)})
+    term = adapter.validate_python({"kind": kind, **required_options(kind)})
     assert adapter.validate_python(adapter.dump_python(term, mode="json")) == term
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_weight_of_every_term_can_be_matched(kind: str, needed: Callable[[str], dict]) -> None:
+def test_the_weight_of_every_term_can_be_matched(kind: str, required_options: Callable[[str], dict]) -> None:
     match = {"match": "largest", "calibrate_steps": 5}
-    term = TypeAdapter(Term).validate_python({"kind": kind, "weight": match, **needed(kind)})
+    term = TypeAdapter(Term).validate_python({"kind": kind, "weight": match, **required_options(kind)})
     assert term.weight == MatchLargest(match="largest", calibrate_steps=5)
 
 
-def test_terms_say_what_they_need() -> None:
+def test_only_artifact_needs_ema_and_only_gradient_branch_a_branch() -> None:
     members = get_args(get_args(Term)[0])
     kinds = dict(zip(KINDS, members, strict=True))
     assert [kind for kind in KINDS if kinds[kind].needs_ema] == ["artifact"]
     assert [kind for kind in KINDS if kinds[kind].needs_branch] == ["gradient_branch"]
 
 
-def test_the_network_of_a_term_is_no_part_of_what_is_trained(needed: Callable[[str], dict]) -> None:
+def test_the_network_of_a_term_is_not_trained(required_options: Callable[[str], dict]) -> None:
     for kind in ("perceptual", "rank"):
         method = RegressionSpec.model_validate(
-            {"kind": "regression", "terms": {"x": {"kind": kind, **needed(kind)}}}
-        ).build(setup(TwoHeads()))
+            {"kind": "regression", "terms": {"x": {"kind": kind, **required_options(kind)}}}
+        ).build(setup(TwoOutputs()))
         assert [name for name, _ in method.nets.named_parameters()] == ["g.conv.weight", "g.conv.bias"]

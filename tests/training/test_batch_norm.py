@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from selfsr.losses.adversarial import r1_penalty
 from selfsr.nets.discriminators.vgg import VggDiscriminatorSpec
-from selfsr.training.batch_norm import WholeBatchNorm2d, normalize_over_processes
+from selfsr.training.batch_norm import DistributedBatchNorm2d, normalize_over_processes
 from two_processes import run_in_two_processes
 
 # Sums of some hundred numbers in another order; whatever is wrong in a formula is wrong by far more.
@@ -28,7 +28,7 @@ def images() -> Tensor:
 
 
 def network() -> nn.Sequential:
-    """Return a little discriminator with every kind of batch norm; the second pass tells a cumulative average from others."""
+    """Return a small discriminator with every kind of batch norm; two passes distinguish a cumulative average."""
     torch.manual_seed(2)
     norms = (nn.BatchNorm2d(4), nn.BatchNorm2d(5, momentum=None), nn.BatchNorm2d(4, affine=False))
     bare = nn.BatchNorm2d(3, eps=0.1, track_running_stats=False)
@@ -81,22 +81,22 @@ def main(folder: Path) -> None:
     if rank == 0:
         # Evaluating is no concern of the other process, which does not take part here.
         found["evaluated"] = net.eval()(images())
-    found["far"] = statistics(WholeBatchNorm2d(3), far_and_narrow()[mine])
+    found["far"] = statistics(DistributedBatchNorm2d(3), far_and_narrow()[mine])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found["bfloat16"] = statistics(WholeBatchNorm2d(3), images()[mine].bfloat16())
+        found["bfloat16"] = statistics(DistributedBatchNorm2d(3), images()[mine].bfloat16())
     torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """Return what each of two processes measured."""
+    """Return the measurements of each of two processes."""
     folder = tmp_path_factory.mktemp("halves")
     run_in_two_processes(Path(__file__).resolve(), folder, cwd=folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def test_two_halves_are_normalized_as_the_whole(halves: list[dict]) -> None:
+def test_two_processes_normalize_by_the_full_batch(halves: list[dict]) -> None:
     """Output, gradient, gradient of gradients, running estimates: all as in one process."""
     net = network()
     expected = measure(net, net, images())
@@ -114,8 +114,8 @@ def test_two_halves_are_normalized_as_the_whole(halves: list[dict]) -> None:
     torch.testing.assert_close(halves[0]["evaluated"], net.eval()(images()), **EXACT)
 
 
-def test_halves_by_themselves_would_be_far_from_it() -> None:
-    """What the tolerance above has to refuse, or the test would show nothing: each half by its own statistics."""
+def test_statistics_of_each_half_exceed_the_tolerance() -> None:
+    """The tolerances above must refuse statistics of each half."""
     net = network()
     apart = [measure(alone, alone, images()[half]) for half, alone in ((slice(3), net), (slice(3, 6), network()))]
     whole = network()
@@ -126,7 +126,7 @@ def test_halves_by_themselves_would_be_far_from_it() -> None:
         assert error.norm() > 0.05 * expected[name].norm(), name
 
 
-def test_a_narrow_spread_far_from_zero_is_measured(halves: list[dict]) -> None:
+def test_variance_is_exact_far_from_zero(halves: list[dict]) -> None:
     """The values are rounded to 6e-5, the spread is 0.1; the mean of squares in float32 would miss it altogether."""
     x = far_and_narrow().double()
     y, mean, variance = statistics(nn.BatchNorm2d(3).double(), x)
@@ -157,14 +157,14 @@ def test_a_network_keeps_its_keys_and_weights() -> None:
     normalize_over_processes(discriminator)
     norms = [module for module in discriminator.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 5
-    assert all(type(norm) is WholeBatchNorm2d for norm in norms)
+    assert all(type(norm) is DistributedBatchNorm2d for norm in norms)
     assert all(a is b for a, b in zip(weights, discriminator.parameters(), strict=True))
     after = discriminator.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_one_process_has_torchs_batch_norm_bit_for_bit() -> None:
+def test_one_process_equals_torchs_batch_norm_bit_for_bit() -> None:
     net, converted = network(), network()
     normalize_over_processes(converted)
     expected, found = measure(net, net, images()), measure(converted, converted, images())

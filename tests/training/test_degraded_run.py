@@ -1,4 +1,4 @@
-"""A run whose LR is degraded: what its recipe may say, what is logged, and going on where it stopped."""
+"""Runs with degraded LR: recipe options, logs, and resuming."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from selfsr.errors import InputError
 from selfsr.recipe import Recipe, dump_recipe, load_recipe, parse_recipe, read_yaml
-from selfsr.runfolder.checkpoints import checkpoints
+from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.training.loop import fit
 
 
@@ -22,7 +22,7 @@ def blind(tiny: dict) -> dict:
     return tiny
 
 
-def test_a_stopped_run_goes_on_with_the_same_degradations(blind: dict, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_same_degradations(blind: dict, tmp_path: Path) -> None:
     def weights(name: str, **changes) -> dict[str, torch.Tensor]:
         folder = tmp_path / name
         fit(parse_recipe({**blind, **changes}, "test"), folder, device="cpu", resume=folder.exists())
@@ -30,18 +30,18 @@ def test_a_stopped_run_goes_on_with_the_same_degradations(blind: dict, tmp_path:
 
     straight = weights("straight")
     weights("stopped")
-    shutil.rmtree(checkpoints(tmp_path / "stopped")[-1])  # as if it had been killed after the checkpoint of step 3
+    shutil.rmtree(list_checkpoints(tmp_path / "stopped")[-1])  # as if it had been killed after the checkpoint of step 3
     resumed = weights("stopped", workers=1)
     assert all(torch.equal(resumed[key], straight[key]) for key in straight)
     blind["data"]["degrade"]["first"]["jpeg_quality"] = [20, 30]
     worse = weights("worse")
     assert any(not torch.equal(worse[key], straight[key]) for key in straight)
-    # The time that degrading takes from the loop is part of what the loop waits for.
+    # The loop waits for the degradations.
     lines = [json.loads(line) for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < line["data_wait_share"] < 1 for line in lines)
 
 
-def test_a_stopped_run_goes_on_with_the_same_degradations_on_the_device(blind: dict, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_same_degradations_on_the_device(blind: dict, tmp_path: Path) -> None:
     blind["data"] |= {"degrade_on": "device", "degrade": "ssl_test"}
 
     def weights(name: str, **changes) -> dict[str, torch.Tensor]:
@@ -51,7 +51,7 @@ def test_a_stopped_run_goes_on_with_the_same_degradations_on_the_device(blind: d
 
     straight = weights("straight", workers=0)
     weights("stopped", workers=0)
-    shutil.rmtree(checkpoints(tmp_path / "stopped")[-1])
+    shutil.rmtree(list_checkpoints(tmp_path / "stopped")[-1])
     resumed = weights("stopped", workers=1)
     assert all(torch.equal(resumed[key], straight[key]) for key in straight)
     # The noise differs from the loader's, whose plans are the same.
@@ -60,7 +60,7 @@ def test_a_stopped_run_goes_on_with_the_same_degradations_on_the_device(blind: d
     assert any(not torch.equal(other[key], straight[key]) for key in straight)
 
 
-def test_the_resolved_recipe_spells_out_every_number_and_is_read_again(blind: dict, tmp_path: Path) -> None:
+def test_the_resolved_recipe_lists_every_number(blind: dict, tmp_path: Path) -> None:
     recipe = parse_recipe(blind, "test")
     path = tmp_path / "r.yaml"
     path.write_text(dump_recipe(recipe))
@@ -76,7 +76,7 @@ def test_the_resolved_recipe_spells_out_every_number_and_is_read_again(blind: di
 
 
 @pytest.mark.parametrize(
-    ("degrade", "told"),
+    ("degrade", "sentence"),
     [
         (
             {"kind": "real_esrgan", "first": {"jpeg_qualty": [1, 2]}},
@@ -89,23 +89,26 @@ def test_the_resolved_recipe_spells_out_every_number_and_is_read_again(blind: di
         ),
         ("bsrgan_sll", "data.degrade: expected one of real_esrgan, "),
         ({"kind": "real_esrgan", "preset": "bsrgan"}, "data.degrade.preset: "),
-        ({"kind": "bsrgan", "noise": {"color": 1.1}}, "data.degrade.noise: the shares"),
+        (
+            {"kind": "bsrgan", "noise": {"color": 1.1}},
+            "data.degrade.noise: expected shares of at least 0 that sum to 1, got",
+        ),
     ],
 )
-def test_a_wrong_degradation_is_told_with_its_path(tiny: dict, degrade, told: str) -> None:
+def test_a_wrong_degradation_is_refused_with_its_key(tiny: dict, degrade, sentence: str) -> None:
     tiny["data"]["degrade"] = degrade
     with pytest.raises(InputError) as refused:
         parse_recipe(tiny, "r.yaml")
-    assert told in str(refused.value)
+    assert sentence in str(refused.value)
 
 
-def test_a_place_without_a_degradation_is_refused(tiny: dict) -> None:
+def test_degrade_on_without_degrade_is_refused(tiny: dict) -> None:
     tiny["data"]["degrade_on"] = "device"
     with pytest.raises(InputError, match=r"data: degrade_on: device needs degrade"):
         parse_recipe(tiny, "r.yaml")
 
 
-def test_the_schema_asks_for_the_kind_alone() -> None:
+def test_the_schema_requires_only_the_kind() -> None:
     parts = Recipe.model_json_schema()["$defs"]
     assert {"RealEsrgan", "Bsrgan", "Mixture", "Stage"} <= parts.keys()
     for name in ("RealEsrgan", "Bsrgan", "Mixture", "Stage"):

@@ -1,4 +1,4 @@
-"""Runs whose masks come from files, and recipes in which they would do nothing."""
+"""Runs with masks from files, and recipes that would not use them."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,17 @@ from scipy.io import savemat
 
 from selfsr import edge_mask
 from selfsr.errors import InputError
-from selfsr.images.files import read_picture, to_tensor
+from selfsr.images.files import image_to_tensor, read_image
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
 from selfsr.training.dryrun import dry_run
 from selfsr.training.loop import fit
 
 
 def write_masks(photos: Path, folder: Path, share: float) -> Path:
-    """Save the edges of every picture, or with share 0 none."""
+    """Save the edge mask of every image, or with share 0 an empty mask."""
     folder.mkdir()
     for path in (photos / "train").iterdir():
-        mask = edge_mask(to_tensor(read_picture(path)))[0, 0].numpy() & (share > 0)
+        mask = edge_mask(image_to_tensor(read_image(path)))[0, 0].numpy() & (share > 0)
         savemat(folder / f"{path.stem}.mat", {"mat": mask.astype(np.uint8)}, do_compression=True)
     return folder
 
@@ -31,7 +31,7 @@ def losses(document: dict[str, Any], folder: Path) -> list[float]:
     return [json.loads(line)["loss"]["g"]["similarity"] for line in lines]
 
 
-def test_two_steps_with_masks(tiny, photos, tmp_path):
+def test_masks_from_files_select_the_pixels(tiny, photos, tmp_path):
     tiny |= {"steps": 2, "evaluate": None}
     edges = write_masks(photos, tmp_path / "edges", 1)
     nothing = write_masks(photos, tmp_path / "nothing", 0)
@@ -43,25 +43,24 @@ def test_two_steps_with_masks(tiny, photos, tmp_path):
     assert losses(tiny, tmp_path / "c") == [0, 0]
 
 
-def test_a_dry_run_looks_at_every_mask(tiny, photos, tmp_path):
+def test_a_dry_run_checks_every_mask(tiny, photos, tmp_path):
     masks = write_masks(photos, tmp_path / "edges", 1)
     tiny["data"]["masks"] = str(masks)
     (masks / "p3.mat").unlink()
     savemat(masks / "p1.mat", {"mat": np.full((76, 80), 7, np.uint8)})
     with pytest.raises(InputError) as caught:
         dry_run(parse_recipe(tiny, "tiny"), device="cpu")
-    train = photos / "train"
     assert str(caught.value) == (
-        f"dry run: 2 of 10 training files cannot be used; see them all with: selfsr data check {train} --crop 32 "
-        f"--masks {masks}; the first is {masks}/p1.mat: expected a mask of 0 and 1, got values from 7 to 7; save it "
-        "again."
+        "dry run: all 10 training files must be usable, got 2 that are not; list them with: selfsr data check "
+        f"{photos}/train --crop 32 --masks {masks}; the first is {masks}/p1.mat: "
+        "expected a mask of 0 and 1, got values from 7 to 7; save it again."
     )
 
 
-def test_masks_that_nothing_would_look_at(tiny, tmp_path):
+def test_masks_that_no_term_uses_are_refused(tiny, tmp_path):
     tiny["data"]["masks"] = str(tmp_path)
     recipe = parse_recipe(tiny, "tiny")
-    # What is written down with every default spelled out is the same recipe.
+    # The recipe with every default is the same recipe.
     assert parse_recipe(read_yaml(dump_recipe(recipe), "dumped"), "dumped") == recipe
     term = tiny["method"]["terms"].pop("similarity")
     with pytest.raises(InputError, match=r"data\.masks must be null where no term .* is a self_similarity, got /"):

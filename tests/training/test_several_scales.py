@@ -1,7 +1,6 @@
-"""Runs of several scales: which step is of which, what each trains, how they are judged, resumed and opened."""
+"""Runs at several scales: the scale of each step, training, evaluation, resuming and opening."""
 
 import copy
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from factories import recipe_error
+from run_folders import read_checkpoint, read_lines, train
 from selfsr.data.loader import Loader
 from selfsr.data.spec import FolderSpec
 from selfsr.errors import InputError
 from selfsr.evaluation.benchmark import evaluate_set
-from selfsr.images.files import Picture, read_picture, write_picture
-from selfsr.images.paths import list_pictures
+from selfsr.images.files import DecodedImage, read_image, write_image
+from selfsr.images.paths import list_images
 from selfsr.nets.mdsr import MdsrSpec
 from selfsr.nets.weights.load import load_model
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
-from selfsr.runfolder.checkpoints import checkpoints
-from selfsr.training.loop import fit
-from two_processes import run_in_two_processes
+from selfsr.runfolder.checkpoints import list_checkpoints
 
 CPU = torch.device("cpu")
 
@@ -35,25 +34,10 @@ def several(tiny: dict) -> dict[str, Any]:
     return tiny
 
 
-def run(document: dict, folder: Path, **kwargs) -> Path:
-    fit(parse_recipe(document, "test"), folder, device="cpu", **kwargs)
-    return folder
+# ---- the scale of a step
 
 
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def refused(document: dict) -> str:
-    with pytest.raises(InputError) as caught:
-        parse_recipe(document, "my.yaml")
-    return str(caught.value)
-
-
-# ---- which step is of which scale
-
-
-def test_each_step_is_what_a_run_of_its_scale_alone_would_see(photos: Path) -> None:
+def test_a_step_has_the_batch_of_a_run_at_its_scale_only(photos: Path) -> None:
     spec = FolderSpec(kind="folder", hr=photos / "train")
     crops = {2: 24, 3: 36, 4: 48}
     together = Loader(spec.build_each(crops), batch=3, seed=4, workers=0)
@@ -80,28 +64,28 @@ def crops_of(loader: Loader) -> int:
     return loader.prepare(next(loader), CPU)[0].scale
 
 
-def test_pictures_are_decoded_once_for_all_scales(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_once_for_all_scales(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    monkeypatch.setattr("selfsr.data.store.read_picture", lambda path: (read.append(path), read_picture(path))[1])
+    monkeypatch.setattr("selfsr.data.store.read_image", lambda path: (read.append(path), read_image(path))[1])
     spec = FolderSpec(kind="folder", hr=photos / "train", cache="memory")
     loader = Loader(spec.build_each({2: 24, 3: 36}), batch=5, seed=1, workers=0)
     for _ in range(8):
         next(loader)
-    assert sorted(read) == list_pictures(photos / "train")
+    assert sorted(read) == list_images(photos / "train")
 
 
 # ---- the run
 
 
-def test_every_scale_trains_and_is_judged_sampled_and_opened(several: dict, tmp_path: Path, photos: Path) -> None:
-    folder = run(several, tmp_path / "run")
+def test_every_scale_is_trained_evaluated_sampled_and_opened(several: dict, tmp_path: Path, photos: Path) -> None:
+    folder = train(several, tmp_path / "run")
     trained = load_file(folder / "weights/last.safetensors")
     torch.manual_seed(several.get("seed", 1))
     fresh = MdsrSpec(features=4, blocks=1, factors=(2, 3)).build(2).state_dict()
     parts = {name: not torch.equal(trained[name], fresh[name]) for name in fresh if "_mean" not in name}
     assert all(parts.values()), f"not trained: {[name for name, moved in parts.items() if not moved]}"
 
-    evaluations = lines(folder / "eval.jsonl")
+    evaluations = read_lines(folder / "eval.jsonl")
     assert [list(line["sets"]) for line in evaluations] == [["test_x2", "test_x3"]] * 3
     assert list(evaluations[0]["bicubic"]) == ["test_x2", "test_x3"]
     assert evaluations[0]["bicubic"]["test_x2"]["mean"] != evaluations[0]["bicubic"]["test_x3"]["mean"]
@@ -111,62 +95,51 @@ def test_every_scale_trains_and_is_judged_sampled_and_opened(several: dict, tmp_
         )
     samples = {path.name for path in (folder / "samples").iterdir()}
     assert samples == {"test_x2-t0", "test_x3-t0"}
-    lr = read_picture(folder / "samples/test_x3-t0/lr.png")
-    hr = read_picture(folder / "samples/test_x3-t0/hr.png")
+    lr = read_image(folder / "samples/test_x3-t0/lr.png")
+    hr = read_image(folder / "samples/test_x3-t0/hr.png")
     assert (hr.height, hr.width) == (3 * lr.height, 3 * lr.width)
 
     with pytest.raises(InputError, match=r"MDSR serves x2 and x3; choose one, as with --scale 2\.$"):
         load_model(folder / "weights/last.safetensors")
     for scale in (2, 3):
         model = load_model(folder / "weights/last.safetensors", scale)
-        paths = list_pictures(photos / "test")
+        paths = list_images(photos / "test")
         scores = evaluate_set(model.upscale, "test", paths, scale=scale, device=CPU).mean
         assert scores == pytest.approx(
             evaluations[-1]["sets"][f"test_x{scale}"]["mean"], abs=1e-3
         )  # a pixel may round otherwise
 
 
-def test_resumed_equals_straight_through_bit_for_bit(several: dict, tmp_path: Path) -> None:
-    straight = run(several, tmp_path / "straight")
-    resumed = run(several, tmp_path / "resumed")
-    shutil.rmtree(checkpoints(resumed)[-1])
-    run(several, resumed, resume=True)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(several: dict, tmp_path: Path) -> None:
+    straight = train(several, tmp_path / "straight")
+    resumed = train(several, tmp_path / "resumed")
+    shutil.rmtree(list_checkpoints(resumed)[-1])
+    train(several, resumed, resume=True)
     one, other = (load_file(folder / "weights/last.safetensors") for folder in (straight, resumed))
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert lines(straight / "eval.jsonl") == lines(resumed / "eval.jsonl")
+    assert read_lines(straight / "eval.jsonl") == read_lines(resumed / "eval.jsonl")
 
 
-def test_two_processes_train_as_one(several: dict, tmp_path: Path) -> None:
-    several.update(accumulate=2)
-    recipe = tmp_path / "two.yaml"
-    recipe.write_text(dump_recipe(parse_recipe(several, "two")))
-    run_in_two_processes("-m", "selfsr", "train", recipe, "--device", "cpu", "--no-report", cwd=tmp_path)
-    run(several, tmp_path / "one")
-    two = load_file(tmp_path / "runs/tiny/weights/last.safetensors")
-    for key, weights in load_file(tmp_path / "one/weights/last.safetensors").items():
-        torch.testing.assert_close(two[key], weights, rtol=1e-3, atol=2e-5)
-
-
-def test_the_best_weights_are_chosen_by_the_mean_over_the_scales(
+def test_best_weights_follow_the_mean_score_over_scales(
     several: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = {0: (1.0, 1.0), 3: (20.0, 30.0), 6: (24.0, 25.0)}  # the first scale alone would choose step 6
 
-    def judged(self, net, clock):
+    def evaluate(self, net, clock):
         means = [{"mean": {"psnr_y": score}} for score in scores[clock.step]]
         return {"step": clock.step, "epoch": clock.epoch, "sets": dict(zip(("test_x2", "test_x3"), means, strict=True))}
 
-    monkeypatch.setattr("selfsr.training.evaluation.Evaluator.evaluate", judged)
-    folder = run(several, tmp_path / "run")
+    monkeypatch.setattr("selfsr.training.evaluation.Evaluator.evaluate", evaluate)
+    folder = train(several, tmp_path / "run")
     best = load_file(folder / "weights/best.safetensors")
     assert best.keys() == load_file(folder / "weights/last.safetensors").keys()
-    assert torch.load(checkpoints(folder)[-1] / "state.pt", weights_only=True)["best"] == {"psnr_y": 25.0}
+    assert read_checkpoint(folder)["best"] == {"psnr_y": 25.0}
 
 
 def test_a_network_over_bicubic_trains_at_several_scales(several: dict, tmp_path: Path) -> None:
     several["network"] = {"kind": "vdsr", "features": 4, "convs": 3}
-    folder = run(several, tmp_path / "run")
-    assert list(lines(folder / "eval.jsonl")[-1]["sets"]) == ["test_x2", "test_x3"]
+    folder = train(several, tmp_path / "run")
+    assert list(read_lines(folder / "eval.jsonl")[-1]["sets"]) == ["test_x2", "test_x3"]
     with pytest.raises(InputError, match=r"VDSR serves x2 and x3; choose one, as with --scale 2\.$"):
         load_model(folder / "weights/last.safetensors")
     assert load_model(folder / "weights/last.safetensors", 3).scale == 3
@@ -179,11 +152,11 @@ def test_pairs_have_a_folder_of_lr_for_each_scale(several: dict, tmp_path: Path,
     lr = {}
     for scale in (2, 3):
         lr[scale] = str(tmp_path / f"X{scale}")
-        for path in list_pictures(photos / "train"):
-            pixels = read_picture(path).pixels
+        for path in list_images(photos / "train"):
+            pixels = read_image(path).pixels
             height, width = (side // scale for side in pixels.shape[:2])
             small = pixels[: height * scale : scale, : width * scale : scale]
-            write_picture(tmp_path / f"X{scale}" / f"{path.stem}x{scale}.png", Picture(np.ascontiguousarray(small)))
+            write_image(tmp_path / f"X{scale}" / f"{path.stem}x{scale}.png", DecodedImage(np.ascontiguousarray(small)))
     several["data"] = {"kind": "pairs", "hr": str(photos / "train"), "lr": lr}
     recipe = parse_recipe(several, "pairs")
     assert parse_recipe(read_yaml(dump_recipe(recipe), "again"), "again") == recipe
@@ -205,7 +178,7 @@ def test_pairs_have_a_folder_of_lr_for_each_scale(several: dict, tmp_path: Path,
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"scale": 2, "crop_px": 24}, "network.factors must be the scales of the run, [2], got [2, 3]: the parts of"),
+        ({"scale": 2, "crop_px": 24}, "network.factors must be the scales of the run, [2], got [2, 3]: the layers of"),
         ({"scale": [2, 4], "crop_px": 24}, "scale must be one of 2, 3 for network mdsr, got 4"),
         ({"scale": [2, 2]}, "scale must not name a factor twice, got [2, 2]"),
         ({"scale": []}, "scale: tuple should have at least 1 item"),
@@ -215,10 +188,10 @@ def test_pairs_have_a_folder_of_lr_for_each_scale(several: dict, tmp_path: Path,
         ({"crop_px": [24, 35]}, "crop_px must be a multiple of the scale 3, got 35"),
         ({"crop_px": 32}, "crop_px must be a multiple of the scale 3, got 32"),
         ({"crop_px": -1}, "my.yaml: crop_px: input should be greater than 0, got -1."),
-        ({"network": {"kind": "edsr"}}, "scale must be one number for network edsr, got [2, 3]; several are for srcnn"),
+        ({"network": {"kind": "edsr"}}, "scale must be one number for network edsr, got [2, 3]; use one of srcnn"),
         (
             {"data": {"kind": "pairs", "hr": "a", "lr": "b"}},
-            "data.lr must name a folder for each scale, such as {2: b, 3: ...}, got b alone",
+            "data.lr must name a folder for each scale, such as {2: b, 3: ...}, got only b",
         ),
         (
             {"data": {"kind": "pairs", "hr": "a", "lr": {2: "b"}}},
@@ -231,11 +204,11 @@ def test_pairs_have_a_folder_of_lr_for_each_scale(several: dict, tmp_path: Path,
         ),
     ],
 )  # fmt: skip
-def test_scales_that_do_not_fit_are_refused(several: dict, changes: dict, sentence: str) -> None:
-    assert sentence in refused({**copy.deepcopy(several), **changes})
+def test_unfitting_scales_are_refused(several: dict, changes: dict, sentence: str) -> None:
+    assert sentence in recipe_error({**copy.deepcopy(several), **changes})
 
 
-def test_one_crop_serves_all_scales_it_is_a_multiple_of(several: dict) -> None:
+def test_one_crop_serves_all_scales_that_divide_it(several: dict) -> None:
     assert parse_recipe({**several, "crop_px": 36}, "x").crops_px == {2: 36, 3: 36}
 
 
@@ -254,19 +227,19 @@ def adversarial(several: dict, network: dict, **changes: Any) -> dict:
 )
 def test_a_gan_trains_every_scale(several: dict, tmp_path: Path, network: dict, crop_px: Any) -> None:
     document = adversarial(several, network, crop_px=crop_px, log={"every_steps": 1})
-    folder = run(document, tmp_path / "run")
+    folder = train(document, tmp_path / "run")
     trained = load_file(folder / "weights/last.safetensors")
     torch.manual_seed(several.get("seed", 1))
     fresh = MdsrSpec(features=4, blocks=1, factors=(2, 3)).build(2).state_dict()
     still = [name for name in fresh if "_mean" not in name and torch.equal(trained[name], fresh[name])]
     assert still == []
-    steps = lines(folder / "metrics.jsonl")
+    steps = read_lines(folder / "metrics.jsonl")
     assert len(steps) == 6
     assert all(line["loss"]["g"]["adversarial_d"] > 0 and line["grad_norm"]["d"] > 0 for line in steps)
 
 
-def test_a_discriminator_of_one_size_and_crops_of_several_are_refused(several: dict) -> None:
-    assert refused(adversarial(several, {"kind": "vgg"})) == (
-        "my.yaml: recipe: crop_px must be one number for method.discriminators.d (vgg), which is built for one size of crop, "
-        "got [24, 36]; take one for all scales or another discriminator."
+def test_a_discriminator_for_one_size_refuses_several_crops(several: dict) -> None:
+    assert recipe_error(adversarial(several, {"kind": "vgg"})) == (
+        "my.yaml: recipe: crop_px must be one number for method.discriminators.d (vgg), which is built for one size of "
+        "crop, got [24, 36]; use one size for all scales, or another discriminator."
     )

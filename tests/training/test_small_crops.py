@@ -1,4 +1,4 @@
-"""Crops too small for a term: refused when the recipe is read, at exactly the size that the loss itself refuses."""
+"""Crops that are too small for a term: the recipe refuses the same sizes as the loss."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -53,12 +53,12 @@ def loss(term: Any, side: int) -> torch.Tensor:
     """Return the term's loss of a batch of crops of that side."""
     hr, sr = torch.rand(2, 2, 3, side, side, generator=torch.Generator().manual_seed(side))
     lr = torch.nn.functional.interpolate(hr, size=max(1, side // 2))
-    value = term.build(torch.device("cpu"))(Outputs(sr, branch=sr, ema_net=hr), Batch(hr=hr, lr=lr), Clock(1, 1))
+    value = term.build(torch.device("cpu"))(Outputs(sr, branch=sr, ema_sr=hr), Batch(hr=hr, lr=lr), Clock(1, 1))
     return value.total / value.count.clamp(min=1) if isinstance(value, MaskedSum) else value
 
 
 @pytest.mark.parametrize(("kind", "options", "side"), NEEDED)
-def test_a_term_needs_what_it_says(weights: dict, kind: str, options: dict, side: int) -> None:
+def test_minimum_px_is_the_smallest_crop_of_the_loss(weights: dict, kind: str, options: dict, side: int) -> None:
     term = TypeAdapter(Term).validate_python({"kind": kind, **options, **weights.get(kind, {})})
     assert term.minimum_px == side
     assert torch.isfinite(loss(term, side))
@@ -67,7 +67,7 @@ def test_a_term_needs_what_it_says(weights: dict, kind: str, options: dict, side
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {kind for kind, _, _ in NEEDED}))
-def test_other_terms_take_any_crop(kind: str) -> None:
+def test_other_terms_accept_any_crop(kind: str) -> None:
     term = TypeAdapter(Term).validate_python({"kind": kind})
     assert term.minimum_px == 1
     assert torch.isfinite(loss(term, 1))
@@ -76,7 +76,7 @@ def test_other_terms_take_any_crop(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "crop_px", "sentence"),
     [
-        ("ssim", {}, 10, "at least 11 for method.terms.tested (ssim with these options), got 10; take larger crops"),
+        ("ssim", {}, 10, "at least 11 for method.terms.tested (ssim with these options), got 10; use larger crops"),
         ("ms_ssim", {}, 96, "at least 176 for method.terms.tested (ms_ssim with these options), got 96;"),
         ("best_buddy", {"patch_px": 13}, 12, "at least 13 for method.terms.tested (best_buddy with these options),"),
         ("artifact", {"window_px": 21}, 10, "at least 11 for method.terms.tested (artifact with these options), got"),
@@ -85,7 +85,7 @@ def test_other_terms_take_any_crop(kind: str) -> None:
         ("self_similarity", {}, 12, "at least 13 for method.terms.tested (self_similarity with these options), got"),
     ],
 )
-def test_a_recipe_whose_crop_is_too_small_for_a_term_is_refused(
+def test_a_crop_too_small_for_a_term_is_refused(
     tiny: dict, weights: dict, kind: str, options: dict, crop_px: int, sentence: str
 ) -> None:
     term = {"kind": kind, **options, **weights.get(kind, {})}
@@ -96,7 +96,7 @@ def test_a_recipe_whose_crop_is_too_small_for_a_term_is_refused(
     assert parse_recipe({**document, "crop_px": 176}, "my.yaml").method.terms["tested"].kind == kind
 
 
-def test_of_several_scales_the_smallest_crop_decides(tiny: dict) -> None:
+def test_with_several_scales_the_smallest_crop_counts(tiny: dict) -> None:
     network = {"kind": "mdsr", "features": 8, "blocks": 1, "factors": [2, 4]}
     method = {"kind": "regression", "terms": {"tested": {"kind": "ssim"}}}
     document = {**tiny, "scale": [2, 4], "network": network, "method": method, "crop_px": [10, 20]}

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from selfsr.machine.memory import PeakBytes, is_out_of_memory
-from selfsr.upscaling.tile_size import largest_tile_px, smaller_tile_px
-from selfsr.upscaling.tiling import self_ensemble, spans, tiled, upscale_blocks
+from selfsr.upscaling.tile_size import find_largest_tile_px, halve_tile_px
+from selfsr.upscaling.tiling import self_ensemble, split_axis, upscale_blocks, upscale_tiled
 
 MULTIPLES = st.sampled_from([1, 1, 1, 2, 3, 8])
 
@@ -26,10 +26,10 @@ def conv_net(scale: int, radius: int, seed: int = 0) -> nn.Module:
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 700), st.integers(1, 40), st.data(), MULTIPLES)
-def test_spans_cover_the_axis_once(length, tile_units, data, multiple_px):
+def test_split_axis_covers_the_axis_once(length, tile_units, data, multiple_px):
     tile_px = tile_units * multiple_px
     overlap_px = data.draw(st.integers(0, tile_px - 1))
-    found = spans(length, tile_px, overlap_px, multiple_px)
+    found = split_axis(length, tile_px, overlap_px, multiple_px)
     assert found[0].fade_in == (0, 0)
     assert found[-1].fade_out == (length, length)
     for span in found:
@@ -48,20 +48,20 @@ def test_spans_cover_the_axis_once(length, tile_units, data, multiple_px):
             assert b.fade_in[0] - b.start >= shared * 3 // 8
 
 
-def test_spans_use_no_more_tiles_and_no_larger_ones_than_needed():
-    assert [(s.start, s.stop) for s in spans(600, 512, 64)] == [(0, 332), (268, 600)]
-    assert spans(100, 128, 32) == spans(100, 100, 32)
-    assert len(spans(100, 128, 32)) == 1
+def test_split_axis_has_the_fewest_and_smallest_tiles():
+    assert [(s.start, s.stop) for s in split_axis(600, 512, 64)] == [(0, 332), (268, 600)]
+    assert split_axis(100, 128, 32) == split_axis(100, 100, 32)
+    assert len(split_axis(100, 128, 32)) == 1
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 5), st.data(), MULTIPLES, st.integers(1, 3))
-def test_a_tiled_identity_is_the_identity(height, width, tile_units, data, multiple_px, scale):
+def test_upscale_tiled_of_identity_is_identity(height, width, tile_units, data, multiple_px, scale):
     tile_px = 7 * tile_units * multiple_px
     overlap_px = data.draw(st.integers(0, tile_px - 1))
     lr = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)) + 0.1
     before = lr.clone()
-    sr = tiled(
+    sr = upscale_tiled(
         lambda x: x.repeat_interleave(scale, 2).repeat_interleave(scale, 3),
         lr,
         scale=scale,
@@ -75,8 +75,8 @@ def test_a_tiled_identity_is_the_identity(height, width, tile_units, data, multi
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(2, 30), st.data())
-def test_every_pixel_comes_from_its_place(height, width, tile_px, data):
-    """The picture holds its coordinates; an upscaler that interpolates them linearly must give a plane."""
+def test_upscale_tiled_keeps_positions(height, width, tile_px, data):
+    """The pixels of the image are their coordinates; a linear upscaler must return a plane."""
     overlap_px = data.draw(st.integers(0, tile_px - 1))
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     lr = torch.stack([rows, columns])[None].double()
@@ -88,10 +88,12 @@ def test_every_pixel_comes_from_its_place(height, width, tile_px, data):
         up[:, 1] += offset.repeat(x.shape[3])
         return up
 
-    assert torch.allclose(tiled(affine, lr, scale=2, tile_px=tile_px, overlap_px=overlap_px), affine(lr), atol=1e-9)
+    assert torch.allclose(
+        upscale_tiled(affine, lr, scale=2, tile_px=tile_px, overlap_px=overlap_px), affine(lr), atol=1e-9
+    )
 
 
-def test_pixels_are_written_once_and_in_range():
+def test_upscale_blocks_writes_each_pixel_once():
     """Weights that are zero at a tile's edge paint black there; this counts every written pixel."""
     written = torch.zeros(2 * 61, 2 * 83)
     lr = torch.full((1, 1, 61, 83), 0.7)
@@ -115,27 +117,27 @@ def test_pixels_are_written_once_and_in_range():
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
 @pytest.mark.parametrize("size", [(50, 91), (20, 64), (33, 32)])
-def test_tiled_equals_untiled_where_the_context_covers_the_receptive_field(scale, size):
+def test_tiled_equals_untiled_if_context_covers_receptive_field(scale, size):
     radius = 6
     net = conv_net(scale, radius)
     lr = torch.rand(1, 3, *size, dtype=torch.float64)
     with torch.no_grad():
         whole = net(lr)
-        assert torch.allclose(tiled(net, lr, scale=scale, tile_px=32, overlap_px=16), whole, rtol=0, atol=1e-12)
-        worse = tiled(net, lr, scale=scale, tile_px=32, overlap_px=0)
+        assert torch.allclose(upscale_tiled(net, lr, scale=scale, tile_px=32, overlap_px=16), whole, rtol=0, atol=1e-12)
+        worse = upscale_tiled(net, lr, scale=scale, tile_px=32, overlap_px=0)
     if max(size) > 32:  # the test can fail: without overlap there is a seam
         assert float((worse - whole).abs().max()) > 1e-4
 
 
-def test_tiles_keep_step_with_the_grid_of_the_network():
+def test_tiles_start_on_the_grid_of_the_network():
     """A network that works on blocks of 4 gives the same blocks, tiled."""
 
     def blocks(x):
         return functional.interpolate(functional.avg_pool2d(x, 4), scale_factor=4)
 
     lr = torch.rand(1, 1, 48, 48, dtype=torch.float64)
-    assert torch.equal(tiled(blocks, lr, scale=1, tile_px=20, overlap_px=8, multiple_px=4), blocks(lr))
-    assert not torch.equal(tiled(blocks, lr, scale=1, tile_px=20, overlap_px=6), blocks(lr))
+    assert torch.equal(upscale_tiled(blocks, lr, scale=1, tile_px=20, overlap_px=8, multiple_px=4), blocks(lr))
+    assert not torch.equal(upscale_tiled(blocks, lr, scale=1, tile_px=20, overlap_px=6), blocks(lr))
 
 
 def test_self_ensemble_is_the_mean_over_the_eight_symmetries():
@@ -155,7 +157,7 @@ def test_self_ensemble_is_the_mean_over_the_eight_symmetries():
         assert torch.allclose(self_ensemble(net)(lr.flip(-1).mT), ours.flip(-1).mT, atol=1e-6)
 
 
-def test_memory_does_not_grow_with_the_height_of_the_picture():
+def test_memory_does_not_grow_with_the_height_of_the_image():
     net = conv_net(2, 3).float()
 
     def peak(height):
@@ -193,19 +195,19 @@ def test_tile_fits_the_free_memory(monkeypatch):
     net = conv_net(2, 3).float()
     cpu = torch.device("cpu")
     for free, expected in ((2**40, 512), (2**25, 256), (2**10, 32)):
-        monkeypatch.setattr("selfsr.upscaling.tile_size.free_bytes", lambda _, free=free: free)
-        assert largest_tile_px(net, 3, cpu) == expected
-        assert largest_tile_px(net, 3, cpu, multiple_px=48) == max(expected // 48, 1) * 48
-        assert largest_tile_px(net, 3, cpu, minimum_px=100) == max(expected, 100)
+        monkeypatch.setattr("selfsr.upscaling.tile_size.measure_free_bytes", lambda _, free=free: free)
+        assert find_largest_tile_px(net, 3, cpu) == expected
+        assert find_largest_tile_px(net, 3, cpu, multiple_px=48) == max(expected // 48, 1) * 48
+        assert find_largest_tile_px(net, 3, cpu, minimum_px=100) == max(expected, 100)
 
     def starved(_):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
 
-    assert largest_tile_px(starved, 3, cpu) == 64
+    assert find_largest_tile_px(starved, 3, cpu) == 64
 
 
-def test_halves():
-    assert [smaller_tile_px(512), smaller_tile_px(64), smaller_tile_px(63), smaller_tile_px(200, 48)] == [
+def test_halve_tile_px_keeps_multiples():
+    assert [halve_tile_px(512), halve_tile_px(64), halve_tile_px(63), halve_tile_px(200, 48)] == [
         256,
         32,
         None,
@@ -228,11 +230,11 @@ def test_halves():
         (ValueError("out of memory"), False),
     ],
 )
-def test_running_out_of_memory_is_recognized(error, expected):
+def test_is_out_of_memory_knows_the_errors(error, expected):
     assert is_out_of_memory(error) is expected
 
 
-def test_running_out_of_memory_is_recognized_for_real():
+def test_is_out_of_memory_knows_a_real_error():
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**55, dtype=torch.float64)
     assert is_out_of_memory(error.value)

@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 from selfsr.errors import InputError
-from selfsr.images.files import Picture, from_tensor, to_tensor
+from selfsr.images.files import DecodedImage, image_to_tensor, tensor_to_pixels
 from selfsr.nets.layers import Float32Conv2d
-from selfsr.nets.weights.load import Model
+from selfsr.nets.weights.model import Model
 from selfsr.upscaling import upscaler as upscale_module
 from selfsr.upscaling.tiling import self_ensemble
-from selfsr.upscaling.upscaler import Upscaler, filled, parse_tile
+from selfsr.upscaling.upscaler import Upscaler, fill_unknown, parse_tile
 
 CPU = torch.device("cpu")
 
@@ -64,11 +64,15 @@ def upscaler(net: nn.Module, *, facts=None, precision="float32", **options) -> U
     return Upscaler(model(net, **(facts or {})), device=CPU, precision=precision, **options)
 
 
-def random_picture(height: int, width: int, channels: int = 3, dtype=np.uint8, alpha: bool = False, **rest) -> Picture:
+def random_image(
+    height: int, width: int, channels: int = 3, dtype=np.uint8, alpha: bool = False, **rest
+) -> DecodedImage:
     random = np.random.default_rng(0)
     peak = np.iinfo(dtype).max
     pixels = random.integers(0, peak, (height, width, channels), dtype, endpoint=True)
-    return Picture(pixels, random.integers(0, peak, (height, width), dtype, endpoint=True) if alpha else None, **rest)
+    return DecodedImage(
+        pixels, random.integers(0, peak, (height, width), dtype, endpoint=True) if alpha else None, **rest
+    )
 
 
 def doubled(array: np.ndarray) -> np.ndarray:
@@ -79,36 +83,36 @@ def doubled(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("tile", ["off", 32])
-def test_depth_colors_alpha_and_profile_are_kept(dtype, channels, alpha, tile, tmp_path):
+def test_upscale_image_keeps_depth_colors_alpha_and_profile(dtype, channels, alpha, tile, tmp_path):
     """Nearest neighbor changes no value, so every bit must come through, tiled or not."""
-    picture = random_picture(50, 37, channels, dtype, alpha, icc=b"a profile")
+    image = random_image(50, 37, channels, dtype, alpha, icc=b"a profile")
     if alpha:
-        picture.alpha[picture.alpha == 0] = 1  # under alpha 0 colors are replaced, see below
-    out = upscaler(Doubler(), tile=tile).picture(picture, scratch=tmp_path)
+        image.alpha[image.alpha == 0] = 1  # under alpha 0 colors are replaced, see below
+    out = upscaler(Doubler(), tile=tile).upscale_image(image, scratch=tmp_path)
     assert out.pixels.dtype == dtype
-    assert np.array_equal(out.pixels, doubled(picture.pixels))
+    assert np.array_equal(out.pixels, doubled(image.pixels))
     assert out.icc == b"a profile"
     assert (out.alpha is None) is not alpha
     if alpha:
-        assert np.array_equal(out.alpha, doubled(picture.alpha))
+        assert np.array_equal(out.alpha, doubled(image.alpha))
 
 
-def test_a_picture_is_what_the_network_gives_rounded(tmp_path):
+def test_upscale_image_is_the_rounded_output(tmp_path):
     net = conv_net()
-    picture = random_picture(20, 33)
+    image = random_image(20, 33)
     with torch.no_grad():
-        expected = from_tensor(net(to_tensor(picture))[0])
-    out = upscaler(net).picture(picture, scratch=tmp_path)
+        expected = tensor_to_pixels(net(image_to_tensor(image))[0])
+    out = upscaler(net).upscale_image(image, scratch=tmp_path)
     assert np.abs(out.pixels.astype(int) - expected).max() <= 1
     assert (out.pixels != expected).mean() < 0.001
     assert expected.std() > 5
 
 
-def test_opaque_alpha_stays_opaque_and_costs_nothing(tmp_path):
+def test_opaque_alpha_stays_opaque_without_the_model(tmp_path):
     net = Doubler()
-    picture = random_picture(20, 20)
-    picture = replace(picture, alpha=np.full((20, 20), 255, np.uint8))
-    out = upscaler(net, tile="off").picture(picture, scratch=tmp_path)
+    image = random_image(20, 20)
+    image = replace(image, alpha=np.full((20, 20), 255, np.uint8))
+    out = upscaler(net, tile="off").upscale_image(image, scratch=tmp_path)
     assert net.calls == 1
     assert int(out.alpha.min()) == 255
 
@@ -118,13 +122,13 @@ def test_alpha_stays_within_its_neighborhood(tmp_path):
     alpha = np.zeros((24, 24), np.uint8)
     alpha[:, 12:] = 255
     alpha[12, 12] = 90
-    out = upscaler(conv_net(), tile="off").picture(replace(random_picture(24, 24), alpha=alpha), scratch=tmp_path)
+    out = upscaler(conv_net(), tile="off").upscale_image(replace(random_image(24, 24), alpha=alpha), scratch=tmp_path)
     assert int(out.alpha[:, :22].max()) == 0
     assert int(out.alpha[:20, 26:].min()) == 255
     assert len(np.unique(out.alpha)) > 2
 
 
-def test_hidden_colors_do_not_bleed(tmp_path):
+def test_colors_under_transparent_pixels_do_not_bleed(tmp_path):
     """A red disc on transparent black: wherever it shows, the result is red."""
     rows, columns = np.mgrid[:40, :40]
     disc = (rows - 20) ** 2 + (columns - 17) ** 2 < 100
@@ -136,133 +140,135 @@ def test_hidden_colors_do_not_bleed(tmp_path):
             return functional.interpolate(functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False), scale_factor=2)
 
     alpha = (disc * 255).astype(np.uint8)
-    out = upscaler(Blur(), tile="off").picture(Picture(pixels, alpha), scratch=tmp_path)
+    out = upscaler(Blur(), tile="off").upscale_image(DecodedImage(pixels, alpha), scratch=tmp_path)
     shown = out.alpha > 0
     assert shown.sum() > 4 * disc.sum()
     assert np.abs(out.pixels[shown].astype(int) - (200, 10, 20)).max() <= 1
-    bled = upscaler(Blur(), tile="off").picture(Picture(pixels), scratch=tmp_path).pixels[shown]
+    bled = upscaler(Blur(), tile="off").upscale_image(DecodedImage(pixels), scratch=tmp_path).pixels[shown]
     assert np.abs(bled.astype(int) - (200, 10, 20)).max() > 50
 
 
-def test_filling_keeps_what_is_known():
+def test_fill_unknown_keeps_known_colors():
     colors = torch.rand(1, 3, 13, 9)
     known = torch.rand(1, 1, 13, 9) > 0.8
-    out = filled(colors, known)
+    out = fill_unknown(colors, known)
     kept = known.expand_as(colors)
     assert torch.equal(out[kept], colors[kept])
     assert bool((out[~kept] >= colors[kept].min()).all())
     assert bool((out[~kept] <= colors[kept].max()).all())
-    assert torch.equal(filled(colors, known & False), colors)
-    assert torch.equal(filled(colors, known | True), colors)
+    assert torch.equal(fill_unknown(colors, known & False), colors)
+    assert torch.equal(fill_unknown(colors, known | True), colors)
 
 
 def test_tiles_are_halved_when_memory_runs_out(tmp_path):
     net = Doubler()
     net.too_large_px = 70
     told = []
-    picture = random_picture(150, 300)
+    image = random_image(150, 300)
     run = upscaler(net, tile=256, notify=told.append)
-    out = run.picture(picture, scratch=tmp_path)
-    assert np.array_equal(out.pixels, doubled(picture.pixels))
+    out = run.upscale_image(image, scratch=tmp_path)
+    assert np.array_equal(out.pixels, doubled(image.pixels))
     assert told == [
-        "Out of memory; going on with tiles of 128 px.",
-        "Out of memory; going on with tiles of 64 px.",
+        "Out of memory; continuing with tiles of 128 px.",
+        "Out of memory; continuing with tiles of 64 px.",
     ]
     assert net.largest_px <= 64
     calls = net.calls
-    run.picture(picture, scratch=tmp_path)  # remembers the size that fits
+    run.upscale_image(image, scratch=tmp_path)  # remembers the size that fits
     assert len(told) == 2
     assert net.calls - calls < calls
-    expected = functional.interpolate(to_tensor(picture), scale_factor=2)
-    assert torch.allclose(run(to_tensor(picture)), expected, atol=1e-6)
+    expected = functional.interpolate(image_to_tensor(image), scale_factor=2)
+    assert torch.allclose(run(image_to_tensor(image)), expected, atol=1e-6)
 
 
-def test_no_tile_fits(tmp_path):
+def test_upscale_image_without_memory_for_a_tile_is_refused(tmp_path):
     net = Doubler()
     net.too_large_px = 5
-    picture = random_picture(150, 300)
+    image = random_image(150, 300)
     with pytest.raises(InputError) as error:
-        upscaler(net, tile=64, notify=lambda _: None).picture(picture, scratch=tmp_path)
+        upscaler(net, tile=64, notify=lambda _: None).upscale_image(image, scratch=tmp_path)
     assert str(error.value) == (
-        "upscale: not even a tile of 32 px fits into memory (CUDA out of memory. Tried to allocate 2.00 GiB); "
-        "free some, or use --device cpu."
+        "upscale: expected memory for a tile of 32 px, got CUDA out of memory. Tried to allocate 2.00 GiB; "
+        "close other programs, or use --device cpu."
     )
-    with pytest.raises(InputError, match=r"out of memory \(CUDA out of memory.*\); do not switch tiles off\.$"):
-        upscaler(net, tile="off").picture(picture, scratch=tmp_path)
+    with pytest.raises(
+        InputError, match=r"fits into memory without tiles, got CUDA out of memory.*; use --tile auto\.$"
+    ):
+        upscaler(net, tile="off").upscale_image(image, scratch=tmp_path)
 
 
-def test_pythons_own_memory_error_says_nothing_and_is_understood(tmp_path):
+def test_memory_error_of_python_is_out_of_memory(tmp_path):
     class Starved(Doubler):
         def forward(self, x):
             raise MemoryError
 
-    with pytest.raises(InputError, match=r"a tile of 32 px fits into memory \(MemoryError\)"):
-        upscaler(Starved(), tile=32).picture(random_picture(50, 40), scratch=tmp_path)
+    with pytest.raises(InputError, match=r"expected memory for a tile of 32 px, got MemoryError; close"):
+        upscaler(Starved(), tile=32).upscale_image(random_image(50, 40), scratch=tmp_path)
 
 
-def test_other_errors_are_not_taken_for_memory(tmp_path):
+def test_other_errors_are_raised_unchanged(tmp_path):
     class Broken(Doubler):
         def forward(self, x):
             raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        upscaler(Broken()).picture(random_picture(9, 9), scratch=tmp_path)
+        upscaler(Broken()).upscale_image(random_image(9, 9), scratch=tmp_path)
 
 
-def test_the_tile_is_chosen_from_free_memory_and_once(tmp_path, monkeypatch):
+def test_auto_tile_is_measured_once(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(upscale_module, "largest_tile_px", lambda *a, **k: asked.append(k) or 64)
+    monkeypatch.setattr(upscale_module, "find_largest_tile_px", lambda *a, **k: asked.append(k) or 64)
     net = Doubler()
     run = upscaler(net, facts={"minimum_px": 16})
-    run.picture(random_picture(100, 90), scratch=tmp_path)
+    run.upscale_image(random_image(100, 90), scratch=tmp_path)
     assert asked == []  # small: not worth measuring
     assert net.largest_px == 100
     net.largest_px = 0
     for _ in range(2):
-        run.picture(random_picture(200, 90), scratch=tmp_path)
+        run.upscale_image(random_image(200, 90), scratch=tmp_path)
     assert asked == [{"multiple_px": 1, "minimum_px": 16}]
     assert net.largest_px <= 64
 
 
 @pytest.mark.parametrize("tiling", ["discouraged", "internal"])
-def test_networks_that_must_see_the_whole_picture_are_cut_only_if_need_be(tiling, tmp_path):
+def test_networks_with_global_attention_get_tiles_only_if_needed(tiling, tmp_path):
     net = Doubler()
     told = []
-    picture = random_picture(200, 300)
+    image = random_image(200, 300)
     run = upscaler(net, facts={"tiling": tiling, "multiple_of_px": 8}, notify=told.append)
-    assert np.array_equal(run.picture(picture, scratch=tmp_path).pixels, doubled(picture.pixels))
+    assert np.array_equal(run.upscale_image(image, scratch=tmp_path).pixels, doubled(image.pixels))
     assert net.largest_px == 304
     assert told == []
     net.too_large_px = 200
-    assert np.array_equal(run.picture(picture, scratch=tmp_path).pixels, doubled(picture.pixels))
-    assert told == ["Out of memory; going on with tiles of 144 px."]
+    assert np.array_equal(run.upscale_image(image, scratch=tmp_path).pixels, doubled(image.pixels))
+    assert told == ["Out of memory; continuing with tiles of 144 px."]
 
 
-def test_large_outputs_live_in_a_file_and_leave_none(tmp_path, monkeypatch):
+def test_large_outputs_use_a_temporary_file(tmp_path, monkeypatch):
     monkeypatch.setattr("selfsr.images.large.LARGE_BYTES", 1000)
-    picture = random_picture(60, 40, alpha=True)
-    picture.alpha[picture.alpha == 0] = 1
-    out = upscaler(Doubler(), tile=32).picture(picture, scratch=tmp_path)
+    image = random_image(60, 40, alpha=True)
+    image.alpha[image.alpha == 0] = 1
+    out = upscaler(Doubler(), tile=32).upscale_image(image, scratch=tmp_path)
     assert isinstance(out.pixels, np.memmap)
     assert isinstance(out.alpha, np.memmap)
-    assert np.array_equal(out.pixels, doubled(picture.pixels))
+    assert np.array_equal(out.pixels, doubled(image.pixels))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_self_ensemble_option(tmp_path):
+def test_ensemble_averages_the_symmetries(tmp_path):
     net = conv_net()
-    picture = random_picture(20, 30)
-    ours = upscaler(net, ensemble=True)(to_tensor(picture))
+    image = random_image(20, 30)
+    ours = upscaler(net, ensemble=True)(image_to_tensor(image))
     with torch.no_grad():
-        expected = self_ensemble(lambda x: net(x).clamp(0, 1))(to_tensor(picture))
+        expected = self_ensemble(lambda x: net(x).clamp(0, 1))(image_to_tensor(image))
     assert torch.allclose(ours, expected, atol=1e-6)
-    assert not torch.allclose(ours, upscaler(net)(to_tensor(picture)), atol=1e-3)
+    assert not torch.allclose(ours, upscaler(net)(image_to_tensor(image)), atol=1e-3)
 
 
-def test_progress_counts_tiles(tmp_path):
+def test_on_tile_counts_tiles(tmp_path):
     seen = []
-    upscaler(Doubler(), tile=32, overlap_px=0).picture(
-        random_picture(64, 96), scratch=tmp_path, on_tile=lambda *a: seen.append(a)
+    upscaler(Doubler(), tile=32, overlap_px=0).upscale_image(
+        random_image(64, 96), scratch=tmp_path, on_tile=lambda *a: seen.append(a)
     )
     assert seen == [(k, 6) for k in range(1, 7)]
 
@@ -271,7 +277,7 @@ def native_bfloat16(monkeypatch, native: bool) -> None:
     monkeypatch.setattr(upscale_module, "why_not_bfloat16", lambda _: None if native else "it would be emulated")
 
 
-def test_auto_takes_bfloat16_where_it_is_native_and_fine_enough(monkeypatch):
+def test_auto_precision_is_bfloat16_if_native_and_invisible(monkeypatch):
     coarse, fine = conv_net(), conv_net()
     fine[2] = Float32Conv2d.like(fine[2])
     native_bfloat16(monkeypatch, True)
@@ -283,13 +289,13 @@ def test_auto_takes_bfloat16_where_it_is_native_and_fine_enough(monkeypatch):
     assert upscaler(fine, precision="auto").precision == "float32"
 
 
-def test_deep_pictures_are_upscaled_in_float32(monkeypatch, tmp_path):
+def test_16_bit_images_are_upscaled_in_float32(monkeypatch, tmp_path):
     native_bfloat16(monkeypatch, True)
     net = conv_net()
     net[2] = Float32Conv2d.like(net[2])
     exact, auto, half = (upscaler(net, precision=name) for name in ("float32", "auto", "bfloat16"))
-    shallow, deep = random_picture(16, 16), random_picture(16, 16, dtype=np.uint16)
-    results = [[run.picture(p, scratch=tmp_path).pixels for run in (exact, auto, half)] for p in (shallow, deep)]
+    shallow, deep = random_image(16, 16), random_image(16, 16, dtype=np.uint16)
+    results = [[run.upscale_image(p, scratch=tmp_path).pixels for run in (exact, auto, half)] for p in (shallow, deep)]
     assert np.array_equal(results[1][0], results[1][1])
     assert not np.array_equal(results[1][0], results[1][2])
     assert np.array_equal(results[0][1], results[0][2])
@@ -298,11 +304,15 @@ def test_deep_pictures_are_upscaled_in_float32(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("facts", "precision", "message"),
     [
-        ({}, "float16", "upscale: float16 cannot be used: float16 is for GPUs, the device is the CPU"),
-        ({}, "bfloat16", "upscale: bfloat16 cannot be used: it would be emulated"),
+        (
+            {},
+            "float16",
+            "upscale: expected a supported precision, got float16: float16 is for GPUs, the device is the CPU",
+        ),
+        ({}, "bfloat16", "upscale: expected a supported precision, got bfloat16: it would be emulated"),
     ],
 )
-def test_a_precision_that_is_not_to_be_had(facts, precision, message, monkeypatch):
+def test_unavailable_precision_is_refused(facts, precision, message, monkeypatch):
     native_bfloat16(monkeypatch, False)
     with pytest.raises(InputError) as error:
         upscaler(conv_net(), facts=facts, precision=precision)
@@ -322,44 +332,49 @@ class Overflows(Doubler):
         return out + float("inf") if torch.is_autocast_enabled(x.device.type) or self.broken else out
 
 
-def test_overflow_of_a_half_precision_is_mended(monkeypatch, tmp_path):
+def test_overflow_of_half_precision_continues_in_float32(monkeypatch, tmp_path):
     native_bfloat16(monkeypatch, True)
     told = []
     run = upscaler(Overflows(), precision="bfloat16", notify=told.append)
-    picture = random_picture(10, 12)
+    image = random_image(10, 12)
     for _ in range(2):
-        assert np.array_equal(run.picture(picture, scratch=tmp_path).pixels, doubled(picture.pixels))
-    assert told == ["Tiny leaves the range of bfloat16; going on in float32."]
+        assert np.array_equal(run.upscale_image(image, scratch=tmp_path).pixels, doubled(image.pixels))
+    assert told == ["Tiny leaves the range of bfloat16; continuing in float32."]
 
 
-def test_a_broken_model_is_told(tmp_path):
+def test_broken_model_is_refused(tmp_path):
     net = Overflows()
     net.broken = True
-    with pytest.raises(InputError, match=r"^upscale: the output of Tiny has NaN or infinite values; the model or its"):
-        upscaler(net).picture(random_picture(10, 12), scratch=tmp_path)
+    with pytest.raises(
+        InputError,
+        match=r"^upscale: expected a finite output of Tiny, got NaN or infinity; use another weights file\.$",
+    ):
+        upscaler(net).upscale_image(random_image(10, 12), scratch=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tile": 16}, "upscale: the tile must be auto, off or at least 32 px, got 16."),
+        ({"tile": 16}, "upscale: expected a tile of auto, off or at least 32 px, got 16; use a larger tile."),
         (
             {"tile": 64, "overlap_px": 33},
-            "upscale: the overlap must be from 0 to half of the tile, got 33 px with tile 64.",
+            "upscale: expected an overlap from 0 to half of the tile, got 33 px with tile 64; use a smaller overlap.",
         ),
         (
             {"overlap_px": -1},
-            "upscale: the overlap must be from 0 to half of the tile, got -1 px with tile auto.",
+            "upscale: expected an overlap from 0 to half of the tile, got -1 px with tile auto; use a smaller overlap.",
         ),
     ],
 )
-def test_tile_and_overlap_are_checked(options, message):
+def test_wrong_tile_or_overlap_is_refused(options, message):
     with pytest.raises(InputError) as error:
         upscaler(Doubler(), **options)
     assert str(error.value) == message
 
 
-def test_tile_option():
+def test_parse_tile_reads_auto_off_and_numbers():
     assert [parse_tile(text) for text in ("auto", "off", "256")] == ["auto", "off", 256]
-    with pytest.raises(InputError, match=r"^upscale: --tile must be auto, off or a number of pixels, got '-1'\.$"):
+    with pytest.raises(
+        InputError, match=r"^upscale: expected --tile auto, off or a number of pixels, got '-1'; use one of these\.$"
+    ):
         parse_tile("-1")

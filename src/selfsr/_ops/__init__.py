@@ -1,1 +1,1 @@
-"""How an operator is registered with torch, how its backend is chosen, compiled and given memory."""
+"""Operators: registration with torch, the choice of a backend, compilation and work memory."""

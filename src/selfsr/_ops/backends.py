@@ -1,4 +1,4 @@
-"""Which implementation of an operator can run on a tensor, and why another one cannot."""
+"""Choose the backend of an operator for a tensor, or explain why a backend cannot run."""
 
 import functools
 import importlib.util
@@ -18,7 +18,7 @@ def _is_installed(package: str) -> bool:
 
 
 def why_not_cpu(*tensors: Tensor) -> str | None:
-    """Say why the compiled CPU backend cannot take these tensors, or None if it can."""
+    """Return why the compiled CPU backend cannot run on these tensors, or None if it can."""
     if not _is_installed("numba"):
         return "numba is not installed (pip install numba)"
     for tensor in tensors:
@@ -28,9 +28,9 @@ def why_not_cpu(*tensors: Tensor) -> str | None:
 
 
 def why_not_triton(*tensors: Tensor) -> str | None:
-    """Say why the Triton backend cannot take these tensors, or None if it can.
+    """Return why the Triton backend cannot run on these tensors, or None if it can.
 
-    With `TRITON_INTERPRET=1` in the environment Triton interprets its kernels on the CPU, slowly, for tests.
+    With `TRITON_INTERPRET=1` in the environment, Triton interprets its kernels on the CPU, which is slow and for tests.
     """
     if not _is_installed("triton"):
         return "triton is not installed (it comes with torch on Linux)"
@@ -39,7 +39,7 @@ def why_not_triton(*tensors: Tensor) -> str | None:
         if tensor.device.type == "cpu" and interpreted:
             continue
         if tensor.device.type not in _TRITON_DEVICES:
-            return f"the tensor is on {tensor.device}, not on a GPU that Triton drives"
+            return f"the tensor is on {tensor.device}, not on a GPU that Triton supports"
         if tensor.is_cuda and torch.version.hip is None:
             capability = torch.cuda.get_device_capability(tensor.device)
             if capability < (7, 0):
@@ -48,37 +48,37 @@ def why_not_triton(*tensors: Tensor) -> str | None:
 
 
 def why_not_eager(*tensors: Tensor) -> str | None:  # noqa: ARG001  (one signature for all)
-    """Return None: plain torch runs wherever the tensors are."""
+    """Return None: plain torch runs on every device."""
     return None
 
 
 WHY_NOT = {"cpu": why_not_cpu, "triton": why_not_triton, "eager": why_not_eager}
 
 
-def choose(where: str, requested: str, tensor: Tensor, candidates: tuple[str, ...] = tuple(WHY_NOT)) -> str:
+def choose(caller: str, requested: str, tensor: Tensor, candidates: tuple[str, ...] = tuple(WHY_NOT)) -> str:
     """Return the name of the backend to run on `tensor`.
 
     Args:
-        where: the function on whose behalf errors speak.
-        requested: "auto" or one of `candidates`. "auto" takes "cpu" for a tensor on the CPU, "triton" for one
-            on a GPU, and "eager" where that one cannot run.
-        tensor: the tensor that the backend will be given.
+        caller: the public function, for error messages.
+        requested: "auto" or one of `candidates`. "auto" is "cpu" for a tensor on the CPU and "triton" for one
+            on a GPU, or "eager" if that backend cannot run.
+        tensor: the tensor that the backend will process.
         candidates: the backends that the operator has.
 
     Raises:
-        InputError: if `requested` is no candidate, or cannot run; the sentence gives the reason.
+        InputError: `requested` is not a candidate, or cannot run; the message has the reason.
     """
     if requested == "auto":
         natural = "cpu" if tensor.device.type == "cpu" else "triton"
         return natural if natural in candidates and WHY_NOT[natural](tensor) is None else "eager"
     if requested not in candidates:
         raise InputError(
-            f"{where}: backend must be one of {', '.join(('auto', *candidates))}, got {requested!r}; "
+            f"{caller}: backend must be one of {', '.join(('auto', *candidates))}, got {requested!r}; "
             "leave it at 'auto' if unsure."
         )
     reason = WHY_NOT[requested](tensor)
     if reason is not None:
         raise InputError(
-            f"{where}: backend {requested!r} cannot run here because {reason}; use backend='auto' or 'eager'."
+            f"{caller}: backend {requested!r} cannot run because {reason}; pass backend='auto' or 'eager'."
         )
     return requested

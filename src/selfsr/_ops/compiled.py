@@ -1,11 +1,11 @@
-"""Running numba kernels on the CPU: threads, compilation and its cache, and what numba itself lacks.
+"""Run numba kernels on the CPU in torch's own threads; compile them, and add what numba lacks.
 
-numba's own thread layers are not used: which one is there depends on the machine, one ends the process when two
-Python threads call it, another when a process forks after its use. Here a kernel gives up the GIL, is called once by
-each thread of a team, and takes its share of the work from a counter.
+numba's own thread layers are not used: they differ between machines, one ends the process if two Python threads call
+it, another if a process forks after its use. Here a kernel releases the GIL, is called once by each thread of a team,
+and takes its share of the work from a counter. Decision and measurements: docs/adr/0001-torch-threads.md.
 
-A kernel is two functions of one file, since numba's disk cache looks at the age of a kernel's file alone: the work,
-decorated with `helper` like all that it calls, and what `run` compiles, of the form
+A kernel is two functions in one file, since numba's disk cache looks only at the age of a kernel's file: the work,
+decorated with `helper` like all functions that it calls, and the function that `run` compiles, of the form
 
     def name(team, *arguments):
         return share(team, _work, arguments)
@@ -29,9 +29,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-# "contract" lets a * b + c be one instruction; it leaves NaN, infinities and the order of sums alone.
+# "contract" allows a * b + c to be one instruction; it changes neither NaN, infinities nor the order of sums.
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-# What kernels call: never called from Python, and so compiled without an entry for it.
+# Functions that only kernels call are compiled without an entry for Python.
 _WITHOUT_ENTRY: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 helper = numba.njit(**OPTIONS, **_WITHOUT_ENTRY)
 
@@ -39,13 +39,13 @@ _forked = threading.Event()
 
 
 def run(kernel: Callable[..., Any], tasks: int, *arguments: Any) -> None:
-    """Compile `kernel` and let as many threads as torch uses call its work with `(counter, *arguments)`.
+    """Compile `kernel` and call its work with `(counter, *arguments)` in as many threads as torch uses.
 
-    They take task numbers below `tasks` with `next_task(counter)` until there are none left. What a task computes
-    and where it writes must depend on its number alone; then results do not depend on the threads.
+    Each thread takes task numbers below `tasks` with `next_task(counter)` until none is left. A task's computation
+    and its output must depend only on its number; then results do not depend on the threads.
 
     Raises:
-        MemoryError: a kernel could not get memory.
+        MemoryError: the kernel could not allocate its work memory.
     """
     if tasks == 0:
         return
@@ -53,26 +53,26 @@ def run(kernel: Callable[..., Any], tasks: int, *arguments: Any) -> None:
     threads = torch.get_num_threads()
     parallel = 0 if threads == 1 or _forked.is_set() else _openmp()
     arguments = ((parallel, threads), np.zeros(1, np.int64), *arguments)
-    compiled = _compile(kernel, _kind(arguments))
+    compiled = _compile(kernel, _describe(arguments))
     helpers = [_pool().submit(compiled, *arguments) for _ in range(0 if parallel else min(threads, tasks) - 1)]
     failed = compiled(*arguments)
     for helper in helpers:
-        # One that is still queued behind another caller's work is not needed any more.
+        # A helper that is still queued behind another caller's work is not needed any more.
         if not helper.cancel():
             failed |= helper.result()
     if failed:
-        raise MemoryError(f"{kernel.__name__}: this kernel could not get the memory that it works in.")
+        raise MemoryError(f"{kernel.__name__}: could not allocate the work memory of this kernel.")
 
 
 @functools.cache
 def _openmp() -> int:
-    """Return the address of what starts a parallel region in torch's own OpenMP threads, 0 where there is no such.
+    """Return the address of the start function of torch's OpenMP threads, or 0 if there is none.
 
-    After a parallel loop these threads wait for the next one, for some milliseconds at full speed: a kernel has them
-    at once, and threads of its own would share their cores with them.
+    After a parallel loop these threads wait at full speed for some milliseconds. A kernel can use them at once, while
+    threads of its own would compete with them for the cores.
     """
     try:
-        # The name is looked for in what torch was linked with, too; only the OpenMP of GCC and Intel have it.
+        # The search includes the libraries that torch is linked with. Only the OpenMP of GCC and Intel have this name.
         function = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libtorch_cpu.so")).GOMP_parallel
     except (OSError, AttributeError):
         return 0
@@ -81,49 +81,50 @@ def _openmp() -> int:
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    """Return threads for where torch lends none."""
+    """Return the thread pool that is used if torch's threads are not available."""
     return ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), "selfsr-cpu")
 
 
 @functools.cache
 def _watch_forks() -> None:
-    """Let a forked process, which has none of these threads, make a pool: OpenMP would wait for its parent's."""
+    """Let a forked process make its own pool: the threads of OpenMP exist only in the parent."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_forked.set)
         os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _kind(value: Any) -> Any:
-    """Return what a kernel is compiled for: dtype, axes and layout of an array, the type of a number."""
+def _describe(value: Any) -> Any:
+    """Return what a kernel is specialized on: dtype, axes and layout of an array, or the type of a number."""
     if isinstance(value, np.ndarray):
         return value.dtype, value.ndim, "C" if value.flags.c_contiguous else "A", not value.flags.writeable
-    return tuple(map(_kind, value)) if isinstance(value, tuple) else type(value)
+    return tuple(map(_describe, value)) if isinstance(value, tuple) else type(value)
 
 
-def _type(kind: Any) -> Any:
-    """Return numba's type of a `_kind`; numba's own way from the value takes ten times as long as both."""
+def _numba_type(kind: Any) -> Any:
+    """Return numba's type of a `_describe` result; `numba.typeof` of an array takes ten times as long."""
     if not isinstance(kind, tuple):
         return numba.typeof(kind())
     if isinstance(kind[0], np.dtype):
         dtype, axes, layout, readonly = kind
         return types.Array(numba.from_dtype(dtype), axes, layout, readonly)
-    return types.BaseTuple.from_types([_type(part) for part in kind])
+    return types.BaseTuple.from_types([_numba_type(part) for part in kind])
 
 
 @functools.cache
 def _compile(kernel: Callable[..., Any], kinds: tuple[Any, ...]) -> Any:
-    """Compile a kernel, or load it from numba's cache: beside its file or, where that is read-only, the user's.
+    """Compile a kernel, or load it from numba's cache.
 
-    Without a place for the cache, or with a full disk or a damaged file, it is compiled for this process alone. The
-    cache follows changes of the kernel's own file; who edits what is defined here touches those of the kernels.
+    The cache is next to the kernel's file, or in the user's cache if that folder is read-only. If no folder is
+    writable, the disk is full or a file is damaged, the kernel is compiled for this process only. The cache follows
+    changes of the kernel's own file only: after an edit of this file, touch the files of the kernels.
     """
-    signature = (_type(kinds[0]), _type(kinds[1:]))
+    signature = (_numba_type(kinds[0]), _numba_type(kinds[1:]))
     compiled = numba.njit(**OPTIONS)(kernel)
     try:
         compiled.enable_caching()
         compiled.compile(signature)
     except Exception:
-        # Damaged files raise all sorts of errors. One that is the kernel's own is raised again by compiling anew.
+        # Damaged files raise any kind of error. An error of the kernel itself is raised again by the next line.
         if not compiled.signatures:
             compiled = numba.njit(**OPTIONS)(kernel)
             compiled.compile(signature)
@@ -131,16 +132,17 @@ def _compile(kernel: Callable[..., Any], kinds: tuple[Any, ...]) -> Any:
 
 
 def _share(_typing: Any, team: Any, work: Any, arguments: Any) -> Any:
-    """Call `work(*arguments)` from each thread of `team`, (address of what starts them or 0, how many).
+    """Call `work(*arguments)` from each thread of `team`.
 
-    Returns whether one of them ran out of memory, the only error that there can be.
+    `team` is (address of the function that starts the threads or 0, number of threads). The compiled function
+    returns whether a thread ran out of memory, the only possible error.
     """
     call = work.get_call_type(_typing, tuple(arguments), {})
     start = ir.FunctionType(ir.VoidType(), (cgutils.voidptr_t, cgutils.voidptr_t, cgutils.int32_t, cgutils.int32_t))
 
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         parallel, threads = cgutils.unpack_tuple(builder, values[0])
-        # What the threads share: the arguments, and whether one failed.
+        # The threads share the arguments and a flag whether one failed.
         shared = cgutils.alloca_once(builder, ir.LiteralStructType((values[2].type, cgutils.bool_t)))
         builder.store(values[2], cgutils.gep_inbounds(builder, shared, 0, 0))
         failed = cgutils.gep_inbounds(builder, shared, 0, 1)
@@ -150,8 +152,8 @@ def _share(_typing: Any, team: Any, work: Any, arguments: Any) -> Any:
         function.linkage = "internal"
         work_on(context, ir.IRBuilder(function.append_basic_block()), shared.type)
         data = builder.bitcast(shared, cgutils.voidptr_t)
-        with builder.if_else(cgutils.is_null(builder, parallel)) as (alone, together):
-            with alone:
+        with builder.if_else(cgutils.is_null(builder, parallel)) as (single, together):
+            with single:
                 builder.call(function, (data,))
             with together:
                 address = builder.bitcast(function, cgutils.voidptr_t)
@@ -172,12 +174,12 @@ def _share(_typing: Any, team: Any, work: Any, arguments: Any) -> Any:
     return types.boolean(team, work, arguments), generate
 
 
-# numba calls this with the three arguments alone.
+# numba calls this with the three arguments only.
 share: Any = intrinsic(_share)
 
 
 def _fetch_and_add(_typing, counter):
-    """Return the next number of `counter` `[1]`, int64, to one thread alone."""
+    """Return the next number of `counter` `[1]`, int64, each number to one thread only."""
 
     def generate(context, builder, signature, arguments):
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -186,7 +188,7 @@ def _fetch_and_add(_typing, counter):
     return types.int64(counter), generate
 
 
-# numba calls this with the counter alone.
+# numba calls this with the counter only.
 next_task: Any = intrinsic(_fetch_and_add)
 
 

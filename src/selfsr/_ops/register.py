@@ -1,7 +1,7 @@
-"""Registering functions as operators of torch, so that torch.compile and torch.export see one opaque node each.
+"""Register functions as torch operators, one opaque node for torch.compile and torch.export.
 
-As `torch.library.custom_op`, without what that imports at the first call: torch's compiler, more than a second and
-150 MiB in a process that compiles nothing.
+Does what `torch.library.custom_op` does, without importing torch's compiler at the first call, which takes more than a
+second and 150 MiB in a process that compiles nothing (docs/adr/0003-operator-registration.md).
 """
 
 import functools
@@ -18,14 +18,14 @@ def _library() -> torch.library.Library:
 
 
 def operator(name: str, *, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Make the operator `selfsr::name` of a function that changes none of its arguments.
+    """Register a function as the operator `selfsr::name`; the function must not change its arguments.
 
     Args:
-        name: under torch.ops.selfsr.
-        fake: takes the same arguments and returns empty results of the right shape, dtype and layout.
+        name: the operator's name under torch.ops.selfsr.
+        fake: a function of the same arguments that returns empty results of the right shape, dtype and layout.
 
     Returns:
-        A decorator that gives the operator for the function, whose annotations are its schema.
+        A decorator that replaces the function by the operator. The annotations of the function are the schema.
     """
 
     def register(function: Callable[..., Any]) -> Any:
@@ -33,28 +33,28 @@ def operator(name: str, *, fake: Callable[..., Any]) -> Callable[[Callable[..., 
         library.define(
             name + torch.library.infer_schema(function, mutates_args=()), tags=(torch.Tag.pt2_compliant_tag,)
         )
-        library.impl(name, _hidden_from_dynamo(function), "CompositeExplicitAutograd")
+        library.impl(name, _hide_from_dynamo(function), "CompositeExplicitAutograd")
         torch.library.register_fake(f"selfsr::{name}", fake, lib=library)
         return getattr(torch.ops.selfsr, name).default
 
     return register
 
 
-def register_gradient(name: str, backward: Callable[..., Any], keep: Callable[..., None]) -> None:
-    """Give an operator its gradient; the arguments are those of `torch.library.register_autograd`."""
-    torch.library.register_autograd(f"selfsr::{name}", backward, setup_context=keep, lib=_library())
+def register_gradient(name: str, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
+    """Register an operator's gradient; arguments as for `torch.library.register_autograd`."""
+    torch.library.register_autograd(f"selfsr::{name}", backward, setup_context=setup_context, lib=_library())
 
 
-def _hidden_from_dynamo(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep torch.compile from looking into a call that it meets outside of its graphs; it can't before it is loaded."""
-    hidden: list[Callable[..., Any]] = []
+def _hide_from_dynamo(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Prevent torch.compile from tracing into `function`, without importing the compiler."""
+    disabled: list[Callable[..., Any]] = []
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
         if "torch._dynamo" not in sys.modules:
             return function(*arguments)
-        if not hidden:
-            hidden.append(torch.compiler.disable(function))
-        return hidden[0](*arguments)
+        if not disabled:
+            disabled.append(torch.compiler.disable(function))
+        return disabled[0](*arguments)
 
     return call

@@ -1,1 +1,1 @@
-"""Time, memory and error of the self-similarity operator, against the published formulation and backend by backend."""
+"""Time, memory and error of the self-similarity loss, for each backend and the published formulation."""

@@ -1,4 +1,4 @@
-"""One run of the benchmark: which workloads, the table, the JSON file and the plot."""
+"""The command `selfsr bench`: measure the workloads, print a table, write the JSON file and the plot."""
 
 import json
 import os
@@ -14,18 +14,21 @@ from rich.console import Console
 from rich.table import Table
 
 from selfsr import __version__
-from selfsr.bench.measure import BASELINE, Result, implementations, run
-from selfsr.bench.plot import Panel, draw
-from selfsr.bench.workload import Workload, sweeps
-from selfsr.console import bar
+from selfsr.bench.measure import BASELINE, BenchResult, list_implementations, measure_workload
+from selfsr.bench.plot import CostPanel, draw_plot
+from selfsr.bench.workload import Workload, make_sweeps
+from selfsr.console import progress_bar
 from selfsr.errors import InputError
 
-# In a sweep the baseline is measured where it takes a second or two; its cost is linear in masked pixels.
+# Largest number of masked pixels for the baseline in a sweep: it takes a second or two, and its cost is linear.
 SWEEP_BASELINE_PIXELS = 400
 
+# Axis of the sweep ("" outside of it), workload and results.
+Measured = list[tuple[str, Workload, list[BenchResult]]]
+
 _AXES: dict[str, tuple[str, Callable[[Workload], float]]] = {
-    "pixels": ("pixels in the image", lambda workload: workload.size_px**2),
-    "mask density": ("per cent of the pixels masked", lambda workload: 100 * workload.density),
+    "pixels": ("pixels of the image", lambda workload: workload.size_px**2),
+    "mask density": ("masked pixels in percent", lambda workload: 100 * workload.density),
     "batch": ("images", lambda workload: workload.batch),
     "search size": ("side of the search area in pixels", lambda workload: workload.search_px),
 }
@@ -42,51 +45,53 @@ def run_bench(
     out: Path | None,
     plot: Path | None,
 ) -> None:
-    """Measure, show a table, and write what was asked for.
+    """Measure the workloads, print a table, and write the requested files.
 
     Args:
-        workloads: what to measure against the baseline.
+        workloads: workloads to compare with the baseline.
         sweep: also measure along each axis of cost.
-        names: implementations; None takes all that run here.
-        device: where.
-        seconds: how long to repeat each workload; each is measured three times at least.
+        names: implementations; None selects all available ones.
+        device: device of the images.
+        seconds: time for each workload; each is measured at least three times.
         with_memory: also measure peak memory.
-        out: JSON file to write.
-        plot: SVG file to write; needs `sweep`.
+        out: path of the JSON file.
+        plot: path of the SVG file; needs `sweep`.
+
+    Raises:
+        InputError: an implementation is unknown or not available, a mask is empty, or `plot` is given without `sweep`.
     """
     if plot is not None and not sweep:
-        raise InputError("bench: --plot draws cost along the axes of a sweep; add --sweep.")
-    names = _known(names, device)
+        raise InputError("bench: --plot needs the results of a sweep; add --sweep.")
+    names = _check_names(names, device)
     for path in filter(None, (out, plot)):
         path.parent.mkdir(parents=True, exist_ok=True)
-    axes: dict[str, list[Workload]] = {"": workloads, **(sweeps() if sweep else {})}
-    measured: list[tuple[str, Workload, list[Result]]] = []
-    machine = describe(device)
+    axes: dict[str, list[Workload]] = {"": workloads, **(make_sweeps() if sweep else {})}
+    measured: Measured = []
+    machine = describe_machine(device)
     try:
-        with bar("measuring", sum(map(len, axes.values()))) as advance:
+        with progress_bar("measuring", sum(map(len, axes.values()))) as advance:
             for axis, steps in axes.items():
                 for workload in steps:
-                    most = SWEEP_BASELINE_PIXELS if axis else None
-                    results = run(
+                    results = measure_workload(
                         workload,
                         names,
                         device,
                         seconds=seconds / 3 if axis else seconds,
                         with_memory=with_memory and not axis,
-                        baseline_pixels=most,
+                        baseline_pixels=SWEEP_BASELINE_PIXELS if axis else None,
                         advance=advance,
                     )
                     measured.append((axis, workload, results))
-                    _write(measured, machine, out, plot)
+                    _write_files(measured, machine, out, plot)
                     advance()
     finally:
-        # Also of what an interrupted run has measured.
+        # Also after an interruption.
         if measured:
-            _show(measured, machine)
+            _print_table(measured, machine)
 
 
-def _write(
-    measured: list[tuple[str, Workload, list[Result]]],
+def _write_files(
+    measured: Measured,
     machine: dict[str, str | int],
     out: Path | None,
     plot: Path | None,
@@ -102,24 +107,26 @@ def _write(
         }
         out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if plot is not None:
-        plot.write_text(draw(_panels(measured), f"value and gradient; {machine['summary']}"), encoding="utf-8")
+        plot.write_text(
+            draw_plot(_collect_panels(measured), f"value and gradient; {machine['summary']}"), encoding="utf-8"
+        )
 
 
-def _known(names: list[str] | None, device: torch.device) -> list[str]:
-    available = implementations(device)
+def _check_names(names: list[str] | None, device: torch.device) -> list[str]:
+    available = list_implementations(device)
     if not names:
         return available
     for name in names:
         if name not in available:
             raise InputError(
                 f"bench: --backend must be one of {', '.join(available)} on {device}, got {name!r}; "
-                "`selfsr doctor` says why one is not available."
+                "run `selfsr doctor` to see why one is not available."
             )
     return names
 
 
-def describe(device: torch.device) -> dict[str, str | int]:
-    """Say what was measured on."""
+def describe_machine(device: torch.device) -> dict[str, str | int]:
+    """Return the hardware and software versions of the measurement."""
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
@@ -147,48 +154,48 @@ def _cpu_name() -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def _show(measured: list[tuple[str, Workload, list[Result]]], machine: dict[str, str | int]) -> None:
+def _print_table(measured: Measured, machine: dict[str, str | int]) -> None:
     table = Table("workload", "masked", "backend", box=None)
     for column in ("L1 error", "KL error", "gradient error", "ms", "x faster", "MiB", "x less"):
         table.add_column(column, justify="right")
-    refused: dict[str, list[str]] = defaultdict(list)
+    skipped: dict[str, list[str]] = defaultdict(list)
     for _, workload, results in measured:
         for i, result in enumerate(results):
             first = (str(workload), str(result.pixels)) if i == 0 else ("", "")
-            if result.refused is not None:
+            if result.skipped is not None:
                 table.add_row(*first, result.implementation, "", "", "", "[dim]-[/dim]")
-                refused[f"{result.implementation}: {result.refused}"].append(str(workload))
+                skipped[f"{result.implementation}: {result.skipped}"].append(str(workload))
                 continue
             cells = (
-                *(_number(error, ".1e") for error in (result.l1_error, result.kl_error, result.gradient_error)),
-                _number(result.ms, ".1f"),
-                _number(result.speedup, ".3g"),
-                _number(result.extra_mib, ".1f"),
-                _number(result.memory_ratio, ".3g"),
+                *(_format_number(error, ".1e") for error in (result.l1_error, result.kl_error, result.gradient_error)),
+                _format_number(result.ms, ".1f"),
+                _format_number(result.speedup, ".3g"),
+                _format_number(result.extra_mib, ".1f"),
+                _format_number(result.memory_ratio, ".3g"),
             )
             table.add_row(*first, result.implementation, *cells)
         table.add_section()
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    for reason, where in refused.items():
-        console.print(f"[dim]- {reason} ({where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''})[/dim]")
+    for reason, names in skipped.items():
+        console.print(f"[dim]- {reason} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})[/dim]")
     print(f"Value and gradient in float32; errors against float64; {machine['summary']}")
 
 
-def _number(value: float | None, spec: str) -> str:
+def _format_number(value: float | None, spec: str) -> str:
     return "" if value is None else format(value, spec)
 
 
-def _panels(measured: list[tuple[str, Workload, list[Result]]]) -> list[Panel]:
+def _collect_panels(measured: Measured) -> list[CostPanel]:
     panels = []
-    for axis, (unit, place) in _AXES.items():
+    for axis, (unit, position) in _AXES.items():
         lines: dict[str, list[tuple[float, float]]] = {}
-        for found, workload, results in measured:
-            if found != axis:
+        for measured_axis, workload, results in measured:
+            if measured_axis != axis:
                 continue
             for result in results:
                 if result.ms is not None:
-                    lines.setdefault(result.implementation, []).append((place(workload), result.ms))
+                    lines.setdefault(result.implementation, []).append((position(workload), result.ms))
         lines.setdefault(BASELINE, [])
-        panels.append(Panel(f"Cost against {axis}", unit, lines))
+        panels.append(CostPanel(f"Cost against {axis}", unit, lines))
     return panels

@@ -1,16 +1,16 @@
-"""The baseline: the self-similarity loss as the published torch code computes it, with `unfold` and autograd.
+"""The baseline: the published formulation of the self-similarity loss, with `unfold` and autograd.
 
-Written from the formulas (docs/selfsim.md, eq. 1 to 5) and from the description of that code's steps: all search
-areas of an image are unfolded, those of masked pixels kept, all windows of each are unfolded, and autograd goes back
-through everything. Each masked pixel takes C k^2 S^2 values for each tensor of the second unfold, of which several
-are alive. Images are computed one after another.
+Implements docs/selfsim.md, eq. 1 to 5, in the steps of the published code: it unfolds all search areas of an image,
+selects those of masked pixels, unfolds all windows of each, and differentiates by autograd. A masked pixel takes
+C k^2 S^2 values in each of the tensors of the second unfold, several of which exist at once. Images are processed one
+by one.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FLOOR = 1e-10
+from selfsr.selfsim import reference
 
 
 def unfold_graph(
@@ -21,12 +21,11 @@ def unfold_graph(
     padded = F.pad(image, (h, h, h, h), mode="reflect")
     areas = F.unfold(padded, search_px)[0].t()[mask.flatten()]
     areas = areas.view(-1, channels, search_px, search_px)
-    # Zeros around each search area: what a window reads beyond it.
+    # Windows read zeros beyond the search area.
     windows = F.unfold(areas, window_px, padding=f)
     center = windows[:, :, search_px**2 // 2, None]
     q = (windows - center).square().sum(1) / (channels * window_px**2)
-    s = torch.exp(-q / sigma)
-    return s / s.sum(1, keepdim=True) if normalize else s
+    return reference.similarities(q, sigma, normalize)
 
 
 def unfold_loss(
@@ -50,10 +49,9 @@ def unfold_loss(
 
 
 def graph_loss(x: Tensor, y: Tensor, l1_weight: float, kl_weight: float) -> Tensor:
-    """Return the loss of the output's graph `x` against the ground truth's `y`, both `[M, S*S]` (eq. 4 and 5)."""
-    floored_x, floored_y = x.clamp(min=FLOOR), y.clamp(min=FLOOR)
-    kl = (floored_y * (floored_y.log() - floored_x.log())).mean()
-    return l1_weight * (x - y).abs().mean() + kl_weight * kl
+    """Return the loss of the output's graph `x` against the ground truth's `y`, `[M, S*S]` (eq. 4, 5)."""
+    l1, kl = reference.compare_graphs(x, y)
+    return l1_weight * l1 + kl_weight * kl
 
 
 def unfold_bytes(pixels: int, channels: int, search_px: int, window_px: int) -> int:

@@ -1,4 +1,4 @@
-"""What is measured: a photo crop, its softer copy, a mask, and sizes."""
+"""Inputs of the benchmark: crops of a photo, blurred copies, a mask, and the sizes of the graph."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,13 @@ class Workload:
 
     Attributes:
         size_px: side of the square crops.
-        batch: how many crops, from different places.
-        mask: "edges" of the crop, or "random" pixels.
-        stride: of the edge mask, as in `selfsr.edge_mask`.
-        density: share of random pixels; not read for edges.
+        batch: number of crops, from different parts of the photo.
+        mask: "edges" of the crops, or "random" pixels.
+        stride: stride of the edge mask, as in `selfsr.edge_mask`.
+        density: share of masked pixels; only for random ones.
         search_px: side of the search area.
         window_px: side of the windows.
-        image: path of the photo; None takes the astronaut that comes with scikit-image.
+        image: path of the photo; None is the astronaut of scikit-image.
     """
 
     size_px: int = 128
@@ -42,15 +42,19 @@ class Workload:
         return f"{self.batch} x {self.size_px}^2, {mask}{sizes}"
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Return sr and hr `[batch, 3, size, size]` in float32, and the mask."""
-        photo = _photo(self.image)
+        """Return sr and hr, float32 `[batch, 3, size_px, size_px]` in [0, 1], and the mask.
+
+        Raises:
+            InputError: the photo is missing or smaller than a crop.
+        """
+        photo = _load_photo(self.image)
         height, width = photo.shape[2:]
         if self.size_px > min(height, width):
             raise InputError(
                 f"bench: the photo must be at least {self.size_px} px high and wide, got {height} x {width}; "
-                "take a larger one with --image, or a smaller --size."
+                "pass a larger --image or a smaller --size."
             )
-        # The first crop is the middle of the photo, the others lie on a spiral that covers it.
+        # The first crop is the center of the photo; the others spread over it by irrational steps.
         crops = []
         for i in range(self.batch):
             y = round((height - self.size_px) * ((0.5 + 0.618034 * i) % 1))
@@ -68,26 +72,26 @@ class Workload:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The options that every implementation takes."""
+        """The options of the graph that every implementation takes."""
         return {"search_px": self.search_px, "window_px": self.window_px, "sigma": 0.004}
 
 
-def _photo(path: str | None) -> Tensor:
+def _load_photo(path: str | None) -> Tensor:
     if path is not None:
-        from selfsr.images.files import read_picture, to_tensor
+        from selfsr.images.files import image_to_tensor, read_image
 
-        return to_tensor(read_picture(Path(path)))
+        return image_to_tensor(read_image(Path(path)))
     try:
         from skimage import data
     except ImportError:
         raise InputError(
-            "bench: the photo to measure on comes with scikit-image, which is not installed; "
-            'install it with pip install "selfsr[demo]", or name a photo with --image.'
+            "bench: the default photo needs the package scikit-image, which is not installed; "
+            'run pip install "selfsr[demo]", or pass a photo with --image.'
         ) from None
     return torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
 
 
-def sweeps() -> dict[str, list[Workload]]:
+def make_sweeps() -> dict[str, list[Workload]]:
     """Return workloads along each axis of cost: pixels, mask density, batch, search size."""
     return {
         "pixels": [Workload(size_px=size, stride=3) for size in (32, 64, 96, 128, 192, 256, 384)],

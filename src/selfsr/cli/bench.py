@@ -17,50 +17,48 @@ selfsr bench --device cuda --backend triton --backend eager
 
 [bold]Method[/bold]
 
-Value and gradient of the self-similarity loss in float32 on crops of a photo, every backend and the published
-formulation (unfold) in turns in one process: medians, and medians of the ratio within a turn. Errors are against
-float64. A backend whose numbers are wrong is not timed. Peak memory is what one call adds: resident memory in a
-process of its own on a CPU, the allocator's statistics on a GPU."""
+The benchmark computes value and gradient of the self-similarity loss in float32 on crops of a photo. Every backend and
+the published formulation (unfold) take turns in one process. Results are medians, and medians of the ratio within a
+turn. Errors are relative to float64. A backend with wrong results is not timed. Peak memory is the memory that one call
+adds: on a CPU the resident memory of a separate process, on a GPU the statistics of the allocator."""
 
 
 def bench(
     size: Annotated[int, typer.Option(min=32, help="Side of the square crops in pixels.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Crops in a batch.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size, in crops.")] = 1,
     stride: Annotated[
-        list[int] | None, typer.Option(min=1, help="Stride of the edge mask, may be given often; 3 and 1 if not given.")
+        list[int] | None, typer.Option(min=1, help="Stride of the edge mask, repeatable; 3 and 1 by default.")
     ] = None,
-    image: Annotated[
-        Path | None, typer.Option(help="Photo to measure on; one that comes with scikit-image, if not given.")
-    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Photo to measure on; one of scikit-image by default.")] = None,
     backend: Annotated[
-        list[str] | None, typer.Option(help="Backend to measure, may be given often; all that run here, if not given.")
+        list[str] | None, typer.Option(help="Backend to measure, repeatable; all available ones by default.")
     ] = None,
     baseline: Annotated[
-        bool, typer.Option(help="Compare with the published unfold formulation: slow, and gigabytes of memory.")
+        bool, typer.Option(help="Also measure the published unfold formulation, which is slow and needs gigabytes.")
     ] = True,
-    memory: Annotated[bool, typer.Option(help="Measure peak memory, too.")] = True,
+    memory: Annotated[bool, typer.Option(help="Also measure peak memory.")] = True,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Also measure along pixels, mask density, batch and search size.")
+        bool, typer.Option("--sweep", help="Also vary image size, mask density, batch size and search size.")
     ] = False,
-    seconds: Annotated[float, typer.Option(min=0, help="How long to repeat each workload, three turns at least.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds to repeat each workload; at least three turns.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     json: Annotated[Path | None, typer.Option(help="Write all results to this JSON file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the sweep as this SVG file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the sweep into this SVG file.")] = None,
 ) -> None:
     """Measure time, memory and error of the self-similarity loss on this machine."""
-    from selfsr.bench.measure import BASELINE, implementations
+    from selfsr.bench.measure import BASELINE, list_implementations
     from selfsr.bench.run import run_bench
     from selfsr.bench.workload import Workload
     from selfsr.machine.device import choose_device
 
-    where = choose_device(device)
-    names = list(backend) if backend else implementations(where)[:-1]
+    torch_device = choose_device(device)
+    names = list(backend) if backend else list_implementations(torch_device)[:-1]
     photo = None if image is None else str(image)
     run_bench(
         [Workload(size_px=size, batch=batch, stride=n, image=photo) for n in stride or (3, 1)],
         sweep=sweep,
         names=[*names, BASELINE] if baseline and BASELINE not in names else names,
-        device=where,
+        device=torch_device,
         seconds=seconds,
         with_memory=memory,
         out=json,

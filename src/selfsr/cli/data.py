@@ -7,8 +7,9 @@ import typer
 
 if TYPE_CHECKING:
     from selfsr.data.check import CheckSummary
+    from selfsr.data.prepare import PrepareSummary
 
-app = typer.Typer(no_args_is_help=True)
+app: typer.Typer = typer.Typer(no_args_is_help=True)
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -24,31 +25,44 @@ PREPARE_EPILOG = """[bold]Examples[/bold]
 
 selfsr data prepare DF2K/HR -o DF2K/sub
 
-selfsr data prepare photos -o photos_sub --crop 256 --own-size-only
+selfsr data prepare photos -o photos_sub --size 256 --own-size-only
 
-selfsr data prepare DIV2K/HR -o DIV2K/sub    (again, after it was stopped: goes on)"""
+selfsr data prepare DIV2K/HR -o DIV2K/sub    (the same command resumes after a stop)"""
 
 _LISTED = 20
 
 
 @app.command("check", epilog=EPILOG)
 def check(
-    folder: Annotated[Path, typer.Argument(help="Folder of HR pictures, searched with its subfolders.")],
-    lr: Annotated[Path | None, typer.Option(help="Folder of LR pictures, matched by name. Needs --scale.")] = None,
-    scale: Annotated[int | None, typer.Option(min=1, help="How many times larger HR is than LR.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of HR images, searched with its subfolders.")],
+    lr: Annotated[
+        Path | None,
+        typer.Option(help="Folder of LR images with the names of the HR images, to check pairs. Needs --scale."),
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option(min=1, help="How many times larger HR is than LR. Needed with --lr only.")
+    ] = None,
     crop: Annotated[
-        int | None, typer.Option(min=1, help="Side in pixels of the training crop that each picture must hold.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side of the training crop in pixels of HR, crop_px of the recipe; smaller images are problems. "
+            "Default: any size is fine.",
+        ),
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Folder of the pictures' edge masks, .mat or .png of the same name.")
+        Path | None,
+        typer.Option(help="Folder of edge masks, .mat or .png with the names of the HR images, to check them as well."),
     ] = None,
 ) -> None:
-    """Decode every picture of a folder and name those that training could not use; exit status 1 if there are any."""
+    """Decode all images of a folder and print those that training could not use; exit status 1 if there are any."""
     from selfsr.data.check import check_folder
     from selfsr.errors import InputError
 
     if (lr is None) != (scale is None):
-        raise InputError("data check: --lr and --scale go together; give both to check pairs, or neither.")
+        raise InputError(
+            "data check: expected --lr and --scale together, got one of them; give both to check pairs, or neither."
+        )
     summary = check_folder(folder, lr, scale or 1, crop, masks=masks)
     _show(summary)
     if summary.problems:
@@ -57,48 +71,73 @@ def check(
 
 @app.command("prepare", epilog=PREPARE_EPILOG)
 def prepare(
-    folder: Annotated[Path, typer.Argument(help="Folder of large pictures, searched with its subfolders.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of large images, searched with its subfolders.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the sub-images.")],
-    crop: Annotated[int, typer.Option(min=1, help="Side of a sub-image in pixels.")] = 512,
+    size: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Side of a sub-image in pixels, at least the training crop; a larger one loads slower."
+        ),
+    ] = 512,
     step: Annotated[
-        int | None, typer.Option(min=1, help="Pixels from one window to the next; half the crop if not given.")
+        int | None,
+        typer.Option(
+            min=1, help="Pixels from one sub-image to the next; default: half the size. More gives fewer sub-images."
+        ),
     ] = None,
     factor: Annotated[
         list[float] | None,
-        typer.Option(help="A further, smaller size of each picture, as a share of it; may be given several times."),
+        typer.Option(
+            help="Further, smaller size of each image, as a factor between 0 and 1; default: 0.75, 0.6 and 1/3. "
+            "Repeatable."
+        ),
     ] = None,
     shortest: Annotated[
-        int | None, typer.Option(min=1, help="One more size, by its shorter side in pixels; the crop if not given.")
+        int | None,
+        typer.Option(min=1, help="One more size, by its shorter side in pixels; default: the size of a sub-image."),
     ] = None,
     own_size_only: Annotated[
-        bool, typer.Option("--own-size-only", help="Cut the pictures as they are, in no further size.")
+        bool, typer.Option("--own-size-only", help="Cut the images in their own size only; faster and smaller.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Pictures at a time; one per core if not given.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images at a time; default: one for each core. Lower it if memory is short."),
+    ] = None,
 ) -> None:
-    """Cut large pictures into overlapping sub-images, which load faster, in several sizes, which train better.
+    """Cut large images into overlapping sub-images, which load faster, in several sizes, which train better.
 
-    The sizes are those of Real-ESRGAN and SSL: the picture's own, 3/4, 3/5 and 1/3 of it where they still hold the
-    crop, and one by its shorter side. Edge masks are never needed on disk: they are made in the training step.
+    The sizes are those of Real-ESRGAN and SSL: the image's own, 3/4, 3/5 and 1/3 of it where they are not smaller than
+    a sub-image, and one by its shorter side. Edge masks are not needed on disk: the training step makes them.
     """
-    from selfsr.data.prepare import Cutting
-    from selfsr.data.prepare import prepare as prepare_folder
+    from selfsr.data.prepare import SubImageSettings, prepare_folder
     from selfsr.errors import InputError
 
     if own_size_only and (factor or shortest):
-        raise InputError("data prepare: --own-size-only excludes --factor and --shortest; leave one side out.")
-    published = Cutting()
-    factors = () if own_size_only else tuple(factor) if factor else published.factors
-    cutting = Cutting(crop, step or max(1, crop // 2), factors, None if own_size_only else shortest or crop)
-    outcome = prepare_folder(folder, output, cutting, workers)
-    skipped = f", {outcome.skipped:,} of them finished before" if outcome.skipped else ""
-    typer.echo(f"{outcome.written:,} sub-images written to {output} from {outcome.pictures:,} pictures{skipped}.")
-    if outcome.too_small:
-        first = outcome.too_small[0]
-        typer.echo(f"Note: {len(outcome.too_small):,} pictures are smaller than the crop, the first is {first}.")
-    for sentence in outcome.failures[:_LISTED]:
-        typer.echo(f"selfsr: {sentence}", err=True)
-    if outcome.failures:
-        typer.echo(f"selfsr: {len(outcome.failures):,} of {outcome.pictures:,} pictures failed.", err=True)
+        raise InputError(
+            "data prepare: expected --own-size-only without --factor and --shortest, got both; leave one side out."
+        )
+    factors = () if own_size_only else tuple(factor) if factor else SubImageSettings().factors
+    settings = SubImageSettings(
+        size_px=size,
+        step_px=step or max(1, size // 2),
+        factors=factors,
+        shortest_px=None if own_size_only else shortest or size,
+    )
+    _report(prepare_folder(folder, output, settings, workers), output)
+
+
+def _report(summary: "PrepareSummary", output: Path) -> None:
+    from selfsr.console import print_line
+
+    skipped = f", {summary.skipped:,} of them finished before" if summary.skipped else ""
+    typer.echo(f"{summary.written:,} sub-images written to {output} from {summary.images:,} images{skipped}.")
+    if summary.too_small:
+        first = summary.too_small[0]
+        typer.echo(f"Note: {len(summary.too_small):,} images are smaller than a sub-image, the first is {first}.")
+    for sentence in summary.failures[:_LISTED]:
+        print_line(f"selfsr: {sentence}")
+    if summary.failures:
+        print_line(f"selfsr: {len(summary.failures):,} of {summary.images:,} images failed.")
         raise typer.Exit(1)
 
 

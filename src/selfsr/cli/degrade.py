@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 EPILOG = """[bold]Presets[/bold]
 
-real_esrgan, bsrgan: the original papers' heavy ones.
+real_esrgan, bsrgan: strong degradations, as in the original papers.
 
-real_esrgan_ssl, bsrgan_ssl, stablesr_ssl: the milder ones that the self-similarity paper trains with.
+real_esrgan_ssl, bsrgan_ssl, stablesr_ssl: milder ones, as the self-similarity paper trains with.
 
-real_esrgan_ssl_test, bsrgan_ssl_test, and ssl_test, which mixes them 60 to 40: that paper's blind test sets.
+real_esrgan_ssl_test, bsrgan_ssl_test, ssl_test (a 60:40 mixture of these two): that paper's blind test sets.
 
 [bold]Examples[/bold]
 
@@ -22,86 +22,94 @@ selfsr degrade photos -o photos_lr --preset bsrgan --seed 1
 
 selfsr degrade Set14 -o Set14_blind --preset ssl_test --per-image 30
 
-selfsr degrade photos -o seen --recipe my.yaml --contact-sheet sheet.png
+selfsr degrade photos -o lr --recipe my.yaml --contact-sheet sheet.png
 
 selfsr evaluate best.safetensors --data Set14 --lr Set14_blind/1 --scale 4"""
 
-_ROWS = 6
-_LEAST_DRAWS = 4
+_SHEET_ROWS = 6
+_MIN_SHEET_DRAWS = 4
 
 
 def degrade(
-    folder: Annotated[Path, typer.Argument(help="Folder of HR pictures, searched with its subfolders.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the LR pictures, PNG of 8 bit.")],
-    preset: Annotated[str | None, typer.Option(help="Name of the degradation; see below.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of HR images; subfolders are searched.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder for the LR images: 8-bit PNG.")],
+    preset: Annotated[str | None, typer.Option(help="Preset of the degradation; see below.")] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="In place of --preset: what the training of this recipe sees.")
+        Path | None,
+        typer.Option(help="Instead of --preset: use the degradation of this recipe, to see what its training sees."),
     ] = None,
     scale: Annotated[
-        int | None, typer.Option(min=2, help="How many times smaller LR is; 4, or the recipe's, if not given.")
+        int | None, typer.Option(min=2, help="How many times smaller LR is. Default: 4, or the scale of the recipe.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Start of all randomness: the same seed, the same pictures.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same images.")] = 1,
     per_image: Annotated[
-        int, typer.Option(min=1, help="Draws of each picture; several go into the folders 1, 2, ... of the output.")
+        int,
+        typer.Option(min=1, help="LR versions of each image; several go to the subfolders 1, 2, ... of the output."),
     ] = 1,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(help=f"Also write a picture that shows {_LEAST_DRAWS} draws or more of the first {_ROWS} ones."),
+        typer.Option(
+            help=f"Also write a sheet of the first {_SHEET_ROWS} images with at least {_MIN_SHEET_DRAWS} LR versions."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pictures that are already there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing images.")] = False,
 ) -> None:
-    """Make LR pictures as cameras, editors and networks do: blur, resize, noise and JPEG, drawn for each picture.
+    """Make LR images by random blur, resize, noise and JPEG, as in BSRGAN and Real-ESRGAN.
 
-    What a.png becomes is called ax4.png: data of kind: pairs find it by this name.
+    The LR image of a.png is ax4.png at scale 4; data of kind: pairs finds it by this name.
 
-    What was drawn is written to degradations.jsonl in the output folder.
+    All parameters are saved to degradations.jsonl in the output folder.
 
-    A draw depends on the picture's name and the seed, not on what else is there.
+    The result depends on the image, its name and the seed only, not on other files.
     """
-    from selfsr.console import bar
+    from selfsr.console import progress_bar
+    from selfsr.degrade.contact_sheet import write_contact_sheet
     from selfsr.degrade.files import degrade_files, plan_jobs
-    from selfsr.degrade.sheet import contact_sheet as write_sheet
     from selfsr.errors import InputError
     from selfsr.images.files import check_format
 
-    degradation, times = _chosen(preset, recipe, scale)
+    degradation, scale = _select_degradation(preset, recipe, scale)
     if contact_sheet is not None:
         check_format(contact_sheet, height=1, width=1, bits=8, alpha=False)
         if contact_sheet.resolve().parent == folder.resolve():
-            raise InputError(f"degrade: {contact_sheet} lies among the originals; write the contact sheet elsewhere.")
-    jobs = plan_jobs(folder, output, scale=times, per_image=per_image, overwrite=overwrite)
-    with bar(f"Degrading {folder}", len(jobs)) as advance:
-        outcome = degrade_files(jobs, output, degradation, scale=times, seed=seed, advance=advance)
-    typer.echo(f"{outcome.written:,} of {len(jobs):,} pictures written to {output}.")
-    for sentence in outcome.failures[:20]:
+            raise InputError(
+                f"degrade: expected a contact sheet outside of {folder}, got {contact_sheet}; write it elsewhere."
+            )
+    jobs = plan_jobs(folder, output, scale=scale, per_image=per_image, overwrite=overwrite)
+    with progress_bar(f"Degrading {folder}", len(jobs)) as advance:
+        result = degrade_files(jobs, output, degradation, scale=scale, seed=seed, advance=advance)
+    typer.echo(f"{result.written:,} of {len(jobs):,} images written to {output}.")
+    for sentence in result.failures[:20]:
         typer.echo(f"selfsr: {sentence}", err=True)
     if contact_sheet is not None:
-        shown = list(dict.fromkeys((job.source, job.name) for job in jobs))[:_ROWS]
-        draws = min(max(per_image, _LEAST_DRAWS), 8)
-        write_sheet(contact_sheet, shown, degradation, scale=times, seed=seed, draws=draws)
+        sheet_images = list(dict.fromkeys((job.source, job.name) for job in jobs))[:_SHEET_ROWS]
+        draws = min(max(per_image, _MIN_SHEET_DRAWS), 8)
+        write_contact_sheet(contact_sheet, sheet_images, degradation, scale=scale, seed=seed, draws=draws)
         typer.echo(f"Contact sheet: {contact_sheet}")
-    if outcome.failures:
-        typer.echo(f"selfsr: {len(outcome.failures):,} of {len(jobs):,} pictures failed.", err=True)
+    if result.failures:
+        typer.echo(f"selfsr: {len(result.failures):,} of {len(jobs):,} images failed.", err=True)
         raise typer.Exit(1)
 
 
-def _chosen(preset: str | None, recipe: Path | None, scale: int | None) -> "tuple[PresetSpec, int]":
-    """Return the degradation and the scale that were asked for."""
-    from selfsr.degrade.presets import PRESETS
-    from selfsr.degrade.presets import preset as named
+def _select_degradation(preset: str | None, recipe: Path | None, scale: int | None) -> "tuple[PresetSpec, int]":
+    """Return the degradation and the scale that the options select."""
+    from selfsr.degrade.presets import PRESETS, get_preset
     from selfsr.errors import InputError
     from selfsr.recipe import load_recipe
 
     if (preset is None) == (recipe is None):
-        raise InputError(f"degrade: exactly one of --preset and --recipe is needed; presets are {', '.join(PRESETS)}.")
+        got = "none" if preset is None else "both"
+        raise InputError(
+            f"degrade: expected exactly one of --preset and --recipe, got {got}; presets are {', '.join(PRESETS)}."
+        )
     if preset is not None:
-        return named(preset), scale or 4
+        return get_preset(preset), scale or 4
     assert recipe is not None
     loaded = load_recipe(recipe)
     degradation = getattr(loaded.data, "degrade", None)
     if degradation is None:
-        raise InputError(f"degrade: {recipe} has no data.degrade, its LR is bicubic; name a preset with --preset.")
+        raise InputError(f"degrade: expected data.degrade in {recipe}, got bicubic LR; pass a preset with --preset.")
     if scale not in loaded.scales and (scale is not None or len(loaded.scales) > 1):
-        known, came = " and ".join(map(str, loaded.scales)), "none" if scale is None else scale
-        raise InputError(f"degrade: {recipe} trains at scale {known}; name one with --scale, got {came}.")
+        scales, got = " or ".join(map(str, loaded.scales)), "none" if scale is None else scale
+        raise InputError(f"degrade: expected a scale of {recipe}, {scales}, got {got}; pass it with --scale.")
     return degradation, min(loaded.scales) if scale is None else scale

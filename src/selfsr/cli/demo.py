@@ -11,12 +11,12 @@ selfsr demo --out demo"""
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder to make: photos, runs, pictures and the report.")] = Path(
-        "demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Output folder, for photos, runs, an upscaled photo and the report.")
+    ] = Path("demo"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
-    """Do the main job on real photos, in minutes on a CPU: train, judge, upscale, report."""
+    """Train, evaluate and upscale on sample photos (minutes on a CPU)."""
     from selfsr.demo import run_demo
 
     run_demo(out, device=device)

@@ -1,4 +1,4 @@
-"""`selfsr doctor`: what is installed and what runs here, and why something does not."""
+"""`selfsr doctor`."""
 
 EPILOG = """[bold]Example[/bold]
 
@@ -6,27 +6,27 @@ selfsr doctor      (put its output into every bug report)"""
 
 
 def doctor() -> None:
-    """Tell versions, devices and backends, and why one is not available."""
+    """Print versions, devices and backends, and why one is unavailable."""
     import torch
     import typer
     from rich.console import Console
     from rich.table import Table
 
     from selfsr._ops import backends
-    from selfsr.machine.environment import devices, remedy, versions
+    from selfsr.machine.environment import describe_devices, list_versions, suggest_install
 
     console = Console(highlight=False)
-    table = Table("what", "here", box=None, show_header=False)
-    for package, version in versions().items():
-        table.add_row(package, version or f"not installed: {remedy(package)}")
+    table = Table("package", "version", box=None, show_header=False)
+    for package, version in list_versions().items():
+        table.add_row(package, version or f"not installed: {suggest_install(package)}")
     console.print(table, markup=False)
 
     console.rule("devices")
-    for device, what in devices().items():
-        typer.echo(f"{device}: {what}")
+    for device, description in describe_devices().items():
+        typer.echo(f"{device}: {description}")
     if not torch.cuda.is_available():
-        built = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no CUDA device"
-        typer.echo(f"cuda: not available, {built}")
+        reason = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no CUDA device"
+        typer.echo(f"cuda: unavailable, {reason}")
 
     console.rule("backends of the operators")
     probe = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -36,4 +36,4 @@ def doctor() -> None:
         "triton": backends.why_not_triton(probe),
     }
     for backend, reason in reasons.items():
-        typer.echo(f"{backend}: {'available' if reason is None else 'not available, ' + reason}")
+        typer.echo(f"{backend}: {'available' if reason is None else 'unavailable, ' + reason}")

@@ -1,55 +1,57 @@
-"""`selfsr recipes`: the recipes that come with the package."""
+"""The commands `selfsr recipes`: list, print and copy the shipped recipes."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+app: typer.Typer = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
 def list_recipes() -> None:
-    """List the shipped recipes, each with what it is."""
+    """List the shipped recipes with their networks, scales and steps."""
     from rich.console import Console
     from rich.table import Table
 
     from selfsr.recipe import load_recipe, shipped_recipes
 
-    table = Table("recipe", "network", "scale", "steps", "what it is", box=None)
+    table = Table("recipe", "network", "scale", "steps", "description", box=None)
     for name, path in shipped_recipes().items():
         recipe = load_recipe(path)
         scales = ", ".join(f"x{scale}" for scale in recipe.scales)
-        table.add_row(name, recipe.network.kind, scales, f"{recipe.steps:,}", _headline(path))
+        table.add_row(name, recipe.network.kind, scales, f"{recipe.steps:,}", _title(path))
     Console().print(table)
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A name from `selfsr recipes list`.")]) -> None:
+def show(name: Annotated[str, typer.Argument(help="Name from `selfsr recipes list`.")]) -> None:
     """Print a shipped recipe."""
     typer.echo(_find(name).read_text(encoding="utf-8"), nl=False)
 
 
 @app.command()
 def copy(
-    name: Annotated[str, typer.Argument(help="A name from `selfsr recipes list`.")],
-    to: Annotated[Path, typer.Argument(help="The file to write.")],
+    name: Annotated[str, typer.Argument(help="Name from `selfsr recipes list`.")],
+    to: Annotated[Path, typer.Argument(help="File or folder to write to.")],
 ) -> None:
-    """Copy a shipped recipe, to change it."""
+    """Copy a shipped recipe to change it."""
     from selfsr.errors import InputError
 
     source = _find(name)
     if to.is_dir():
         to = to / source.name
     if to.exists():
-        raise InputError(f"recipes copy: {to} is already there; choose another name or delete it.")
+        raise InputError(
+            f"recipes copy: expected a new file, got {to}, which exists; choose another name or delete it."
+        )
     to.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     typer.echo(f"Wrote {to}; train it with: selfsr train {to}")
 
 
 @app.command()
-def schema(to: Annotated[Path | None, typer.Argument(help="The file to write; without it, print.")] = None) -> None:
-    """Write the JSON Schema of a recipe, with which editors complete and check it."""
+def schema(to: Annotated[Path | None, typer.Argument(help="File to write; without it, print.")] = None) -> None:
+    """Write the JSON Schema of recipes, for completion and checks in editors."""
     import json
 
     from selfsr.recipe import Recipe
@@ -71,11 +73,11 @@ def _find(name: str) -> Path:
     known = shipped_recipes()
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}" if near else f"there are {', '.join(known)}"
-        raise InputError(f"recipes: there is no recipe called {name!r}; {hint}.")
+        advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
+        raise InputError(f"recipes: expected the name of a shipped recipe, got {name!r}; {advice}")
     return known[name]
 
 
-def _headline(path: Path) -> str:
+def _title(path: Path) -> str:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     return first.removeprefix("# ") if first.startswith("# ") else ""

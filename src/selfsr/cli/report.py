@@ -15,26 +15,26 @@ selfsr report runs/with_similarity --against runs/plain --open"""
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders; several are laid over one another.", metavar="RUN...")
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several runs are overlaid.", metavar="RUN...")],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="The page to write; by default report.html in the run folder, or here for several runs."
+            "--out",
+            "-o",
+            help="HTML file to write; by default report.html in the run folder, or here for several runs.",
         ),
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="A run trained without the self-similarity loss, to set its graphs beside the others'."),
+        typer.Option(help="A run without the self-similarity loss, to compare self-similarity graphs with."),
     ] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Draw one self-contained HTML page from run folders: scores, curves, pictures, attention, self-similarity."""
+    """Write an HTML page about runs: sample images, scores, curves, pixel weights and self-similarity graphs."""
     from selfsr.report import write_report
 
-    alone = len(runs) == 1 and against is None
-    page = write_report(runs, out or (runs[0] / "report.html" if alone else Path("report.html")), against=against)
+    single = len(runs) == 1 and against is None
+    page = write_report(runs, out or (runs[0] / "report.html" if single else Path("report.html")), against=against)
     typer.echo(page)
     if open_page:
         typer.launch(str(page.resolve()))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from selfsr.study.plan import Plan, PlannedRun
-    from selfsr.study.results import Results
+    from selfsr.study.plan import PlannedRun, StudyPlan
+    from selfsr.study.results import StudyResults
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -15,7 +15,7 @@ selfsr study study.yaml --dry-run
 
 selfsr study study.yaml --jobs 2
 
-selfsr study studies/self_paced          (go on where it was stopped)
+selfsr study studies/self_paced          (resume)
 
 selfsr study study.yaml --set base.steps=200 --out studies/trial
 
@@ -23,57 +23,62 @@ selfsr study studies/self_paced --summary"""
 
 
 def study(
-    study: Annotated[Path, typer.Argument(help="A study (YAML), or the folder of one that was begun, to go on.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The study folder; studies/NAME without it.")] = None,
+    study: Annotated[Path, typer.Argument(help="A study file (YAML), or a study folder to resume.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Study folder; studies/NAME by default.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once; without it one for each GPU, or one on a CPU.")
+        int | None, typer.Option(min=1, help="Number of runs at once; by default one for each GPU, or one on a CPU.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda (spread over all GPUs), cuda:1 or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs), cuda:1 or mps.")] = "auto",
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="Change every recipe (base.steps=1000) or the study (seeds=[1,2]). May be given often."
-        ),
+        typer.Option("--set", help="Change all recipes (base.steps=1000) or the study (seeds=[1,2]); repeatable."),
     ] = None,
     summary: Annotated[
-        bool, typer.Option("--summary", help="Train nothing; compute the results again from what is there.")
+        bool, typer.Option("--summary", help="Only compute the results of the existing runs again.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the study and print the remaining runs; train nothing.")
+    ] = False,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Add seeds, arms or recipes to a study that was begun; the results say so.")
+        bool,
+        typer.Option(
+            "--extend", help="Accept additional seeds, arms or recipes in an existing study; the results mention them."
+        ),
     ] = False,
-    quiet_reports: Annotated[
-        bool, typer.Option("--no-reports", help="Do not write a report.html in each run folder.")
+    no_reports: Annotated[
+        bool, typer.Option("--no-reports", help="Do not write a report.html into each run folder.")
     ] = False,
 ) -> None:
-    """Compare the arms of a study over recipes and seeds. Ctrl-C saves and stops; the same command goes on."""
+    """Compare training variants over recipes and seeds. Ctrl-C saves and stops; the same command resumes."""
     from selfsr.errors import InputError
-    from selfsr.study import open_study, rehearse, run_study, summarize
-    from selfsr.study.runner import say_how_to_go_on
+    from selfsr.study import dry_run_study, open_study, run_study, summarize
+    from selfsr.study.runner import print_resume_command
 
     if summary and (dry_run or extend):
-        raise InputError("study: --summary trains nothing; leave out --dry-run and --extend.")
+        raise InputError(
+            "study: --summary was given with --dry-run or --extend; leave these out, since it trains nothing."
+        )
     plan, folder = open_study(study, settings or (), out, any_version=summary)
     if summary:
-        _tell(summarize(plan, folder), folder)
+        _print_results(summarize(plan, folder), folder)
         return
-    _announce(plan, folder)
+    _print_plan(plan, folder)
     if dry_run:
-        _foretell(rehearse(plan, folder, extend=extend))
+        _print_remaining(dry_run_study(plan, folder, extend=extend))
         return
-    results, outcome = run_study(plan, folder, device=device, jobs=jobs, reports=not quiet_reports, extend=extend)
-    _tell(results, folder)
+    results, outcome = run_study(plan, folder, device=device, jobs=jobs, reports=not no_reports, extend=extend)
+    _print_results(results, folder)
     if outcome.interrupted:
-        say_how_to_go_on(folder)
+        print_resume_command(folder)
         raise typer.Exit(130)
     if outcome.failed:
         raise typer.Exit(1)
 
 
-def _announce(plan: "Plan", folder: Path) -> None:
-    """Print what will be compared."""
+def _print_plan(plan: "StudyPlan", folder: Path) -> None:
+    """Print the arms and the number of runs."""
     from selfsr.console import print_line
-    from selfsr.study.wording import told_changes
+    from selfsr.study.wording import describe_changes
 
     runs = plan.runs()
     steps = sum(run.recipe.steps for run in runs)
@@ -83,41 +88,42 @@ def _announce(plan: "Plan", folder: Path) -> None:
     )
     for arm, changes in plan.changes.items():
         baseline = " (baseline)" if arm == plan.baseline else ""
-        print_line(f"  {arm}{baseline}: {told_changes(changes)}")
+        print_line(f"  {arm}{baseline}: {describe_changes(changes)}")
 
 
-def _foretell(reached: "list[tuple[PlannedRun, int]]") -> None:
-    """Print what is left to train."""
+def _print_remaining(reached: "list[tuple[PlannedRun, int]]") -> None:
+    """Print the number of remaining runs and steps."""
     from selfsr.console import print_line
 
     finished = sum(step == run.recipe.steps for run, step in reached)
-    begun = sum(0 < step < run.recipe.steps for run, step in reached)
-    left = sum(run.recipe.steps - step for run, step in reached)
-    told = f"Finished: {finished} of {len(reached)} runs; begun: {begun}; {left:,} steps are left."
-    print_line(told)
+    started = sum(0 < step < run.recipe.steps for run, step in reached)
+    remaining = sum(run.recipe.steps - step for run, step in reached)
+    print_line(f"Finished: {finished} of {len(reached)} runs; started: {started}; {remaining:,} steps remain.")
 
 
-def _tell(results: "Results", folder: Path) -> None:
-    """Print the final scores and where the rest is."""
+def _print_results(results: "StudyResults", folder: Path) -> None:
+    """Print the final scores and the paths of the complete results."""
     from rich.console import Console
     from rich.table import Table
 
     from selfsr.console import print_line
-    from selfsr.study.tables import main_table, sentences
-    from selfsr.study.wording import Numbers
+    from selfsr.study.tables import describe_results, make_main_table
+    from selfsr.study.wording import ScoreFormat
 
-    numbers = Numbers(results.plan.score)
+    numbers = ScoreFormat(results.plan.score)
     for setup in results.setups.values():
         if setup.comparison:
-            told = main_table(setup.comparison, numbers, setup.steps)
-            shown = (0, 1, 4, 6, 7)  # what a terminal has room for; the page and results.md have all
-            table = Table(box=None, title=f"{setup.name}: {len(setup.comparison.seeds)} seed(s), {setup.judged_on}")
-            for index in shown:
-                table.add_column(told.headings[index], justify="right" if index else "left")
-            for row in told.rows:
-                table.add_row(*(row[index] for index in shown))
+            complete = make_main_table(setup.comparison, numbers, setup.steps)
+            columns = (0, 1, 4, 6, 7)  # as many as fit into a terminal; the page and results.md have all
+            table = Table(
+                box=None, title=f"{setup.name}: {len(setup.comparison.seeds)} seed(s), {setup.evaluation_set}"
+            )
+            for index in columns:
+                table.add_column(complete.headings[index], justify="right" if index else "left")
+            for row in complete.rows:
+                table.add_row(*(row[index] for index in columns))
             Console().print(table)
-        for sentence in sentences(setup, numbers):
+        for sentence in describe_results(setup, numbers):
             print_line(sentence)
     for note in results.notes:
         print_line(f"Note: {note}")

@@ -1,1 +1,1 @@
-"""Data: files to batches, and high to low resolution."""
+"""Training data, from files to batches."""

@@ -1,29 +1,29 @@
-"""Find every file that would stop or spoil a training run before its first step."""
+"""Find all files that would stop or spoil a training run, before its first step."""
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from selfsr.console import bar
-from selfsr.data.masks import check_mask, check_masks_folder, mask_of
-from selfsr.data.pairs import match, mismatch
+from selfsr.console import progress_bar
+from selfsr.data.masks import check_mask, check_mask_folder, find_mask
 from selfsr.errors import InputError
-from selfsr.images.files import Header, read_header, read_picture
-from selfsr.images.paths import list_pictures
+from selfsr.images.files import ImageHeader, read_header, read_image
+from selfsr.images.pairing import find_size_problem, match_lr
+from selfsr.images.paths import list_images
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A file that cannot be used.
+class FileProblem:
+    """A file that training cannot use.
 
     Attributes:
         path: the file.
-        kind: "unreadable", "too small", "no pair", "wrong size", or of masks "no mask" or "wrong mask".
-        reason: what was expected, what came, what to do.
+        kind: "unreadable", "too small", "no pair", "wrong size", "no mask" or "wrong mask".
+        reason: what was expected, what came, and what to do.
     """
 
     path: Path
@@ -36,19 +36,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """What a folder holds, with its LR folder and its masks if there are such.
+    """The result of a check.
 
     Attributes:
-        files: how many files were looked at; with masks, one more for each HR picture.
-        problems: the files that cannot be used, in the order of their paths, those with masks last.
-        notes: what is usable but worth knowing, with the number of files.
+        files: number of files; with masks, one more for each HR image.
+        problems: the unusable files by path, then those with masks.
+        notes: remarks on usable files, with the number of files.
         layouts: number of readable files by (format, Pillow's mode, bits).
-        sizes: (height, width) of the readable HR pictures, smallest area first.
-        decoded_bytes: memory that the readable pictures take in RGB.
+        sizes: (height, width) of the readable HR images, smallest area first.
+        decoded_bytes: memory of all readable images in RGB, in bytes.
     """
 
     files: int
-    problems: list[Problem]
+    problems: list[FileProblem]
     notes: dict[str, int]
     layouts: dict[tuple[str, str, int], int]
     sizes: list[tuple[int, int]]
@@ -64,53 +64,47 @@ def check_folder(
     masks: Path | None = None,
     threads: int | None = None,
 ) -> CheckSummary:
-    """Decode every picture and every mask, several at a time, and compare sizes and names.
+    """Decode all images and masks, several at a time, and compare sizes and names.
 
     Args:
-        hr: folder of HR pictures.
-        lr: folder of LR pictures, matched by name as the training data `kind: pairs` does.
+        hr: folder of HR images.
+        lr: folder of LR images, matched like training data of `kind: pairs`; None checks HR only.
         scale: how many times larger HR is than LR.
-        crop_px: side of the HR crop that every picture must hold; None: any size will do.
-        masks: folder of the edge masks of the HR pictures, matched by name as `data.masks` is; None: not looked for.
-        threads: how many files are decoded at a time; None takes one per core. Decoders run outside Python's lock.
+        crop_px: side of the training crop in pixels of HR; None accepts all sizes.
+        masks: folder of edge masks, matched like `data.masks`; None checks no masks.
+        threads: files to decode at a time; None takes one for each core. Decoders release Python's lock.
 
     Raises:
-        InputError: a folder is missing or holds no picture.
+        InputError: a folder is missing or has no images.
     """
     if masks is not None:
-        check_masks_folder(masks)
-    hr_paths = list_pictures(hr)
-    lr_paths = [] if lr is None else list_pictures(lr)
+        check_mask_folder(masks)
+    hr_paths = list_images(hr)
+    lr_paths = [] if lr is None else list_images(lr)
     paths = [*hr_paths, *lr_paths]
-    problems: dict[Path, Problem] = {}
-    headers: dict[Path, Header] = {}
-    colors: Counter[str] = Counter()
     files = len(paths) + (0 if masks is None else len(hr_paths))
     pool = ThreadPoolExecutor(threads or os.cpu_count())
+    mask_problems = []
     try:
-        with bar(f"Checking {hr}", files) as advance:
-            for path, outcome in zip(paths, pool.map(_look_at, paths), strict=True):
-                if isinstance(outcome, str):
-                    problems[path] = Problem(path, "unreadable", outcome)
-                else:
-                    headers[path], found = outcome
-                    colors.update(found)
-                advance()
-            with_masks = []
+        with progress_bar(f"Checking {hr}", files) as advance:
+            headers, colors, problems = _inspect_images(paths, pool, advance)
             if masks is not None:
-                look = partial(_look_at_mask, folder=masks, hr=hr, headers=headers)
-                for problem in pool.map(look, hr_paths):
-                    with_masks += [problem] if problem else []
+                inspect = partial(_inspect_mask, folder=masks, hr=hr, headers=headers)
+                for problem in pool.map(inspect, hr_paths):
+                    mask_problems += [problem] if problem else []
                     advance()
-    finally:  # after Ctrl-C do not go on to the last file
+    finally:  # after Ctrl-C do not continue to the last file
         pool.shutdown(cancel_futures=True)
-    for problem in [*_small(hr_paths, headers, crop_px), *_misfits(hr, hr_paths, lr, lr_paths, scale, headers)]:
+    for problem in [
+        *_find_too_small(hr_paths, headers, crop_px),
+        *_find_wrong_pairs(hr, hr_paths, lr, lr_paths, scale, headers),
+    ]:
         problems.setdefault(problem.path, problem)
-    order = {path: place for place, path in enumerate(paths)}
+    order = {path: number for number, path in enumerate(paths)}
     return CheckSummary(
         files=files,
-        problems=sorted(problems.values(), key=lambda problem: order[problem.path]) + with_masks,
-        notes={note: n for note, n in _notes(hr, hr_paths, lr_paths, headers, colors).items() if n},
+        problems=sorted(problems.values(), key=lambda problem: order[problem.path]) + mask_problems,
+        notes={note: n for note, n in _collect_notes(hr, hr_paths, lr_paths, headers, colors).items() if n},
         layouts=dict(Counter((h.format, h.mode, h.bits) for h in headers.values()).most_common()),
         sizes=sorted(
             ((headers[p].height, headers[p].width) for p in hr_paths if p in headers), key=lambda s: s[0] * s[1]
@@ -119,81 +113,98 @@ def check_folder(
     )
 
 
-def _look_at(path: Path) -> tuple[Header, list[str]] | str:
-    """Return the header and which of "alpha" and "gray" the picture has, or what is wrong with the file."""
+def _inspect_images(
+    paths: Sequence[Path], pool: ThreadPoolExecutor, advance: Callable[..., None]
+) -> tuple[dict[Path, ImageHeader], Counter[str], dict[Path, FileProblem]]:
+    """Decode all images; return their headers, the number with alpha and in gray, and the unreadable files."""
+    headers: dict[Path, ImageHeader] = {}
+    colors: Counter[str] = Counter()
+    problems: dict[Path, FileProblem] = {}
+    for path, inspected in zip(paths, pool.map(_inspect_image, paths), strict=True):
+        if isinstance(inspected, str):
+            problems[path] = FileProblem(path, "unreadable", inspected)
+        else:
+            headers[path], remarks = inspected
+            colors.update(remarks)
+        advance()
+    return headers, colors, problems
+
+
+def _inspect_image(path: Path) -> tuple[ImageHeader, list[str]] | str:
+    """Return the header, and "alpha" and "gray" if they apply; or the reason why the file is unreadable."""
     try:
-        header, picture = read_header(path), read_picture(path)
-        return header, ["alpha"] * (picture.alpha is not None) + ["gray"] * (picture.channels == 1)
+        header, image = read_header(path), read_image(path)
+        return header, ["alpha"] * (image.alpha is not None) + ["gray"] * (image.channels == 1)
     except InputError as error:
         return str(error).removeprefix(f"{path}: ")
     except OSError as error:
-        return _unreadable(error)
+        return _describe_unreadable(error)
 
 
-def _look_at_mask(picture: Path, folder: Path, hr: Path, headers: dict[Path, Header]) -> Problem | None:
-    """Return what is wrong with the mask of a picture of the folder `hr`, if anything is."""
+def _inspect_mask(image: Path, folder: Path, hr: Path, headers: dict[Path, ImageHeader]) -> FileProblem | None:
+    """Return the problem with the mask of an image in the folder `hr`, or None."""
     try:
-        mask = mask_of(picture, folder, hr)
+        mask = find_mask(image, folder, hr)
     except InputError as error:
-        return Problem(picture, "no mask", str(error).removeprefix(f"{picture}: "))
-    header = headers.get(picture)
+        return FileProblem(image, "no mask", str(error).removeprefix(f"{image}: "))
+    header = headers.get(image)
     try:
-        check_mask(mask, picture, None if header is None else (header.height, header.width))
+        check_mask(mask, image, None if header is None else (header.height, header.width))
     except InputError as error:
-        return Problem(mask, "wrong mask", str(error).removeprefix(f"{mask}: "))
+        return FileProblem(mask, "wrong mask", str(error).removeprefix(f"{mask}: "))
     except OSError as error:
-        return Problem(mask, "wrong mask", _unreadable(error))
+        return FileProblem(mask, "wrong mask", _describe_unreadable(error))
     return None
 
 
-def _unreadable(error: OSError) -> str:
+def _describe_unreadable(error: OSError) -> str:
     return f"expected a readable file, got {error.strerror or error}; check its permissions and the disk."
 
 
-def _small(paths: Sequence[Path], headers: dict[Path, Header], crop_px: int | None) -> list[Problem]:
+def _find_too_small(paths: Sequence[Path], headers: dict[Path, ImageHeader], crop_px: int | None) -> list[FileProblem]:
     if crop_px is None:
         return []
     reason = "expected at least {0} x {0} pixels, the size of the crop, got {1} x {2} (height x width); leave it out."
     return [
-        Problem(path, "too small", reason.format(crop_px, headers[path].height, headers[path].width))
+        FileProblem(path, "too small", reason.format(crop_px, headers[path].height, headers[path].width))
         for path in paths
         if path in headers and min(headers[path].height, headers[path].width) < crop_px
     ]
 
 
-def _misfits(
-    hr: Path, hr_paths: list[Path], lr: Path | None, lr_paths: list[Path], scale: int, headers: dict[Path, Header]
-) -> list[Problem]:
+def _find_wrong_pairs(
+    hr: Path, hr_paths: list[Path], lr: Path | None, lr_paths: list[Path], scale: int, headers: dict[Path, ImageHeader]
+) -> list[FileProblem]:
     if lr is None:
         return []
-    pairs, unmatched = match(hr, hr_paths, lr, lr_paths, scale)
-    found = [Problem(path, "no pair", f"{reason}.") for path, reason in unmatched.items()]
-    for large, small in pairs.items():
-        if large in headers and small in headers:
-            sizes = [(headers[path].height, headers[path].width) for path in (large, small)]
-            reason = mismatch(sizes[0], sizes[1], scale)
+    pairs, unmatched = match_lr(hr, hr_paths, lr, lr_paths, scale)
+    problems = [FileProblem(path, "no pair", f"{reason}.") for path, reason in unmatched.items()]
+    for hr_path, lr_path in pairs.items():
+        if hr_path in headers and lr_path in headers:
+            sizes = [(headers[path].height, headers[path].width) for path in (hr_path, lr_path)]
+            reason = find_size_problem(sizes[0], sizes[1], scale)
             if reason:
-                found.append(Problem(small, "wrong size", f"{reason}; make it again from {large}."))
-    return found
+                problems.append(FileProblem(lr_path, "wrong size", f"{reason}; make it again from {hr_path}."))
+    return problems
 
 
-def _notes(
-    hr: Path, hr_paths: list[Path], lr_paths: list[Path], headers: dict[Path, Header], colors: Counter[str]
+def _collect_notes(
+    hr: Path, hr_paths: list[Path], lr_paths: list[Path], headers: dict[Path, ImageHeader], colors: Counter[str]
 ) -> dict[str, int]:
     names = Counter(path.relative_to(hr).with_suffix("") for path in hr_paths)
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
     formats |= {".tif": "TIFF", ".tiff": "TIFF"}
     return {
-        "share a name with another and differ by the suffix: the same picture twice?": sum(
+        "have the name of another file with another suffix, so may be the same image twice": sum(
             n for n in names.values() if n > 1
         ),
-        "are of another format than their suffix says": sum(
+        "have another format than their suffix": sum(
             header.format != formats[path.suffix.lower()] for path, header in headers.items()
         ),
-        "of the LR folder are JPEG, whose losses the model would learn to undo": sum(
+        "in the LR folder are JPEG; the model learns to remove its artifacts": sum(
             headers[path].format == "JPEG" for path in lr_paths if path in headers
         ),
-        "have transparency, which training leaves out": colors["alpha"],
+        "have transparency, which training ignores": colors["alpha"],
         "are CMYK or Lab, and are converted to sRGB": sum(h.mode in ("CMYK", "LAB") for h in headers.values()),
         "have a palette of at most 256 colors": sum(h.mode in ("P", "PA") for h in headers.values()),
         "are gray": colors["gray"],

@@ -1,4 +1,4 @@
-"""What a loader draws crops from: HR pictures of which LR is made, and pairs of pictures."""
+"""Datasets of random crops: HR images from which LR is made, and pairs of images."""
 
 import copy
 from collections.abc import Sequence
@@ -7,85 +7,86 @@ from typing import Literal, Protocol, Self
 
 import numpy as np
 
-from selfsr.data.crop import Crop, check_scale, check_sizes, draw_crop, turned, window_of
-from selfsr.data.masks import MaskStore, mask_crop
-from selfsr.data.pairs import mismatch
-from selfsr.data.store import Cache, PictureStore
+from selfsr.data.crop import TrainingCrop, apply_symmetry, check_scale, check_sizes, crop_with_reflection, sample_crop
+from selfsr.data.masks import MaskStore, crop_mask
+from selfsr.data.store import Cache, ImageStore
 from selfsr.errors import InputError
+from selfsr.images.pairing import find_size_problem
 from selfsr.images.resize import HALO_LR_PX
 
 
 class Dataset(Protocol):
-    """What a loader draws from: pictures at one scale. A run of several scales has one for each.
+    """Images at one scale that a loader samples crops from. A run of several scales has one dataset for each.
 
     Attributes:
         scale: how many times larger HR is than LR.
         crop_px: side of the HR crop.
-        channels: what the network is given of the RGB crops: 3 for all of it, 1 for luma.
-        halo_px: surroundings of the crop that `Crop.hr` brings along on each side, for making LR.
-        lr_bits: depth that LR made on the device is rounded to; None leaves it unrounded.
-        degrades: whether `sample` degrades the crop, or draws how, which costs as much as decoding a picture.
+        channels: channels of the network: 3 for RGB, 1 for luma.
+        halo_px: context of the crop in `TrainingCrop.hr` at each side, for making LR.
+        lr_bits: bit depth of LR that the device makes; None leaves it unrounded.
+        is_degraded: whether `sample` makes or samples a degradation, which costs as much as decoding an image.
     """
 
     scale: int
     crop_px: int
     channels: Literal[1, 3]
     halo_px: int
-    degrades: bool
+    is_degraded: bool
 
     @property
     def lr_bits(self) -> int | None:
-        """Depth that LR made on the device is rounded to; None leaves it unrounded."""
+        """Bit depth of LR that the device makes; None leaves it unrounded."""
         ...
 
     @property
     def paths(self) -> list[Path]:
-        """The HR files, by the index of `sample`."""
+        """The HR files, in the order of the index of `sample`."""
         ...
 
     @property
     def cached(self) -> bool:
-        """Whether decoded pictures stay in memory."""
+        """Whether decoded images stay in memory."""
         ...
 
     def __len__(self) -> int: ...
 
-    def sample(self, index: int, rng: np.random.Generator) -> Crop:
-        """Return a random crop of picture `index`, a function of the picture and of `rng` alone.
+    def sample(self, index: int, rng: np.random.Generator) -> TrainingCrop:
+        """Return a random crop of image `index`, determined by the image and `rng` only.
 
         Raises:
-            InputError, OSError: the file went bad.
+            InputError, OSError: the file became unreadable.
         """
         ...
 
 
-class HrPictures:
-    """What all data share: HR pictures, perhaps with edge masks, at one scale; a `Dataset` but for its `sample`.
+class BaseDataset:
+    """Base of all datasets: HR images at one scale, with optional edge masks.
 
     Args:
         paths: the HR files.
         channels: 3, or 1 for luma.
-        cache: see `PictureStore`.
+        cache: see `ArrayStore`.
 
     Raises:
-        InputError: a file is no picture, or the cache does not fit.
+        InputError: a file is no image, or the cache does not fit.
     """
 
-    degrades = False
+    is_degraded = False
     halo_px = 0
     lr_bits: int | None = None
 
     def __init__(self, paths: Sequence[Path], channels: Literal[1, 3], cache: Cache) -> None:
         self.channels: Literal[1, 3] = channels
-        self._hr = PictureStore("data.hr", paths, cache)
+        self._hr = ImageStore("data.hr", paths, cache)
         self._masks: MaskStore | None = None
 
-    def _crop(self, scale: int, crop_px: int) -> None:
+    def _set_crop(self, scale: int, crop_px: int) -> None:
         assert crop_px % scale == 0, (crop_px, scale)
-        self.scale, self.crop_px = scale, crop_px
+        self.scale: int = scale
+        self.crop_px: int = crop_px
         check_sizes(self._hr, scale, crop_px)
 
-    def _take_masks(self, paths: Sequence[Path] | None, cache: Cache) -> None:
+    def _load_masks(self, paths: Sequence[Path] | None, cache: Cache) -> None:
         self._masks = None if paths is None else MaskStore(paths, self._hr, cache)
 
     @property
@@ -95,45 +96,45 @@ class HrPictures:
 
     @property
     def cached(self) -> bool:
-        """Whether decoded pictures stay in memory."""
+        """Whether decoded images stay in memory."""
         return self._hr.cached and (self._masks is None or self._masks.cached)
 
     def __len__(self) -> int:
         return len(self._hr)
 
 
-class HrAlone(HrPictures):
-    """Data whose LR is made of HR, so that any scale can be had of them."""
+class HrOnlyDataset(BaseDataset):
+    """Base of datasets that make LR from HR, and so work at any scale."""
 
-    def at(self, scale: int, crop_px: int) -> Self:
-        """Return the same pictures, decoded once for both, at another scale.
+    def at_scale(self, scale: int, crop_px: int) -> Self:
+        """Return the same images at another scale; both datasets share the decoded images.
 
         Raises:
-            InputError: a picture is smaller than the crop, or no LR can be made of it.
+            InputError: an image is smaller than the crop, or too small to make LR from.
         """
-        other = copy.copy(self)
-        other._crop(scale, crop_px)
-        return other
+        copied = copy.copy(self)
+        copied._set_crop(scale, crop_px)
+        return copied
 
-    def _crop(self, scale: int, crop_px: int) -> None:
+    def _set_crop(self, scale: int, crop_px: int) -> None:
         check_scale(scale)
-        super()._crop(scale, crop_px)
+        super()._set_crop(scale, crop_px)
 
 
-class FolderData(HrAlone):
-    """Random crops from a folder of HR pictures; LR is made of them on the device.
+class HrFolderDataset(HrOnlyDataset):
+    """Random crops of HR images; the device makes LR by bicubic.
 
     Args:
         paths: the HR files.
         scale: how many times larger HR is than LR, at least 2.
         crop_px: side of the HR crop, a multiple of `scale`.
         channels: 3, or 1 for luma.
-        cache: see `PictureStore`.
-        lr_bits: depth that LR is rounded to; None leaves it unrounded.
-        mask_paths: files of the pictures' edge masks, in the same order; None: the data bring none.
+        cache: see `ArrayStore`.
+        lr_bits: bit depth that LR is rounded to; None leaves it unrounded.
+        mask_paths: the edge masks in the order of `paths`; None if training makes them.
 
     Raises:
-        InputError: a file is no picture or smaller than the crop, a mask does not fit, or the cache does not fit.
+        InputError: a file is no image or smaller than the crop, a mask does not fit, or the cache does not fit.
     """
 
     def __init__(
@@ -149,41 +150,40 @@ class FolderData(HrAlone):
     ) -> None:
         super().__init__(paths, channels, cache)
         self.lr_bits = lr_bits
-        self._crop(scale, crop_px)
-        self._take_masks(mask_paths, cache)
+        self._set_crop(scale, crop_px)
+        self._load_masks(mask_paths, cache)
 
-    def _crop(self, scale: int, crop_px: int) -> None:
-        super()._crop(scale, crop_px)
-        self.halo_px = HALO_LR_PX * scale
+    def _set_crop(self, scale: int, crop_px: int) -> None:
+        super()._set_crop(scale, crop_px)
+        self.halo_px: int = HALO_LR_PX * scale
 
-    def sample(self, index: int, rng: np.random.Generator) -> Crop:
-        """Return a random crop of picture `index` with its surroundings."""
+    def sample(self, index: int, rng: np.random.Generator) -> TrainingCrop:
+        """Return a random crop of image `index` with its halo."""
         pixels = self._hr.read(index)
-        top, left, turn = draw_crop(rng, pixels.shape, self.scale, self.crop_px)
+        top, left, symmetry = sample_crop(rng, pixels.shape, self.scale, self.crop_px)
         height, width = (side - side % self.scale for side in pixels.shape[:2])
         side = self.crop_px + 2 * self.halo_px
         rows, columns = top - self.halo_px, left - self.halo_px
-        return Crop(
-            turned(window_of(pixels[:height, :width], rows, columns, side), turn),
-            mask=mask_crop(self._masks, index, (top, left, turn), self.crop_px),
+        return TrainingCrop(
+            apply_symmetry(crop_with_reflection(pixels[:height, :width], rows, columns, side), symmetry),
+            mask=crop_mask(self._masks, index, (top, left, symmetry), self.crop_px),
         )
 
 
-class PairData(HrPictures):
-    """Random aligned crops from a folder of HR and a folder of LR pictures.
+class PairedDataset(BaseDataset):
+    """Random aligned crops of pairs of HR and LR images.
 
     Args:
         hr_paths: the HR files.
-        lr_paths: the LR files in the same order.
+        lr_paths: the LR files in the order of `hr_paths`.
         scale: how many times larger HR is than LR.
         crop_px: side of the HR crop, a multiple of `scale`.
         channels: 3, or 1 for luma.
-        cache: see `PictureStore`.
-        mask_paths: files of the edge masks of HR, in the same order; None: the data bring none.
+        cache: see `ArrayStore`.
+        mask_paths: the edge masks in the order of `hr_paths`; None if training makes them.
 
     Raises:
-        InputError: a file is no picture or smaller than the crop, a pair or a mask does not fit, the cache does not
-            fit.
+        InputError: a file is no image or smaller than the crop, or a pair, a mask or the cache does not fit.
     """
 
     def __init__(
@@ -198,40 +198,40 @@ class PairData(HrPictures):
         mask_paths: Sequence[Path] | None = None,
     ) -> None:
         super().__init__(hr_paths, channels, cache)
-        self._pair(lr_paths, scale, crop_px, cache)
-        self._take_masks(mask_paths, cache)
+        self._set_lr(lr_paths, scale, crop_px, cache)
+        self._load_masks(mask_paths, cache)
 
     def with_lr(self, lr_paths: Sequence[Path], scale: int, crop_px: int, cache: Cache) -> Self:
-        """Return the same HR pictures, decoded once for both, with LR pictures of another scale.
+        """Return the same HR images with LR images of another scale; both datasets share the decoded HR.
 
         Raises:
             InputError: as for the class.
         """
-        other = copy.copy(self)
-        other._pair(lr_paths, scale, crop_px, cache)
-        return other
+        copied = copy.copy(self)
+        copied._set_lr(lr_paths, scale, crop_px, cache)
+        return copied
 
-    def _pair(self, lr_paths: Sequence[Path], scale: int, crop_px: int, cache: Cache) -> None:
+    def _set_lr(self, lr_paths: Sequence[Path], scale: int, crop_px: int, cache: Cache) -> None:
         assert len(self._hr) == len(lr_paths), (len(self._hr), len(lr_paths))
-        self._lr = PictureStore("data.lr", lr_paths, cache)
+        self._lr = ImageStore("data.lr", lr_paths, cache)
         for hr, lr, hr_path, lr_path in zip(self._hr.headers, self._lr.headers, self._hr.paths, lr_paths, strict=True):
-            problem = mismatch((hr.height, hr.width), (lr.height, lr.width), scale)
+            problem = find_size_problem((hr.height, hr.width), (lr.height, lr.width), scale)
             if problem:
                 raise InputError(f"{lr_path}: {problem}; make it again from {hr_path} or leave the pair out.")
-        self._crop(scale, crop_px)
+        self._set_crop(scale, crop_px)
 
     @property
     def cached(self) -> bool:
-        """Whether decoded pictures stay in memory."""
+        """Whether decoded images stay in memory."""
         return super().cached and self._lr.cached
 
-    def sample(self, index: int, rng: np.random.Generator) -> Crop:
-        """Return a random crop of pair `index`, both turned alike."""
+    def sample(self, index: int, rng: np.random.Generator) -> TrainingCrop:
+        """Return a random crop of pair `index`, both with the same symmetry."""
         hr, lr = self._hr.read(index), self._lr.read(index)
-        top, left, turn = draw_crop(rng, hr.shape, self.scale, self.crop_px)
-        small = window_of(lr, top // self.scale, left // self.scale, self.crop_px // self.scale)
-        return Crop(
-            turned(window_of(hr, top, left, self.crop_px), turn),
-            turned(small, turn),
-            mask_crop(self._masks, index, (top, left, turn), self.crop_px),
+        top, left, symmetry = sample_crop(rng, hr.shape, self.scale, self.crop_px)
+        lr_crop = crop_with_reflection(lr, top // self.scale, left // self.scale, self.crop_px // self.scale)
+        return TrainingCrop(
+            apply_symmetry(crop_with_reflection(hr, top, left, self.crop_px), symmetry),
+            apply_symmetry(lr_crop, symmetry),
+            crop_mask(self._masks, index, (top, left, symmetry), self.crop_px),
         )

@@ -1,4 +1,4 @@
-"""Batches for ever: each a function of (seed, step), whatever the processes, the workers and the interruptions."""
+"""Load endless batches, each determined by (seed, step) only."""
 
 import contextlib
 import itertools
@@ -19,62 +19,63 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from selfsr.console import print_line
-from selfsr.data.crop import Crop
+from selfsr.data.crop import TrainingCrop
 from selfsr.data.datasets import Dataset
-from selfsr.data.device_degrade import DrawnBatch
+from selfsr.data.device_degrade import BatchDegradation
 from selfsr.errors import InputError
-from selfsr.images.color import gray
+from selfsr.images.color import rgb_to_luma
 from selfsr.images.resize import bicubic_lr
 from selfsr.machine.device import to_device
-from selfsr.machine.distributed import processes_here
+from selfsr.machine.distributed import local_process_count
 from selfsr.step import Batch
 
-# More than this read from the disk faster than disks can give.
+# More workers read faster than disks deliver.
 _MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
-class Raw:
-    """The crops of one step of this process, as small as they were in the files.
+class RawBatch:
+    """The crops of one step of this process, in the small types of the files.
 
     Attributes:
         step: number of the step, from 0.
-        of: which of the datasets, and so which scale, the step is of.
-        hr: `[n, crop + 2 halo, crop + 2 halo, 3]`, uint8, or the bits of uint16 in int16, which every device has.
-        lr: `[n, crop / scale, crop / scale, 3]` in the same way, or float32 in [0, 1], or None.
+        dataset_index: number of the dataset, and so of the scale.
+        hr: `[n, crop + 2 halo, crop + 2 halo, 3]`, uint8, or the bits of uint16 in int16, which all devices support.
+        lr: `[n, crop / scale, crop / scale, 3]` of the same types, or float32 in [0, 1], or None.
         mask: edges, uint8 `[n, crop, crop, 1]` of 0 and 1, or None.
-        drawn: what the device makes of `hr`, which then are windows around the crops, or None.
-        bad: files that could not be read, with the reason; other pictures stand in for them.
+        degradation: the degradation of `hr`, which then has windows around the crops, or None.
+        unreadable: files that could not be read, with the reason; other images replace them.
     """
 
     step: int
-    of: int
+    dataset_index: int
     hr: Tensor
     lr: Tensor | None
     mask: Tensor | None
-    drawn: DrawnBatch | None
-    bad: dict[Path, str]
+    degradation: BatchDegradation | None
+    unreadable: dict[Path, str]
 
 
 class Loader:
-    """Yields the batches of steps `start_step`, `start_step` + 1, ... without end.
+    """Iterate over the batches of steps `start_step`, `start_step` + 1, ... without end.
 
-    The pictures go round in epochs, each a permutation of its own; sample j of the global batch of a step is a
-    function of (seed, step, j) alone. Process `rank` of `world` gets its contiguous share of that batch. So the
-    processes together see what a single one sees, and a run that is resumed sees what it would have seen. With data at
-    several scales, each step is of one scale, drawn with equal chances as a function of (seed, step) alone.
+    Images come in epochs, each with its own permutation. Sample j of the global batch of a step is determined by
+    (seed, step, j) only. Process `rank` of `world` gets its contiguous share of the batch. So all processes together
+    see the same batches as a single process, and a resumed run sees the same batches as an uninterrupted one. With
+    datasets at several scales, each step has one scale, sampled uniformly and determined by (seed, step) only.
 
-    A file that goes bad during the run is replaced by the next one of the list, reported once and counted.
+    If a file becomes unreadable during the run, the next image of the list replaces it; the file is reported once and
+    counted.
 
     Args:
-        datasets: where crops come from; several are the same pictures at several scales.
+        datasets: the dataset, or datasets of the same images at several scales.
         batch: samples of a step over all processes, a multiple of `world`.
-        seed: start of all randomness.
+        seed: the seed of all random choices.
         rank: number of this process.
         world: number of processes.
-        start_step: steps that are done.
-        workers: processes that load for this one; 0 loads in this process, "auto" decides from the dataset and the
-            machine.
+        start_step: number of steps that are done.
+        workers: number of loader processes for this process; 0 loads in this process, "auto" chooses by the dataset
+            and the machine.
 
     Raises:
         InputError: `batch` is not a multiple of `world`.
@@ -92,25 +93,26 @@ class Loader:
         workers: int | Literal["auto"] = "auto",
     ) -> None:
         if batch % world:
-            raise InputError(f"batch: expected a multiple of the {world} processes, got {batch}.")
+            raise InputError(f"batch: expected a multiple of the {world} processes, got {batch}; change one of them.")
         assert 0 <= rank < world, (rank, world)
-        self.datasets = list(datasets) if isinstance(datasets, Sequence) else [datasets]
-        cached = all(dataset.cached and not dataset.degrades for dataset in self.datasets)
-        self.workers = choose_workers(cached) if workers == "auto" else workers
-        self._bad: set[Path] = set()
-        self._steps: Iterator[Raw | str] | None = None
-        share = batch // world
-        self._plan = _Plan(self.datasets, batch, seed, range(rank * share, (rank + 1) * share))
+        self.datasets: list[Dataset] = list(datasets) if isinstance(datasets, Sequence) else [datasets]
+        only_cropping = all(dataset.cached and not dataset.is_degraded for dataset in self.datasets)
+        self.workers: int = choose_workers(only_cropping) if workers == "auto" else workers
+        self._unreadable: set[Path] = set()
+        self._steps: Iterator[RawBatch | str] | None = None
+        local_batch = batch // world
+        slots = range(rank * local_batch, (rank + 1) * local_batch)
+        self._source = _StepDataset(self.datasets, batch, seed, slots)
         self._start_step = start_step
 
     def __iter__(self) -> "Loader":
         return self
 
-    def __next__(self) -> Raw:
+    def __next__(self) -> RawBatch:
         """Return the crops of the next step.
 
         Raises:
-            InputError: no picture can be read any more, or a worker process died.
+            InputError: no image is readable any more, or a loader process died.
         """
         if self._steps is None:
             self._steps = self._start()
@@ -120,101 +122,106 @@ class Loader:
             if "DataLoader worker" not in str(error):
                 raise
             raise InputError(
-                f"data: a process that loads pictures died ({str(error).splitlines()[0].rstrip('.')}), most often for "
-                "want of memory; set workers to 0, or data.cache to off."
+                f"data: expected running loader processes, got {str(error).splitlines()[0].rstrip('.')}, usually for "
+                "lack of memory; set workers to 0, or data.cache to off."
             ) from error
         if isinstance(raw, str):
             raise InputError(raw)
-        for path, reason in raw.bad.items():
-            if path not in self._bad:
-                self._bad.add(path)
-                print_line(f"Skipping a file that went bad: {reason}")
+        for path, reason in raw.unreadable.items():
+            if path not in self._unreadable:
+                self._unreadable.add(path)
+                print_line(f"Skipping an unreadable file: {reason}")
         return raw
 
     @property
     def skipped(self) -> int:
-        """How many files went bad since the start and are passed over."""
-        return len(self._bad)
+        """Number of files that became unreadable since the start and are skipped."""
+        return len(self._unreadable)
 
     def prepare(
         self,
-        raw: Raw,
+        raw: RawBatch,
         device: torch.device,
         memory_format: torch.memory_format = torch.contiguous_format,
         accumulate: int = 1,
     ) -> list[Batch]:
-        """Bring the crops to the device, make floats of them, LR where there is none, and luma where that is wanted.
+        """Copy crops to the device, convert them to floats, and make LR and luma if needed.
 
-        LR is made by bicubic, or by the degradations that were drawn for it. It is made and rounded in RGB, as a file
-        would be, and luma is taken of both unrounded: the published code's way with networks of one channel.
+        LR is made by bicubic, or by the sampled degradations. It is made and rounded in RGB, like a file; luma is
+        computed from both, unrounded, as in the published code of networks with one channel.
 
         Args:
-            raw: what `next` returned.
-            device: where to.
-            memory_format: layout of the images.
-            accumulate: micro-batches to cut the batch into, in order.
+            raw: a result of `next`.
+            device: the device.
+            memory_format: memory format of the images.
+            accumulate: number of micro-batches, in order.
+
+        Returns:
+            The micro-batches.
         """
-        samples, dataset = to_device(raw.hr, device), self.datasets[raw.of]
+        samples, dataset = to_device(raw.hr, device), self.datasets[raw.dataset_index]
         halo, scale = dataset.halo_px, dataset.scale
-        hr = _floats(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
-        if raw.drawn is not None:
+        hr = _to_unit_float_nchw(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
+        if raw.degradation is not None:
             crop_px, bits = dataset.crop_px, dataset.lr_bits
-            hr, lr = raw.drawn.pair(hr, scale=scale, crop_px=crop_px, lr_bits=bits)
+            hr, lr = raw.degradation.make_pair(hr, scale=scale, crop_px=crop_px, lr_bits=bits)
         elif raw.lr is None:
-            lr = bicubic_lr(_floats(samples), scale, bits=dataset.lr_bits, halo_px=halo)
+            lr = bicubic_lr(_to_unit_float_nchw(samples), scale, bits=dataset.lr_bits, halo_px=halo)
         else:
-            lr = _floats(to_device(raw.lr, device))
+            lr = _to_unit_float_nchw(to_device(raw.lr, device))
         if dataset.channels == 1:
-            hr, lr = gray(hr), gray(lr)
+            hr, lr = rgb_to_luma(hr), rgb_to_luma(lr)
         hr, lr = (image.contiguous(memory_format=memory_format) for image in (hr, lr))
         masks = [None] * accumulate
         if raw.mask is not None:
             masks = to_device(raw.mask, device).permute(0, 3, 1, 2).bool().contiguous().chunk(accumulate)
-        return [Batch(*part) for part in zip(hr.chunk(accumulate), lr.chunk(accumulate), masks, strict=True)]
+        return [
+            Batch(*micro_batch) for micro_batch in zip(hr.chunk(accumulate), lr.chunk(accumulate), masks, strict=True)
+        ]
 
     def close(self) -> None:
-        """Stop the workers. `next` starts them again, from the beginning."""
+        """Stop the loader processes. `next` starts them again, at `start_step`."""
         self._steps = None
 
-    def _start(self) -> Iterator[Raw | str]:
+    def _start(self) -> Iterator[RawBatch | str]:
         steps = itertools.count(self._start_step)
         if self.workers == 0:
-            return map(self._plan.__getitem__, steps)
-        with warnings.catch_warnings(), _child_signal_kept():
-            # Python 3.12 warns of fork in a process with threads; the workers use none of those threads' locks.
+            return map(self._source.__getitem__, steps)
+        with warnings.catch_warnings(), _keep_child_signal_handler():
+            # Python 3.12 warns of fork in a process with threads; the workers use no locks of those threads.
             warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
             return iter(
                 DataLoader(
-                    self._plan,
+                    self._source,
                     batch_size=None,
                     sampler=steps,
                     num_workers=self.workers,
-                    collate_fn=_as_it_is,
+                    collate_fn=_return_item,
                     worker_init_fn=_start_worker,
-                    # Forked workers share the cache of decoded pictures.
+                    # Forked workers share the cache of decoded images.
                     multiprocessing_context="fork" if sys.platform == "linux" else None,
-                    generator=torch.Generator(),  # its draw must not move the trainer's
+                    generator=torch.Generator(),  # must not change the random state of training
                 )
             )
 
 
 def choose_workers(cached: bool) -> int:
-    """Return how many processes should load for each process that trains on this machine.
+    """Return the number of loader processes for each training process on this machine.
 
-    Cutting a kept picture costs a twentieth of a millisecond: less than a second process would. Decoding and degrading
-    cost milliseconds, and then every core but the one that trains should do it.
+    Cropping a cached image takes a twentieth of a millisecond, less than a second process costs. Decoding and degrading
+    take milliseconds; then all cores but that of the training process should load.
 
     Args:
-        cached: whether samples only need to be cut from pictures in memory.
+        cached: whether samples are only cropped from images in memory.
     """
     if cached:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores // processes_here() - 1, 1), _MOST_WORKERS)
+    return min(max(cores // local_process_count() - 1, 1), _MOST_WORKERS)
 
 
-class _Plan(TorchDataset):
-    """Which samples make up a step; item s holds the samples of step s."""
+class _StepDataset(TorchDataset):
+    """The samples of this process by step: item s has those of step s."""
 
     def __init__(self, datasets: Sequence[Dataset], batch: int, seed: int, slots: range) -> None:
         self._datasets = datasets
@@ -222,60 +229,61 @@ class _Plan(TorchDataset):
         self._seed = seed
         self._slots = slots
         self._orders: dict[int, np.ndarray] = {}
-        self._bad: dict[tuple[int, int], str] = {}
+        self._unreadable: dict[tuple[int, int], str] = {}
 
-    def __getitem__(self, step: int) -> Raw | str:
-        """Return the crops of a step, or why there are none: an exception would lose its type between processes."""
-        of = 0
+    def __getitem__(self, step: int) -> RawBatch | str:
+        """Return the crops of a step, or an error message, since exceptions lose their type between processes."""
+        dataset_index = 0
         if len(self._datasets) > 1:
-            of = int(np.random.default_rng((self._seed, 2, step)).integers(len(self._datasets)))
-        bad: dict[Path, str] = {}
+            dataset_index = int(np.random.default_rng((self._seed, 2, step)).integers(len(self._datasets)))
+        unreadable: dict[Path, str] = {}
         try:
-            crops = [self._sample(of, step, slot, bad) for slot in self._slots]
+            crops = [self._sample(dataset_index, step, slot, unreadable) for slot in self._slots]
         except InputError as error:
             return str(error)
         lrs = [crop.lr for crop in crops if crop.lr is not None]
         masks = [crop.mask for crop in crops if crop.mask is not None]
-        draws = [crop.draw for crop in crops if crop.draw is not None]
-        return Raw(
+        degradations = [crop.degradation for crop in crops if crop.degradation is not None]
+        return RawBatch(
             step=step,
-            of=of,
-            hr=_stacked([crop.hr for crop in crops]),
-            lr=_stacked(lrs) if lrs else None,
-            mask=_stacked(masks) if masks else None,
-            drawn=DrawnBatch.of(draws, crops[0].hr.shape[0]) if draws else None,
-            bad=bad,
+            dataset_index=dataset_index,
+            hr=_stack([crop.hr for crop in crops]),
+            lr=_stack(lrs) if lrs else None,
+            mask=_stack(masks) if masks else None,
+            degradation=BatchDegradation.from_samples(degradations, crops[0].hr.shape[0]) if degradations else None,
+            unreadable=unreadable,
         )
 
-    def _sample(self, of: int, step: int, slot: int, bad: dict[Path, str]) -> Crop:
-        dataset = self._datasets[of]
+    def _sample(self, dataset_index: int, step: int, slot: int, unreadable: dict[Path, str]) -> TrainingCrop:
+        dataset = self._datasets[dataset_index]
         count = len(dataset)
         epoch, position = divmod(step * self._batch + slot, count)
-        first = int(self._order(epoch)[position])
+        first = int(self._shuffle(epoch)[position])
         for index in itertools.chain(range(first, count), range(first)):
-            if (of, index) not in self._bad:
+            if (dataset_index, index) not in self._unreadable:
                 try:
                     return dataset.sample(index, np.random.default_rng((self._seed, 0, step, slot)))
                 except (InputError, OSError) as error:
-                    self._bad[of, index] = str(error)
-            bad[dataset.paths[index]] = self._bad[of, index]
+                    self._unreadable[dataset_index, index] = str(error)
+            unreadable[dataset.paths[index]] = self._unreadable[dataset_index, index]
         raise InputError(
-            f"data.hr: none of the {count} pictures can be read any more, the first: {self._bad[of, first]}"
+            f"data.hr: expected readable images, got none of {count}; "
+            f"the first: {self._unreadable[dataset_index, first]}"
         )
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _shuffle(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
-            if len(self._orders) > 1:  # a step touches two epochs at most, unless the set is smaller than the batch
+            if len(self._orders) > 1:  # a step has two epochs at most, unless the set is smaller than the batch
                 self._orders.clear()
             self._orders[epoch] = np.random.default_rng((self._seed, 1, epoch)).permutation(len(self._datasets[0]))
         return self._orders[epoch]
 
 
-def _stacked(windows: list[np.ndarray]) -> Tensor:
-    """Copy `[H, W, C]` views into one `[n, H, W, C]`; 8 and 16 bit together become 16 bit."""
+def _stack(windows: list[np.ndarray]) -> Tensor:
+    """Copy views `[H, W, C]` into one tensor `[n, H, W, C]`; a mixture of 8 and 16 bit becomes 16 bit."""
     deepest = max((window.dtype for window in windows), key=lambda dtype: dtype.itemsize)
     out = np.empty((len(windows), *windows[0].shape), deepest)
-    # A pixel as one opaque item: turned views are copied 2.5 times faster than sample by sample.
+    # A pixel as one opaque item: transposed views are copied 2.5 times faster than value by value.
     pixel = np.dtype((np.void, out.shape[-1] * deepest.itemsize))
     for target, window in zip(out, windows, strict=True):
         if window.dtype != deepest:
@@ -284,8 +292,8 @@ def _stacked(windows: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(out.view(np.int16) if deepest == np.uint16 else out)
 
 
-def _floats(samples: Tensor) -> Tensor:
-    """Return float32 `[n, C, H, W]` in [0, 1] of `[n, H, W, C]`."""
+def _to_unit_float_nchw(samples: Tensor) -> Tensor:
+    """Return float32 `[n, C, H, W]` in [0, 1] from `[n, H, W, C]`, uint8, uint16 as int16, or float."""
     if samples.is_floating_point():
         return samples.permute(0, 3, 1, 2)
     if samples.dtype == torch.int16:
@@ -293,13 +301,13 @@ def _floats(samples: Tensor) -> Tensor:
     return samples.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
-def _as_it_is(item: Any) -> Any:
+def _return_item(item: Any) -> Any:
     return item
 
 
 @contextlib.contextmanager
-def _child_signal_kept() -> Iterator[None]:
-    """Put back the handler that torch replaces: a worker's death shall be an error of `next`, not of any line."""
+def _keep_child_signal_handler() -> Iterator[None]:
+    """Restore the handler that torch replaces, so that a dead worker is an error of `next`, not of any line."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         yield
         return
@@ -309,7 +317,7 @@ def _child_signal_kept() -> Iterator[None]:
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the loop decides when to stop, and stops the workers.
+    # Ctrl-C reaches all processes of a terminal; the training loop decides when to stop, and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
-        os.nice(1)  # when cores are short, the step goes first
+        os.nice(1)  # the training step has priority

@@ -1,7 +1,7 @@
-"""Blur kernels: bells (Gaussian, generalized Gaussian, plateau) and the circular low-pass ("sinc").
+"""Blur kernels: Gaussian, generalized Gaussian and plateau, and the circular low-pass filter ("sinc").
 
-A kernel is described by a few numbers and makes its weights when asked: `[size, size]` float64 that sum to one, row y,
-column x, the origin in the middle.
+A kernel has a few parameters and computes its weights from them: float64 `[size, size]` with sum 1, indexed by row y
+and column x, with the origin in the middle.
 """
 
 import math
@@ -18,19 +18,19 @@ _SMALLEST_SIGMA_PX = 0.02
 
 
 @dataclass(frozen=True)
-class Bell:
-    """A function of the squared Mahalanobis distance `q = x' S^-1 x`, S the covariance of the Gaussian.
+class GaussianKernel:
+    """A Gaussian kernel or a relative: a function of `q = x' S^-1 x`, where S is the covariance of the Gaussian.
 
     Gaussian: `exp(-q / 2)`; generalized: `exp(-q^beta / 2)`; plateau: `1 / (1 + q^beta)` (Wang et al., "Real-ESRGAN",
     2021, section 3.1, after Liu et al., 2020).
 
     Attributes:
-        size_px: side, odd.
+        size_px: side of the kernel, odd.
         sigma_px: standard deviations along the two axes of the ellipse.
         rotation: angle in radians from the x axis (columns) to the first axis, towards growing y (rows).
-        profile: which function.
-        beta: exponent of the generalized and the plateau profile.
-        shift_px: how far the peak is moved to the upper left, by linear interpolation of the weights.
+        profile: the function of q.
+        beta: exponent of the generalized and plateau profiles.
+        shift_px: shift of the peak to the upper left, by linear interpolation of the weights.
     """
 
     size_px: int
@@ -41,7 +41,7 @@ class Bell:
     shift_px: float = 0.0
 
     def weights(self) -> np.ndarray:
-        """Return the kernel, `[size, size]`, sum one."""
+        """Compute the weights, float64 `[size, size]` with sum 1."""
         axis = np.arange(self.size_px) - self.size_px // 2
         x, y = axis[None, :], axis[:, None]
         cos, sin = math.cos(self.rotation), math.sin(self.rotation)
@@ -54,27 +54,27 @@ class Bell:
         else:
             kernel = 1 / (1 + q**self.beta)
         if self.shift_px:
-            move = _shift_matrix(self.size_px, self.shift_px)
+            move = _compute_shift_matrix(self.size_px, self.shift_px)
             kernel = move @ kernel @ move.T
         return kernel / kernel.sum()
 
 
 @dataclass(frozen=True)
-class Sinc:
-    """The ideal circular low-pass filter, cut off by the kernel's square: overshoot and ringing.
+class SincKernel:
+    """The ideal circular low-pass filter, truncated to a square: it causes overshoot and ringing.
 
     `w J1(w r) / (2 pi r)`, at the origin `w^2 / (4 pi)` (Wang et al., 2021, eq. 6), then divided by the sum.
 
     Attributes:
-        size_px: side, odd.
-        cutoff: angular frequency w in radians per pixel; pi lets everything along the axes pass.
+        size_px: side of the kernel, odd.
+        cutoff: angular frequency w in radians per pixel; pi passes all frequencies along the axes.
     """
 
     size_px: int
     cutoff: float
 
     def weights(self) -> np.ndarray:
-        """Return the kernel, `[size, size]`, sum one."""
+        """Compute the weights, float64 `[size, size]` with sum 1."""
         axis = np.arange(self.size_px) - self.size_px // 2
         r = np.hypot(axis[None, :], axis[:, None])
         middle = self.size_px // 2
@@ -85,15 +85,15 @@ class Sinc:
         return kernel / kernel.sum()
 
 
-Kernel = Bell | Sinc
+Kernel = GaussianKernel | SincKernel
 
 
-def _shift_matrix(size_px: int, shift_px: float) -> np.ndarray:
-    """Return `[size, size]` that reads a vector at i + shift by linear interpolation, the last weight repeated."""
-    place = np.clip(np.arange(size_px) + shift_px, 0, size_px - 1)
-    left = np.minimum(place.astype(int), size_px - 2)
+def _compute_shift_matrix(size_px: int, shift_px: float) -> np.ndarray:
+    """Return the matrix `[size, size]` that interpolates a vector linearly at i + shift; the last entry repeats."""
+    position = np.clip(np.arange(size_px) + shift_px, 0, size_px - 1)
+    left = np.minimum(position.astype(int), size_px - 2)
     matrix = np.zeros((size_px, size_px))
     rows = np.arange(size_px)
-    matrix[rows, left] = 1 - (place - left)
-    matrix[rows, left + 1] = place - left
+    matrix[rows, left] = 1 - (position - left)
+    matrix[rows, left + 1] = position - left
     return matrix

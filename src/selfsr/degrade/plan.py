@@ -1,6 +1,6 @@
-"""A plan: the steps that one picture goes through, every random number drawn but the noise itself.
+"""Degradation plans: the steps that one image goes through, with all random numbers except for the noise itself.
 
-Drawing a plan touches no pixel, so what is drawn can be counted, written down and read before anything is made.
+Sampling a plan needs no pixels. So plans can be counted in tests, saved as JSON and shown in captions.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Step(Protocol):
     """One operation with all its parameters; a frozen dataclass.
 
     Attributes:
-        name: what the step is called where plans are written down.
+        name: the step's name in saved plans.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -24,18 +24,27 @@ class Step(Protocol):
         """Return the image after the step.
 
         Args:
-            image: float32 `[H, W, 3]`, RGB, nominally in [0, 1]; not written to.
-            rng: where the noise comes from; steps without noise leave it alone.
+            image: float32 `[H, W, 3]`, RGB, nominally in [0, 1]; not modified.
+            rng: random number generator of the noise; unused by steps without noise.
         """
         ...
 
 
-Plan = tuple[Step, ...]
+DegradationPlan = tuple[Step, ...]
 _T = TypeVar("_T")
 
 
-def carry_out(plan: Plan, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return `image`, float32 `[H, W, 3]` in [0, 1], after all steps; clipped to [0, 1]."""
+def apply_plan(plan: DegradationPlan, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Apply all steps to an image.
+
+    Args:
+        plan: the steps.
+        image: float32 `[H, W, 3]`, RGB in [0, 1].
+        rng: random number generator of the noise.
+
+    Returns:
+        float32 `[h, w, 3]`, clipped to [0, 1].
+    """
     assert image.dtype == np.float32, image.dtype
     assert image.ndim == 3, image.shape
     assert image.shape[2] == 3, image.shape
@@ -44,30 +53,30 @@ def carry_out(plan: Plan, image: np.ndarray, rng: np.random.Generator) -> np.nda
     return np.clip(image, 0, 1)
 
 
-def described(plan: Plan) -> list[dict[str, Any]]:
-    """Return the steps as plain data, to be written as JSON."""
+def plan_to_json(plan: DegradationPlan) -> list[dict[str, Any]]:
+    """Convert the steps to plain data that can be saved as JSON."""
     return [{"step": step.name, **asdict(step)} for step in plan]
 
 
-def chance(rng: np.random.Generator, probability: float) -> bool:
-    """Return True with this probability."""
+def bernoulli(rng: np.random.Generator, probability: float) -> bool:
+    """Sample True with this probability."""
     return bool(rng.random() < probability)
 
 
-def between(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    """Return a number uniform between the bounds."""
+def uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    """Sample a real number, uniform between the bounds."""
     low, high = bounds
     return float(low + (high - low) * rng.random())
 
 
-def whole(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
-    """Return a whole number uniform between the bounds, both included."""
+def uniform_int(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
+    """Sample an integer, uniform between the bounds, both included."""
     return int(rng.integers(bounds[0], bounds[1] + 1))
 
 
-def pick(rng: np.random.Generator, choices: Sequence[_T], weights: Sequence[float] | None = None) -> _T:
-    """Return one of the choices, by weights that sum to one, or evenly."""
+def choice(rng: np.random.Generator, choices: Sequence[_T], weights: Sequence[float] | None = None) -> _T:
+    """Sample one of the choices: by weights that sum to one, or uniformly."""
     if weights is None:
         return choices[int(rng.integers(len(choices)))]
-    edges = np.cumsum(weights)  # scaled by their last, so that rounding leaves nothing over
+    edges = np.cumsum(weights)  # divided by the last one, which may not be 1 after rounding
     return choices[int(np.searchsorted(edges / edges[-1], rng.random(), side="right"))]

@@ -1,4 +1,4 @@
-"""The degradations by name: the presets, the union that a recipe chooses from, and one call for an image."""
+"""All presets by name, the type of `data.degrade`, and a function that degrades one image."""
 
 from typing import Annotated, Any
 
@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 from selfsr.degrade.base import PresetSpec
 from selfsr.degrade.bsrgan import Bsrgan
 from selfsr.degrade.mixture import Mixture
-from selfsr.degrade.plan import carry_out
+from selfsr.degrade.plan import apply_plan
 from selfsr.degrade.real_esrgan import RealEsrgan
 from selfsr.errors import check_choice
 
-# The kind of every preset, by its name.
+# Preset name -> kind.
 PRESETS: dict[str, str] = {
     **dict.fromkeys(RealEsrgan.presets, "real_esrgan"),
     **dict.fromkeys(Bsrgan.presets, "bsrgan"),
@@ -21,49 +21,54 @@ PRESETS: dict[str, str] = {
 }
 
 
-def _named(given: Any) -> Any:
-    """Turn the bare name of a preset into the spec's keys."""
-    if not isinstance(given, str):
-        return given
-    if given not in PRESETS:
-        raise ValueError(f"expected one of {', '.join(PRESETS)}, got {given!r}")
-    return {"kind": PRESETS[given], "preset": given}
+def _expand_preset_name(value: Any) -> Any:
+    """Turn the name of a preset into the options of its spec."""
+    if not isinstance(value, str):
+        return value
+    if value not in PRESETS:
+        raise ValueError(f"expected one of {', '.join(PRESETS)}, got {value!r}")
+    return {"kind": PRESETS[value], "preset": value}
 
 
 Degradation = Annotated[
     Annotated[RealEsrgan | Bsrgan | Mixture, Field(discriminator="kind")],
-    BeforeValidator(_named),
+    BeforeValidator(_expand_preset_name),
 ]
 
 
-def preset(name: str) -> RealEsrgan | Bsrgan | Mixture:
-    """Return the degradation of that name.
+def get_preset(name: str) -> RealEsrgan | Bsrgan | Mixture:
+    """Return the degradation of a preset.
 
     Raises:
-        InputError: there is none; the error names the nearest.
+        InputError: the preset is unknown; proposes the most similar name.
     """
     check_choice("degrade", "preset", name, tuple(PRESETS))
     return TypeAdapter(Degradation).validate_python(name)
 
 
-def degraded(degradation: PresetSpec, image: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw a plan and carry it out; a function of the picture and of `rng` alone.
+def degrade_image(degradation: PresetSpec, image: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
+    """Degrade one image: sample a plan and apply it. The result depends on the image and `rng` only.
 
     Args:
-        degradation: what to draw from.
+        degradation: the distribution of the plans.
         image: float32 RGB `[H, W, 3]` in [0, 1], H and W multiples of `scale`.
-        scale: by how much the result is smaller.
-        rng: source of the parameters, then of the noise.
+        scale: how many times smaller the result is.
+        rng: random number generator of the plan and then of the noise.
 
     Returns:
         float32 `[H / scale, W / scale, 3]` in [0, 1].
+
+    Example:
+        >>> hr = np.full((32, 48, 3), 0.5, np.float32)
+        >>> degrade_image(get_preset("bsrgan_ssl"), hr, 4, np.random.default_rng(0)).shape
+        (8, 12, 3)
     """
     height, width = image.shape[:2]
     assert height % scale == 0, (height, scale)
     assert width % scale == 0, (width, scale)
-    return carry_out(degradation.draw(rng, height, width, scale), image, rng)
+    return apply_plan(degradation.sample(rng, height, width, scale), image, rng)
 
 
-def one_thread() -> None:
-    """Keep OpenCV from starting threads: pictures are what is spread over cores, and its threads die in a fork."""
+def disable_opencv_threads() -> None:
+    """Make OpenCV use one thread: images are distributed over the cores, and its threads do not survive a fork."""
     cv2.setNumThreads(1)

@@ -1,7 +1,7 @@
 """Real-ESRGAN's second-order degradation: blur, resize, noise and JPEG, twice, with a sinc filter at the end.
 
 X. Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data", ICCVW 2021
-(arXiv 2107.10833), section 3 and figure 2. What is done differently here, and why: docs/degradations.md.
+(arXiv 2107.10833), section 3 and figure 2. docs/degradations.md lists the differences, with reasons.
 """
 
 import math
@@ -17,14 +17,14 @@ from selfsr.degrade.base import (
     Probability,
     QualityRange,
     Range,
-    only_kind_required,
-    sum_to_one,
+    check_sum_to_one,
+    require_only_kind,
 )
 from selfsr.degrade.blur import Blur
 from selfsr.degrade.jpeg import Jpeg
-from selfsr.degrade.kernels import Bell, Kernel, Profile, Sinc
+from selfsr.degrade.kernels import GaussianKernel, Kernel, Profile, SincKernel
 from selfsr.degrade.noise import GaussianNoise, PoissonNoise
-from selfsr.degrade.plan import Plan, Step, between, chance, pick, whole
+from selfsr.degrade.plan import DegradationPlan, Step, bernoulli, choice, uniform, uniform_int
 from selfsr.degrade.resample import Mode, Resize
 from selfsr.spec import Spec
 
@@ -35,62 +35,76 @@ _PROFILES: dict[str, Profile] = {"generalized": "generalized", "plateau": "plate
 
 
 class Stage(Spec):
-    """One round of blur, resize, noise and JPEG."""
+    """One stage: blur, resize, noise and JPEG."""
 
-    model_config = ConfigDict(json_schema_extra=only_kind_required)
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra=require_only_kind)
 
-    blur: Probability = Field(description="of a blur at all")
-    kernel_px: KernelSizes = Field(description="sides of blur kernels, equally likely")
-    kernels: Annotated[dict[KernelKind, float], AfterValidator(sum_to_one)] = Field(description="kinds and shares")
-    sinc: Probability = Field(description="of a sinc kernel in place of those kinds")
-    sigma_px: PositiveRange = Field(description="standard deviation of kernels, each axis")
-    beta_generalized: PositiveRange = Field(description="exponent, half of the draws below 1 and half above")
-    beta_plateau: PositiveRange = Field(description="exponent, half of the draws below 1 and half above")
-    resize: Annotated[dict[Direction, float], AfterValidator(sum_to_one)] = Field(description="up, down, keep: shares")
-    resize_range: PositiveRange = Field(description="smallest factor of down, largest of up")
-    gaussian: Probability = Field(description="of Gaussian noise; Poisson otherwise")
-    gaussian_sigma: Range = Field(description="standard deviation of Gaussian noise, of 255")
-    poisson_scale: Range = Field(description="factor of Poisson noise")
-    gray: Probability = Field(description="of one noise value for all three channels")
-    jpeg_quality: QualityRange = Field(description="whole numbers, both ends included")
+    blur: Probability = Field(description="probability of a blur")
+    kernel_px: KernelSizes = Field(description="sides of blur kernels in pixels, equally likely; larger ones blur more")
+    kernels: Annotated[dict[KernelKind, float], AfterValidator(check_sum_to_one)] = Field(
+        description="probability of each kind of blur kernel, unless it is a sinc kernel"
+    )
+    sinc: Probability = Field(description="probability that the blur kernel is a sinc kernel (ringing)")
+    sigma_px: PositiveRange = Field(
+        description="range of the standard deviation of blur kernels along each axis, in pixels"
+    )
+    beta_generalized: PositiveRange = Field(
+        description="range of the exponent of generalized Gaussians; half of them are below 1, half above"
+    )
+    beta_plateau: PositiveRange = Field(
+        description="range of the exponent of plateau kernels; half of them are below 1, half above"
+    )
+    resize: Annotated[dict[Direction, float], AfterValidator(check_sum_to_one)] = Field(
+        description="probability of enlarging (up), shrinking (down) and keeping the size (keep)"
+    )
+    resize_range: PositiveRange = Field(description="smallest factor of shrinking, largest factor of enlarging")
+    gaussian: Probability = Field(description="probability of Gaussian noise; otherwise Poisson noise")
+    gaussian_sigma: Range = Field(
+        description="range of the standard deviation of Gaussian noise, on the scale of 0 to 255"
+    )
+    poisson_scale: Range = Field(description="range of the factor of Poisson noise; 1 is physical shot noise")
+    gray: Probability = Field(description="probability that all three channels have the same noise")
+    jpeg_quality: QualityRange = Field(
+        description="range of the JPEG quality, integers from 1 to 100, both ends included"
+    )
 
-    def kernel(self, rng: np.random.Generator) -> Kernel:
-        """Draw a blur kernel."""
-        size = pick(rng, self.kernel_px)
-        if chance(rng, self.sinc):
-            # Small kernels cannot hold the long waves of a low cutoff.
-            return Sinc(size, between(rng, (math.pi / (3 if size < 13 else 5), math.pi)))
-        kind = pick(rng, tuple(self.kernels), tuple(self.kernels.values()))
+    def sample_kernel(self, rng: np.random.Generator) -> Kernel:
+        """Sample a blur kernel."""
+        size = choice(rng, self.kernel_px)
+        if bernoulli(rng, self.sinc):
+            # Small kernels are too small for the long waves of a low cutoff.
+            return SincKernel(size, uniform(rng, (math.pi / (3 if size < 13 else 5), math.pi)))
+        kind = choice(rng, tuple(self.kernels), tuple(self.kernels.values()))
         profile = _PROFILES.get(kind.partition("_")[0], "gaussian")
-        first = second = between(rng, self.sigma_px)
+        first = second = uniform(rng, self.sigma_px)
         rotation, beta = 0.0, 1.0
         if kind.endswith("aniso"):
-            second, rotation = between(rng, self.sigma_px), between(rng, (-math.pi, math.pi))
+            second, rotation = uniform(rng, self.sigma_px), uniform(rng, (-math.pi, math.pi))
         if profile != "gaussian":
             low, high = self.beta_generalized if profile == "generalized" else self.beta_plateau
-            beta = between(rng, (low, 1.0) if chance(rng, 0.5) else (1.0, high))
-        return Bell(size, (first, second), rotation, profile, beta)
+            beta = uniform(rng, (low, 1.0) if bernoulli(rng, 0.5) else (1.0, high))
+        return GaussianKernel(size, (first, second), rotation, profile, beta)
 
-    def factor(self, rng: np.random.Generator) -> float:
-        """Draw the factor of a resize."""
+    def sample_factor(self, rng: np.random.Generator) -> float:
+        """Sample the factor of a resize."""
         low, high = self.resize_range
-        direction = pick(rng, tuple(self.resize), tuple(self.resize.values()))
-        return {"up": between(rng, (1.0, high)), "down": between(rng, (low, 1.0)), "keep": 1.0}[direction]
+        direction = choice(rng, tuple(self.resize), tuple(self.resize.values()))
+        return {"up": uniform(rng, (1.0, high)), "down": uniform(rng, (low, 1.0)), "keep": 1.0}[direction]
 
-    def noise(self, rng: np.random.Generator) -> Step:
-        """Draw the noise."""
-        gray = chance(rng, self.gray)
-        if chance(rng, self.gaussian):
-            return GaussianNoise(between(rng, self.gaussian_sigma), gray)
-        return PoissonNoise(between(rng, self.poisson_scale), gray)
+    def sample_noise(self, rng: np.random.Generator) -> Step:
+        """Sample the noise."""
+        gray = bernoulli(rng, self.gray)
+        if bernoulli(rng, self.gaussian):
+            return GaussianNoise(uniform(rng, self.gaussian_sigma), gray)
+        return PoissonNoise(uniform(rng, self.poisson_scale), gray)
 
-    def jpeg(self, rng: np.random.Generator) -> Jpeg:
-        """Draw the compression."""
-        return Jpeg(whole(rng, self.jpeg_quality))
+    def sample_jpeg(self, rng: np.random.Generator) -> Jpeg:
+        """Sample the JPEG quality."""
+        return Jpeg(uniform_int(rng, self.jpeg_quality))
 
     @property
     def smallest_factor(self) -> float:
-        """How far a resize can shrink."""
+        """The smallest factor of a resize."""
         return min(self.resize_range[0], 1.0) if self.resize.get("down") else 1.0
 
 
@@ -144,7 +158,7 @@ _ORIGINAL: dict[str, Any] = {
     "final_sinc_px": (7, 9, 11, 13, 15, 17, 19, 21),
 }
 
-# As the self-similarity paper trains Real-ESRGAN: so mild that structure can be told from noise.
+# As the self-similarity paper trains Real-ESRGAN: mild, so that structure can be distinguished from noise.
 _SSL: dict[str, Any] = {
     "usm": False,
     "clean": 0.0,
@@ -185,7 +199,7 @@ _SSL: dict[str, Any] = {
     "final_sinc_px": (3, 5),
 }
 
-# What the paper's blind test sets were made with, their Real-ESRGAN part.
+# The Real-ESRGAN part of the paper's blind test sets.
 _SSL_TEST: dict[str, Any] = {
     **_SSL,
     "first": {
@@ -209,7 +223,7 @@ _SSL_TEST: dict[str, Any] = {
     },
 }
 
-# StableSR's, which its self-similarity variant kept.
+# As StableSR is trained; its variant with the self-similarity loss kept this.
 _STABLESR: dict[str, Any] = {
     "usm": False,
     "clean": 0.01,
@@ -243,7 +257,7 @@ _STABLESR: dict[str, Any] = {
 
 
 class RealEsrgan(PresetSpec):
-    """Blur, resize, noise and JPEG, twice; each picture with numbers of its own."""
+    """Blur, resize, noise and JPEG, twice; each image has its own random parameters."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "real_esrgan": _ORIGINAL,
@@ -255,45 +269,49 @@ class RealEsrgan(PresetSpec):
 
     kind: Literal["real_esrgan"]
     preset: Literal["real_esrgan", "real_esrgan_ssl", "real_esrgan_ssl_test", "stablesr_ssl"] = Field(
-        description="where the keys that are not given come from"
+        description="preset that provides all keys that are not given"
     )
-    usm: bool = Field(description="sharpen the ground truth, both as the input of the degradation and as the target")
-    clean: Probability = Field(description="of plain bicubic LR in place of the whole process")
-    first: Stage = Field(description="at the size of HR")
-    second_stage: Probability = Field(description="of the second stage with the final sinc filter")
-    second: Stage = Field(description="at the size of LR")
-    final_sinc: Probability = Field(description="of a sinc filter in the second stage's end")
-    final_sinc_px: KernelSizes = Field(description="sides of that filter, equally likely")
+    usm: bool = Field(description="sharpen HR by unsharp masking, both as input of the degradation and as target")
+    clean: Probability = Field(description="probability of bicubic LR instead of this degradation")
+    first: Stage = Field(description="first stage, at the size of HR")
+    second_stage: Probability = Field(description="probability of the second stage and the final sinc filter")
+    second: Stage = Field(description="second stage, at the size of LR")
+    final_sinc: Probability = Field(description="probability of a sinc filter at the end of the second stage")
+    final_sinc_px: KernelSizes = Field(description="sides of that filter in pixels, equally likely")
 
     @property
     def sharpens(self) -> bool:
-        """Whether the ground truth is to be sharpened before it is degraded."""
+        """Whether HR is sharpened before it is degraded, both as input of the degradation and as target."""
         return self.usm
 
-    def draw(self, rng: np.random.Generator, height: int, width: int, scale: int) -> Plan:
-        """Draw what happens to one picture; see `PresetSpec.draw`."""
+    def sample(self, rng: np.random.Generator, height: int, width: int, scale: int) -> DegradationPlan:
+        """Sample a plan for one image; see `PresetSpec.sample`."""
         out = (height // scale, width // scale)
-        if chance(rng, self.clean):
+        if bernoulli(rng, self.clean):
             return (Resize(*out, "matlab_bicubic", clip=True),)
         first, steps = self.first, []
-        if chance(rng, first.blur):
-            steps.append(Blur(first.kernel(rng)))
-        factor, mode = first.factor(rng), pick(rng, _MODES)
-        steps += [Resize(int(height * factor), int(width * factor), mode), first.noise(rng), first.jpeg(rng)]
-        if not chance(rng, self.second_stage):
+        if bernoulli(rng, first.blur):
+            steps.append(Blur(first.sample_kernel(rng)))
+        factor, mode = first.sample_factor(rng), choice(rng, _MODES)
+        steps += [
+            Resize(int(height * factor), int(width * factor), mode),
+            first.sample_noise(rng),
+            first.sample_jpeg(rng),
+        ]
+        if not bernoulli(rng, self.second_stage):
             return (*steps, Resize(*out, mode))
         second = self.second
-        if chance(rng, second.blur):
-            steps.append(Blur(second.kernel(rng)))
-        factor = second.factor(rng)
-        steps.append(Resize(int(height / scale * factor), int(width / scale * factor), pick(rng, _MODES)))
-        steps.append(second.noise(rng))
-        ending: list[Step] = [Resize(*out, pick(rng, _MODES))]
-        if chance(rng, self.final_sinc):
-            ending.append(Blur(Sinc(pick(rng, self.final_sinc_px), between(rng, (math.pi / 3, math.pi)))))
-        jpeg = second.jpeg(rng)
-        return (*steps, *ending, jpeg) if chance(rng, 0.5) else (*steps, jpeg, *ending)
+        if bernoulli(rng, second.blur):
+            steps.append(Blur(second.sample_kernel(rng)))
+        factor = second.sample_factor(rng)
+        steps.append(Resize(int(height / scale * factor), int(width / scale * factor), choice(rng, _MODES)))
+        steps.append(second.sample_noise(rng))
+        ending: list[Step] = [Resize(*out, choice(rng, _MODES))]
+        if bernoulli(rng, self.final_sinc):
+            ending.append(Blur(SincKernel(choice(rng, self.final_sinc_px), uniform(rng, (math.pi / 3, math.pi)))))
+        jpeg = second.sample_jpeg(rng)
+        return (*steps, *ending, jpeg) if bernoulli(rng, 0.5) else (*steps, jpeg, *ending)
 
     def smallest_px(self, side_px: int, scale: int) -> float:
-        """Return the smallest side that a picture of `side_px` can shrink to on its way."""
+        """Return the smallest side, in pixels, that an image of `side_px` can have between two steps."""
         return side_px * min(self.first.smallest_factor, self.second.smallest_factor / scale)

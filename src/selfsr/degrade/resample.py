@@ -1,7 +1,7 @@
-"""Change of size, by the resamplers of the published codes; every target size is given in whole pixels.
+"""Resizing by the resamplers of the published code.
 
-A target is always a size, never a factor: a factor whose product is not whole would move the picture against its
-ground truth, by up to a pixel at the far edge.
+A target is always a size in pixels, never a factor: a factor whose product is not an integer would shift the image
+against its ground truth, by up to a pixel at the far edge.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ import torch
 
 from selfsr.images.resize import imresize
 
-# area, bilinear, bicubic: as torch's `interpolate` without antialiasing: mean over the covered pixels, 2 and 4 taps
-# (Keys' cubic with a = -3/4) whatever the factor. opencv_area: mean weighted by the covered area. matlab_bicubic:
-# Keys' cubic with a = -1/2, widened when the image shrinks.
+# area, bilinear, bicubic: as torch's `interpolate` without antialiasing: the mean of the covered pixels, and 2 or 4
+# taps (Keys' cubic with a = -3/4) at any factor. opencv_area: the mean weighted by the covered area. matlab_bicubic:
+# Keys' cubic with a = -1/2, stretched when the image shrinks.
 Mode = Literal["area", "bilinear", "bicubic", "opencv_area", "matlab_bicubic"]
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Resampling to a size.
+    """Resizing to a given size.
 
     Attributes:
-        height, width: of the result.
+        height, width: size of the result in pixels.
         mode: the resampler.
         clip: whether the result is clipped to [0, 1]; cubic ones overshoot.
     """
@@ -36,14 +36,14 @@ class Resize:
     clip: bool = False
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG002 - a step's signature
-        """Return the image in its new size."""
-        out = resized(image, (self.height, self.width), self.mode)
+        """Return the resized image."""
+        out = resize(image, (self.height, self.width), self.mode)
         return np.clip(out, 0, 1) if self.clip else out
 
 
 @dataclass(frozen=True)
 class Subsample:
-    """Every n-th pixel, from the first on.
+    """Subsampling: every n-th pixel, beginning with the first.
 
     Attributes:
         step_px: n.
@@ -53,16 +53,25 @@ class Subsample:
     step_px: int
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG002 - a step's signature
-        """Return the pixels."""
+        """Return the subsampled image, clipped to [0, 1]."""
         return np.ascontiguousarray(np.clip(image[:: self.step_px, :: self.step_px], 0, 1))
 
 
-def resized(image: np.ndarray, size: tuple[int, int], mode: Mode) -> np.ndarray:
-    """Return float32 `[H, W, C]` in another size (height, width)."""
+def resize(image: np.ndarray, size: tuple[int, int], mode: Mode) -> np.ndarray:
+    """Resize an image.
+
+    Args:
+        image: float32 `[H, W, C]`.
+        size: height and width of the result.
+        mode: the resampler.
+
+    Returns:
+        float32 `[height, width, C]`; cubic resamplers overshoot the range of the input.
+    """
     if image.shape[:2] == size:  # every mode is the identity then
         return image
     if mode == "area":
-        return _averaged(image, size)
+        return _average(image, size)
     if mode == "matlab_bicubic":
         planes = torch.from_numpy(image).permute(2, 0, 1)[None]
         return np.ascontiguousarray(imresize(planes, size=size)[0].permute(1, 2, 0).numpy())
@@ -70,14 +79,14 @@ def resized(image: np.ndarray, size: tuple[int, int], mode: Mode) -> np.ndarray:
     return cv2.resize(image, size[::-1], interpolation=codes[mode]).reshape(*size, image.shape[2])
 
 
-def _averaged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Average over bins of whole pixels: bin i of n covers [floor(i * H / n), ceil((i + 1) * H / n)).
+def _average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Average over bins of complete pixels: bin i of n covers [floor(i * H / n), ceil((i + 1) * H / n)).
 
-    One axis after the other, which is exact, for all bins of a row have one height and all of a column one width; and
-    pixel by pixel of the bins, which differ in length by one: the longer ones decide how often.
+    One axis after the other, which is exact: all bins of a row have the same height, all of a column the same width.
+    Along an axis, the k-th pixels of all bins are added at once; bins differ in length by at most one.
     """
     for axis in (0, 1):
-        first, end = bins(image.shape[axis], size[axis])
+        first, end = compute_bins(image.shape[axis], size[axis])
         count = (end - first).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
         total = image.take(first, axis)
         for k in range(1, int(count.max())):
@@ -87,7 +96,7 @@ def _averaged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return image
 
 
-def bins(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each of `n_out` bins of whole pixels begins, and where it ends."""
-    place = np.arange(n_out)
-    return place * n_in // n_out, -(-(place + 1) * n_in // n_out)
+def compute_bins(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first pixel of each of `n_out` bins and the one after its last."""
+    index = np.arange(n_out)
+    return index * n_in // n_out, -(-(index + 1) * n_in // n_out)

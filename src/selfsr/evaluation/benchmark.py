@@ -1,4 +1,4 @@
-"""Judge an upscaler on sets of pictures by the protocol of the literature; the numbers and how they were made."""
+"""Evaluate an upscaler on sets of images by the protocol of the literature."""
 
 import math
 import os
@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from selfsr.errors import InputError
-from selfsr.evaluation.psnr_ssim import luma_scores, scores, to_levels
-from selfsr.images.color import gray
-from selfsr.images.files import read_picture, to_tensor
-from selfsr.images.paths import list_pictures
+from selfsr.evaluation.metrics import METRICS, MetricFn, score_image
+from selfsr.evaluation.psnr_ssim import score_luma_output, to_levels
+from selfsr.images.color import rgb_to_luma
+from selfsr.images.files import image_to_tensor, read_image
+from selfsr.images.pairing import find_size_problem
+from selfsr.images.paths import list_images
 from selfsr.images.resize import bicubic_lr, imresize, mod_crop, round_to_bits
+from selfsr.masks import LUMA_STUDIO
 
-Upscale = Callable[[Tensor], Tensor]
+UpscaleFn = Callable[[Tensor], Tensor]
 OnImage = Callable[[str, Tensor, Tensor, Tensor], None]
-Extra = Mapping[str, Callable[[Tensor, Tensor], float]]
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,9 @@ class SetScores:
     """The scores of one set.
 
     Attributes:
-        name: what the set is called.
-        images: for each image by name: `psnr_y`, `ssim_y`, `psnr_rgb`, `ssim_rgb` and what else was asked for; a
-            PSNR is infinite where the output is the ground truth to the last bit, a self-similarity distance NaN
-            where the image is too small for it or has no edge.
+        name: name of the set.
+        images: for each image by name, its scores by metric. A PSNR is infinite if output and ground truth are
+            equal; a self-similarity distance is NaN if the image is too small or has no edge.
     """
 
     name: str
@@ -38,20 +39,20 @@ class SetScores:
 
     @property
     def mean(self) -> dict[str, float]:
-        """Each score's mean over the images that have it, every image counting the same."""
+        """The mean of each metric over the images that have it; every image counts the same."""
         rows = list(self.images.values())
         return {key: _mean([row[key] for row in rows if not math.isnan(row[key])]) for key in rows[0]}
 
     def as_json(self) -> dict[str, Any]:
-        """Return mean and images as JSON can hold them: it has neither infinity nor NaN, which become null."""
+        """Return mean and images for JSON, with null for infinity and NaN."""
         return {
-            "mean": _finite(self.mean),
-            "images": {name: _finite(row) for name, row in self.images.items()},
+            "mean": _null_nonfinite(self.mean),
+            "images": {name: _null_nonfinite(row) for name, row in self.images.items()},
         }
 
 
 def evaluate_set(
-    upscale: Upscale,
+    upscale: UpscaleFn,
     name: str,
     hr_paths: Sequence[Path],
     *,
@@ -59,64 +60,55 @@ def evaluate_set(
     lr_paths: Sequence[Path] | None = None,
     device: torch.device,
     border_px: int | None = None,
-    extra: Extra | None = None,
-    luma_alone: bool = False,
+    extra: Mapping[str, MetricFn] | None = None,
+    luma_only: bool = False,
     on_image: OnImage | None = None,
     advance: Callable[..., None] | None = None,
 ) -> SetScores:
-    """Upscale the low-resolution version of each picture and score the result against the picture.
+    """Upscale the low-resolution version of each image and score the result against the image.
 
-    Pictures are judged as 8-bit RGB: deeper ones are rounded, alpha is left out, and a gray one counts as
-    R = G = B, so that its luma lies in studio range like that of the others. (Set14 has one gray picture. Taking
-    its gray values as luma, as some MATLAB code does, would lower the set's mean by 0.09 dB.)
+    Images are evaluated as 8-bit RGB: 16 bit is rounded, alpha is ignored, and gray counts as R = G = B, so that its
+    luma is in studio range like that of the others. (Set14 has one gray image. Some MATLAB code takes its gray values
+    as luma, which lowers the mean of the set by 0.09 dB.)
 
-    With `luma_alone`, `upscale` is given the luma of the input, which is made and rounded in RGB. The scores on luma
-    then compare its output, rounded to 8 bit of 16 to 235, with the unrounded luma of the picture, as the networks of
-    one channel were published; the scores on RGB are of that output with the colors of bicubic.
+    With `luma_only`, the upscaler receives the luma of the input, which is made and rounded in RGB. The scores on luma
+    then compare its output, rounded to 8 bit of 16 to 235, with the unrounded luma of the image, as networks with one
+    channel were published. The scores on RGB are those of this output with the colors of bicubic.
 
     Args:
-        upscale: maps float `[1, 3, h, w]` in [0, 1] on `device` to `[1, 3, scale h, scale w]`; should be in eval
-            mode; is called without gradients; with `luma_alone` `[1, 1, h, w]` to `[1, 1, scale h, scale w]`.
-        name: what the set is called.
-        hr_paths: the ground truth; cut at the right and bottom to a multiple of `scale`.
-        scale: factor of the task.
-        lr_paths: the inputs, one for each of `hr_paths` in the same order; without them they are made by
-            antialiased bicubic, rounded to 8 bit.
-        device: where `upscale` computes.
-        border_px: border left out of the scores; the scale, if not given.
-        extra: further scores by name (see `perceptual_metrics`), of `[1, 3, H, W]` in [0, 1], 8 bit, cropped.
-        luma_alone: the network works on luma alone.
-        on_image: called as `on_image(image name, lr, sr, hr)` with float `[1, 3, ., .]` in [0, 1] on the CPU, `sr`
+        upscale: maps float `[1, 3, h, w]` in [0, 1] on `device` to `[1, 3, scale h, scale w]`, with `luma_only`
+            `[1, 1, h, w]` to `[1, 1, scale h, scale w]`; in eval mode. It is called without gradients.
+        name: name of the set.
+        hr_paths: the ground truths; they are cropped at the right and bottom to a multiple of `scale`.
+        scale: the upscaling factor.
+        lr_paths: the inputs in the order of `hr_paths`; None makes them by antialiased bicubic, rounded to 8 bit.
+        device: the device of `upscale`.
+        border_px: pixels at each side that the scores leave out; None takes the scale.
+        extra: further metrics by name, from `load_metrics`.
+        luma_only: whether the network has one channel.
+        on_image: called as `on_image(image name, lr, sr, hr)` with float `[1, 3, ., .]` in [0, 1] on the CPU; `sr` is
             rounded to 8 bit.
-        advance: called as `advance(note=image name)` after each picture.
+        advance: called as `advance(note=image name)` after each image.
 
     Raises:
-        InputError: no pictures, sizes that do not fit, a picture too small to be scored, or an output with
-            NaN or infinite values; the sentence names the file.
+        InputError: there are no images, sizes do not fit, an image is too small, or an output has NaN or infinite
+            values; the sentence names the file.
     """
     if not hr_paths:
-        raise InputError(f"evaluate: the set {name} has no pictures.")
+        raise InputError(f"evaluate: expected images in the set {name}, got none; pass a folder with images.")
     if lr_paths is not None and len(lr_paths) != len(hr_paths):
-        raise InputError(f"evaluate: {name} has {len(hr_paths)} HR pictures but {len(lr_paths)} LR pictures.")
+        raise InputError(
+            f"evaluate: expected {len(hr_paths)} LR images for the set {name}, got {len(lr_paths)}; "
+            "pass one LR image for each HR image."
+        )
     images: dict[str, dict[str, float]] = {}
-    for index, (key, path) in enumerate(zip(image_names(hr_paths), hr_paths, strict=True)):
-        lr, hr = _pair(path, None if lr_paths is None else lr_paths[index], scale)
+    for index, (key, path) in enumerate(zip(name_images(hr_paths), hr_paths, strict=True)):
+        lr, hr = _read_pair(path, None if lr_paths is None else lr_paths[index], scale)
         with torch.inference_mode():
-            sr, y = _upscaled(upscale, lr.to(device), scale, luma_alone)
-        if list(sr.shape) != list(hr.shape):
-            raise InputError(
-                f"{path}: expected an output of shape {list(hr.shape)} for an input of {list(lr.shape)}, "
-                f"got {list(sr.shape)}; is this a model for x{scale}?"
-            )
-        if not bool(sr.isfinite().all()):
-            raise InputError(f"{path}: the model's output has NaN or infinite values; the model is broken.")
-        border = scale if border_px is None else border_px
+            sr, y = _upscale_rgb(upscale, lr.to(device), scale, luma_only)
         try:
-            truth = to_levels(hr).to(sr.device)
-            images[key] = scores(to_levels(sr), truth, border)
-            if y is not None:
-                images[key] |= luma_scores(255 * y, truth, border)
-            images[key] |= _extra_scores(extra or {}, round_to_bits(sr), hr.to(sr.device), border)
+            _check_output(lr, sr, hr, scale)
+            images[key] = _score_output(sr, y, hr, scale if border_px is None else border_px, extra or {})
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         if on_image is not None:
@@ -126,20 +118,41 @@ def evaluate_set(
     return SetScores(name, images)
 
 
-def _upscaled(upscale: Upscale, lr: Tensor, scale: int, luma_alone: bool) -> tuple[Tensor, Tensor | None]:
-    """Return the output in RGB, and for a network of luma alone its luma, full range."""
-    if not luma_alone:
+def _upscale_rgb(upscale: UpscaleFn, lr: Tensor, scale: int, luma_only: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the output in RGB, and for a network with one channel also its luma in full range."""
+    if not luma_only:
         return upscale(lr).float(), None
-    y, colors = upscale(gray(lr)).float(), imresize(lr - gray(lr), scale)
+    y, colors = upscale(rgb_to_luma(lr)).float(), imresize(lr - rgb_to_luma(lr), scale)
     return (y, None) if y.shape[-2:] != colors.shape[-2:] else (y + colors, y)
 
 
-def bicubic_upscaler(scale: int) -> Upscale:
-    """Return bicubic interpolation by `scale`, the usual lower bound."""
+def _check_output(lr: Tensor, sr: Tensor, hr: Tensor, scale: int) -> None:
+    if list(sr.shape) != list(hr.shape):
+        raise InputError(
+            f"expected an output of shape {list(hr.shape)} for an input of {list(lr.shape)}, got {list(sr.shape)}; "
+            f"use a model for x{scale}."
+        )
+    if not bool(sr.isfinite().all()):
+        raise InputError("expected a finite output, got NaN or infinity; use another model.")
+
+
+def _score_output(
+    sr: Tensor, y: Tensor | None, hr: Tensor, border_px: int, extra: Mapping[str, MetricFn]
+) -> dict[str, float]:
+    """Return all scores of an output; `y` is the output of a network with one channel, or None."""
+    hr_levels = to_levels(hr).to(sr.device)
+    scores = score_image(to_levels(sr), hr_levels, border_px)
+    if y is not None:
+        scores |= score_luma_output(255 * y, hr_levels, border_px)
+    return scores | _score_extra(extra, round_to_bits(sr), hr.to(sr.device), border_px)
+
+
+def make_bicubic_upscaler(scale: int) -> UpscaleFn:
+    """Return a function that upscales by bicubic interpolation, the usual lower bound."""
     return lambda lr: imresize(lr, scale=scale)
 
 
-def _extra_scores(extra: Extra, sr: Tensor, hr: Tensor, border_px: int) -> dict[str, float]:
+def _score_extra(extra: Mapping[str, MetricFn], sr: Tensor, hr: Tensor, border_px: int) -> dict[str, float]:
     height, width = hr.shape[-2:]
     sr, hr = (i[..., border_px : height - border_px, border_px : width - border_px].contiguous() for i in (sr, hr))
     return {name: score(sr, hr) for name, score in extra.items()}
@@ -149,33 +162,32 @@ def _mean(values: list[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def protocol(scale: int, border_px: int | None = None, lr: str | None = None) -> dict[str, Any]:
-    """Return what has to be said beside the numbers, so that others can compare theirs.
+def describe_protocol(scale: int, border_px: int | None = None, lr: str | None = None) -> dict[str, Any]:
+    """Return the protocol behind the scores, so that others can compare theirs.
 
     Args:
-        scale: factor of the task.
+        scale: the upscaling factor.
         border_px: as for `evaluate_set`.
-        lr: the folder of the inputs, if they were not made here.
+        lr: the folder of the inputs; None if they were made by bicubic.
     """
+    red, green, blue = LUMA_STUDIO
     return {
         "scale": scale,
         "border_px": scale if border_px is None else border_px,
-        "hr": f"cut at the right and bottom to a multiple of {scale}, 8 bit, gray as R = G = B",
+        "hr": f"cropped at the right and bottom to a multiple of {scale}, 8 bit, gray as R = G = B",
         "lr": lr or f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bit",
         "sr": "clamped and rounded to 8 bit",
-        "luma": "BT.601 studio range, 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded; "
-        "the output of a network of luma alone rounded to 8 bit",
+        "luma": f"BT.601 studio range, 16 + ({red} R + {green} G + {blue} B) / 255, not rounded; "
+        "the output of a network with one channel rounded to 8 bit",
         "psnr": "peak 255, float64; null where the images are identical",
         "ssim": "11x11 Gaussian window of sigma 1.5 inside the image, K1 0.01, K2 0.03; RGB: mean over channels",
-        "self_similarity": "1000 (mean |X - Y| + KL / S^2) at all edges of HR; search 25, window 9, sigma 0.004",
-        "lpips": "AlexNet, version 0.1, RGB",
-        "dists": "VGG16, RGB, at full size",
+        **{name: metric.protocol for name, metric in METRICS.items() if metric.protocol},
         "mean": "over images",
     }
 
 
-def image_names(paths: Sequence[Path]) -> list[str]:
-    """Name each picture by its file's stem; where two stems are equal, all by their paths below a common folder."""
+def name_images(paths: Sequence[Path]) -> list[str]:
+    """Name each image by its file name without type; if two are equal, all by their paths below a common folder."""
     stems = [path.stem for path in paths]
     if len(set(stems)) == len(stems):
         return stems
@@ -183,75 +195,72 @@ def image_names(paths: Sequence[Path]) -> list[str]:
     return [path.absolute().relative_to(common).as_posix() for path in paths]
 
 
-def pair_lr(hr_paths: Sequence[Path], folder: Path, scale: int) -> list[Path]:
-    """Find the input of each picture in `folder` by its name: `0801.png`, `0801x2.png` or `0801_x2.png`.
+@dataclass(frozen=True)
+class ImageSet:
+    """The HR images of one set.
 
-    Raises:
-        InputError: the folder is missing or lacks the input of a picture.
+    Attributes:
+        folder: the folder that contains them.
+        paths: the images.
     """
-    found = {path.stem: path for path in list_pictures(folder)}
-    pairs = []
-    for hr in hr_paths:
-        names = [hr.stem, f"{hr.stem}x{scale}", f"{hr.stem}_x{scale}"]
-        fits = [found[name] for name in names if name in found]
-        if not fits:
-            raise InputError(
-                f"{folder}: expected the x{scale} input of {hr.name} under the name {names[0]} or {names[1]}, "
-                f"there is none among {len(found)} pictures; name the folder that belongs to these HR pictures."
-            )
-        pairs.append(fits[0])
-    return pairs
+
+    folder: Path
+    paths: list[Path]
 
 
-def find_sets(data: Sequence[str]) -> dict[str, list[Path]]:
-    """Read `--data`: each entry is `DIR` or `NAME=DIR`; a DIR with no pictures but sub-folders is several sets.
+def find_sets(data: Sequence[str]) -> dict[str, ImageSet]:
+    """Read the option `--data`: each entry is `DIR` or `NAME=DIR`; a DIR with only subfolders is several sets.
 
     Returns:
-        The pictures of each set by the set's name.
+        The sets by name.
 
     Raises:
         InputError: a folder is missing or empty, or two sets have one name.
     """
-    sets: dict[str, list[Path]] = {}
+    sets: dict[str, ImageSet] = {}
     for entry in data:
         name, equals, rest = entry.partition("=")
         if not equals or Path(entry).is_dir():
             name, rest = "", entry
         folder = Path(rest)
-        pictures = list_pictures(folder)
-        parts = {"": pictures}
-        if not any(path.parent == folder for path in pictures):
-            parts = {}
-            for path in pictures:
-                parts.setdefault(path.relative_to(folder).parts[0], []).append(path)
-        for part, paths in parts.items():
-            key = "/".join(filter(None, (name, part))) or folder.resolve().name
+        for subfolder, paths in _split_sets(folder).items():
+            key = "/".join(filter(None, (name, subfolder))) or folder.resolve().name
             if key in sets:
                 raise InputError(
-                    f"evaluate: two sets are called {key}; give one another name with --data NAME={folder}."
+                    f"evaluate: expected sets of different names, got two called {key}; "
+                    f"name one of them with --data NAME={folder}."
                 )
-            sets[key] = paths
+            sets[key] = ImageSet(folder / subfolder, paths)
     return sets
 
 
-def _pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[Tensor, Tensor]:
-    """Return lr and hr of one picture, float `[1, 3, ., .]` in [0, 1] on the CPU, rounded to 8 bit."""
-    hr = round_to_bits(to_tensor(read_picture(hr_path)))
+def _split_sets(folder: Path) -> dict[str, list[Path]]:
+    """Return the images by the subfolder that is their set; "" is the folder itself."""
+    paths = list_images(folder)
+    if any(path.parent == folder for path in paths):
+        return {"": paths}
+    by_subfolder: dict[str, list[Path]] = {}
+    for path in paths:
+        by_subfolder.setdefault(path.relative_to(folder).parts[0], []).append(path)
+    return by_subfolder
+
+
+def _read_pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[Tensor, Tensor]:
+    """Return LR and HR of one image, float `[1, 3, ., .]` in [0, 1] on the CPU, HR rounded to 8 bit."""
+    hr = round_to_bits(image_to_tensor(read_image(hr_path)))
+    size = (hr.shape[-2], hr.shape[-1])
     try:
         hr = mod_crop(hr, scale)
     except InputError as error:
         raise InputError(f"{hr_path}: {error}") from error
     if lr_path is None:
         return bicubic_lr(hr, scale), hr
-    lr = to_tensor(read_picture(lr_path))
-    (height, width), (lr_height, lr_width) = hr.shape[-2:], lr.shape[-2:]
-    if (height, width) != (lr_height * scale, lr_width * scale):
-        raise InputError(
-            f"{lr_path}: expected {width // scale}x{height // scale} px, 1/{scale} of {hr_path.name}, "
-            f"got {lr_width}x{lr_height} px; check --scale and that both folders belong together."
-        )
+    lr = image_to_tensor(read_image(lr_path))
+    problem = find_size_problem(size, (lr.shape[-2], lr.shape[-1]), scale)
+    if problem:
+        raise InputError(f"{lr_path}: {problem}; check the scale, and that it belongs to {hr_path}.")
     return lr, hr
 
 
-def _finite(row: dict[str, float]) -> dict[str, float | None]:
+def _null_nonfinite(row: dict[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in row.items()}

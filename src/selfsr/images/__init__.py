@@ -1,4 +1,4 @@
-"""One image: files, decoding, color, resizing."""
+"""Images: files, decoding, color and resizing."""
 
 from selfsr.images.resize import imresize
 

@@ -1,4 +1,4 @@
-"""Bytes of a picture file to upright samples, by Pillow and, where it cannot, by OpenCV."""
+"""Decode an image file to upright samples: by Pillow, and 16-bit color by tifffile and OpenCV."""
 
 import io
 from typing import BinaryIO
@@ -9,10 +9,11 @@ from PIL import BmpImagePlugin, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile
 
 from selfsr.errors import InputError
-from selfsr.images import sixteen_bit as deep
-from selfsr.machine.memory import free_bytes
+from selfsr.images import png, tiff
+from selfsr.images.sixteen_bit import decode_by_opencv
+from selfsr.machine.memory import measure_free_bytes
 
-KINDS = "PNG, JPEG, WebP, TIFF or BMP"
+FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
 
 # EXIF orientation: (swap rows and columns, then flip rows, then flip columns).
 _ORIENTATIONS = {
@@ -27,70 +28,115 @@ _ORIENTATIONS = {
 _ORIENTATION_TAG = 0x0112
 
 
-def opened(file: BinaryIO) -> ImageFile:
-    """Open by content, not by suffix, and without `Image.open`.
+def open_image(file: BinaryIO) -> ImageFile:
+    """Open an image with Pillow by its content, not by its suffix, and without `Image.open`.
 
-    `Image.open` consults a module-wide limit of pixels and warns or raises on legitimate panoramas; `decode` has
-    a limit of its own.
+    `Image.open` has a module-wide limit of pixels and warns or raises on legitimate panoramas; `decode_image` has a
+    limit of its own.
+
+    Raises:
+        InputError: the content has none of the supported signatures.
     """
     start = file.read(16)
     file.seek(0)
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+    if start.startswith(png.SIGNATURE):
         return PngImagePlugin.PngImageFile(file)
     if start.startswith(b"\xff\xd8\xff"):
         return JpegImagePlugin.JpegImageFile(file)
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile(file)
-    if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+    if start.startswith(tiff.SIGNATURES):
         return TiffImagePlugin.TiffImageFile(file)
     if start.startswith(b"BM"):
         return BmpImagePlugin.BmpImageFile(file)
-    raise InputError(f"a file that is not {KINDS} (it begins with {start[:4]!r})")
+    raise InputError(f"a file that is not {FORMATS} (it begins with {start[:4]!r})")
 
 
-def decode(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
-    """Return (pixels `[H, W, 1 or 3]`, alpha `[H, W]` or None, ICC profile or None), upright, uint8 or uint16.
+def decode_image(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
+    """Decode the content of an image file.
 
     Raises whatever the decoder raises on damaged data, without the file's name.
+
+    Returns:
+        (pixels `[H, W, 1 or 3]`, alpha `[H, W]` or None, ICC profile or None), upright, uint8 or uint16.
     """
-    image = opened(io.BytesIO(data))
-    _check_memory(image)
+    if data.startswith(tiff.SIGNATURES):
+        layout = tiff.read_layout(io.BytesIO(data))
+        if layout is not None:
+            _check_memory(layout.height, layout.width, layout.samples, 16)
+            pixels, alpha, icc, orientation = tiff.decode_tiff(data, layout)
+            return *_upright(pixels, alpha, orientation), icc
+    try:
+        return _decode_by_pillow(data)
+    except ValueError:
+        if not data.startswith(png.SIGNATURE):
+            raise
+        return _decode_by_pillow(png.remove_text(data))  # Pillow refuses long texts, which are no part of the image
+
+
+def read_header(file: BinaryIO) -> tuple[int, int, int, str, str]:
+    """Return (height, width, bits, mode, format) of an image, upright, without decoding its pixels.
+
+    Raises:
+        InputError: the content is not an image, or of a kind that is not supported, as far as its header shows.
+    """
+    start = file.read(16)
+    file.seek(0)
+    if start.startswith(tiff.SIGNATURES):
+        layout = tiff.read_layout(file)
+        if layout is not None:
+            sides = (layout.width, layout.height) if layout.orientation >= 5 else (layout.height, layout.width)
+            return *sides, 16, layout.mode, "TIFF"
+        file.seek(0)
+    try:
+        image = open_image(file)
+    except ValueError:
+        if not start.startswith(png.SIGNATURE):
+            raise
+        file.seek(0)
+        image = open_image(io.BytesIO(png.remove_text(file.read())))
+    return *_upright_size(image), _bits(image), image.mode, image.format or ""
+
+
+def _decode_by_pillow(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
+    image = open_image(io.BytesIO(data))
+    bits = _bits(image)
+    _check_memory(image.height, image.width, len(image.getbands()), bits)
     icc = image.info.get("icc_profile") or None
-    if bits(image) == 16 and not image.mode.startswith("I"):
-        # OpenCV turns a TIFF by its orientation, a PNG not.
-        layout, orientation = _layout(image), 1 if image.format == "TIFF" else _orientation(image)
-        samples = deep.decode(data)
-        if samples is None:
-            image.load()  # says what is wrong, unless the file is whole
+    if bits == 16 and not image.mode.startswith("I"):
+        layout, orientation = _layout(image), _orientation(image)
+        samples = decode_by_opencv(data)
+        if samples is None or samples.shape[2] == 1:
+            image.load()  # raises what is wrong, if the file is damaged
             raise InputError(f"16-bit samples in a layout ({layout}) that OpenCV does not decode")
-        gray = layout.startswith("L")  # Pillow calls gray with alpha of 16 bit RGBA, and so does OpenCV
-        colors, alpha = samples[:, :, :1] if gray else samples[:, :, :3], None
+        is_gray = layout.startswith("L")  # Pillow calls 16-bit gray with alpha RGBA, and OpenCV returns it as that
+        pixels, alpha = samples[:, :, :1] if is_gray else samples[:, :, :3], None
         if samples.shape[2] == 4:
             alpha = samples[:, :, 3]
     else:
         image.load()
-        orientation = _orientation(image)  # after loading, for a TIFF is turned by then
-        colors, alpha, icc = _eight_bit_or_gray(image, icc)
-    return _upright(colors, orientation), None if alpha is None else _upright(alpha, orientation), icc
+        orientation = _orientation(image)  # after loading, since Pillow turns a TIFF when it loads it
+        pixels, alpha, icc = _eight_bit_or_gray(image, icc)
+    return *_upright(pixels, alpha, orientation), icc
 
 
 def _eight_bit_or_gray(image: Image.Image, icc: bytes | None) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
-    """Return (pixels `[H, W, C]`, alpha, profile) of what Pillow holds without loss."""
+    """Return (pixels `[H, W, C]`, alpha, profile) of an image that Pillow holds without loss."""
     mode, transparent = image.mode, image.info.get("transparency")
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
         gray = np.asarray(image).astype(np.uint16)
         alpha = None if transparent is None else np.where(gray == transparent, 0, 65535).astype(np.uint16)
         return gray[:, :, None], alpha, icc
     if mode in ("I", "F"):
-        raise InputError(f"{'32-bit integer' if mode == 'I' else 'float'} samples, where 8 or 16 bit are supported")
+        raise InputError(f"{'32-bit integer' if mode == 'I' else 'float'} samples, where 8 or 16 bits are supported")
     if mode in ("CMYK", "LAB"):
         image, icc = _to_srgb(image, icc), None
     elif mode in ("1", "L", "La", "LA"):
-        wanted = "L" if transparent is None and mode in ("1", "L") else "LA"
-        image = image if mode == wanted else image.convert(wanted)
+        target = "L" if transparent is None and mode in ("1", "L") else "LA"
+        image = image if mode == target else image.convert(target)
     else:
-        wanted = "RGBA" if mode in ("RGBA", "RGBa", "PA") or transparent is not None else "RGB"
-        image = image if mode == wanted else image.convert(wanted)
+        target = "RGBA" if mode in ("RGBA", "RGBa", "PA") or transparent is not None else "RGB"
+        image = image if mode == target else image.convert(target)
     samples = np.array(image)
     if samples.ndim == 2:
         samples = samples[:, :, None]
@@ -115,24 +161,24 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     return converted
 
 
-def bits(image: ImageFile) -> int:
-    """Return the depth that `decode` gives: 16 or 8 (Pillow opens color of 16 bit as 8 bit)."""
+def _bits(image: ImageFile) -> int:
+    """Return the bits per sample that `decode_image` gives: 16 or 8 (Pillow opens 16-bit color as 8 bits)."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return 16
     return 16 if image.mode != "CMYK" and ";16" in _layout(image) else 8
 
 
-def upright_size(image: ImageFile) -> tuple[int, int]:
+def _upright_size(image: ImageFile) -> tuple[int, int]:
     """Return (height, width) once the EXIF orientation is applied, without decoding."""
     width, height = image.size
-    # Pillow has already turned a TIFF's size; a PNG is asked only where that does not decode it.
-    ask = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
-    swap = ask and _ORIENTATIONS.get(_orientation(image), (False,))[0]
+    # Pillow has already turned a TIFF's size. For a PNG without EXIF, asking for it would decode the image.
+    has_orientation = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+    swap = has_orientation and _ORIENTATIONS.get(_orientation(image), (False,))[0]
     return (width, height) if swap else (height, width)
 
 
 def _layout(image: ImageFile) -> str:
-    """Return Pillow's name for the samples as they lie in the file, such as "RGB;16B"; known before loading only."""
+    """Return Pillow's name for the samples in the file, such as "RGB;16B"; known before loading only."""
     args = image.tile[0].args if image.tile else None
     return args if isinstance(args, str) else str((args or ("",))[0])
 
@@ -141,8 +187,12 @@ def _orientation(image: Image.Image) -> int:
     return image.getexif().get(_ORIENTATION_TAG, 1)
 
 
-def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo the EXIF orientation (CIPA DC-008, tag 274) of `[H, W, ...]`."""
+def _upright(pixels: np.ndarray, alpha: np.ndarray | None, orientation: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return pixels and alpha after the EXIF orientation (CIPA DC-008, tag 274) is applied."""
+    return _apply_orientation(pixels, orientation), None if alpha is None else _apply_orientation(alpha, orientation)
+
+
+def _apply_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
     swap, flip_rows, flip_columns = _ORIENTATIONS.get(orientation, (False, False, False))
     if swap:
         array = array.swapaxes(0, 1)
@@ -153,16 +203,15 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _check_memory(image: ImageFile) -> None:
-    """Refuse what cannot be decoded here, so that a file of a few bytes cannot take the machine down."""
-    width, height = image.size
+def _check_memory(height: int, width: int, channels: int, bits: int) -> None:
+    """Refuse an image that does not fit into memory, so that a file of a few bytes cannot take the machine down."""
     if width * height < 2**26:
         return
     # Twice: the decoder's own copy and ours.
-    need_bytes = width * height * len(image.getbands()) * bits(image) // 4
-    there_are_bytes = free_bytes(torch.device("cpu"))
-    if need_bytes > there_are_bytes:
+    need_bytes = width * height * channels * bits // 4
+    available_bytes = measure_free_bytes(torch.device("cpu"))
+    if need_bytes > available_bytes:
         raise InputError(
             f"{height} x {width} pixels, which take {need_bytes / 2**30:.1f} GB to decode where "
-            f"{there_are_bytes / 2**30:.1f} GB are free"
+            f"{available_bytes / 2**30:.1f} GB are free"
         )

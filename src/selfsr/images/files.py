@@ -1,9 +1,7 @@
-"""Picture files to arrays and back: any depth, with alpha, ICC profile and orientation."""
+"""Image files to arrays and back: 8 or 16 bits, with alpha, ICC profile and orientation."""
 
-import contextlib
 import io
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from selfsr.errors import InputError
-from selfsr.images import decode
-from selfsr.images import sixteen_bit as deep
-from selfsr.images.paths import SUFFIXES, missing
+from selfsr.fileio import write_atomic
+from selfsr.images import decode, large
+from selfsr.images.paths import SUFFIXES, missing_path_error
+from selfsr.images.png import encode_png
+from selfsr.images.tiff import encode_tiff
 
-# What JPEG and WebP can say of a side, and libjpeg's own limit below it.
+# The largest side that WebP can store, and libjpeg's own limit, below that of the format.
 _LARGEST_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture, upright.
+class DecodedImage:
+    """A decoded image, upright.
 
     Attributes:
         pixels: `[H, W, C]` uint8 or uint16, C = 1 (gray) or 3 (RGB).
@@ -65,13 +65,13 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Header:
-    """What a file says of itself before it is decoded.
+class ImageHeader:
+    """Size and layout of an image file, known before its pixels are decoded.
 
     Attributes:
         height: rows, once upright.
         width: columns, once upright.
-        bits: 8 or 16, the depth that `read_picture` returns.
+        bits: 8 or 16, the depth that `read_image` returns.
         mode: Pillow's name for the pixel layout, such as "RGB", "P", "CMYK".
         format: "PNG", "JPEG", "WEBP", "TIFF" or "BMP".
     """
@@ -83,18 +83,19 @@ class Header:
     format: str
 
 
-def read_picture(path: Path) -> Picture:
-    """Decode a file: palette expanded, EXIF orientation applied, 16 bit kept, CMYK and Lab converted to sRGB.
+def read_image(path: Path) -> DecodedImage:
+    """Read an image file.
 
-    Of a file with several pages or frames the first is read.
+    Palettes are expanded, the EXIF orientation is applied, 16 bits are kept, CMYK and Lab are converted to sRGB.
+    Only the first page or frame of a file is read.
 
     Raises:
-        InputError: missing, empty, damaged, or of a kind that is not supported; the sentence names the file.
+        InputError: the file is missing, empty, damaged or of a kind that is not supported; names the file.
         OSError: the file cannot be read (permission, a failing disk).
     """
-    data = _bytes_of(path)
+    data = _read_bytes(path)
     try:
-        return Picture(*decode.decode(data))
+        return DecodedImage(*decode.decode_image(data))
     except MemoryError:
         raise
     # Decoders of damaged data raise nearly anything: OSError, SyntaxError, zlib.error, struct.error, ...
@@ -102,55 +103,65 @@ def read_picture(path: Path) -> Picture:
         raise _unreadable(path, error) from error
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> ImageHeader:
     """Read size and layout without decoding the pixels.
 
     Raises:
-        InputError: as `read_picture`, as far as the header shows it.
+        InputError: as `read_image`, as far as the header shows it.
         OSError: the file cannot be read.
     """
     try:
         file = path.open("rb")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise missing(path, "a picture") from error
+        raise missing_path_error(path, "an image") from error
     with file:
         if os.fstat(file.fileno()).st_size == 0:
             raise InputError(_empty_file(path))
         try:
-            image = decode.opened(file)
-            return Header(*decode.upright_size(image), decode.bits(image), image.mode, image.format or "")
+            return ImageHeader(*decode.read_header(file))
         except Exception as error:
             raise _unreadable(path, error) from error
 
 
-def write_picture(path: Path, picture: Picture, *, png_level: int = 6) -> None:
-    """Write a file in the format of the suffix, into a folder that is made if need be; the whole file or nothing.
+def write_image(path: Path, image: DecodedImage, *, png_level: int = 6) -> None:
+    """Write an image in the format of the suffix, atomically, in a folder that is created if needed.
 
     PNG, TIFF and WebP are lossless; JPEG has quality 95 without chroma subsampling. WebP has no gray and stores it
-    as RGB, as does TIFF for gray of 16 bit with alpha. An ICC profile that does not fit the channels (a gray picture
-    written as RGB) and any profile in a BMP are left out.
+    as RGB, as TIFF does for 16-bit gray with alpha. An ICC profile that does not fit the channels (a gray image
+    written as RGB) is left out, as is any profile in a BMP.
 
     Args:
         path: the file.
-        picture: what to write.
-        png_level: how hard an 8-bit PNG is compressed, 0 to 9; 3 takes half the time of 6 and a few percent more room.
+        image: the image to write. A large PNG takes a few megabytes of memory more.
+        png_level: zlib level of an 8-bit PNG, 0 to 9; 3 takes half the time of 6 and a few percent more space. Large
+            and 16-bit ones have a level of their own.
 
     Raises:
-        InputError: unknown suffix, or the format cannot hold the picture's depth, alpha or size.
+        InputError: unknown suffix, or the format cannot hold the image's depth, alpha or size.
         OSError: the file cannot be written; `filename` is `path`.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_image(folder / "gray.png", DecodedImage(np.full((2, 3, 1), 128, np.uint8)))
+        >>> read_image(folder / "gray.png").pixels[:, :, 0].tolist()
+        [[128, 128, 128], [128, 128, 128]]
     """
     suffix = path.suffix.lower()
-    check_format(path, height=picture.height, width=picture.width, bits=picture.bits, alpha=picture.alpha is not None)
+    check_format(path, height=image.height, width=image.width, bits=image.bits, alpha=image.alpha is not None)
+    if suffix == ".png" and (image.bits == 16 or image.pixels.nbytes > large.LARGE_BYTES):
+        write_atomic(path, encode_png(image.pixels, image.alpha, _fitting_profile(image)))
+        return
     try:
-        data = _encode(suffix, picture, png_level)
+        data = _encode(suffix, image, png_level)
     except (OSError, ValueError, OverflowError) as error:
-        size = f"{picture.height} x {picture.width} pixels"
+        size = f"{image.height} x {image.width} pixels"
         raise InputError(f"{path}: could not encode {size} as {suffix}: {error}; choose another format.") from error
-    _replace(path, data)
+    write_atomic(path, data)
 
 
 def check_format(path: Path, *, height: int, width: int, bits: int, alpha: bool) -> None:
-    """Check, before the pixels are made, that the format of the suffix can hold such a picture.
+    """Check that the format of the suffix can hold such an image, before its pixels are computed.
 
     Raises:
         InputError: unknown suffix, or the format cannot hold the depth, alpha or size.
@@ -169,17 +180,25 @@ def check_format(path: Path, *, height: int, width: int, bits: int, alpha: bool)
     elif max(height, width) > _LARGEST_SIDE_PX.get(suffix, 2**31 - 1):
         lacking = f"{height} x {width} pixels; write PNG or TIFF"
     if lacking is not None:
-        raise InputError(f"{path}: expected a format that can hold the picture, but {suffix} cannot hold {lacking}.")
+        raise InputError(f"{path}: expected a format that can hold the image, but {suffix} cannot hold {lacking}.")
 
 
-def to_tensor(picture: Picture) -> Tensor:
-    """Return float32 `[1, 3, H, W]` in [0, 1], RGB; gray is repeated, alpha left out."""
-    pixels = torch.from_numpy(picture.pixels.astype(np.float32).transpose(2, 0, 1)) / (2**picture.bits - 1)
+def image_to_tensor(image: DecodedImage) -> Tensor:
+    """Convert an image to RGB, float32 `[1, 3, H, W]` in [0, 1]; gray is repeated, alpha left out."""
+    pixels = torch.from_numpy(image.pixels.astype(np.float32).transpose(2, 0, 1)) / (2**image.bits - 1)
     return pixels.expand(3, -1, -1)[None].contiguous()
 
 
-def from_tensor(image: Tensor, bits: int = 8) -> np.ndarray:
-    """Return `[H, W, C]` uint8 (bits 8) or uint16 (bits 16) of float `[C, H, W]`, clipped, rounded half up."""
+def tensor_to_pixels(image: Tensor, bits: int = 8) -> np.ndarray:
+    """Convert float `[C, H, W]` in [0, 1] to pixels, clipped and rounded half up.
+
+    Args:
+        image: any float dtype, on any device.
+        bits: 8 or 16.
+
+    Returns:
+        `[H, W, C]`, uint8 or uint16.
+    """
     assert bits in (8, 16), bits
     assert image.ndim == 3, image.shape
     work = image.detach().float() if image.dtype != torch.float64 else image.detach()
@@ -188,66 +207,53 @@ def from_tensor(image: Tensor, bits: int = 8) -> np.ndarray:
     return np.ascontiguousarray(levels.astype(np.uint8 if bits == 8 else np.uint16).transpose(1, 2, 0))
 
 
-def _bytes_of(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise missing(path, "a picture") from error
+        raise missing_path_error(path, "an image") from error
     if not data:
         raise InputError(_empty_file(path))
     return data
 
 
 def _empty_file(path: Path) -> str:
-    return f"{path}: expected a picture, got an empty file (0 bytes); replace or delete it."
+    return f"{path}: expected an image, got an empty file (0 bytes); replace or delete it."
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     reason = str(error).strip().rstrip(".") or type(error).__name__
-    return InputError(f"{path}: expected a readable picture, got {reason}; replace or delete it.")
+    return InputError(f"{path}: expected a readable image, got {reason}; replace or delete it.")
 
 
-def _encode(suffix: str, picture: Picture, png_level: int) -> bytes:
-    samples = picture.pixels
-    if picture.alpha is not None:
-        samples = np.concatenate((samples, picture.alpha[:, :, None]), axis=2)
-    icc = picture.icc
+def _fitting_profile(image: DecodedImage) -> bytes | None:
+    """Return the ICC profile if it is for the channels that the image has."""
     # Bytes 16 to 20 of a profile name its color space (ICC.1, section 7.2.6).
-    if icc is not None and icc[16:20] != (b"GRAY" if picture.channels == 1 else b"RGB "):
-        icc = None
-    if picture.bits == 16:
-        if suffix == ".png":
-            return deep.encode_png(samples, icc)
-        if samples.shape[2] == 2:  # gray with alpha: few programs read it, Pillow not
+    if image.icc is None or image.icc[16:20] != (b"GRAY" if image.channels == 1 else b"RGB "):
+        return None
+    return image.icc
+
+
+def _encode(suffix: str, image: DecodedImage, png_level: int) -> bytes:
+    samples, icc = image.pixels, _fitting_profile(image)
+    if image.alpha is not None:
+        samples = np.concatenate((samples, image.alpha[:, :, None]), axis=2)
+    if image.bits == 16:  # TIFF
+        if samples.shape[2] == 2:  # gray with alpha: few programs read it
             samples, icc = samples[:, :, [0, 0, 0, 1]], None
-        return deep.encode_tiff(samples, icc)
-    image = Image.fromarray(np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples))
+        return encode_tiff(samples, icc)
+    by_pillow = Image.fromarray(np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples))
     buffer = io.BytesIO()
     if suffix == ".png":
-        image.save(buffer, "PNG", icc_profile=icc, compress_level=png_level)
+        by_pillow.save(buffer, "PNG", icc_profile=icc, compress_level=png_level)
     elif suffix in (".jpg", ".jpeg"):
-        image.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=icc)
+        by_pillow.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=icc)
     elif suffix == ".webp":
-        image = image.convert("RGB" if picture.alpha is None else "RGBA")
-        icc = icc if picture.channels == 3 else None
-        image.save(buffer, "WEBP", lossless=True, exact=True, icc_profile=icc or b"")
+        by_pillow = by_pillow.convert("RGB" if image.alpha is None else "RGBA")
+        icc = icc if image.channels == 3 else None
+        by_pillow.save(buffer, "WEBP", lossless=True, exact=True, icc_profile=icc or b"")
     elif suffix == ".bmp":
-        image.save(buffer, "BMP")
+        by_pillow.save(buffer, "BMP")
     else:
-        image.save(buffer, "TIFF", compression="tiff_adobe_deflate", icc_profile=icc)
+        by_pillow.save(buffer, "TIFF", compression="tiff_adobe_deflate", icc_profile=icc)
     return buffer.getvalue()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside `path` and move into place, so that no reader and no crash sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # a full disk comes without a name, other errors with the temporary one
-            error.filename, error.filename2 = str(path), None
-        raise

@@ -1,8 +1,8 @@
-"""MATLAB's bicubic `imresize`: the resampler by which the literature makes its low-resolution images.
+"""MATLAB's bicubic `imresize`, the resampler that makes the low-resolution images of the literature.
 
-The kernel is Keys' cubic with a = -1/2 (Keys, "Cubic convolution interpolation for digital image
-processing", 1981, eq. 15). When an axis shrinks by `scale` < 1 the kernel is stretched by 1 / scale and so
-acts as the low-pass filter ("antialiasing"). Samples outside the image are mirrored, edge pixel repeated.
+The kernel is Keys' cubic with a = -1/2 (Keys, "Cubic convolution interpolation for digital image processing", 1981,
+eq. 15). When an axis shrinks by `scale` < 1, the kernel is stretched by 1 / scale and acts as low-pass filter
+("antialiasing"). Beyond the border the image is mirrored, with the edge pixel repeated (symmetric padding).
 """
 
 import math
@@ -15,27 +15,31 @@ from torch.nn import functional
 
 from selfsr.errors import InputError
 
-# The stretched kernel reaches 2 low-resolution pixels past the center of an output pixel.
+# The stretched kernel extends 2 low-resolution pixels beyond the center of an output pixel.
 HALO_LR_PX = 2
 
 
 def imresize(image: Tensor, scale: float | None = None, size: tuple[int, int] | None = None) -> Tensor:
-    """Resize as MATLAB's bicubic `imresize` does, with antialiasing when an axis shrinks.
+    """Resize images like MATLAB's bicubic `imresize`, with antialiasing when an axis shrinks.
 
-    Computed in the dtype of `image` (half and bfloat16: in float32), on its device, whatever autocast or the
-    TF32 switches say; differentiable any number of times, deterministic, without a host sync once a size was
-    seen.
+    It computes in the dtype of `image` (float16 and bfloat16: in float32) and on its device, independent of autocast
+    and TF32 settings. It is deterministic, any number of times differentiable, and needs a host sync only at the first
+    call for a size.
 
     Args:
-        image: float `[N, C, H, W]` of any range; the result may overshoot that range.
+        image: float `[N, C, H, W]`, any range; the result may overshoot that range.
         scale: factor for both axes; the output has ceil(H * scale) by ceil(W * scale) pixels.
-        size: `(height, width)` of the output, in place of `scale`; each axis then has its own factor.
+        size: `(height, width)` of the output, instead of `scale`; each axis then has its own factor.
 
     Returns:
         The resized image, dtype and device of `image`.
 
     Raises:
-        InputError: not exactly one of `scale` and `size`; not a float image of four axes; a size below 1.
+        InputError: not exactly one of `scale` and `size`; not a float image with four axes; a size below 1.
+
+    Example:
+        >>> imresize(torch.full((1, 3, 8, 12), 0.5), scale=1 / 4).shape
+        torch.Size([1, 3, 2, 3])
     """
     if image.ndim != 4 or not image.is_floating_point():
         raise InputError(
@@ -43,23 +47,27 @@ def imresize(image: Tensor, scale: float | None = None, size: tuple[int, int] | 
             "convert 8-bit images with image.float() / 255."
         )
     if (scale is None) == (size is None):
-        raise InputError(f"imresize: exactly one of scale and size is needed, got scale={scale} and size={size}.")
+        raise InputError(
+            f"imresize: expected exactly one of scale and size, got scale={scale} and size={size}; pass one."
+        )
     height, width = image.shape[-2:]
     if scale is not None:
         if not (math.isfinite(scale) and scale > 0):
-            raise InputError(f"imresize: scale must be a positive number, got {scale}.")
+            raise InputError(f"imresize: scale must be a positive number, got {scale}; pass the factor of the size.")
         factors = (float(scale), float(scale))
-        # The subtraction forgives the rounding of the product: 70 * 0.1 is 7.000000000000001.
+        # The subtraction compensates the rounding of the product: 70 * 0.1 is 7.000000000000001.
         size = (math.ceil(height * scale - 1e-9), math.ceil(width * scale - 1e-9))
     else:
         assert size is not None
         if min(size) < 1:
-            raise InputError(f"imresize: size must be at least 1 x 1, got {size[0]} x {size[1]}.")
+            raise InputError(
+                f"imresize: size must be at least 1 x 1, got {size[0]} x {size[1]}; pass (height, width) in pixels."
+            )
         factors = (size[0] / height, size[1] / width)
 
     work = image if image.dtype in (torch.float32, torch.float64) else image.float()
     axes = ((2, height, size[0], factors[0]), (3, width, size[1], factors[1]))
-    # The axis that shrinks most goes first, as in MATLAB: less is left to do for the other.
+    # The axis that shrinks most comes first, as in MATLAB: this leaves less work for the other.
     for axis, n_in, n_out, factor in sorted(axes, key=lambda a: a[3]):
         if n_in != n_out or factor != 1:
             work = _resize_axis(work, axis, n_in, n_out, factor)
@@ -67,7 +75,7 @@ def imresize(image: Tensor, scale: float | None = None, size: tuple[int, int] | 
 
 
 def mod_crop(image: Tensor, scale: int) -> Tensor:
-    """Cut `[..., H, W]` at the bottom and the right so that both sizes are multiples of `scale`.
+    """Crop `[..., H, W]` at the bottom and right so that both sides are multiples of `scale`.
 
     Raises:
         InputError: a side is shorter than `scale`.
@@ -82,15 +90,15 @@ def mod_crop(image: Tensor, scale: int) -> Tensor:
 
 
 def bicubic_lr(hr: Tensor, scale: int, *, bits: int | None = 8, halo_px: int = 0) -> Tensor:
-    """Make the low-resolution image as published LR files are made: bicubic 1 / scale, clipped, rounded.
+    """Make the LR image like published LR files: bicubic by 1 / scale, clipped, rounded.
 
     Args:
         hr: float `[N, C, H, W]` in [0, 1], H and W multiples of `scale`.
         scale: factor of the super-resolution task.
-        bits: depth that the result is rounded to (half up), as a file would; None: neither rounded nor clipped.
-        halo_px: how much of `hr` on each side is surroundings only and has no counterpart in the result. With
-            at least `HALO_LR_PX * scale` (a multiple of `scale`), taken from the picture and mirrored at its
-            edge as `mirrored` does, the result is the crop of the whole picture's LR.
+        bits: bits per sample to which the result is rounded (half up); None: neither rounded nor clipped.
+        halo_px: pixels of `hr` at each side that are context only and have no counterpart in the result; a multiple of
+            `scale`. With at least `HALO_LR_PX * scale` pixels of the image around a crop, mirrored at the border of the
+            image as by `symmetric_index`, the result is the crop of the complete image's LR.
 
     Returns:
         float `[N, C, (H - 2 halo_px) / scale, (W - 2 halo_px) / scale]`.
@@ -104,13 +112,13 @@ def bicubic_lr(hr: Tensor, scale: int, *, bits: int | None = 8, halo_px: int = 0
 
 
 def round_to_bits(image: Tensor, bits: int = 8) -> Tensor:
-    """Return `image` clipped to [0, 1] and rounded (half up) to what a file of `bits` per sample can hold."""
+    """Clip an image to [0, 1] and round it (half up) to the levels of a file with `bits` per sample."""
     peak = 2**bits - 1
     return (image * peak + 0.5).floor().clamp(0, peak) / peak
 
 
-def mirrored(index: np.ndarray, n: int) -> np.ndarray:
-    """Fold any integer index into `0 .. n - 1` by mirroring with the edge repeated: -1 is 0, n is n - 1."""
+def symmetric_index(index: np.ndarray, n: int) -> np.ndarray:
+    """Map any integer index to `0 .. n - 1` by mirroring with the edge repeated: -1 to 0, n to n - 1."""
     index = index % (2 * n)
     return np.where(index < n, index, 2 * n - 1 - index)
 
@@ -124,25 +132,34 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return (index, weight), each `[n_out, taps]`: output o is sum over t of weight[o,t] * input[index[o,t]]."""
+def compute_taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the taps of `imresize` along one axis: output[o] = sum over t of weight[o, t] * input[index[o, t]].
+
+    Args:
+        n_in: length of the input.
+        n_out: length of the output.
+        factor: of the size.
+
+    Returns:
+        (index, weight), both `[n_out, taps]`, int64 and float64.
+    """
     stretch = min(factor, 1.0)
     reach = 2 / stretch
-    # Pixel o covers [o, o + 1] * 1/factor of the input: its center, in input pixels counted from 0.
+    # Pixel o covers [o, o + 1] / factor of the input; this is its center, in input pixels counted from 0.
     center = (np.arange(n_out) + 0.5) / factor - 0.5
     first = np.floor(center - reach).astype(np.int64)
     position = first[:, None] + np.arange(math.ceil(2 * reach) + 2)
     weight = _cubic((center[:, None] - position) * stretch)
     weight /= weight.sum(axis=1, keepdims=True)
     used = (weight != 0).any(axis=0)
-    return mirrored(position[:, used], n_in), weight[:, used]
+    return symmetric_index(position[:, used], n_in), weight[:, used]
 
 
 @lru_cache(maxsize=64)
 def _transposed_taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the taps of the transposed matrix, each `[n_in, taps]`, rows padded with weight 0."""
-    index, weight = taps(n_in, n_out, factor)
-    # At the mirrored edge an input can occur twice in a row: merge, so that each pair is one tap.
+    """Return the taps of the transposed matrix, both `[n_in, taps]`, rows padded with weight 0."""
+    index, weight = compute_taps(n_in, n_out, factor)
+    # At the mirrored edge an input can occur twice in a row: merge them, so that each pair is one tap.
     pair, inverse = np.unique(index * n_out + np.arange(n_out)[:, None], return_inverse=True)
     merged = np.bincount(inverse.ravel(), weights=weight.ravel())
     row, column = np.divmod(pair[merged != 0], n_out)
@@ -160,14 +177,14 @@ def _transposed_taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, 
 def _taps_on(
     n_in: int, n_out: int, factor: float, transposed: bool, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return the taps as tensors; kept, so that a step computes and copies nothing."""
-    index, weight = (_transposed_taps if transposed else taps)(n_in, n_out, factor)
-    with torch.inference_mode(False):  # else a tensor made by an evaluation could not serve a training step
+    """Return the taps as tensors; cached, so that a training step neither computes nor copies them."""
+    index, weight = (_transposed_taps if transposed else compute_taps)(n_in, n_out, factor)
+    with torch.inference_mode(False):  # a cached inference tensor could not be used in training
         return torch.from_numpy(index).to(device), torch.from_numpy(weight).to(device=device, dtype=dtype)
 
 
 class _Resample(torch.autograd.Function):
-    """The banded matrix of one axis, applied to axis 0 of `[n, K]`; its derivative is the transposed one."""
+    """Multiply axis 0 of `[n, K]` by the banded matrix of one axis; the derivative is the transposed matrix."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, key: tuple[int, int, float], transposed: bool) -> Tensor:
@@ -181,10 +198,16 @@ class _Resample(torch.autograd.Function):
 
 
 def weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Return `[M, K]` with row m = sum over t of weight[m, t] * rows[index[m, t]]."""
+    """Return weighted sums of rows, `[M, K]`: row m is the sum over t of weight[m, t] * rows[index[m, t]].
+
+    Args:
+        rows: `[N, K]`.
+        index: `[M, taps]`, integers below N.
+        weight: `[M, taps]`, dtype of `rows`.
+    """
     if rows.device.type in ("cpu", "cuda"):
-        # A gather fused with the sum: on a CPU 2 to 3 times faster than a dense product or a loop over taps,
-        # and, unlike a product, out of reach of autocast and TF32.
+        # A gather fused with the sum: on CPUs 2 to 3 times faster than a dense product or a loop over taps and,
+        # unlike a product, independent of autocast and TF32.
         return functional.embedding_bag(index, rows, per_sample_weights=weight, mode="sum")
     total = rows.new_zeros(index.shape[0], rows.shape[1])
     for tap in range(index.shape[1]):
@@ -193,10 +216,9 @@ def weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
 
 def _resize_axis(image: Tensor, axis: int, n_in: int, n_out: int, factor: float) -> Tensor:
-    # The other axes keep their order in memory, whatever the layout: rows are then copied in long runs.
-    others = sorted((d for d in range(4) if d != axis), key=lambda d: -image.stride(d))
-    moved = image.permute(axis, *others)
-    out = _Resample.apply(moved.reshape(n_in, -1).contiguous(), (n_in, n_out, factor), False)
+    # The other axes keep their order in memory in any layout: rows are then copied in long runs.
+    order = [axis, *sorted((d for d in range(4) if d != axis), key=lambda d: -image.stride(d))]
+    axis_first = image.permute(order)
+    out = _Resample.apply(axis_first.reshape(n_in, -1).contiguous(), (n_in, n_out, factor), False)
     assert isinstance(out, Tensor)
-    order = [axis, *others]
-    return out.reshape(n_out, *moved.shape[1:]).permute([order.index(d) for d in range(4)])
+    return out.reshape(n_out, *axis_first.shape[1:]).permute([order.index(d) for d in range(4)])

@@ -1,4 +1,4 @@
-"""The losses of single pixels: absolute, squared and Charbonnier difference."""
+"""Elementwise losses: absolute, squared and Charbonnier difference."""
 
 from typing import Literal, Protocol, get_args
 
@@ -20,12 +20,18 @@ def l1(sr: Tensor, hr: Tensor, *, reduction: Reduction = "none") -> Tensor:
     Args:
         sr: super-resolved images of any one shape, usually `[N, C, H, W]` in [0, 1].
         hr: ground truth of the same shape.
-        reduction: "none" returns one value for each element, "mean" and "sum" a scalar.
+        reduction: "none", "mean" or "sum".
+
+    Returns:
+        One value for each element with "none", else a scalar.
 
     Raises:
         InputError: the shapes differ, or the reduction is unknown.
+
+    >>> l1(torch.tensor([0.5, 1.0]), torch.tensor([1.0, 1.0])).tolist()
+    [0.5, 0.0]
     """
-    _check("l1", sr, hr)
+    _check_shapes("l1", sr, hr)
     return _reduce("l1", (sr - hr).abs(), reduction)
 
 
@@ -35,12 +41,18 @@ def l2(sr: Tensor, hr: Tensor, *, reduction: Reduction = "none") -> Tensor:
     Args:
         sr: super-resolved images of any one shape, usually `[N, C, H, W]` in [0, 1].
         hr: ground truth of the same shape.
-        reduction: "none" returns one value for each element, "mean" and "sum" a scalar.
+        reduction: "none", "mean" or "sum".
+
+    Returns:
+        One value for each element with "none", else a scalar.
 
     Raises:
         InputError: the shapes differ, or the reduction is unknown.
+
+    >>> l2(torch.tensor([0.5, 1.0]), torch.tensor([1.0, 1.0]), reduction="sum").item()
+    0.25
     """
-    _check("l2", sr, hr)
+    _check_shapes("l2", sr, hr)
     return _reduce("l2", (sr - hr).square(), reduction)
 
 
@@ -48,55 +60,65 @@ def charbonnier(sr: Tensor, hr: Tensor, *, eps: float = CHARBONNIER_EPS, reducti
     """Return `sqrt((sr - hr)^2 + eps^2)`, an absolute difference that is smooth at zero.
 
     From Charbonnier et al., "Two deterministic half-quadratic regularization algorithms for computed imaging",
-    ICIP 1994; used for super-resolution since LapSRN (Lai et al., CVPR 2017, eq. 5). The same images have a
-    loss of `eps`, not 0.
+    ICIP 1994; used for super-resolution since LapSRN (Lai et al., CVPR 2017, eq. 5). Equal images have a loss of
+    `eps`, not 0.
 
     Args:
         sr: super-resolved images of any one shape, usually `[N, C, H, W]` in [0, 1].
         hr: ground truth of the same shape.
-        eps: the difference at which the loss turns from square to absolute, in the units of the images.
-        reduction: "none" returns one value for each element, "mean" and "sum" a scalar.
+        eps: difference at which the loss changes from quadratic to absolute, in the units of the images.
+        reduction: "none", "mean" or "sum".
+
+    Returns:
+        One value for each element with "none", else a scalar.
 
     Raises:
         InputError: the shapes differ, `eps` is not positive, or the reduction is unknown.
+
+    >>> charbonnier(torch.tensor(4.0), torch.tensor(1.0), eps=4.0).item()
+    5.0
     """
-    _check("charbonnier", sr, hr)
+    _check_shapes("charbonnier", sr, hr)
     check_eps("charbonnier", eps)
     return _reduce("charbonnier", torch.sqrt((sr - hr).square() + eps**2), reduction)
 
 
-class Distance(Protocol):
-    """A loss of single pixels, as losses of maps and features call it."""
+class PixelLoss(Protocol):
+    """An elementwise loss, as losses of maps and features call it."""
 
-    def __call__(self, sr: Tensor, hr: Tensor, *, reduction: Reduction) -> Tensor:
-        """Return the difference, reduced."""
+    def __call__(self, sr: Tensor, hr: Tensor, /, *, reduction: Reduction) -> Tensor:
+        """Return the reduced loss of `sr` against `hr`."""
         ...
 
 
-def distance(where: str, criterion: str) -> Distance:
-    """Return the loss of single pixels that goes by the name of `criterion`.
+def pixel_loss(caller: str, criterion: str) -> PixelLoss:
+    """Return the elementwise loss named `criterion`.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: the name is unknown.
     """
-    check_choice(where, "criterion", criterion, get_args(Criterion))
+    check_choice(caller, "criterion", criterion, get_args(Criterion))
     return {"l1": l1, "l2": l2, "charbonnier": charbonnier}[criterion]
 
 
-def check_eps(where: str, eps: float) -> None:
-    """Check the constant of the Charbonnier loss."""
+def check_eps(caller: str, eps: float) -> None:
+    """Check the constant of the Charbonnier loss.
+
+    Raises:
+        InputError: it is not positive.
+    """
     if not eps > 0:
-        raise InputError(f"{where}: eps must be greater than 0, got {eps}; 1e-3 is usual for images in [0, 1].")
+        raise InputError(f"{caller}: eps must be greater than 0, got {eps}; 1e-3 is usual for images in [0, 1].")
 
 
-def _check(where: str, sr: Tensor, hr: Tensor) -> None:
-    # Without this a missing channel or batch axis would broadcast, and the mean would be over the wrong pairs.
+def _check_shapes(caller: str, sr: Tensor, hr: Tensor) -> None:
+    # Otherwise a missing channel or batch axis would broadcast, and the mean would be over wrong pairs.
     if sr.shape != hr.shape:
-        raise InputError(f"{where}: sr and hr must have one shape, got {list(sr.shape)} and {list(hr.shape)}.")
+        raise InputError(f"{caller}: sr and hr must have one shape, got {list(sr.shape)} and {list(hr.shape)}.")
 
 
-def _reduce(where: str, values: Tensor, reduction: str) -> Tensor:
-    check_choice(where, "reduction", reduction, get_args(Reduction))
+def _reduce(caller: str, values: Tensor, reduction: str) -> Tensor:
+    check_choice(caller, "reduction", reduction, get_args(Reduction))
     if reduction == "none":
         return values
     return values.mean() if reduction == "mean" else values.sum()

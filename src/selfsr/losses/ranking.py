@@ -1,4 +1,4 @@
-"""RankSRGAN: a network that ranks images as a perceptual metric would, taken for a loss.
+"""RankSRGAN: a loss from a network that ranks images as a perceptual metric does.
 
 Source: Zhang et al., "RankSRGAN: Generative Adversarial Networks with Ranker for Image Super-Resolution", ICCV 2019.
 """
@@ -8,38 +8,39 @@ from collections.abc import Callable
 from torch import Tensor
 
 from selfsr.errors import InputError
-from selfsr.losses._images import prepared
+from selfsr.losses._images import prepare_images
 
 
 def rank_loss(sr: Tensor, ranker: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the mean rank of the images, `mean_n sigmoid(R(sr_n))`; a lower rank is a better image.
+    """Return the mean rank of the images, `mean_n sigmoid(R(sr_n))`; better images have a lower rank.
 
-    The published code adds up over the images in place of the mean: its weight 0.03 for a sum over B images is
-    0.03 B for this mean. In the code published with the self-similarity loss R runs without a gradient, so that the
-    loss is a constant; here the gradient reaches `sr` through R.
+    The published code sums over the images instead: its weight 0.03 for a sum over B images is 0.03 B for this mean.
+    In the code published with the self-similarity loss, R runs without a gradient and the loss is a constant; here the
+    gradient reaches `sr` through R.
 
     Args:
         sr: super-resolved images, float `[N, C, H, W]` in [0, 1].
-        ranker: R, gives one number per image, `[N, 1]` or `[N]`. Frozen (`requires_grad_(False)`), or its weights
-            get a gradient, too; in evaluation mode, or its batch norm would let each image's rank depend on the others.
+        ranker: R, returns one number for each image, `[N, 1]` or `[N]`. It must be in evaluation mode, or batch norm
+            would mix the images. Freeze it with `requires_grad_(False)`, or its weights get gradients.
 
     Returns:
         A scalar from 0 to 1.
 
     Raises:
-        InputError: `sr` is no such image, the ranker is in training mode or does not give one number per image.
+        InputError: `sr` is no float tensor `[N, C, H, W]`, or the ranker is in training mode or does not return one
+            number for each image.
 
     >>> import torch
     >>> rank_loss(torch.zeros(2, 3, 8, 8), lambda image: image.mean(dim=(1, 2, 3))).item()
     0.5
     """
-    where = "rank_loss"
-    (sr,) = prepared(where, sr=sr)
+    caller = "rank_loss"
+    (sr,) = prepare_images(caller, sr=sr)
     if getattr(ranker, "training", False):
-        raise InputError(f"{where}: the ranker must be in evaluation mode, it is in training mode; call ranker.eval().")
+        raise InputError(f"{caller}: ranker must be in evaluation mode, got one in training mode; call ranker.eval().")
     rank = ranker(sr)
     if rank.numel() != sr.shape[0]:
         raise InputError(
-            f"{where}: the ranker must give one number for each of {sr.shape[0]} images, got {list(rank.shape)}."
+            f"{caller}: ranker must return one number for each of {sr.shape[0]} images, got {list(rank.shape)}."
         )
     return rank.float().sigmoid().mean() if rank.element_size() < 4 else rank.sigmoid().mean()

@@ -1,1 +1,1 @@
-"""What this machine is: its devices, its memory, and what is installed on it."""
+"""Devices, processes and memory of this machine, and the packages on it."""

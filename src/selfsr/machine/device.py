@@ -1,4 +1,4 @@
-"""What this machine computes on, and how: the device and the precision, each with its reason."""
+"""Choose the device and the precision of networks."""
 
 from typing import Literal
 
@@ -11,10 +11,17 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device called `name`; "auto" takes CUDA, then MPS, then the CPU.
+    """Return the device called `name`; "auto" prefers CUDA, then MPS, then the CPU.
+
+    Args:
+        name: "auto", or a name of PyTorch such as "cpu" or "cuda:1".
 
     Raises:
-        InputError: there is no such device here.
+        InputError: this machine has no such device.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -30,13 +37,13 @@ def choose_device(name: str = "auto") -> torch.device:
     except RuntimeError:
         device = None
     if device is None or not present.get(device.type, False):
-        available = ", ".join(kind for kind, here in present.items() if here)
-        raise InputError(f"device: expected auto or one of {available} (cuda:1 and so on), got {name!r}.")
+        available = ", ".join(kind for kind, is_present in present.items() if is_present)
+        raise InputError(f"device: expected auto or one of {available}, got {name!r}; use one of these.")
     return device
 
 
 def why_not_bfloat16(device: torch.device) -> str | None:
-    """Return why bfloat16 is not computed natively on `device`, or None if it is."""
+    """Return why `device` does not compute bfloat16 natively, or None if it does."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return None if major >= 8 else f"compute capability {major}.{minor} has no bfloat16 units"
@@ -47,18 +54,30 @@ def why_not_bfloat16(device: torch.device) -> str | None:
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """Return the precision that networks run in; "auto" takes bfloat16 where the device computes it natively."""
+    """Return the precision of networks; "auto" takes bfloat16 if the device computes it natively.
+
+    Args:
+        name: "auto", "float32", "bfloat16" or "float16".
+        device: the device of the networks.
+
+    Raises:
+        InputError: the name is unknown, or the CPU is to compute in float16.
+
+    Example:
+        >>> choose_precision("float32", torch.device("cpu"))
+        'float32'
+    """
     if name == "auto":
         return "float32" if why_not_bfloat16(device) else "bfloat16"
     if name == "float16" and device.type == "cpu":
-        raise InputError("precision: float16 is for GPUs, the device is the CPU; choose auto, bfloat16 or float32.")
+        raise InputError("precision: expected auto, bfloat16 or float32 on a CPU, got float16; use one of these.")
     if name not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"precision: expected auto, float32, bfloat16 or float16, got {name!r}.")
+        raise InputError(f"precision: expected auto, float32, bfloat16 or float16, got {name!r}; use one of these.")
     return name
 
 
 def to_device(samples: Tensor, device: torch.device) -> Tensor:
-    """Bring to the device; to a GPU through page-locked memory, so that the CPU does not wait."""
+    """Copy to a device; to a GPU through page-locked memory, so that the CPU does not wait."""
     if device.type == "cuda":
         samples = samples.pin_memory()
     return samples.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Sums and means over the processes of a run; a run of one process has nothing to add."""
+"""Compute sums and means over the processes of a run."""
 
 import os
 from typing import Any
@@ -8,12 +8,12 @@ from torch import Tensor, distributed
 
 
 def process_count() -> int:
-    """Return how many processes the run has."""
+    """Return the number of processes of the run; 1 without `torch.distributed`."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """Return the sum of every process's `value`, without a gradient."""
+    """Return the sum of `value` over all processes, without a gradient; a single process gets its own tensor."""
     if process_count() == 1:
         return value
     total = value.detach().clone()
@@ -22,10 +22,10 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """Return the mean of every process's `value`; its gradient reaches the values of all of them.
+    """Return the mean of `value` over all processes, with a gradient for the values of all of them.
 
-    Where losses are averaged over processes, as gradients are, a loss of the mean then has the gradient that it
-    would have in one process. So has a gradient of that gradient. All processes must take the mean, and its
+    DDP averages gradients over the processes, and so the losses. A loss of this mean then has the gradient that it has
+    in a single process, and so does the gradient of that gradient. All processes must compute the mean, and its
     gradient, in the same order.
     """
     return _Mean.apply(value) if process_count() > 1 else value  # pyright: ignore[reportReturnType]
@@ -38,10 +38,10 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
-        # The mean is its own transpose; as a function with a gradient it can be differentiated as often as one likes.
+        # The mean is its own transpose. It has a gradient itself, so that it can be differentiated any number of times.
         return mean_over_processes(gradients[0])
 
 
-def processes_here() -> int:
-    """Return how many processes train on this machine, as torchrun and accelerate tell them."""
+def local_process_count() -> int:
+    """Return the number of processes on this machine, from the environment of torchrun and accelerate."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""What is installed here: for the doctor, and beside every run so that its figures can be placed later."""
+"""List versions and devices, for `selfsr doctor` and for the run folder."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import torch
 
 from selfsr.machine.device import choose_precision, why_not_bfloat16
 
-# The packages that a result may depend on, and the extra that installs each ("" comes with selfsr or torch).
+# The packages that results depend on, and the extra that installs each; "" is installed with selfsr or torch.
 _PACKAGES = {
     "selfsr": "",
     "torch": "",
@@ -25,34 +25,34 @@ _PACKAGES = {
 }
 
 
-def versions() -> dict[str, str | None]:
-    """Return the version of each package that a result may depend on, None where it is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+def list_versions() -> dict[str, str | None]:
+    """Return the version of each package that results depend on, None if it is not installed."""
+    by_package: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            by_package[package] = None
+    return by_package
 
 
-def remedy(package: str) -> str:
-    """Return how a missing package is installed."""
+def suggest_install(package: str) -> str:
+    """Return the command that installs a package, or why there is none."""
     extra = _PACKAGES[package]
     return f'pip install "selfsr[{extra}]"' if extra else "not offered for this platform"
 
 
-def devices() -> dict[str, str]:
-    """Return every device by name, with what it is and the precision that it trains in."""
-    here = [torch.device("cpu")]
-    here += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    here += [torch.device("mps")] if torch.backends.mps.is_available() else []
-    told = {}
-    for device in here:
+def describe_devices() -> dict[str, str]:
+    """Return a line on each device by name: its model, and the precision of training on it."""
+    devices = [torch.device("cpu")]
+    devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    devices += [torch.device("mps")] if torch.backends.mps.is_available() else []
+    lines = {}
+    for device in devices:
         reason = why_not_bfloat16(device)
         why = "" if reason is None else f" ({reason})"
-        told[str(device)] = f"{_name(device)}, trains in {choose_precision('auto', device)}{why}"
-    return told
+        lines[str(device)] = f"{_name(device)}, trains in {choose_precision('auto', device)}{why}"
+    return lines
 
 
 def write_environment(path: Path, device: torch.device) -> None:
@@ -61,7 +61,7 @@ def write_environment(path: Path, device: torch.device) -> None:
         "device": f"{device}: {_name(device)}",
         "threads": torch.get_num_threads(),
         "platform": platform.platform(terse=True),
-        **versions(),
+        **list_versions(),
     }
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: stop after the step, then at once."""
+"""Handle Ctrl-C and SIGTERM during a run."""
 
 import contextlib
 import signal
@@ -8,24 +8,28 @@ from selfsr.console import print_line
 
 
 class Interruption:
-    """Ctrl-C and SIGTERM ask the loop to stop after the step; a second one stops at once."""
+    """Context in which Ctrl-C and SIGTERM request a stop after the step; a second signal stops at once.
+
+    Attributes:
+        stop_requested: whether a signal came.
+    """
 
     def __init__(self) -> None:
-        self.asked_for = False
-        self._former: dict[int, object] = {}
+        self.stop_requested = False
+        self._previous_handlers: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
-        with contextlib.suppress(ValueError):  # not in the main thread: nobody can press Ctrl-C on it
+        with contextlib.suppress(ValueError):  # outside the main thread, which gets no signals
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, self._ask)
+                self._previous_handlers[number] = signal.signal(number, self._request_stop)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, former in self._former.items():
-            signal.signal(number, former)  # pyright: ignore[reportArgumentType]
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
-        if self.asked_for:
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
+        if self.stop_requested:
             raise KeyboardInterrupt
-        self.asked_for = True
-        print_line("Stopping after this step and saving; once more to stop at once.")
+        self.stop_requested: bool = True
+        print_line("Stopping after this step, then saving; press Ctrl-C again to stop at once.")

@@ -1,4 +1,4 @@
-"""The memory of this machine: how much is free, how much was taken, and how running out of it looks."""
+"""Measure free and used memory, and detect when it runs out."""
 
 import weakref
 from pathlib import Path
@@ -10,23 +10,23 @@ from torch.utils._pytree import tree_leaves
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception says that memory ran out, on a GPU or on the CPU."""
+    """Return whether an exception says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     signs = ("out of memory", "not enough memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
-def release() -> None:
-    """Give cached memory back to the device, after running out of it."""
+def release_cached_memory() -> None:
+    """Return cached memory to the device, after it ran out."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
 
 
-def free_bytes(device: torch.device) -> int:
-    """Return how many bytes can still be taken on `device`, what torch's cache holds unused included."""
+def measure_free_bytes(device: torch.device) -> int:
+    """Return the free bytes of `device`, with the unused memory of torch's cache."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -38,7 +38,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _free_bytes_of_container() -> list[int]:
-    """Return what is left of the limit that a container sets (Linux control groups, version 2 and 1)."""
+    """Return the free bytes below the limit of a container (Linux control groups, version 2 and 1)."""
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -51,8 +51,8 @@ def _free_bytes_of_container() -> list[int]:
     return []
 
 
-def memory_in_use_mb(device: torch.device) -> float:
-    """Return the peak memory of this process: allocated on the GPU, or resident on the CPU, in MB of 2**20."""
+def measure_memory_mb(device: torch.device) -> float:
+    """Return the memory of this process in MB of 2**20: the peak on a GPU, the resident memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     import psutil
@@ -61,9 +61,18 @@ def memory_in_use_mb(device: torch.device) -> float:
 
 
 class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made inside; `peak` is the most that were alive at once.
+    """Count the bytes of all tensors that are made in this context.
 
-    Exact and the same on every device, but blind to what libraries allocate for themselves.
+    The count is exact and the same on every device, but leaves out what libraries allocate internally.
+
+    Attributes:
+        peak: the most bytes that were alive at once.
+
+    Example:
+        >>> with PeakBytes() as counted:
+        ...     total = torch.ones(1000).sum()
+        >>> counted.peak
+        4004
     """
 
     def __init__(self) -> None:
@@ -89,7 +98,7 @@ class PeakBytes(TorchDispatchMode):
         if key not in self._holders:
             self._holders[key] = 0
             self._alive += size
-            self.peak = max(self.peak, self._alive)
+            self.peak: int = max(self.peak, self._alive)
         self._holders[key] += 1
         weakref.finalize(tensor, self._forget, key, size)
 

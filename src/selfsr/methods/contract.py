@@ -1,41 +1,35 @@
-"""The contract between a training method and the loop: Update, Setup, Method."""
+"""The contract between a training method, its recipe and the loop: MethodSpec, MethodSetup and Method.
 
+To add a method, write a `MethodSpec` and a `Method` in one file, and add the spec to `methods/union.py`.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from selfsr.step import Batch, Clock, MaskedSum
+from selfsr.spec import DropNulls, Spec
+from selfsr.step import GENERATOR, Batch, Clock, Update
+from selfsr.terms import Term
+from selfsr.terms.loss_weights import check_matches
 from selfsr.terms.objective import Objective
 
 
 @dataclass(frozen=True)
-class Update:
-    """Take one optimizer step on `net` now, to make the sum of `terms` smaller.
+class MethodSetup:
+    """What a method is built from, in addition to its own options.
 
     Attributes:
-        net: key in `Method.nets` and in the recipe's optimizers.
-        terms: the weighted losses by name; each is logged, as `loss/<net>/<name>`.
-        scalars: values that are logged by these names and nothing else, means over the batch.
-    """
-
-    net: str
-    terms: dict[str, Tensor | MaskedSum]
-    scalars: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a method is built from, besides its own options.
-
-    Attributes:
-        generator: maps `[N, C, h, w]` to `[N, C, s*h, s*w]`; on its device.
-        device: where the run is.
-        channels: of the images, 1 or 3.
-        crop_px: the side of ground-truth crops.
-        averaged: maps the same input by the averaged generator, without a gradient; None where no average is kept.
+        generator: maps `[N, C, h, w]` to `[N, C, s*h, s*w]`; already on `device`.
+        device: device of the run.
+        channels: channels of the images, 1 or 3.
+        crop_px: side of the largest ground-truth crop, in pixels.
+        ema_forward: maps the same input with the EMA generator, without a gradient; None if the run keeps no EMA.
     """
 
     generator: nn.Module
@@ -45,53 +39,116 @@ class Setup:
     ema_forward: Callable[[Tensor], Tensor] | None
 
 
-class Method(Protocol):
-    """A way to train: what is stepped on, in which order, with which losses.
+class RunOptions(Protocol):
+    """The options of a recipe that `MethodSpec.check` may read."""
 
-    The networks in `nets` may be wrapped for several processes after the method was built. A pass whose gradient an
-    update is to take goes through them; a pass that leaves a network's own weights alone goes through the network
-    as it was given.
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Precision of the networks."""
+        ...
+
+    @property
+    def crops_px(self) -> dict[int, int]:
+        """Side of the ground-truth crop at each scale, in pixels."""
+        ...
+
+
+class MethodSpec(Spec):
+    """The options of a method in a recipe.
+
+    A subclass adds `kind: Literal["<its name>"]`, its own options, and `build`. It overrides a default below only
+    where its training differs from "one generator, updated once in each step".
     """
 
-    nets: nn.ModuleDict
+    terms: Annotated[dict[str, Term], DropNulls] = Field(
+        min_length=1,
+        description="losses of the generator by name; the names appear in logs. null removes one",
+    )
 
-    def updates(self, batch: Batch, clock: Clock) -> Iterator[Update]:
-        """Yield the updates of one step; the loop takes each before the method goes on."""
-        ...
+    @property
+    def trained_nets(self) -> tuple[str, ...]:
+        """Names of the networks that are trained; the recipe has an optimizer for each."""
+        return (GENERATOR,)
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the count of every term that is a `MaskedSum`, known from the batch before any forward pass."""
-        ...
+    @property
+    def pretrained(self) -> dict[str, Path]:
+        """Weights files from which networks other than the generator start, by network."""
+        return {}
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps besides networks and optimizers: tensors and plain values."""
-        ...
+    @property
+    def extra_loss_weights(self) -> dict[str, float]:
+        """Weights of the generator's losses that the method adds to `terms`, by name of the loss."""
+        return {}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what a checkpoint kept."""
-        ...
+    def generator_updates(self, steps: int) -> int:
+        """Return how many of the first `steps` steps update the generator."""
+        return steps
+
+    def check(self, run: RunOptions) -> None:
+        """Check that the method fits the rest of its recipe.
+
+        Raises:
+            ValueError: an option of the recipe does not fit; the message has its key, the value and the advice.
+        """
+
+    def rehearsal(self) -> Self:
+        """Return the method for a dry run: each step must cost as much as the most expensive step of the run."""
+        return self
+
+    @abstractmethod
+    def build(self, setup: MethodSetup) -> "Method":
+        """Return the method around the generator.
+
+        Raises:
+            InputError: a network does not fit the crop, or the weights of a term are not available.
+        """
+
+    def build_objective(self, setup: MethodSetup) -> Objective:
+        """Return the generator's losses, weighted, on the device of the run."""
+        return Objective(self.terms, setup.device, setup.ema_forward, self.extra_loss_weights)
+
+    @model_validator(mode="after")
+    def _check_matches(self) -> Self:
+        check_matches({name: term.weight for name, term in self.terms.items()} | self.extra_loss_weights)
+        return self
 
 
-class ObjectiveMethod:
-    """A `Method` but for its `updates`: networks, counts and checkpoints of a generator with an objective.
+class Method(ABC):
+    """A way of training: which networks are updated, in which order, with which losses.
+
+    The networks in `nets` may be wrapped for several processes after the method is built. Call a network through
+    `nets` when an update needs the gradient of its weights. Call the unwrapped network otherwise.
 
     Args:
-        nets: what is trained and saved, the generator under `g`.
-        objective: the sum that the generator makes small.
+        nets: networks that are trained and saved; the generator is under `GENERATOR`.
+        objective: losses of the generator.
     """
 
     def __init__(self, nets: Mapping[str, nn.Module], objective: Objective) -> None:
-        self.nets = nn.ModuleDict(nets)
+        assert GENERATOR in nets
+        self.nets: nn.ModuleDict = nn.ModuleDict(nets)
         self.objective = objective
 
+    @abstractmethod
+    def updates(self, batch: Batch, clock: Clock) -> Iterator[Update]:
+        """Yield the updates of one step; the loop takes each before it resumes the method.
+
+        For the generator: `yield from self.objective.updates(outputs, batch, clock)`.
+        """
+
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the number of masked pixels of each masked term."""
+        """Return the number of masked pixels of each loss that is a `MaskedSum`, before any forward pass."""
         return self.objective.counts(batch)
 
     def state(self) -> dict[str, Any]:
-        """Return the weights of terms that are found in training."""
+        """Return the state for a checkpoint, without networks and optimizers: tensors and plain values."""
         return self.objective.state()
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.objective.load(state)

@@ -1,4 +1,4 @@
-"""What every network of a recipe states: its options, where it works, how to build it and how to know it again."""
+"""The contract of a generator: its options in a recipe, its limits, how it is built, how its file is detected."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,54 +9,67 @@ from torch import Tensor, nn
 from selfsr.errors import InputError
 from selfsr.spec import Spec
 
+# The entry of a weights file's metadata that states the network: its options as JSON.
+NETWORK_ENTRY = "selfsr_network"
+
 
 class SrNetwork(nn.Module):
-    """A network that is written here, as opposed to those that spandrel brings.
+    """Base of the networks that are written here, as opposed to those of spandrel.
 
     Args:
-        scale: upscaling factor; one that serves several upscales by what `set_scale` says last.
+        scale: upscaling factor. A multi-scale network upscales by the value that `set_scale` sets last.
         channels: 3 for RGB, 1 for gray.
+
+    Attributes:
+        spec: the options, as `NetworkSpec.build` sets them; None if the class was called directly.
     """
+
+    spec: "NetworkSpec | None" = None
 
     def __init__(self, scale: int, channels: int) -> None:
         super().__init__()
-        self.scale, self.channels = scale, channels
+        self.scale: int = scale
+        self.channels: int = channels
 
     def file_metadata(self) -> dict[str, str]:
-        """Return what a weights file must say of the network because its tensors do not show it."""
-        return {}
+        """Return the metadata of a weights file, from which `load_model` builds the same network."""
+        if self.spec is None:
+            return {}
+        return {NETWORK_ENTRY: self.spec.model_dump_json(), "scale": str(self.scale), "channels": str(self.channels)}
 
 
 def set_scale(net: nn.Module, scale: int) -> None:
-    """Tell a network that serves several scales by which one it upscales from now on; nothing to all others."""
+    """Set the scale by which a multi-scale network upscales from now on; other networks have only one."""
     if isinstance(net, SrNetwork):
         net.scale = scale
 
 
 class NetworkSpec(Spec):
-    """A generator as a recipe spells it out; subclasses add `kind`, the options and `_make`.
+    """Base of a generator's options in a recipe. A subclass adds `kind`, the options and `_make`.
+
+    A new network needs nothing else: files that are saved here state the network in their metadata, so `load_model`
+    opens them. Only a network with weights files from elsewhere needs `detect`. Its last layer must compute in float32
+    (`Float32Conv2d`, `Float32ConvTranspose2d`), see layers.py.
 
     Attributes:
-        title: how people call the network.
-        paper: where it was published.
-        convolutional: built of convolutions alone, so that the channels-last layout pays.
-        parameters: how many numbers are trained by default options at x4, for RGB where the network takes it.
-        has_branch: in training the network returns two images of one shape, the output and that of its branch.
-        tiling: whether an image may be cut into tiles; "discouraged" where the network sees all of it at once.
-        why_scales: why there are no other scales, as the end of a sentence; empty where it needs no reason.
-        serves_several: one network upscales by any of `scales`, by the one that `set_scale` tells it.
-        idle_parts: such a network has parts of its own for each scale, which are idle at the others.
+        title: the network's name in messages.
+        paper: where the network was published.
+        convolutional: built only of convolutions, so that the channels-last layout pays off.
+        has_branch: in training mode, the network returns two images of one shape: the output and its branch's output.
+        tiling: whether an image may be cut into tiles; "discouraged" if the network depends on the complete image.
+        scales_reason: why there are no other scales, as the end of a sentence; empty if this needs no reason.
+        multi_scale: one network upscales by any of `scales`, by the one that `set_scale` sets.
+        has_unused_parameters: a step at one scale leaves the parameters of other scales without gradient.
     """
 
     title: ClassVar[str]
     paper: ClassVar[str]
     convolutional: ClassVar[bool]
-    parameters: ClassVar[int]
     has_branch: ClassVar[bool] = False
     tiling: ClassVar[Literal["supported", "discouraged"]] = "supported"
-    why_scales: ClassVar[str] = ""
-    serves_several: ClassVar[bool] = False
-    idle_parts: ClassVar[bool] = False
+    scales_reason: ClassVar[str] = ""
+    multi_scale: ClassVar[bool] = False
+    has_unused_parameters: ClassVar[bool] = False
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -64,76 +77,88 @@ class NetworkSpec(Spec):
         return (2, 3, 4, 8)
 
     @property
-    def colors(self) -> tuple[int, ...]:
-        """The numbers of channels that it can be built for: 1 is gray, 3 is RGB."""
+    def channel_counts(self) -> tuple[int, ...]:
+        """The numbers of channels that the network can be built for: 1 is gray, 3 is RGB."""
         return (1, 3)
 
     @property
     def minimum_px(self) -> int:
-        """The smallest side of a low-resolution crop, in pixels, that the network takes."""
+        """The smallest side of a low-resolution crop that the network accepts, in pixels."""
         return 1
 
     @property
     def multiple_of_px(self) -> int:
-        """What the network mirrors the sides of an image up to, so that tiles keep in step with its grid."""
+        """The multiple up to which the network pads the sides of an image; tiles start at these multiples."""
         return 1
 
     @property
     def minimum_batch(self) -> int:
-        """The fewest images that a training step may hand to the network at once."""
+        """The smallest batch that the network can be trained with, in images."""
         return 1
 
     def build(self, scale: int, channels: int = 3) -> nn.Module:
-        """Build the network, initialized as its authors do and ready to be trained.
+        """Build the network with its authors' initialization.
 
         Args:
             scale: upscaling factor, one of `scales`.
             channels: 1 for gray or 3 for RGB.
 
         Returns:
-            A module in training mode that takes float `[N, channels, h, w]` in [0, 1] to
-            `[N, channels, scale * h, scale * w]`, not clamped, and whose last layer computes in float32 under
-            autocast; with `has_branch`, to two of them as long as it is in training mode.
+            A module in training mode that maps float `[N, channels, h, w]` in [0, 1] to
+            `[N, channels, scale * h, scale * w]`, not clamped. Its last layer computes in float32 under autocast.
+            With `has_branch`, it returns two such images in training mode.
 
         Raises:
             InputError: the network cannot be built for this scale or number of channels.
+
+        Example:
+            >>> import torch
+            >>> from selfsr.nets.edsr import EdsrSpec
+            >>> net = EdsrSpec(features=8, blocks=1).build(scale=2)
+            >>> net(torch.rand(1, 3, 5, 7)).shape
+            torch.Size([1, 3, 10, 14])
         """
         if scale not in self.scales:
             known = ", ".join(map(str, self.scales))
-            why = f", because {self.why_scales}" if self.why_scales else ""
+            reason = f", because {self.scales_reason}" if self.scales_reason else ""
             raise InputError(
-                f"network {self.title}: scale must be one of {known} with these options, got {scale}{why}."
+                f"network {self.title}: scale must be one of {known} with these options, got {scale}{reason}."
             )
-        if channels not in self.colors:
-            known = " or ".join(map(str, self.colors))
+        if channels not in self.channel_counts:
+            known = " or ".join(map(str, self.channel_counts))
             raise InputError(f"network {self.title}: channels must be {known} with these options, got {channels}.")
-        return self._make(scale, channels)
+        net = self._make(scale, channels)
+        if isinstance(net, SrNetwork):
+            net.spec = self
+        return net
 
     def _make(self, scale: int, channels: int) -> nn.Module:
         raise NotImplementedError
 
     @classmethod
-    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> "Detected | None":  # noqa: ARG003
-        """Return the network that the tensors of a weights file make up, or None if it is not of this kind.
+    def detect(cls, tensors: Mapping[str, Tensor]) -> "Detected | None":  # noqa: ARG003 - for subclasses
+        """Detect a published network of this kind by the names of its tensors.
 
-        Networks that spandrel knows leave this to spandrel.
+        Only for files that were not saved here, and only for layouts that spandrel does not know.
 
         Args:
-            tensors: what the file holds, by name.
-            said: the file's metadata.
+            tensors: all tensors of the weights file, by name.
+
+        Returns:
+            The network, or None if the names are not those of this kind.
         """
         return None
 
 
 @dataclass(frozen=True)
 class Detected:
-    """A network that was known by the names of its tensors.
+    """A network that was detected in a weights file.
 
     Attributes:
-        spec: builds it.
-        scales: what it can upscale by; empty where the tensors serve any scale and the file does not say which.
+        spec: the options with which it is built.
+        scales: the scales of the file's network; empty if the tensors fit any scale.
         channels: 1 for gray, 3 for RGB.
-        tensors: under the names and in the value range that the built network has.
+        tensors: under the names and in the value range of the built network.
     """
 
     spec: NetworkSpec

@@ -12,73 +12,76 @@ from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
 from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift
 
-# Side of the projections' kernels by the scale, which is their stride; with this padding the sizes come out exactly.
+# Side of the projections' kernels by scale, which is their stride.
 _KERNEL_PX = {2: 6, 4: 8, 8: 12}
 
 
 class DbpnSpec(NetworkSpec):
-    """D-DBPN: up and down again, each time with the error of the way back corrected."""
+    """D-DBPN: alternating up- and down-projections, each corrected by the error of projecting back."""
 
     title: ClassVar[str] = "D-DBPN"
     paper: ClassVar[str] = "Haris et al., CVPR 2018"
     convolutional: ClassVar[bool] = True
-    parameters: ClassVar[int] = 2_207_043
-    why_scales: ClassVar[str] = "the authors give the kernels of these alone"
+    scales_reason: ClassVar[str] = "the authors give kernels only for these"
 
     kind: Literal["dbpn"] = "dbpn"
     features: PositiveInt = Field(default=128, description="channels of the first convolution (n0)")
     projected: PositiveInt = Field(default=32, description="channels of every projection (nr)")
-    stages: int = Field(default=6, ge=2, description="ways up; the ways down are one fewer (depth)")
+    stages: int = Field(default=6, ge=2, description="up-projections; there is one down-projection fewer (depth)")
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """Those of the paper."""
+        """The scales of the paper."""
         return tuple(_KERNEL_PX)
 
     def _make(self, scale: int, channels: int) -> nn.Module:
         return Dbpn(scale, channels, features=self.features, projected=self.projected, stages=self.stages)
 
     @classmethod
-    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
-        """Know the names of EDSR's PyTorch code."""
+    def detect(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
+        """Detect the names of EDSR's PyTorch code."""
         if not {"initial.0.weight", "initial.2.weight", "upmodules.0.conv_1.0.weight"} <= set(tensors):
             return None
         features, channels = tensors["initial.0.weight"].shape[:2]
         side = tensors["upmodules.0.conv_1.0.weight"].shape[-1]
         scales = tuple(scale for scale, kernel_px in _KERNEL_PX.items() if kernel_px == side)
-        projected, stages = tensors["initial.2.weight"].shape[0], key_names.count(tensors, r"upmodules\.(\d+)\.")
+        projected, stages = tensors["initial.2.weight"].shape[0], key_names.count_layers(tensors, r"upmodules\.(\d+)\.")
         if not scales or stages < 2:
             return None
         spec = cls(features=features, projected=projected, stages=stages)
-        return Detected(spec, scales, channels, key_names.of_range_255(tensors))
+        return Detected(spec, scales, channels, key_names.to_range_255(tensors))
 
 
 class Dbpn(SrNetwork):
-    """The network of D-DBPN as EDSR's PyTorch code has it, with a mean shift around it and 0 to 255 inside.
+    """D-DBPN as in EDSR's PyTorch code, with mean shifts and an internal range of 0 to 255.
 
-    From `l = initial(unshift(x))` on, each up-projection takes all low-resolution maps and each down-projection
-    all high-resolution maps so far; `y = shift(reconstruction([h1, ..., hT]))`. Weights start as PyTorch
-    initializes a convolution.
+    Starting from `l = initial(sub_mean(x))`, each up-projection takes all low-resolution maps and each down-projection
+    all high-resolution maps so far; `y = add_mean(reconstruction([h1, ..., hT]))`. Weights have PyTorch's default
+    initialization.
 
     Args:
         scale: 2, 4 or 8.
         channels: 3 for RGB, 1 for gray.
         features: channels of the first convolution.
         projected: channels of every projection.
-        stages: ways up.
+        stages: up-projections.
     """
 
     def __init__(self, scale: int, channels: int = 3, *, features: int, projected: int, stages: int) -> None:
         super().__init__(scale, channels)
-        self.sub_mean = MeanShift(channels, -1, VALUE_RANGE)
-        self.add_mean = MeanShift(channels, 1, VALUE_RANGE)
-        self.initial = nn.Sequential(
+        self.sub_mean: MeanShift = MeanShift(channels, -1, VALUE_RANGE)
+        self.add_mean: MeanShift = MeanShift(channels, 1, VALUE_RANGE)
+        self.initial: nn.Sequential = nn.Sequential(
             conv(channels, features), nn.PReLU(features), conv(features, projected, 1), nn.PReLU(projected)
         )
-        # Unit n sees n maps, the first two up-projections one.
-        self.upmodules = nn.ModuleList(_Projection(max(1, n), projected, scale, up=True) for n in range(stages))
-        self.downmodules = nn.ModuleList(_Projection(n, projected, scale, up=False) for n in range(1, stages))
-        self.reconstruction = nn.Sequential(Float32Conv2d.like(conv(stages * projected, channels)))
+        # Projection n takes n maps, the first two up-projections take one.
+        self.upmodules: nn.ModuleList = nn.ModuleList(
+            _Projection(max(1, n), projected, scale, up=True) for n in range(stages)
+        )
+        self.downmodules: nn.ModuleList = nn.ModuleList(
+            _Projection(n, projected, scale, up=False) for n in range(1, stages)
+        )
+        self.reconstruction: nn.Sequential = nn.Sequential(Float32Conv2d.like(conv(stages * projected, channels)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, C, h, w]` in [0, 1] to float32 `[N, C, scale * h, scale * w]`, not clamped."""
@@ -92,25 +95,28 @@ class Dbpn(SrNetwork):
 
 
 class _Projection(nn.Module):
-    """`a + there(x - back(a))` with `a = there(x)`, where `there` is up or down and `back` the other (figure 3)."""
+    """Compute `a + project(back(a) - x)`, `a = project(x)` (figure 3 of the paper).
+
+    `project` goes up or down by the scale, `back` in the other direction.
+    """
 
     def __init__(self, maps: int, projected: int, scale: int, *, up: bool) -> None:
         super().__init__()
         self.bottleneck = None
         if maps > 1:
             self.bottleneck = nn.Sequential(conv(maps * projected, projected, 1), nn.PReLU(projected))
-        self.conv_1 = _resampled(projected, scale, up=up)
-        self.conv_2 = _resampled(projected, scale, up=not up)
-        self.conv_3 = _resampled(projected, scale, up=up)
+        self.conv_1 = _build_resampling(projected, scale, up=up)
+        self.conv_2 = _build_resampling(projected, scale, up=not up)
+        self.conv_3 = _build_resampling(projected, scale, up=up)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bottleneck is not None:
             x = self.bottleneck(x)
-        there = self.conv_1(x)
-        return there + self.conv_3(self.conv_2(there) - x)
+        projected = self.conv_1(x)
+        return projected + self.conv_3(self.conv_2(projected) - x)
 
 
-def _resampled(projected: int, scale: int, *, up: bool) -> nn.Sequential:
+def _build_resampling(projected: int, scale: int, *, up: bool) -> nn.Sequential:
     layer = nn.ConvTranspose2d if up else nn.Conv2d
     kernel_px = _KERNEL_PX[scale]
     padding = (kernel_px - scale) // 2

@@ -9,75 +9,69 @@ from torch import Tensor, nn
 
 from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
-from selfsr.nets.layers import Float32Conv2d, bicubic, full_range, studio_range
+from selfsr.nets.layers import Float32Conv2d, from_studio_range, to_studio_range, upscale_bicubic
 
-# The authors' depth, which a file of tensors alone does not show.
+# The authors' depth, which tensors do not show.
 _RECURSIONS = 25
 
 
 class DrrnSpec(NetworkSpec):
-    """DRRN, for luma alone: one residual unit that is passed 25 times, over the bicubically upscaled image."""
+    """DRRN, only for luma: one residual unit that is applied 25 times to the bicubically upscaled image."""
 
     title: ClassVar[str] = "DRRN"
     paper: ClassVar[str] = "Tai et al., CVPR 2017"
     convolutional: ClassVar[bool] = True
-    parameters: ClassVar[int] = 297_216
-    serves_several: ClassVar[bool] = True
+    multi_scale: ClassVar[bool] = True
 
     kind: Literal["drrn"] = "drrn"
     features: PositiveInt = Field(default=128, description="channels of the body (n_feats)")
-    recursions: PositiveInt = Field(default=_RECURSIONS, description="times that the unit is passed (U)")
+    recursions: PositiveInt = Field(default=_RECURSIONS, description="how often the unit is applied (U)")
 
     @property
-    def colors(self) -> tuple[int, ...]:
-        """Gray alone, as published."""
+    def channel_counts(self) -> tuple[int, ...]:
+        """Only gray, as published."""
         return (1,)
 
     def _make(self, scale: int, channels: int) -> nn.Module:
         return Drrn(scale, channels, features=self.features, recursions=self.recursions)
 
     @classmethod
-    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:
-        """Know the four names of the self-paced paper's code."""
+    def detect(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
+        """Detect the four names of the self-paced paper's code; the depth is the authors'."""
         if set(tensors) != {f"{layer}.weight" for layer in ("head", "conv1", "conv2", "tail")}:
             return None
         features, channels = tensors["head.weight"].shape[:2]
-        spec = cls(features=features, recursions=int(said.get("recursions", _RECURSIONS)))
-        return Detected(spec, (), channels, dict(tensors))
+        return Detected(cls(features=features), (), channels, dict(tensors))
 
 
 class Drrn(SrNetwork):
-    """The network of DRRN as the self-paced paper's code computes it, on Y of 16 to 235.
+    """DRRN as the self-paced paper's code computes it, on Y of 16 to 235.
 
     `g = relu(head(z))` with `z = relu(Y of bicubic(x))`; `u = g`, then `u <- conv2(relu(conv1(relu(u)))) + g` for
-    each recursion; `Y of y = tail(relu(u)) + z`. The paper rectifies neither skip; in that code a ReLU that works
-    in place does, and its weights were trained with it. No biases, no batch normalization. The last layer starts at 0,
-    so that training begins from bicubic.
+    each recursion; `Y of y = tail(relu(u)) + z`. In the paper, neither skip passes a ReLU. In that code, both do,
+    because a ReLU works in place, and its weights were trained with it. There are no biases and no batch norm. The last
+    layer starts at 0, so that training begins from bicubic upscaling.
 
     Args:
         scale: 2, 3, 4 or 8.
         channels: 1.
         features: channels of the body.
-        recursions: passes of the shared unit.
+        recursions: how often the shared unit is applied.
     """
 
     def __init__(self, scale: int, channels: int = 1, *, features: int, recursions: int) -> None:
         super().__init__(scale, channels)
         self.recursions = recursions
-        self.head = conv(channels, features, bias=False)
-        self.conv1 = conv(features, features, bias=False)
-        self.conv2 = conv(features, features, bias=False)
-        self.tail = Float32Conv2d.like(conv(features, channels, bias=False))
+        self.head: nn.Conv2d = conv(channels, features, bias=False)
+        self.conv1: nn.Conv2d = conv(features, features, bias=False)
+        self.conv2: nn.Conv2d = conv(features, features, bias=False)
+        self.tail: Float32Conv2d = Float32Conv2d.like(conv(features, channels, bias=False))
         nn.init.zeros_(self.tail.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, 1, h, w]` in [0, 1] to float32 `[N, 1, scale * h, scale * w]`, not clamped."""
-        enlarged = torch.relu(studio_range(bicubic(x, self.scale)))
+        enlarged = torch.relu(to_studio_range(upscale_bicubic(x, self.scale)))
         skip = features = torch.relu(self.head(enlarged.to(self.head.weight.dtype)))
         for _ in range(self.recursions):
             features = self.conv2(torch.relu(self.conv1(torch.relu(features)))) + skip
-        return full_range(self.tail(torch.relu(features)) + enlarged)
-
-    def file_metadata(self) -> dict[str, str]:
-        """Return the scale and the depth, which no tensor shows."""
-        return {"scale": str(self.scale), "recursions": str(self.recursions)}
+        return from_studio_range(self.tail(torch.relu(features)) + enlarged)

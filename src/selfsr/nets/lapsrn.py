@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from selfsr.nets import key_names
 from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
-from selfsr.nets.layers import Float32Conv2d, Float32ConvTranspose2d, full_range, studio_range
+from selfsr.nets.layers import Float32Conv2d, Float32ConvTranspose2d, from_studio_range, to_studio_range
 
 _SLOPE = 0.2
-# Names of another implementation that is common in PyTorch, which counts its levels from 1, and ours.
-_OTHERS = (
+# Names in another common PyTorch implementation, which counts its levels from 1, and ours.
+_OTHER_NAMES = (
     (r"conv_input\.", "head.0."),
     (r"convt_I(\d+)\.", r"img_branch_\1."),
     (r"convt_R(\d+)\.", r"residual_branch_\1."),
@@ -25,21 +25,20 @@ _OTHERS = (
 
 
 class LapSrnSpec(NetworkSpec):
-    """LapSRN, for luma alone: a pyramid, each level of which doubles the image and adds what it lacks."""
+    """LapSRN, only for luma: a pyramid in which each level doubles the image and adds a residual."""
 
     title: ClassVar[str] = "LapSRN"
     paper: ClassVar[str] = "Lai et al., CVPR 2017"
     convolutional: ClassVar[bool] = True
-    parameters: ClassVar[int] = 870_112
-    why_scales: ClassVar[str] = "each level doubles the image"
+    scales_reason: ClassVar[str] = "each level doubles the image"
 
     kind: Literal["lapsrn"] = "lapsrn"
     features: PositiveInt = Field(default=64, description="channels of the body (n_feats)")
     convs: PositiveInt = Field(default=10, description="convolutions of each level before it doubles (depth)")
     bilinear_start: bool = Field(
         default=True,
-        description="start the image branch as bilinear upscaling like the authors; false draws it at random like "
-        "the self-paced paper's code",
+        description="start the image branch as bilinear upscaling, as the authors do; false starts it at random, as "
+        "the self-paced paper's code does",
     )
 
     @property
@@ -48,39 +47,39 @@ class LapSrnSpec(NetworkSpec):
         return (2, 4, 8)
 
     @property
-    def colors(self) -> tuple[int, ...]:
-        """Gray alone, as published."""
+    def channel_counts(self) -> tuple[int, ...]:
+        """Only gray, as published."""
         return (1,)
 
     def _make(self, scale: int, channels: int) -> nn.Module:
         net = LapSrn(scale, channels, features=self.features, convs=self.convs)
-        net.start(bilinear=self.bilinear_start)
+        net.init_weights(bilinear=self.bilinear_start)
         return net
 
     @classmethod
-    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
-        """Know our names, levels counted from 0 or from 1, and those of the implementation with `convt_I1`."""
+    def detect(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
+        """Detect our names, with levels from 0 or from 1, and those of the implementation with `convt_I1`."""
         if {"conv_input.weight", "convt_I1.weight", "convt_R1.weight"} <= set(tensors):
-            tensors = key_names.renamed(tensors, _OTHERS)
+            tensors = key_names.rename_keys(tensors, _OTHER_NAMES)
         if not any(name.startswith("img_branch_") for name in tensors) or "head.0.weight" not in tensors:
             return None
         if not any(name.startswith("img_branch_0.") for name in tensors):
-            levels = key_names.count(tensors, r"img_branch_(\d+)\.")
+            levels = key_names.count_layers(tensors, r"img_branch_(\d+)\.")
             rules = [(rf"(\w+_branch_){level}\.", rf"\g<1>{level - 1}.") for level in range(1, levels)]
-            tensors = key_names.renamed(tensors, rules)
+            tensors = key_names.rename_keys(tensors, rules)
         features, channels = tensors["head.0.weight"].shape[:2]
-        convs = key_names.count(tensors, r"feat_branch_0\.body\.(\d+)\.") // 2 + 1
-        scale = 2 ** key_names.count(tensors, r"img_branch_(\d+)\.")
+        convs = key_names.count_layers(tensors, r"feat_branch_0\.body\.(\d+)\.") // 2 + 1
+        scale = 2 ** key_names.count_layers(tensors, r"img_branch_(\d+)\.")
         return Detected(cls(features=features, convs=convs), (scale,), channels, dict(tensors))
 
 
 class LapSrn(SrNetwork):
-    """The network of LapSRN as the self-paced paper's code has it, on Y of 16 to 235; no biases.
+    """LapSRN as in the self-paced paper's code, on Y of 16 to 235, without biases.
 
-    `f = lrelu(head(Y))`; on each level `f <- lrelu(up(ten times lrelu(conv(f))))` and
-    `Y <- image(Y) + residual(f)`, where `up` and `image` are transposed convolutions. Levels share no weights, and
-    the last one is the output. The residual branches start at 0, so that training begins from the image branch; the
-    rest but that branch starts He normal.
+    `f = lrelu(head(Y))`; at each level `f <- lrelu(up(ten times lrelu(conv(f))))` and `Y <- image(Y) + residual(f)`,
+    where `up` and `image` are transposed convolutions. Levels share no weights. Only the last level is the output. The
+    residual branches start at 0, so that training begins from the image branch. The other convolutions start as He
+    normal.
 
     Args:
         scale: 2, 4 or 8.
@@ -91,27 +90,27 @@ class LapSrn(SrNetwork):
 
     def __init__(self, scale: int, channels: int = 1, *, features: int, convs: int) -> None:
         super().__init__(scale, channels)
-        self.levels = round(math.log2(scale))
-        self.head = nn.Sequential(conv(channels, features, bias=False), _activation())
+        self.levels: int = round(math.log2(scale))
+        self.head: nn.Sequential = nn.Sequential(conv(channels, features, bias=False), _build_activation())
         for level in range(self.levels):
             image = Float32ConvTranspose2d(channels, channels, 4, stride=2, padding=1, bias=False)
             self.add_module(f"img_branch_{level}", image)
             self.add_module(f"residual_branch_{level}", Float32Conv2d.like(conv(features, channels, bias=False)))
-            self.add_module(f"feat_branch_{level}", _Level(features, convs))
+            self.add_module(f"feat_branch_{level}", _LapSrnLevel(features, convs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, 1, h, w]` in [0, 1] to float32 `[N, 1, scale * h, scale * w]`, not clamped."""
-        image = studio_range(x)
+        image = to_studio_range(x)
         features = self.head(image.to(next(self.head.parameters()).dtype))
         for level in range(self.levels):
             features = self.get_submodule(f"feat_branch_{level}")(features)
             residual = self.get_submodule(f"residual_branch_{level}")(features)
             image = self.get_submodule(f"img_branch_{level}")(image) + residual
-        return full_range(image)
+        return from_studio_range(image)
 
     @torch.no_grad()
-    def start(self, *, bilinear: bool) -> None:
-        """Draw the weights, and start the image branch as bilinear upscaling (or leave it as PyTorch draws it)."""
+    def init_weights(self, *, bilinear: bool) -> None:
+        """Initialize the weights; the image branch as bilinear upscaling, or as PyTorch's default."""
         gain = nn.init.calculate_gain("leaky_relu", _SLOPE)
         for module in self.modules():
             if isinstance(module, Float32ConvTranspose2d):
@@ -119,28 +118,28 @@ class LapSrn(SrNetwork):
                     taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
                     module.weight.copy_(taps[:, None] * taps)
             elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                # Of the 4 x 4 taps of a transposed convolution 2 x 2 reach any one pixel.
+                # Only 2 x 2 of the 4 x 4 taps of a transposed convolution reach one pixel.
                 taps_in = module.in_channels * (4 if isinstance(module, nn.ConvTranspose2d) else 9)
                 module.weight.normal_(std=gain / math.sqrt(taps_in))
         for level in range(self.levels):
             nn.init.zeros_(self.get_submodule(f"residual_branch_{level}").weight)  # pyright: ignore[reportArgumentType]
 
 
-class _Level(nn.Module):
+class _LapSrnLevel(nn.Module):
     """The feature branch of one level."""
 
     def __init__(self, features: int, convs: int) -> None:
         super().__init__()
         layers = []
         for _ in range(convs):
-            layers += [conv(features, features, bias=False), _activation()]
+            layers += [conv(features, features, bias=False), _build_activation()]
         self.body = nn.Sequential(*layers)
         up = nn.ConvTranspose2d(features, features, 4, stride=2, padding=1, bias=False)
-        self.tail = nn.Sequential(up, _activation())
+        self.tail = nn.Sequential(up, _build_activation())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.tail(self.body(x))
 
 
-def _activation() -> nn.Module:
+def _build_activation() -> nn.Module:
     return nn.LeakyReLU(_SLOPE, inplace=True)

@@ -1,9 +1,8 @@
-"""The layers around a network that stay in float32 when the rest of it runs in bfloat16.
+"""First and last layers of networks, which stay in float32 when the other layers run in bfloat16.
 
-A network's first values are the picture and its last ones are, too: numbers up to 255 gray levels that
-bfloat16, with its 8 significant bits, rounds to the next half or whole gray level. What lies between carries
-the picture in many channels at once and averages such errors out. So it is the ends that decide, and they cost
-next to nothing.
+The input and the output of a network are image values. bfloat16 has 8 significant bits and rounds these to the next
+half or whole gray level. Hidden layers spread the image over many channels, where such errors average out. Float32 is
+therefore needed only at both ends, where it costs almost nothing.
 """
 
 import torch
@@ -11,23 +10,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selfsr.images.resize import imresize
+from selfsr.masks import LUMA_BT601
 
 # Mean color of DIV2K's training images in [0, 1], R, G, B: the constants of the published EDSR weights.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
-# The same for a network that sees gray alone: the ITU-R BT.601 luma of that color.
-DIV2K_GRAY = 0.299 * DIV2K_MEAN[0] + 0.587 * DIV2K_MEAN[1] + 0.114 * DIV2K_MEAN[2]
-# What 1.0 is inside the networks whose published weights were trained on 0 to 255.
+# The ITU-R BT.601 luma of that color, for networks of one channel.
+DIV2K_GRAY = sum(weight * mean for weight, mean in zip(LUMA_BT601, DIV2K_MEAN, strict=True))
+# The value of white inside networks whose published weights were trained on 0 to 255.
 VALUE_RANGE = 255.0
-# Black and the way from there to white in ITU-R BT.601 studio range, the Y of the literature, of 255.
+# Black, and white minus black, of ITU-R BT.601's studio range: Y from 16 to 235.
 _STUDIO_BLACK, _STUDIO_SPAN = 16.0, 219.0
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A convolution that computes in float32 (or better), under autocast and with half-precision weights, too."""
+    """A convolution that computes in float32 (or float64), also under autocast and with half-precision weights.
+
+    Use it as the last layer of a network, with the arguments of `torch.nn.Conv2d`.
+    """
 
     @classmethod
     def like(cls, conv: nn.Conv2d) -> "Float32Conv2d":
-        """Return one that takes over the parameters of `conv`, names and all."""
+        """Return a float32 convolution with the options and the parameters of `conv`."""
         assert isinstance(conv.padding, tuple)
         assert conv.padding_mode == "zeros"
         twin = cls(
@@ -36,6 +39,7 @@ class Float32Conv2d(nn.Conv2d):
             (conv.kernel_size[0], conv.kernel_size[1]),
             stride=(conv.stride[0], conv.stride[1]),
             padding=(conv.padding[0], conv.padding[1]),
+            dilation=(conv.dilation[0], conv.dilation[1]),
             groups=conv.groups,
             bias=conv.bias is not None,
         )
@@ -58,7 +62,10 @@ class Float32Conv2d(nn.Conv2d):
 
 
 class Float32ConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution that computes in float32 (or better), under autocast, too."""
+    """A transposed convolution that computes in float32 (or float64), also under autocast.
+
+    Use it as the last layer of a network, with the arguments of `torch.nn.ConvTranspose2d`.
+    """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample `[N, C, H, W]` of any float dtype; the result is float32, or float64 for float64."""
@@ -72,20 +79,23 @@ class Float32ConvTranspose2d(nn.ConvTranspose2d):
                 None if self.bias is None else self.bias.to(dtype),
                 self.stride,
                 self.padding,
+                self.output_padding,
+                self.groups,
+                self.dilation,
             )
 
 
 class MeanShift(nn.Module):
-    """Add `sign * value_range * mean` to each channel, in float32; nothing in it is trained.
+    """Add `sign * value_range * mean` to each channel, in float32, without trained parameters.
 
-    The published weights keep it as a 1x1 convolution, so it has that layout in the state dict, and a file may
-    bring another one (the self-paced paper's SRResNet has one that mixes colors). As a sum it is exact where a
-    GPU would convolve with TF32.
+    The published weights contain it as a 1x1 convolution, so it has that layout in the state dict. A file may contain
+    another one: that of the self-paced paper's SRResNet mixes colors. It is computed as a sum, which is exact where a
+    GPU would use TF32 for a convolution.
 
     Args:
         channels: 3 for RGB or 1 for gray.
-        sign: -1 to take the mean away, 1 to give it back.
-        value_range: what 1.0 is inside the network.
+        sign: -1 to subtract the mean, 1 to add it.
+        value_range: the value of white inside the network.
     """
 
     weight: Tensor
@@ -107,23 +117,23 @@ class MeanShift(nn.Module):
         return shifted
 
 
-def studio_range(gray: Tensor) -> Tensor:
-    """Turn gray in [0, 1] into the Y of the literature, 16 to 235; float32, or float64 for float64."""
+def to_studio_range(gray: Tensor) -> Tensor:
+    """Map gray in [0, 1] to Y in 16 to 235 (BT.601 studio range); float32, or float64 for float64."""
     return _STUDIO_SPAN * gray.to(torch.promote_types(gray.dtype, torch.float32)) + _STUDIO_BLACK
 
 
-def full_range(luma: Tensor) -> Tensor:
-    """Turn Y of 16 to 235 into gray in [0, 1]."""
+def from_studio_range(luma: Tensor) -> Tensor:
+    """Map Y in 16 to 235 (BT.601 studio range) to gray in [0, 1]."""
     return (luma - _STUDIO_BLACK) / _STUDIO_SPAN
 
 
-def bicubic(lr: Tensor, scale: int) -> Tensor:
-    """Upscale as the inputs of the first networks were; float32, or float64 for float64, whatever autocast says."""
+def upscale_bicubic(lr: Tensor, scale: int) -> Tensor:
+    """Upscale `[N, C, h, w]` as the first SR networks need it; float32, or float64 for float64, also under autocast."""
     return imresize(lr.to(torch.promote_types(lr.dtype, torch.float32)), scale=scale)
 
 
-def studio_ends(channels: int) -> dict[str, Tensor]:
-    """Return mean shifts that hand a network of range 255 its gray as Y of 16 to 235, and RGB as it is."""
+def studio_mean_shifts(channels: int) -> dict[str, Tensor]:
+    """Return the tensors of mean shifts that map gray to Y in 16 to 235 and back, and leave RGB unchanged."""
     gain, black = (_STUDIO_SPAN / VALUE_RANGE, _STUDIO_BLACK) if channels == 1 else (1.0, 0.0)
     eye = torch.eye(channels).view(channels, channels, 1, 1)
     return {
@@ -134,12 +144,18 @@ def studio_ends(channels: int) -> dict[str, Tensor]:
     }
 
 
-def mirrored(image: Tensor, height: int, width: int) -> Tensor:
-    """Grow `image` to the right and below by mirroring, and by repeating the edge where the mirror ends."""
+def pad_reflect(image: Tensor, height: int, width: int) -> Tensor:
+    """Pad `[N, C, H, W]` at the right and the bottom by reflection, repeatedly if needed; a single pixel is repeated.
+
+    Args:
+        image: `[N, C, H, W]`.
+        height: rows of the result.
+        width: columns of the result.
+    """
     for axis, target in ((-2, height), (-1, width)):
         while (gap := target - image.shape[axis]) > 0:
             side = image.shape[axis]
-            mirrored = min(gap, side - 1)
-            pad = (0, 0, 0, mirrored or gap) if axis == -2 else (0, mirrored or gap, 0, 0)
-            image = functional.pad(image, pad, mode="reflect" if mirrored else "replicate")
+            reflected = min(gap, side - 1)
+            pad = (0, 0, 0, reflected or gap) if axis == -2 else (0, reflected or gap, 0, 0)
+            image = functional.pad(image, pad, mode="reflect" if reflected else "replicate")
     return image

@@ -1,4 +1,4 @@
-"""SRResNet without batch norm, as BasicSR and as RankSRGAN have it (Wang et al., ESRGAN; Zhang et al., RankSRGAN)."""
+"""SRResNet without batch norm, in BasicSR's and RankSRGAN's variants (Wang et al., ESRGAN; Zhang et al., RankSRGAN)."""
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
@@ -10,15 +10,15 @@ from torch.nn import functional
 
 from selfsr.nets import key_names
 from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
-from selfsr.nets.blocks import conv, he_normal_tenth
+from selfsr.nets.blocks import conv, init_he_normal_tenth
 from selfsr.nets.layers import Float32Conv2d
 
 _SLOPE = 0.1
-# BasicSR's network by the names of mmsr, its predecessor.
+# Names in mmsr, BasicSR's predecessor, and BasicSR's.
 _MMSR = [(r"recon_trunk\.", "body."), (r"HRconv\.", "conv_hr.")]
 
 
-class _Spec(NetworkSpec):
+class _PlainResNetSpec(NetworkSpec):
     convolutional: ClassVar[bool] = True
 
     features: PositiveInt = Field(default=64, description="channels of the body (num_feat, nf)")
@@ -30,12 +30,11 @@ class _Spec(NetworkSpec):
         return (2, 3, 4)
 
 
-class MsrResNetSpec(_Spec):
-    """SRResNet without batch norm, as BasicSR has it: it corrects the bilinearly upscaled image."""
+class MsrResNetSpec(_PlainResNetSpec):
+    """SRResNet without batch norm, as in BasicSR: it adds a residual to the bilinearly upscaled image."""
 
     title: ClassVar[str] = "MSRResNet"
     paper: ClassVar[str] = "Ledig et al., CVPR 2017, and BasicSR"
-    parameters: ClassVar[int] = 1_517_571
 
     kind: Literal["msrresnet"] = "msrresnet"
 
@@ -43,24 +42,23 @@ class MsrResNetSpec(_Spec):
         return MsrResNet(scale, channels, features=self.features, blocks=self.blocks)
 
     @classmethod
-    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
-        """Know the names of BasicSR, and those of mmsr before it."""
+    def detect(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
+        """Detect the names of BasicSR, and those of mmsr before it."""
         if "LRconv.weight" in tensors:
             return None
-        renamed = key_names.renamed(tensors, _MMSR)
+        renamed = key_names.rename_keys(tensors, _MMSR)
         if not {"conv_first.weight", "body.0.conv1.weight", "upconv1.weight", "conv_hr.weight"} <= set(renamed):
             return None
         features, channels = renamed["conv_first.weight"].shape[:2]
-        spec = cls(features=features, blocks=key_names.count(renamed, r"body\.(\d+)\."))
-        return Detected(spec, (key_names.pixel_shuffles(renamed, r"upconv\d\.weight"),), channels, renamed)
+        spec = cls(features=features, blocks=key_names.count_layers(renamed, r"body\.(\d+)\."))
+        return Detected(spec, (key_names.infer_pixel_shuffle(renamed, r"upconv\d\.weight"),), channels, renamed)
 
 
-class RankSrResNetSpec(_Spec):
-    """SRResNet without batch norm, as RankSRGAN has it: ReLU, and a skip of features in place of one of the image."""
+class RankSrResNetSpec(_PlainResNetSpec):
+    """SRResNet without batch norm, as in RankSRGAN: ReLU, and a skip of features in place of one of the image."""
 
     title: ClassVar[str] = "SRResNet (RankSRGAN)"
     paper: ClassVar[str] = "Zhang et al., RankSRGAN, ICCV 2019"
-    parameters: ClassVar[int] = 1_554_499
 
     kind: Literal["rank_srresnet"] = "rank_srresnet"
 
@@ -68,19 +66,19 @@ class RankSrResNetSpec(_Spec):
         return RankSrResNet(scale, channels, features=self.features, blocks=self.blocks)
 
     @classmethod
-    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
-        """Know the published names."""
+    def detect(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
+        """Detect the published names."""
         if not {"conv_first.weight", "recon_trunk.0.conv1.weight", "LRconv.weight", "upconv1.weight"} <= set(tensors):
             return None
         features, channels = tensors["conv_first.weight"].shape[:2]
-        spec = cls(features=features, blocks=key_names.count(tensors, r"recon_trunk\.(\d+)\."))
-        return Detected(spec, (key_names.pixel_shuffles(tensors, r"upconv\d\.weight"),), channels, dict(tensors))
+        spec = cls(features=features, blocks=key_names.count_layers(tensors, r"recon_trunk\.(\d+)\."))
+        return Detected(spec, (key_names.infer_pixel_shuffle(tensors, r"upconv\d\.weight"),), channels, dict(tensors))
 
 
 class _PlainResNet(SrNetwork):
-    """What both have: `first`, residual blocks, stages of upscaling, two convolutions; under the names of each.
+    """Base of both variants: a convolution, residual blocks, upscaling stages, two convolutions.
 
-    Weights start He normal times 0.1 and biases 0, as there.
+    Subclasses give the layers their published names. Weights start as He normal times 0.1 and biases at 0, as there.
 
     Args:
         scale: 2, 3 or 4.
@@ -94,31 +92,31 @@ class _PlainResNet(SrNetwork):
 
     def __init__(self, scale: int, channels: int = 3, *, features: int, blocks: int) -> None:
         super().__init__(scale, channels)
-        self.conv_first = conv(channels, features)
-        self.add_module(self.trunk, nn.Sequential(*(_Block(features) for _ in range(blocks))))
+        self.conv_first: nn.Conv2d = conv(channels, features)
+        self.add_module(self.trunk, nn.Sequential(*(_PlainResidualBlock(features) for _ in range(blocks))))
         self.stages, self.factor = 2 if scale == 4 else 1, 3 if scale == 3 else 2
         for n in range(self.stages):
             self.add_module(f"upconv{n + 1}", conv(features, features * self.factor**2))
         self.add_module(self.last_but_one, conv(features, features))
-        self.conv_last = Float32Conv2d.like(conv(features, channels))
-        he_normal_tenth(self)
+        self.conv_last: Float32Conv2d = Float32Conv2d.like(conv(features, channels))
+        init_he_normal_tenth(self)
 
-    def _first(self, x: Tensor) -> Tensor:
+    def _extract_features(self, x: Tensor) -> Tensor:
         return self.conv_first(x.to(self.conv_first.weight.dtype))
 
-    def _body(self, z: Tensor) -> Tensor:
+    def _run_trunk(self, z: Tensor) -> Tensor:
         return self.get_submodule(self.trunk)(z)
 
-    def _image(self, z: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    def _reconstruct(self, z: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
         for n in range(self.stages):
             z = activation(functional.pixel_shuffle(self.get_submodule(f"upconv{n + 1}")(z), self.factor))
         return self.conv_last(activation(self.get_submodule(self.last_but_one)(z)))
 
 
 class MsrResNet(_PlainResNet):
-    """BasicSR's: `y = last(lrelu(hr(stages(body(lrelu(first(x))))))) + bilinear(x)`, a stage `lrelu(shuffle(conv))`.
+    """BasicSR's variant: `y = last(lrelu(hr(stages(body(lrelu(first(x))))))) + bilinear(x)`.
 
-    The leaky ReLU has a slope of 0.1.
+    A stage is `lrelu(shuffle(conv))`. The leaky ReLU has a slope of 0.1.
     """
 
     trunk: ClassVar[str] = "body"
@@ -126,15 +124,15 @@ class MsrResNet(_PlainResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, C, h, w]` in [0, 1] to float32 `[N, C, scale * h, scale * w]`, not clamped."""
-        image = self._image(self._body(_lrelu(self._first(x))), _lrelu)
+        image = self._reconstruct(self._run_trunk(_lrelu(self._extract_features(x))), _lrelu)
         base = x.to(torch.promote_types(x.dtype, torch.float32))
         return image + functional.interpolate(base, scale_factor=self.scale, mode="bilinear", align_corners=False)
 
 
 class RankSrResNet(_PlainResNet):
-    """RankSRGAN's: `y = last(relu(hr(stages(h + lr(trunk(h))))))` with `h = first(x)`, a stage `relu(shuffle(conv))`.
+    """RankSRGAN's variant: `y = last(relu(hr(stages(h + lr(trunk(h))))))` with `h = first(x)`.
 
-    `LRconv` starts as PyTorch's own, as there.
+    A stage is `relu(shuffle(conv))`. `LRconv` has PyTorch's default initialization, as there.
     """
 
     trunk: ClassVar[str] = "recon_trunk"
@@ -142,16 +140,16 @@ class RankSrResNet(_PlainResNet):
 
     def __init__(self, scale: int, channels: int = 3, *, features: int, blocks: int) -> None:
         super().__init__(scale, channels, features=features, blocks=blocks)
-        self.LRconv = conv(features, features)
+        self.LRconv: nn.Conv2d = conv(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, C, h, w]` in [0, 1] to float32 `[N, C, scale * h, scale * w]`, not clamped."""
-        first = self._first(x)
-        return self._image(first + self.LRconv(self._body(first)), torch.relu)
+        first = self._extract_features(x)
+        return self._reconstruct(first + self.LRconv(self._run_trunk(first)), torch.relu)
 
 
-class _Block(nn.Module):
-    """`x + conv(relu(conv(x)))`."""
+class _PlainResidualBlock(nn.Module):
+    """Compute `x + conv(relu(conv(x)))`."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

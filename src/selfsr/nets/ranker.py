@@ -1,22 +1,22 @@
-"""RankSRGAN's ranker (Zhang et al., ICCV 2019): a VGG that gives an image the rank a perceptual metric would."""
+"""RankSRGAN's ranker (Zhang et al., ICCV 2019): a VGG that ranks images as a perceptual metric does."""
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from selfsr.nets.discriminators.layers import SLOPE, Float32Linear
 
-# Five stages of two convolutions each, and the width of the layer before the last.
+# Number of stages of two convolutions each, and the width of the last layer but one.
 _STAGES = 5
 _HIDDEN = 100
-# Each stage halves the image; one pixel must be left.
+# Each stage halves the image; one pixel must remain.
 MINIMUM_PX = 2**_STAGES
 
 
 class Ranker(nn.Module):
-    """The published `Ranker_VGG12_296` by its names: the convolutions of a VGG discriminator, their mean, two linear layers.
+    """The published `Ranker_VGG12_296` under its names: the convolutions of a VGG, a mean, two linear layers.
 
-    It always evaluates, whatever `train` is told: batch norm over the images of a step would give each a rank that
-    depends on the others, and move the published statistics.
+    It stays in evaluation mode, also after `train()`. In training mode, batch norm would make the rank of an image
+    depend on the other images of the batch, and would change the published statistics.
 
     Args:
         channels: of the image.
@@ -36,7 +36,9 @@ class Ranker(nn.Module):
             self.add_module(f"bn{stage}_1", nn.BatchNorm2d(width))
             inputs = width
         hidden = nn.Linear(inputs, _HIDDEN)
-        self.classifier = nn.Sequential(hidden, nn.LeakyReLU(SLOPE, inplace=True), Float32Linear(_HIDDEN, 1))
+        self.classifier: nn.Sequential = nn.Sequential(
+            hidden, nn.LeakyReLU(SLOPE, inplace=True), Float32Linear(_HIDDEN, 1)
+        )
         self.train(False)
 
     def train(self, mode: bool = True) -> "Ranker":  # noqa: ARG002 - a ranker is never trained here
@@ -44,9 +46,14 @@ class Ranker(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rank `[N, C, H, W]` in [0, 1], 32 px or more a side: float32 `[N, 1]`, lower is better as the metric's is.
+        """Rank images; lower is better,, as for the metric that it imitates.
 
-        Published for 296 px, and an average over positions at any size.
+        Args:
+            x: `[N, C, H, W]` in [0, 1], at least 32 px a side. Published for 296 px; the mean over positions accepts
+                any size.
+
+        Returns:
+            Float32 `[N, 1]`.
         """
         for stage in range(_STAGES):
             for layer in range(2):

@@ -11,28 +11,27 @@ from torch.nn import functional
 
 from selfsr.nets import key_names
 from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
-from selfsr.nets.blocks import conv, he_normal_tenth
+from selfsr.nets.blocks import conv, init_he_normal_tenth
 from selfsr.nets.layers import Float32Conv2d
 
 _SLOPE = 0.2
-# What dense blocks add is multiplied by, and what a block of three adds, too.
+# Factor of the residual of a dense block, and of a group of three.
 _RES_SCALE = 0.2
-# The branch takes up the trunk's features at four places, five blocks apart in the published network of 23.
+# The branch uses the trunk's features at four places, five blocks apart in the published network of 23 blocks.
 _TAPS = 4
 _BLOCKS_PER_TAP = 5
-# Under the root of the gradient's size, so that it has a gradient at 0.
+# Added below the square root, so that the root has a gradient at 0.
 _GRADIENT_FLOOR = 1e-6
 
 
 class SpsrSpec(NetworkSpec):
-    """SPSR: an RRDB trunk, and a branch that draws the image's gradients and guides it."""
+    """SPSR: an RRDB trunk, and a branch that predicts the image's gradient map and guides the trunk."""
 
     title: ClassVar[str] = "SPSR"
     paper: ClassVar[str] = "Ma et al., CVPR 2020"
     convolutional: ClassVar[bool] = True
-    parameters: ClassVar[int] = 24_796_230
     has_branch: ClassVar[bool] = True
-    why_scales: ClassVar[str] = "each stage doubles the image"
+    scales_reason: ClassVar[str] = "each stage doubles the image"
 
     kind: Literal["spsr"] = "spsr"
     features: PositiveInt = Field(default=64, description="channels of the trunk (nf)")
@@ -48,73 +47,77 @@ class SpsrSpec(NetworkSpec):
         return Spsr(scale, channels, features=self.features, blocks=self.blocks, growth=self.growth)
 
     @classmethod
-    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
-        """Know the published names; of the convolution that has two, a file may hold either."""
+    def detect(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
+        """Detect the published names; one convolution has two names, of which a file may contain either."""
         if not {"model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight", "b_fea_conv.0.weight"} <= set(tensors):
             return None
         features, channels = tensors["model.0.weight"].shape[:2]
         spec = cls(
             features=features,
-            blocks=key_names.count(tensors, r"model\.1\.sub\.(\d+)\.RDB"),
+            blocks=key_names.count_layers(tensors, r"model\.1\.sub\.(\d+)\.RDB"),
             growth=tensors["model.1.sub.0.RDB1.conv1.0.weight"].shape[0],
         )
         # b_module has three layers a stage, and a convolution, its ReLU and another convolution after them.
-        stages = (key_names.count(tensors, r"b_module\.(\d+)\.") - 3) // 3
-        whole = dict(tensors)
-        for part in ("weight", "bias"):
-            both = (f"model.{3 * stages + 2}.{part}", f"HR_conv0_new.0.{part}")
-            whole |= {name: tensors[there] for name in both for there in both if there in tensors and name not in whole}
-        return Detected(spec, (2**stages,), channels, whole)
+        stages = (key_names.count_layers(tensors, r"b_module\.(\d+)\.") - 3) // 3
+        completed = dict(tensors)
+        for parameter in ("weight", "bias"):
+            first, second = f"model.{3 * stages + 2}.{parameter}", f"HR_conv0_new.0.{parameter}"
+            for name, other_name in ((first, second), (second, first)):
+                if name not in tensors and other_name in tensors:
+                    completed[name] = tensors[other_name]
+        return Detected(spec, (2**stages,), channels, completed)
 
 
 class Spsr(SrNetwork):
-    """The network of SPSR (figure 2), by the names of its authors.
+    """SPSR (figure 2 of the paper), under the names of its authors.
 
-    The trunk is an RRDB up to the features before its last convolution. The branch starts from the gradient of the
-    low-resolution image, takes up the trunk's features four times, and ends in features of the high-resolution
-    gradient; both meet in the last block. `model` ends with the convolution that is `HR_conv0_new`, too: the state
-    dict has it twice. Weights start He normal times 0.1 and biases 0, as the authors start them.
+    The trunk is an RRDB without its last convolution. The branch starts from the gradient map of the low-resolution
+    image, uses the trunk's features four times, and ends in features of the high-resolution gradient map. The last
+    block fuses both. The last convolution of `model` is also `HR_conv0_new`, so the state dict contains it twice.
+    Weights start as He normal times 0.1 and biases at 0, as the authors' do.
 
     Args:
         scale: 2, 4 or 8.
         channels: 3 for RGB, 1 for gray.
         features: channels of the trunk.
-        blocks: of the trunk, at least 4.
+        blocks: RRDBs of the trunk, at least 4.
         growth: channels that each convolution of a block adds.
     """
 
     def __init__(self, scale: int, channels: int = 3, *, features: int, blocks: int, growth: int) -> None:
         super().__init__(scale, channels)
         f, stages = features, round(math.log2(scale))
-        self.blocks_per_tap = min(_BLOCKS_PER_TAP, blocks // _TAPS)
-        trunk = [_Rrdb(f, growth) for _ in range(blocks)]
-        self.HR_conv0_new = _conv_lrelu(f, f)
-        self.HR_conv1_new = nn.Sequential(conv(f, f))
-        self.model = nn.Sequential(
-            conv(channels, f), _Trunk(*trunk, conv(f, f)), *_upsampler(f, stages), *self.HR_conv0_new
+        self.blocks_per_tap: int = min(_BLOCKS_PER_TAP, blocks // _TAPS)
+        trunk = [_SpsrRrdb(f, growth) for _ in range(blocks)]
+        self.HR_conv0_new: nn.Sequential = _build_conv_lrelu(f, f)
+        self.HR_conv1_new: nn.Sequential = nn.Sequential(conv(f, f))
+        self.model: nn.Sequential = nn.Sequential(
+            conv(channels, f), _SpsrTrunk(*trunk, conv(f, f)), *_build_nearest_upsampler(f, stages), *self.HR_conv0_new
         )
-        self.get_g_nopadding = _Gradient()
-        self.b_fea_conv = nn.Sequential(conv(channels, f))
+        self.get_g_nopadding: _GradientMap = _GradientMap()
+        self.b_fea_conv: nn.Sequential = nn.Sequential(conv(channels, f))
         for n in range(1, _TAPS + 1):
             self.add_module(f"b_concat_{n}", nn.Sequential(conv(2 * f, f)))
-            self.add_module(f"b_block_{n}", _Rrdb(2 * f, growth))
-        self.b_LR_conv = nn.Sequential(conv(f, f))
-        self.b_module = nn.Sequential(*_upsampler(f, stages), *_conv_lrelu(f, f), conv(f, f))
-        self.conv_w = nn.Sequential(Float32Conv2d.like(conv(f, channels, 1)))
-        self.f_concat = nn.Sequential(conv(2 * f, f))
-        self.f_block = _Rrdb(2 * f, growth)
-        self.f_HR_conv0 = _conv_lrelu(f, f)
-        self.f_HR_conv1 = nn.Sequential(Float32Conv2d.like(conv(f, channels)))
-        he_normal_tenth(self)
+            self.add_module(f"b_block_{n}", _SpsrRrdb(2 * f, growth))
+        self.b_LR_conv: nn.Sequential = nn.Sequential(conv(f, f))
+        self.b_module: nn.Sequential = nn.Sequential(
+            *_build_nearest_upsampler(f, stages), *_build_conv_lrelu(f, f), conv(f, f)
+        )
+        self.conv_w: nn.Sequential = nn.Sequential(Float32Conv2d.like(conv(f, channels, 1)))
+        self.f_concat: nn.Sequential = nn.Sequential(conv(2 * f, f))
+        self.f_block: _SpsrRrdb = _SpsrRrdb(2 * f, growth)
+        self.f_HR_conv0: nn.Sequential = _build_conv_lrelu(f, f)
+        self.f_HR_conv1: nn.Sequential = nn.Sequential(Float32Conv2d.like(conv(f, channels)))
+        init_he_normal_tenth(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Upscale `[N, C, h, w]` in [0, 1] to float32 `[N, C, scale * h, scale * w]`, not clamped.
 
-        In training mode the result is a pair: the image, and the branch's prediction of its gradient map, of the same
-        shape.
+        In training mode, the result is a pair of the image and the branch's prediction of its gradient map, which has
+        the same shape.
         """
         dtype, trunk = next(self.parameters()).dtype, self.model[1]
-        assert isinstance(trunk, _Trunk)
+        assert isinstance(trunk, _SpsrTrunk)
         gradient = self.b_fea_conv(self.get_g_nopadding(x).to(dtype))
         first, branch = self.model[0](x.to(dtype)), gradient
         z = first
@@ -130,10 +133,11 @@ class Spsr(SrNetwork):
         return (image, self.conv_w(branch)) if self.training else image
 
 
-class _Gradient(nn.Module):
-    """The size of the central difference of each channel, `sqrt(dx^2 + dy^2 + 1e-6)`, zero outside of the image.
+class _GradientMap(nn.Module):
+    """Compute `sqrt(dx^2 + dy^2 + 1e-6)` of each channel, with zero padding.
 
-    In float32 (or better). The differences are convolutions by buffers because the published files hold them.
+    In float32 (or float64). The central differences are convolutions with buffers, because the published files contain
+    these.
     """
 
     weight_h: Tensor
@@ -148,53 +152,55 @@ class _Gradient(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
-        each = x.to(dtype).flatten(0, 1)[:, None]  # channels one by one
+        planes = x.to(dtype).flatten(0, 1)[:, None]  # one channel each
         with torch.autocast(x.device.type, enabled=False):
-            across, down = (functional.conv2d(each, w.to(dtype), padding=1) for w in (self.weight_h, self.weight_v))
+            across, down = (functional.conv2d(planes, w.to(dtype), padding=1) for w in (self.weight_h, self.weight_v))
         return (across**2 + down**2 + _GRADIENT_FLOOR).sqrt().view(x.shape)
 
 
-class _Trunk(nn.Module):
-    """Holds the blocks of the trunk under the name that they have in the published files."""
+class _SpsrTrunk(nn.Module):
+    """A wrapper that gives the blocks of the trunk their name in the published files."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.sub = nn.Sequential(*layers)
 
 
-class _DenseBlock(nn.Module):
-    """`x + 0.2 * conv5(...)`: five convolutions, of which each sees all before it (ESRGAN, figure 4)."""
+class _SpsrDenseBlock(nn.Module):
+    """Compute `x + 0.2 * conv5(...)` by five densely connected convolutions (ESRGAN, figure 4)."""
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.conv3, self.conv4 = (_conv_lrelu(features + n * growth, growth) for n in range(4))
-        self.conv5 = nn.Sequential(conv(features + 4 * growth, features))
+        self.conv1, self.conv2, self.conv3, self.conv4 = (
+            _build_conv_lrelu(features + n * growth, growth) for n in range(4)
+        )
+        self.conv5: nn.Sequential = nn.Sequential(conv(features + 4 * growth, features))
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = x
+        features = x
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
-            seen = torch.cat([seen, layer(seen)], 1)
-        return x.add(self.conv5(seen), alpha=_RES_SCALE)
+            features = torch.cat([features, layer(features)], 1)
+        return x.add(self.conv5(features), alpha=_RES_SCALE)
 
 
-class _Rrdb(nn.Module):
-    """`x + 0.2 * (three dense blocks of x)`."""
+class _SpsrRrdb(nn.Module):
+    """Compute `x + 0.2 * f(x)`, `f` three dense blocks."""
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
-        self.RDB1, self.RDB2, self.RDB3 = (_DenseBlock(features, growth) for _ in range(3))
+        self.RDB1, self.RDB2, self.RDB3 = (_SpsrDenseBlock(features, growth) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         return x.add(self.RDB3(self.RDB2(self.RDB1(x))), alpha=_RES_SCALE)
 
 
-def _conv_lrelu(inputs: int, outputs: int) -> nn.Sequential:
+def _build_conv_lrelu(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(conv(inputs, outputs), nn.LeakyReLU(_SLOPE, inplace=True))
 
 
-def _upsampler(features: int, stages: int) -> list[nn.Module]:
-    """Return nearest-neighbor doublings, each with its convolution."""
+def _build_nearest_upsampler(features: int, stages: int) -> list[nn.Module]:
+    """Return nearest-neighbor doublings, each with a convolution and a leaky ReLU."""
     layers: list[nn.Module] = []
     for _ in range(stages):
-        layers += [nn.Upsample(scale_factor=2, mode="nearest"), *_conv_lrelu(features, features)]
+        layers += [nn.Upsample(scale_factor=2, mode="nearest"), *_build_conv_lrelu(features, features)]
     return layers

@@ -1,6 +1,7 @@
 """SRResNet (Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a GAN", CVPR 2017), with instance norm.
 
-The self-paced paper's variant: leaky ReLU for PReLU, instance norm for batch norm, no biases in the convolutions.
+The self-paced paper's variant: leaky ReLU in place of PReLU, instance norm in place of batch norm, no biases in the
+convolutions.
 """
 
 import math
@@ -25,9 +26,8 @@ class SrResNetSpec(NetworkSpec):
     title: ClassVar[str] = "SRResNet"
     paper: ClassVar[str] = "Ledig et al., CVPR 2017"
     convolutional: ClassVar[bool] = True
-    parameters: ClassVar[int] = 1_546_752
     tiling: ClassVar[Literal["supported", "discouraged"]] = "discouraged"
-    why_scales: ClassVar[str] = "each stage doubles the image"
+    scales_reason: ClassVar[str] = "each stage doubles the image"
 
     kind: Literal["srresnet"] = "srresnet"
     features: PositiveInt = Field(default=64, description="channels of the body")
@@ -40,21 +40,21 @@ class SrResNetSpec(NetworkSpec):
 
     @property
     def minimum_px(self) -> int:
-        """Two: the norm of a single pixel is nothing."""
+        """Two, because instance norm maps a single pixel to 0."""
         return 2
 
     def _make(self, scale: int, channels: int) -> nn.Module:
         return SrResNet(scale, channels, features=self.features, blocks=self.blocks)
 
     @classmethod
-    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
-        """Know the names of the self-paced paper's code, and of the one it goes back to, which has no mean shift."""
+    def detect(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
+        """Detect the names of the self-paced paper's code, and of the code it is based on, which has no mean shift."""
         if not {"conv_input.weight", "residual.0.in1.weight", "upscale4x.0.weight"} <= set(tensors):
             return None
         features, channels = tensors["conv_input.weight"].shape[:2]
-        spec = cls(features=features, blocks=key_names.count(tensors, r"residual\.(\d+)\."))
-        stages = key_names.count(tensors, r"upscale4x\.(\d+)\.") // 3 + 1
-        if "sub_mean.bias" not in tensors:  # then it was trained on 0 to 1
+        spec = cls(features=features, blocks=key_names.count_layers(tensors, r"residual\.(\d+)\."))
+        stages = key_names.count_layers(tensors, r"upscale4x\.(\d+)\.") // 3 + 1
+        if "sub_mean.bias" not in tensors:  # the code without it trains on 0 to 1
             eye, zeros = torch.eye(channels).view(channels, channels, 1, 1), torch.zeros(channels)
             ends = {"sub_mean.weight": eye / VALUE_RANGE, "sub_mean.bias": zeros}
             ends |= {"add_mean.weight": eye * VALUE_RANGE, "add_mean.bias": zeros}
@@ -63,11 +63,12 @@ class SrResNetSpec(NetworkSpec):
 
 
 class SrResNet(SrNetwork):
-    """The network of SRResNet, `y = shift(output(stages(h + norm(mid(blocks(h))))))`, `h = lrelu(input(unshift(x)))`.
+    """SRResNet: `y = add_mean(output(stages(h + norm(mid(blocks(h))))))`, `h = lrelu(input(sub_mean(x)))`.
 
-    Instance norm takes the mean and the variance of the whole image that it sees: a crop is computed otherwise than
-    the same pixels within a picture. Weights start He normal by the number of outputs, as in the self-paced paper's
-    code. (There the mean shifts are drawn, too, by mistake, and mix colors; a published file brings its own.)
+    Instance norm uses the mean and the variance of the complete input, so the output for a crop differs from the output
+    for the same pixels of a larger image. Weights start as He normal by the number of outputs, as in the self-paced
+    paper's code. That code also draws the mean shifts at random, by mistake, so that they mix colors; its published
+    file contains them.
 
     Args:
         scale: 2, 4 or 8.
@@ -78,18 +79,18 @@ class SrResNet(SrNetwork):
 
     def __init__(self, scale: int, channels: int = 3, *, features: int, blocks: int) -> None:
         super().__init__(scale, channels)
-        self.sub_mean = MeanShift(channels, -1, VALUE_RANGE)
-        self.add_mean = MeanShift(channels, 1, VALUE_RANGE)
-        self.conv_input = conv(channels, features, 9, bias=False)
-        self.relu = nn.LeakyReLU(_SLOPE)
-        self.residual = nn.Sequential(*(_Block(features) for _ in range(blocks)))
-        self.conv_mid = conv(features, features, bias=False)
-        self.bn_mid = nn.InstanceNorm2d(features, affine=True)
+        self.sub_mean: MeanShift = MeanShift(channels, -1, VALUE_RANGE)
+        self.add_mean: MeanShift = MeanShift(channels, 1, VALUE_RANGE)
+        self.conv_input: nn.Conv2d = conv(channels, features, 9, bias=False)
+        self.relu: nn.LeakyReLU = nn.LeakyReLU(_SLOPE)
+        self.residual: nn.Sequential = nn.Sequential(*(_InstanceNormBlock(features) for _ in range(blocks)))
+        self.conv_mid: nn.Conv2d = conv(features, features, bias=False)
+        self.bn_mid: nn.InstanceNorm2d = nn.InstanceNorm2d(features, affine=True)
         stages = []
         for _ in range(round(math.log2(scale))):
             stages += [conv(features, 4 * features, bias=False), nn.PixelShuffle(2), nn.LeakyReLU(_SLOPE)]
-        self.upscale4x = nn.Sequential(*stages)  # the name in the published files, whatever the scale
-        self.conv_output = Float32Conv2d.like(conv(features, channels, 9, bias=False))
+        self.upscale4x: nn.Sequential = nn.Sequential(*stages)  # the name in the published files, whatever the scale
+        self.conv_output: Float32Conv2d = Float32Conv2d.like(conv(features, channels, 9, bias=False))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -102,8 +103,8 @@ class SrResNet(SrNetwork):
         return self.add_mean(self.conv_output(self.upscale4x(features + body))) / VALUE_RANGE
 
 
-class _Block(nn.Module):
-    """`x + norm(conv(lrelu(norm(conv(x)))))`."""
+class _InstanceNormBlock(nn.Module):
+    """Compute `x + norm(conv(lrelu(norm(conv(x)))))`."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

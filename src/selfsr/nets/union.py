@@ -1,4 +1,4 @@
-"""The generators: a union of typed specs, of which a recipe chooses one by `kind`."""
+"""The generators: a union of specs, from which a recipe chooses one by `kind`."""
 
 from dataclasses import dataclass
 from typing import Annotated, get_args
@@ -12,6 +12,7 @@ from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.elan import ElanSpec
 from selfsr.nets.lapsrn import LapSrnSpec
 from selfsr.nets.mdsr import MdsrSpec
+from selfsr.nets.meta import count_parameters
 from selfsr.nets.msrresnet import MsrResNetSpec, RankSrResNetSpec
 from selfsr.nets.rdn import RdnSpec
 from selfsr.nets.spandrel.compact import CompactSpec
@@ -28,7 +29,7 @@ from selfsr.nets.srdensenet import SrDenseNetSpec
 from selfsr.nets.srresnet import SrResNetSpec
 from selfsr.nets.vdsr import VdsrSpec
 
-# Those that are written here, oldest first, and those that spandrel brings.
+# The networks that are written here, oldest first, and those of spandrel.
 OwnNetwork = (
     SrcnnSpec
     | VdsrSpec
@@ -45,8 +46,8 @@ OwnNetwork = (
     | SpsrSpec
     | ElanSpec
 )
-CommunityNetwork = RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | RealPlksrSpec | DatSpec | HatSpec
-AnyNetwork = OwnNetwork | CommunityNetwork
+SpandrelNetwork = RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | RealPlksrSpec | DatSpec | HatSpec
+AnyNetwork = OwnNetwork | SpandrelNetwork
 Network = Annotated[AnyNetwork, Field(discriminator="kind")]
 
 
@@ -55,27 +56,31 @@ class NetworkInfo:
     """One line of the list of networks.
 
     Attributes:
-        kinds: the words that choose it in a recipe; the first is the usual one.
-        title: how people call it.
+        kinds: the names that choose it in a recipe; the first is the usual one.
+        title: its name in messages.
         paper: where it was published.
-        scales: what it can be built for.
-        colors: the numbers of channels that it can be built for.
-        parameters: how many numbers are trained, by default options at x4, for RGB where the network takes it.
+        scales: the scales that it can be built for.
+        channel_counts: the numbers of channels that it can be built for.
+        parameters: how many numbers are trained, see `count_parameters`.
     """
 
     kinds: tuple[str, ...]
     title: str
     paper: str
     scales: tuple[int, ...]
-    colors: tuple[int, ...]
+    channel_counts: tuple[int, ...]
     parameters: int
 
 
 def describe() -> list[NetworkInfo]:
-    """Return the networks there are, with the facts of their default options."""
-    lines = []
-    for spec_type in get_args(AnyNetwork):
-        kinds = get_args(spec_type.model_fields["kind"].annotation)
-        spec: NetworkSpec = spec_type()
-        lines.append(NetworkInfo(kinds, spec.title, spec.paper, spec.scales, spec.colors, spec.parameters))
-    return lines
+    """List all networks with the properties of their default options.
+
+    The first call takes a few seconds, because it counts the parameters of every network.
+    """
+    return [_describe(spec_type) for spec_type in get_args(AnyNetwork)]
+
+
+def _describe(spec_type: type[NetworkSpec]) -> NetworkInfo:
+    kinds, spec = get_args(spec_type.model_fields["kind"].annotation), spec_type()
+    parameters = count_parameters(spec_type)
+    return NetworkInfo(kinds, spec.title, spec.paper, spec.scales, spec.channel_counts, parameters)

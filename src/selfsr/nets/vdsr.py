@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from selfsr.nets import key_names
 from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
-from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift, bicubic
+from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift, upscale_bicubic
 
 
 class VdsrSpec(NetworkSpec):
@@ -18,33 +18,35 @@ class VdsrSpec(NetworkSpec):
     title: ClassVar[str] = "VDSR"
     paper: ClassVar[str] = "Kim et al., CVPR 2016"
     convolutional: ClassVar[bool] = True
-    parameters: ClassVar[int] = 668_227
-    serves_several: ClassVar[bool] = True
+    multi_scale: ClassVar[bool] = True
 
     kind: Literal["vdsr"] = "vdsr"
     features: PositiveInt = Field(default=64, description="channels of the body (n_feats)")
-    convs: int = Field(default=20, ge=2, description="convolutions, the first and the last among them (n_resblocks)")
+    convs: int = Field(default=20, ge=2, description="convolutions, including the first and the last (n_resblocks)")
 
     def _make(self, scale: int, channels: int) -> nn.Module:
         return Vdsr(scale, channels, features=self.features, convs=self.convs)
 
     @classmethod
-    def detect(cls, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Detected | None:  # noqa: ARG003
-        """Know the names of the self-paced paper's code, `body.0.0` to `body.19.0`."""
+    def detect(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
+        """Detect the names of the self-paced paper's code, `body.0.0` to `body.19.0`."""
         if "body.0.0.weight" not in tensors:
             return None
-        convs = key_names.count(tensors, r"body\.(\d+)\.")
-        if convs < 2 or key_names.without_shift(tensors) != key_names.layers(*(f"body.{n}.0" for n in range(convs))):
+        convs = key_names.count_layers(tensors, r"body\.(\d+)\.")
+        if convs < 2 or key_names.drop_mean_shift(tensors) != key_names.layer_keys(
+            *(f"body.{n}.0" for n in range(convs))
+        ):
             return None
         features, channels = tensors["body.0.0.weight"].shape[:2]
-        return Detected(cls(features=features, convs=convs), (), channels, key_names.of_range_255(tensors))
+        return Detected(cls(features=features, convs=convs), (), channels, key_names.to_range_255(tensors))
 
 
 class Vdsr(SrNetwork):
-    """The network of VDSR, `y = shift(z + body(z))` with `z = unshift(bicubic(x))`.
+    """VDSR: `y = add_mean(z + body(z))` with `z = sub_mean(bicubic(x))`.
 
-    Key names, mean shift and the range of 0 to 255 inside are those of the self-paced paper's code. Weights start
-    He normal and biases 0, as in the paper, but for the last layer, which starts at 0: training begins from bicubic.
+    Key names, mean shift and the internal range of 0 to 255 are those of the self-paced paper's code. Weights start as
+    He normal and biases at 0, as in the paper. Only the last layer starts at 0, so that training begins from bicubic
+    upscaling.
 
     Args:
         scale: 2, 3, 4 or 8.
@@ -55,25 +57,21 @@ class Vdsr(SrNetwork):
 
     def __init__(self, scale: int, channels: int = 3, *, features: int, convs: int) -> None:
         super().__init__(scale, channels)
-        self.sub_mean = MeanShift(channels, -1, VALUE_RANGE)
-        self.add_mean = MeanShift(channels, 1, VALUE_RANGE)
+        self.sub_mean: MeanShift = MeanShift(channels, -1, VALUE_RANGE)
+        self.add_mean: MeanShift = MeanShift(channels, 1, VALUE_RANGE)
         inputs = [channels] + [features] * (convs - 1)
         stages = [nn.Sequential(conv(width, features), nn.ReLU(inplace=True)) for width in inputs[:-1]]
         last = Float32Conv2d.like(conv(inputs[-1], channels))
-        self.body = nn.Sequential(*stages, nn.Sequential(last))
+        self.body: nn.Sequential = nn.Sequential(*stages, nn.Sequential(last))
         for module in self.body.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
-        nn.init.zeros_(last.weight)  # the untrained network is bicubic; He noise here costs thousands of steps
+        nn.init.zeros_(last.weight)  # with He noise here, training needs thousands of steps to reach bicubic
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, C, h, w]` in [0, 1] to float32 `[N, C, scale * h, scale * w]`, not clamped."""
-        shifted = self.sub_mean(bicubic(x, self.scale) * VALUE_RANGE)
+        shifted = self.sub_mean(upscale_bicubic(x, self.scale) * VALUE_RANGE)
         residual = self.body(shifted.to(next(self.body.parameters()).dtype))
         return self.add_mean(shifted + residual) / VALUE_RANGE
-
-    def file_metadata(self) -> dict[str, str]:
-        """Return the scale, which no tensor shows."""
-        return {"scale": str(self.scale)}

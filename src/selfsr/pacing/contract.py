@@ -1,41 +1,32 @@
-"""What every backend of the self-paced operator provides, and the words and numbers they share."""
+"""The contract of the backends of the self-paced operator: their functions, options and constants."""
 
-import functools
-import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from selfsr.losses.structural import WINDOW_PX
+
 Padding = Literal["zero", "reflect", "replicate"]
 LossName = Literal["l1", "l2", "charbonnier"]
-Reduction = Literal["mean", "none"]
+PacingReduction = Literal["mean", "none"]
 
-# The window of docs/pacing.md, eq. 1: 11 x 11 taps of a Gaussian with a standard deviation of 1.5 pixels.
-REACH_PX = 5
-_WINDOW_SIGMA_PX = 1.5
+# Pixels that the window of docs/pacing.md, eq. 1 reaches to each side.
+REACH_PX = WINDOW_PX // 2
 
-# sigma of eq. 4 never gets smaller, so that 0 / 0 cannot arise: at sigma = 0 only s = -1 has a weight.
+# Smallest sigma of eq. 4, which avoids 0 / 0: at sigma = 0 only pixels with s = -1 have a weight.
 TINY = 1e-30
 
 
-@functools.cache
-def taps() -> tuple[float, ...]:
-    """Return g(0) to g(5) of eq. 1, one side of the symmetric window, with the whole window summing to 1."""
-    side = [math.exp(-(k**2) / (2 * _WINDOW_SIGMA_PX**2)) for k in range(REACH_PX + 1)]
-    total = side[0] + 2 * sum(side[1:])
-    return tuple(value / total for value in side)
-
-
 @dataclass(frozen=True)
-class Ssim:
-    """The SSIM map's options (eq. 3).
+class SsimOptions:
+    """Options of the SSIM map (eq. 3).
 
     Attributes:
-        c1: constant that steadies the comparison of means, in squared units of the images.
-        c2: constant that steadies the comparison of variances.
-        padding: what lies beyond the border.
+        c1: constant that stabilizes the comparison of means, in squared units of the images.
+        c2: constant that stabilizes the comparison of variances, in the same units.
+        padding: how images are padded at the border.
     """
 
     c1: float
@@ -44,13 +35,13 @@ class Ssim:
 
 
 @dataclass(frozen=True)
-class Pace:
-    """The weight's and the loss's options (eq. 4 and 5).
+class PacingOptions:
+    """Options of the weight and the loss (eq. 4 and 5).
 
     Attributes:
         peak: largest weight, M.
-        loss: which difference the weight multiplies.
-        eps: constant of the Charbonnier loss; the others do not read it.
+        loss: elementwise loss that is weighted.
+        eps: constant of the Charbonnier loss, unused by the others.
     """
 
     peak: float
@@ -58,19 +49,19 @@ class Pace:
     eps: float
 
 
-class Backend(Protocol):
-    """The three products of the operator.
+class PacingBackend(Protocol):
+    """The three functions of a backend module.
 
-    The images are `[N, C, H, W]` with any strides and in any float dtype, the two may differ in both. Results
-    are in `compute_dtype(x, y)`, except for the gradient, which has the dtype and layout of its image.
-    `sigma` is a scalar tensor on the device of the images, in the compute dtype, at least `TINY`.
+    Images are `[N, C, H, W]` with any strides and any float dtype; the two images may differ in both. Results are in
+    `compute_dtype(x, y)`, except for the gradient, which has the dtype and layout of `sr`. `sigma` is a scalar tensor
+    on the device of the images, in the compute dtype, at least `TINY`.
     """
 
-    def ssim(self, x: Tensor, y: Tensor, options: Ssim) -> Tensor:
+    def ssim(self, x: Tensor, y: Tensor, options: SsimOptions) -> Tensor:
         """Return the SSIM map of eq. 3, clamped to [-1, 1]."""
         ...
 
-    def weight(self, x: Tensor, y: Tensor, sigma: Tensor, options: Ssim, pace: Pace) -> Tensor:
+    def weight(self, x: Tensor, y: Tensor, sigma: Tensor, options: SsimOptions, pacing: PacingOptions) -> Tensor:
         """Return the weight of eq. 4."""
         ...
 
@@ -79,19 +70,19 @@ class Backend(Protocol):
         sr: Tensor,
         hr: Tensor,
         sigma: Tensor,
-        options: Ssim,
-        pace: Pace,
-        reduction: Reduction,
+        options: SsimOptions,
+        pacing: PacingOptions,
+        reduction: PacingReduction,
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         """Return the loss of eq. 5 and its elementwise derivative by `sr` (eq. 6, not yet divided by n).
 
-        The first result is the mean over all elements or, for "none", the loss of each. The second is empty
-        if `with_gradient` is false.
+        The first result is the mean over all elements or, for "none", the loss of each. The second is empty if
+        `with_gradient` is false.
         """
         ...
 
 
 def compute_dtype(*images: Tensor) -> torch.dtype:
-    """Return the dtype that is computed in: float64 if any image is float64, else float32."""
+    """Return the dtype of the computation: float64 if any image is float64, else float32."""
     return torch.float64 if any(image.dtype == torch.float64 for image in images) else torch.float32

@@ -1,8 +1,8 @@
-"""The compiled CPU backend: one pass over the images gives map, weight, loss and gradient; no map is stored.
+"""The compiled CPU backend: one pass over the images computes all results and stores no map.
 
-A task is a tile of one plane. It walks down the rows once for the horizontal moments of s = x + y and d = x - y
-(docs/pacing.md, eq. 8), which stay in the cache, and once for the vertical ones and everything that follows from
-them. Means and variances are taken around the value at the center of the window (eq. 9), so nothing cancels.
+A task is a tile of one plane. It goes down the rows twice: first for the horizontal moments of s = x + y and d = x - y
+(docs/pacing.md, eq. 8), which stay in the cache, then for the vertical moments and all that follows from them. Moments
+are computed around the value at the center of the window (eq. 9), so no digits cancel.
 """
 
 import numpy as np
@@ -10,54 +10,55 @@ import torch
 from torch import Tensor
 
 from selfsr._ops.compiled import exp, helper, next_task, run, share
-from selfsr.pacing.contract import REACH_PX, Pace, Reduction, Ssim, compute_dtype, taps
+from selfsr.losses.structural import gaussian_taps
+from selfsr.pacing.contract import REACH_PX, PacingOptions, PacingReduction, SsimOptions, compute_dtype
 
-# A tile's moments, 4 maps of (rows + 10) x columns, fit the second-level cache; the rows around a tile, which its
-# neighbors compute as well, stay a small share. Fixed, so that results do not depend on the machine.
+# The moments of a tile, 4 maps of (rows + 10) x columns, fit into the L2 cache, and the 10 rows that neighboring tiles
+# compute again are a small share. Fixed, so that results do not depend on the machine.
 _TILE_ROWS = 64
 _TILE_COLUMNS = 128
 _HALO = 2 * REACH_PX
 _BUFFER_ROWS = _TILE_ROWS + _HALO
 _PLANE = _BUFFER_ROWS * _TILE_COLUMNS
 
-_PADDINGS = {"zero": 0, "reflect": 1, "replicate": 2}
-_ZERO, _REFLECT = _PADDINGS["zero"], _PADDINGS["reflect"]
-_LOSSES = {"l1": 0, "l2": 1, "charbonnier": 2}
-_L1, _L2 = _LOSSES["l1"], _LOSSES["l2"]
+_PADDING_CODES = {"zero": 0, "reflect": 1, "replicate": 2}
+_ZERO, _REFLECT = _PADDING_CODES["zero"], _PADDING_CODES["reflect"]
+_LOSS_CODES = {"l1": 0, "l2": 1, "charbonnier": 2}
+_L1, _L2 = _LOSS_CODES["l1"], _LOSS_CODES["l2"]
 
-# What the kernel stores for each pixel, beside the gradient.
+# The map that the kernel stores, in addition to the gradient.
 _NOTHING, _SSIM, _WEIGHT, _LOSS = range(4)
 
-# Places in the kernel's array of numbers; the first six are the taps. They come in one array of the compute dtype
-# because a bare constant would make float32 arithmetic float64.
+# Indices into the kernel's array of constants; the first six are the taps. The array has the compute dtype, since a
+# literal would turn float32 arithmetic into float64.
 _C1, _C2, _HALF, _ONE, _INVERSE_SIGMA, _PEAK, _EPS2, _TWO = range(6, 14)
 
 
-def ssim(x: Tensor, y: Tensor, options: Ssim) -> Tensor:
+def ssim(x: Tensor, y: Tensor, options: SsimOptions) -> Tensor:
     """Return the SSIM map of eq. 3, clamped to [-1, 1]."""
-    return _walk_images(x, y, 1.0, options, Pace(1.0, "l1", 0.0), _SSIM)
+    return _run_kernel(x, y, 1.0, options, PacingOptions(1.0, "l1", 0.0), _SSIM)
 
 
-def weight(x: Tensor, y: Tensor, sigma: Tensor, options: Ssim, pace: Pace) -> Tensor:
+def weight(x: Tensor, y: Tensor, sigma: Tensor, options: SsimOptions, pacing: PacingOptions) -> Tensor:
     """Return the weight of eq. 4."""
-    return _walk_images(x, y, sigma.item(), options, pace, _WEIGHT)
+    return _run_kernel(x, y, sigma.item(), options, pacing, _WEIGHT)
 
 
 def loss(
     sr: Tensor,
     hr: Tensor,
     sigma: Tensor,
-    options: Ssim,
-    pace: Pace,
-    reduction: Reduction,
+    options: SsimOptions,
+    pacing: PacingOptions,
+    reduction: PacingReduction,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of eq. 5 and the derivative of each element (eq. 6)."""
+    """Return the loss of eq. 5 and its elementwise derivative by `sr` (eq. 6)."""
     dtype = compute_dtype(sr, hr)
     gradient = torch.empty_like(sr, dtype=dtype) if with_gradient else sr.new_empty(0)
     sums = np.zeros(_count_tasks(sr))
-    what = _LOSS if reduction == "none" else _NOTHING
-    each = _walk_images(sr, hr, sigma.item(), options, pace, what, sums, gradient)
+    stored = _LOSS if reduction == "none" else _NOTHING
+    each = _run_kernel(sr, hr, sigma.item(), options, pacing, stored, sums, gradient)
     value = each if reduction == "none" else (torch.tensor(sums.sum()) / sr.numel()).to(dtype)
     return value, gradient.to(sr.dtype)
 
@@ -67,34 +68,34 @@ def _count_tasks(image: Tensor) -> int:
     return count * channels * -(-height // _TILE_ROWS) * -(-width // _TILE_COLUMNS)
 
 
-def _walk_images(
+def _run_kernel(
     x: Tensor,
     y: Tensor,
     sigma: float,
-    options: Ssim,
-    pace: Pace,
-    what: int,
+    options: SsimOptions,
+    pacing: PacingOptions,
+    stored: int,
     sums: np.ndarray | None = None,
     gradient: Tensor | None = None,
 ) -> Tensor:
-    """Run the kernel; returns what `what` says, and fills `sums` (one of each task) and `gradient`."""
+    """Return the map that `stored` names; write the loss of each task to `sums`, the slope to `gradient`."""
     dtype = compute_dtype(x, y)
     x, y = x.detach().to(dtype), y.detach().to(dtype)
-    out = x.new_empty(0) if what == _NOTHING else torch.empty_like(x)
+    out = x.new_empty(0) if stored == _NOTHING else torch.empty_like(x)
     gradient = x.new_empty(0) if gradient is None else gradient
     if x.numel() == 0:
         return out
-    numbers = [*taps(), options.c1, options.c2, 0.5, 1.0, 1.0 / sigma, pace.peak, pace.eps**2, 2.0]
+    constants = [*gaussian_taps(), options.c1, options.c2, 0.5, 1.0, 1.0 / sigma, pacing.peak, pacing.eps**2, 2.0]
     run(
-        _walk,
+        _process_team,
         _count_tasks(x),
         *_flatten(x),
         *_flatten(y),
         tuple(x.shape),
-        np.array(numbers, _flatten(x)[0].dtype),
-        _PADDINGS[options.padding],
-        _LOSSES[pace.loss],
-        what,
+        np.array(constants, _flatten(x)[0].dtype),
+        _PADDING_CODES[options.padding],
+        _LOSS_CODES[pacing.loss],
+        stored,
         *_flatten(out),
         *_flatten(gradient),
         np.empty(0) if sums is None else sums,
@@ -103,7 +104,7 @@ def _walk_images(
 
 
 def _flatten(image: Tensor) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Return the memory of `image` as one line, without copying it, and the strides that lead through it."""
+    """Return the memory of `image` as a 1-D array without a copy, and the strides of its four axes."""
     if image.numel() == 0:
         return image.detach().reshape(0).numpy(), (0, 0, 0, 0)
     n, c, h, w = image.stride()
@@ -112,8 +113,8 @@ def _flatten(image: Tensor) -> tuple[np.ndarray, tuple[int, int, int, int]]:
 
 
 @helper
-def _source(i, size, padding):
-    """Return which of `size` pixels stands at position i, inside or outside of the image; -1 for a zero."""
+def _source_index(i, size, padding):
+    """Return the index of the pixel at position i, which may lie beyond the border; -1 for a zero."""
     if 0 <= i < size:
         return i
     if padding == _ZERO:
@@ -127,15 +128,15 @@ def _source(i, size, padding):
 
 @helper
 def _load(image, base, stride, first, size, padding, line):
-    """Copy one row of an image to `line`, from column `first`, which may lie outside like the last."""
+    """Copy one row of an image to `line`, from column `first` on, with padding beyond the border."""
     n = line.size
     left = min(max(0, -first), n)
     right = max(min(n, size - first), left)
     for j in range(left):
-        column = _source(first + j, size, padding)
+        column = _source_index(first + j, size, padding)
         line[j] = image[base + column * stride] if column >= 0 else 0
     for j in range(right, n):
-        column = _source(first + j, size, padding)
+        column = _source_index(first + j, size, padding)
         line[j] = image[base + column * stride] if column >= 0 else 0
     start = base + (first + left) * stride
     inside = line[left:right]
@@ -157,9 +158,9 @@ def _store(line, image, base, stride):
 
 
 @helper
-def _across(line, numbers, mean, var):
-    """Take the moments of a row under the horizontal window (eq. 9), `line` reaching 5 beyond at both ends."""
-    g1, g2, g3, g4, g5 = numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+def _horizontal_moments(line, constants, mean, var):
+    """Compute mean and variance under the horizontal window (eq. 9); `line` is 5 px longer at both ends."""
+    g1, g2, g3, g4, g5 = constants[1], constants[2], constants[3], constants[4], constants[5]
     for j in range(mean.size):
         pilot = line[j + 5]
         a, b = line[j + 4] - pilot, line[j + 6] - pilot
@@ -182,10 +183,10 @@ def _across(line, numbers, mean, var):
 
 
 @helper
-def _down(m, v, numbers, mean, var):
-    """Take the moments of 11 rows of horizontal moments under the vertical window (eq. 8 and 9)."""
+def _vertical_moments(m, v, constants, mean, var):
+    """Compute mean and variance under the vertical window from 11 rows of moments (eq. 8 and 9)."""
     p = _TILE_COLUMNS
-    g0, g1, g2, g3, g4, g5 = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    g0, g1, g2, g3, g4, g5 = constants[0], constants[1], constants[2], constants[3], constants[4], constants[5]
     for j in range(mean.size):
         pilot = m[5 * p + j]
         second = g0 * v[5 * p + j]
@@ -209,36 +210,36 @@ def _down(m, v, numbers, mean, var):
 
 
 @helper
-def _compare(mean_s, var_s, mean_d, var_d, numbers, out):
-    """Set `out` to the SSIM (eq. 3 in the terms of eq. 7)."""
-    c1, c2, half, one = numbers[_C1], numbers[_C2], numbers[_HALF], numbers[_ONE]
+def _combine_moments(mean_s, var_s, mean_d, var_d, constants, out):
+    """Write the SSIM (eq. 3 in the terms of eq. 7) to `out`."""
+    c1, c2, half, one = constants[_C1], constants[_C2], constants[_HALF], constants[_ONE]
     for j in range(out.size):
         a, b = mean_s[j] * mean_s[j], mean_d[j] * mean_d[j]
-        above = (half * (a - b) + c1) * (half * (var_s[j] - var_d[j]) + c2)
-        s = above / ((half * (a + b) + c1) * (half * (var_s[j] + var_d[j]) + c2))
-        # Comparisons written so that NaN stays NaN.
+        numerator = (half * (a - b) + c1) * (half * (var_s[j] - var_d[j]) + c2)
+        s = numerator / ((half * (a + b) + c1) * (half * (var_s[j] + var_d[j]) + c2))
+        # Comparisons that keep NaN.
         s = one if s > one else s
         out[j] = -one if s < -one else s
 
 
 @helper
-def _weigh(s, numbers, out):
-    """Set `out` to the weight (eq. 4)."""
-    one, inverse_sigma, peak = numbers[_ONE], numbers[_INVERSE_SIGMA], numbers[_PEAK]
+def _weigh(s, constants, out):
+    """Write the weight (eq. 4) to `out`."""
+    one, inverse_sigma, peak = constants[_ONE], constants[_INVERSE_SIGMA], constants[_PEAK]
     for j in range(out.size):
         z = (s[j] + one) * inverse_sigma
         out[j] = peak * exp(-(z * z))
 
 
 @helper
-def _differ(x, y, w, numbers, loss, value, slope):
-    """Set `value` to the loss of each pixel and `slope` to its derivative by x (eq. 5 and 6)."""
-    two, eps2 = numbers[_TWO], numbers[_EPS2]
+def _differentiate(x, y, w, constants, loss, value, slope):
+    """Write the loss of each pixel to `value` and its derivative by x to `slope` (eq. 5 and 6)."""
+    two, eps2 = constants[_TWO], constants[_EPS2]
     if loss == _L1:
         for j in range(value.size):
             d = x[j] - y[j]
             value[j] = w[j] * abs(d)
-            # A difference of 0 or NaN is its own slope.
+            # The slope at 0 is 0, and NaN stays NaN.
             slope[j] = w[j] if d > 0 else (-w[j] if d < 0 else d)
     elif loss == _L2:
         for j in range(value.size):
@@ -253,33 +254,33 @@ def _differ(x, y, w, numbers, loss, value, slope):
             slope[j] = w[j] * d / root
 
 
-def _walk(team, *arguments):
-    """See `_walk_tiles`."""
-    return share(team, _walk_tiles, arguments)
+def _process_team(team, *arguments):
+    """Share the tiles among a team of threads."""
+    return share(team, _process_tiles, arguments)
 
 
 @helper
-def _walk_tiles(
+def _process_tiles(
     counter,
     x,
     x_stride,
     y,
     y_stride,
     shape,
-    numbers,
+    constants,
     padding,
     loss,
-    what,
+    stored,
     out,
     out_stride,
     gradient,
     gradient_stride,
     sums,
 ):
-    """Work through tiles: every result of eq. 3 to 6 that is asked for.
+    """Compute the requested results of eq. 3 to 6 for tiles until none is left.
 
-    `x`, `y`, `out` and `gradient` are images as lines of memory with strides; `out` and `gradient` are empty where
-    they are not wanted, `sums` `[tasks]` is empty where the loss is not.
+    `x`, `y`, `out` and `gradient` are 1-D arrays with the strides of an image. `out`, `gradient` and `sums` `[tasks]`
+    are empty if they are not requested.
     """
     count, channels, height, width = shape
     strips, columns = -(-height // _TILE_ROWS), -(-width // _TILE_COLUMNS)
@@ -303,7 +304,7 @@ def _walk_tiles(
         s_line, d_line = lines[2, : n + _HALO], lines[3, : n + _HALO]
         for k in range(bottom - top + _HALO):
             at = k * _TILE_COLUMNS
-            row = _source(top + k - REACH_PX, height, padding)
+            row = _source_index(top + k - REACH_PX, height, padding)
             if row < 0:
                 for moment in range(4):
                     table[moment * _PLANE + at : moment * _PLANE + at + n] = 0
@@ -313,33 +314,33 @@ def _walk_tiles(
             for j in range(n + _HALO):
                 s_line[j] = x_line[j] + y_line[j]
                 d_line[j] = x_line[j] - y_line[j]
-            _across(s_line, numbers, table[at : at + n], table[_PLANE + at : _PLANE + at + n])
+            _horizontal_moments(s_line, constants, table[at : at + n], table[_PLANE + at : _PLANE + at + n])
             at += 2 * _PLANE
-            _across(d_line, numbers, table[at : at + n], table[_PLANE + at : _PLANE + at + n])
+            _horizontal_moments(d_line, constants, table[at : at + n], table[_PLANE + at : _PLANE + at + n])
 
         mean_s, var_s, mean_d, var_d = rows[0, :n], rows[1, :n], rows[2, :n], rows[3, :n]
         s, w, value, slope = rows[4, :n], rows[5, :n], rows[6, :n], rows[7, :n]
         total[:n] = 0
         for row in range(top, bottom):
             at = (row - top) * _TILE_COLUMNS
-            _down(table[at:], table[_PLANE + at :], numbers, mean_s, var_s)
+            _vertical_moments(table[at:], table[_PLANE + at :], constants, mean_s, var_s)
             at += 2 * _PLANE
-            _down(table[at:], table[_PLANE + at :], numbers, mean_d, var_d)
-            _compare(mean_s, var_s, mean_d, var_d, numbers, s)
+            _vertical_moments(table[at:], table[_PLANE + at :], constants, mean_d, var_d)
+            _combine_moments(mean_s, var_s, mean_d, var_d, constants, s)
             out_base = image * out_stride[0] + channel * out_stride[1] + row * out_stride[2] + left * out_stride[3]
-            if what == _SSIM:
+            if stored == _SSIM:
                 _store(s, out, out_base, out_stride[3])
                 continue
-            _weigh(s, numbers, w)
-            if what == _WEIGHT:
+            _weigh(s, constants, w)
+            if stored == _WEIGHT:
                 _store(w, out, out_base, out_stride[3])
                 continue
             _load(x, x_base + row * x_stride[2], x_stride[3], left, width, padding, lines[0, :n])
             _load(y, y_base + row * y_stride[2], y_stride[3], left, width, padding, lines[1, :n])
-            _differ(lines[0, :n], lines[1, :n], w, numbers, loss, value, slope)
+            _differentiate(lines[0, :n], lines[1, :n], w, constants, loss, value, slope)
             for j in range(n):
                 total[j] += value[j]
-            if what == _LOSS:
+            if stored == _LOSS:
                 _store(value, out, out_base, out_stride[3])
             if gradient.size > 0:
                 stride = gradient_stride

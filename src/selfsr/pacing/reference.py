@@ -1,6 +1,6 @@
-"""The SSIM map, the weight and the loss as defined: slow, float64, read by tests only.
+"""The definition of SSIM map, weight and loss for tests: slow and simple, in float64.
 
-Equation numbers are those of docs/pacing.md. Nothing here is clever, so that it can be believed.
+Equation numbers are those of docs/pacing.md.
 """
 
 import torch
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def window(tap_dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return the window `[11, 11]` of eq. 1 in float64, its taps and products rounded to `tap_dtype` on the way.
+    """Return the window `[11, 11]` of eq. 1 as float64, computed in `tap_dtype`.
 
-    The published code computes its window in float32; with those 121 numbers its values are met exactly.
+    The published code computes its window in float32; with that window this module reproduces its values exactly.
     """
     k = torch.arange(-5, 6, dtype=tap_dtype)
     g = torch.exp(-(k**2) / (2 * 1.5**2))
@@ -25,12 +25,11 @@ def pad(image: Tensor, padding: str) -> Tensor:
         return F.pad(image, (5, 5, 5, 5))
     for axis in (2, 3):
         size = image.shape[axis]
-        inside = range(size)
         if padding == "replicate":
             source = [min(max(i, 0), size - 1) for i in range(-5, size + 5)]
         else:
-            # One period of an endless reflection that does not repeat the border: 0 1 2 3 2 1.
-            period = [*inside, *reversed(inside[1:-1])]
+            # One period of a reflection that does not repeat the border: 0 1 2 3 2 1.
+            period = [*range(size), *range(size - 2, 0, -1)]
             source = [period[i % len(period)] for i in range(-5, size + 5)]
         image = image.index_select(axis, torch.tensor(source))
     return image

@@ -1,4 +1,4 @@
-"""Turn a validation error of a recipe into one sentence: path, value, what was expected, the nearest known key."""
+"""Describe a validation error of a recipe in one sentence: key, expectation, value, and the nearest known key."""
 
 import difflib
 import types
@@ -7,102 +7,117 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 
 
-def sentence(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return what is wrong with a document that `model` refused, first problem first."""
+def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return one sentence about the first problem of a document that `model` refused, and the number of others."""
     problems = error.errors(include_url=False)
-    # An unknown key is most often the misspelled form of a missing one: name it first.
+    # An unknown key is often the misspelled form of a missing one, so it comes first.
     problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-    first = _explain(problems[0], model)
-    others = len(problems) - 1
-    return first + (f" ({others} more {'problem' if others == 1 else 'problems'} after this one.)" if others else "")
+    sentence = _describe_problem(problems[0], model)
+    more = len(problems) - 1
+    return sentence + (f" ({more} more {'problem' if more == 1 else 'problems'} after this one.)" if more else "")
 
 
-def _explain(problem: Any, model: type[BaseModel]) -> str:
-    owner, path = _follow(problem["loc"], model)
-    place = ".".join(map(str, path)) or model.__name__.lower()
+def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
+    owner, path = _resolve(problem["loc"], model)
+    key = ".".join(map(str, path)) or model.__name__.lower()
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{place}: unknown key; {_nearest(str(path[-1]), owner)}."
+        return f"{key}: unknown key; {_suggest_key(str(path[-1]), owner)}."
     if kind == "missing":
-        return f"{place}: missing; add it, it has no default."
+        return f"{key}: missing; add it, it has no default."
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        known = str(context.get("expected_tags", "")).replace("'", "")
-        tag = context.get("tag")
-        guess = difflib.get_close_matches(str(tag), known.split(", "), 1)
-        hint = f"; did you mean {guess[0]}?" if guess else "."
-        came = f"got {tag!r}" if tag is not None else "got none"
-        return f"{place}.kind: expected one of {known}, {came}{hint}"
+        return f"{key}.kind: {_describe_kind(context)}"
     if kind == "value_error":
-        said = str(context["error"]).rstrip(".")
-        return f"{place}: {said}" + ("" if said.endswith("?") else ".")
+        message = str(context["error"]).rstrip(".")
+        return f"{key}: {message}" + ("" if message.endswith("?") else ".")
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{place}: {message}, got {problem['input']!r}."
+    return f"{key}: {message}, got {problem['input']!r}."
 
 
-def _nearest(key: str, owner: type[BaseModel] | None) -> str:
+def _describe_kind(context: dict[str, Any]) -> str:
+    """Return a sentence about a `kind` that is unknown or missing."""
+    kinds = str(context.get("expected_tags", "")).replace("'", "")
+    kind = context.get("tag")
+    nearest = difflib.get_close_matches(str(kind), kinds.split(", "), 1)
+    advice = f"; did you mean {nearest[0]}?" if nearest else "."
+    return f"expected one of {kinds}, got {repr(kind) if kind is not None else 'none'}{advice}"
+
+
+def _suggest_key(key: str, owner: type[BaseModel] | None) -> str:
     known = sorted(owner.model_fields) if owner else []
-    guess = difflib.get_close_matches(key, known, 1)
-    return f"did you mean {guess[0]}" if guess else f"known keys are {', '.join(known)}"
+    nearest = difflib.get_close_matches(key, known, 1)
+    return f"did you mean {nearest[0]}" if nearest else f"known keys are {', '.join(known)}"
 
 
-def _follow(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[BaseModel] | None, list]:
-    """Walk an error's location; return the model it ends in and the path as the user wrote it.
+def _resolve(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[BaseModel] | None, list[int | str]]:
+    """Follow the location of an error through the types of a model.
 
-    Pydantic puts the tag of a union into the location (`network.edsr.blocks`); the user never wrote it.
+    Pydantic adds the tags of unions to a location, such as `edsr` in `network.edsr.blocks`. They are removed.
+
+    Args:
+        location: keys, indices and tags, from the outside to the inside.
+        model: the type of the document.
+
+    Returns:
+        The innermost model on the way, and the location as it is written in the document.
     """
     annotation: Any = model
     owner: type[BaseModel] | None = model
     path: list[int | str] = []
-    for part in loc:
-        annotation = _plain(annotation)
-        members = _members(annotation)
-        tagged = [member for member in members if part in _tags(member)]
-        if tagged and not (isinstance(annotation, type) and part in getattr(annotation, "model_fields", {})):
-            annotation = _plain(tagged[0])
-            owner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else owner
+    for element in location:
+        annotation = _unwrap(annotation)
+        members = _union_members(annotation)
+        tagged = [member for member in members if element in _tags(member)]
+        if tagged and not (_is_model(annotation) and element in annotation.model_fields):
+            annotation = _unwrap(tagged[0])
+            owner = annotation if _is_model(annotation) else owner
             continue
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if _is_model(annotation):
             owner = annotation
-            field = annotation.model_fields.get(str(part))
+            field = annotation.model_fields.get(str(element))
             annotation = field.annotation if field else None
         elif get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
         else:
+            if isinstance(element, str) and element.startswith(("literal[", "constrained", "function-")):
+                continue
+            if element in ("one", "several") and members:  # tags of an option with one value, or one for each scale
+                annotation = next(member for member in members if element in _own_tags(member))
+                continue
             inner = [member for member in members if member is not type(None)]
-            if isinstance(part, str) and part.startswith(("literal[", "constrained", "function-")):
-                continue
-            if part in ("one", "several") and members:  # the tags of what may be one value or one for each scale
-                annotation = next(m for m in members if part in _marks(m))
-                continue
             annotation = inner[0] if inner else None
-        path.append(part)
+        path.append(element)
     return owner, path
 
 
-def _plain(annotation: Any) -> Any:
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _unwrap(annotation: Any) -> Any:
+    """Remove `Annotated` and `| None`."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    members = [m for m in _members(annotation) if m is not type(None)]
-    return _plain(members[0]) if len(members) == 1 and _members(annotation) else annotation
+    members = [member for member in _union_members(annotation) if member is not type(None)]
+    return _unwrap(members[0]) if len(members) == 1 else annotation
 
 
-def _members(annotation: Any) -> list[Any]:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [m for m in get_args(annotation)]
-    return []
+def _union_members(annotation: Any) -> list[Any]:
+    return list(get_args(annotation)) if get_origin(annotation) in (Union, types.UnionType) else []
 
 
-def _marks(member: Any) -> list[str]:
-    return [mark.tag for mark in getattr(member, "__metadata__", ()) if isinstance(mark, Tag)]
+def _own_tags(member: Any) -> list[str]:
+    return [note.tag for note in getattr(member, "__metadata__", ()) if isinstance(note, Tag)]
 
 
 def _tags(member: Any) -> tuple[Any, ...]:
+    """Return the tags of a member of a union: those written with `Tag`, else the values of its `kind`."""
     while get_origin(member) is Annotated:
         member, *notes = get_args(member)
-        named = tuple(note.tag for note in notes if isinstance(note, Tag))
-        if named:
-            return named
-    if not (isinstance(member, type) and issubclass(member, BaseModel)):
+        tags = tuple(note.tag for note in notes if isinstance(note, Tag))
+        if tags:
+            return tags
+    if not _is_model(member):
         return ()
     kind = member.model_fields.get("kind")
     return get_args(kind.annotation) if kind and get_origin(kind.annotation) is Literal else ()

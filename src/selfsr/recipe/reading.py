@@ -1,4 +1,4 @@
-"""From YAML to a recipe and back: read strictly, settings laid over it, every default spelled out."""
+"""Read recipes from YAML files, apply settings, and write them back with every default."""
 
 import re
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import yaml
 from pydantic import ValidationError
 
 from selfsr.errors import InputError
-from selfsr.recipe.errors import sentence
+from selfsr.recipe.errors import describe_error
 from selfsr.recipe.schema import Recipe
 from selfsr.spec import Spec
 
-_Model = TypeVar("_Model", bound=Spec)
+SpecT = TypeVar("SpecT", bound=Spec)
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML 1.1 with two amends: `1e-4` is a number, and a key that stands twice is an error."""
+    """YAML 1.1 with two changes: `1e-4` is a number, and a duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -25,7 +25,7 @@ class _Yaml(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    None, None, f"the key {key!r} is a duplicate", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -36,56 +36,86 @@ _Yaml.add_implicit_resolver(
 )
 
 
-def read_yaml(text: str, where: str) -> Any:
-    """Parse one YAML document; a syntax error is one sentence with the line."""
+def read_yaml(text: str, source: str) -> Any:
+    """Parse one YAML document.
+
+    Args:
+        text: the document.
+        source: its file or origin, for error messages.
+
+    Raises:
+        InputError: the text is not valid YAML; the message has the line.
+    """
     try:
         return yaml.load(text, Loader=_Yaml)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f"{where}{place}: not valid YAML: {getattr(error, 'problem', None) or error}.") from error
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise InputError(f"{source}{line}: expected valid YAML, got an error: {problem}.") from error
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
-    """Read and check the recipe in `path`, with `settings` such as `"method.terms.pixel.weight=2"` laid over it.
+    """Read a recipe and apply settings to it.
+
+    Args:
+        path: a YAML file.
+        settings: changes such as `"method.terms.pixel.weight=2"`.
 
     Raises:
-        InputError: the file is missing or wrong; the message has the path, the value and what was expected.
+        InputError: the file is missing or wrong; the message has the key, the expectation and the value.
+
+    Example:
+        >>> from selfsr.recipe import load_recipe, shipped_recipes
+        >>> load_recipe(shipped_recipes()["small_edsr_x2"], ["steps=100"]).steps
+        100
     """
     if not path.is_file():
-        raise InputError(f"recipe: {path} does not exist; list the shipped ones with: selfsr recipes list")
+        raise InputError(f"recipe: {path} does not exist; list the shipped recipes with: selfsr recipes list")
     document = read_settings(path)
     for setting in settings:
-        _lay_over(document, setting)
+        _apply_setting(document, setting)
     return parse_recipe(document, str(path))
 
 
-def parse_recipe(document: dict[str, Any], where: str) -> Recipe:
-    """Check a recipe that is already parsed from YAML."""
-    return parse_settings(Recipe, document, where)
+def parse_recipe(document: dict[str, Any], source: str) -> Recipe:
+    """Check a recipe that is already parsed from YAML.
+
+    Args:
+        document: the options by key.
+        source: their file or origin, for error messages.
+
+    Raises:
+        InputError: an option is unknown, missing or wrong.
+    """
+    return parse_settings(Recipe, document, source)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return the settings in a YAML file, not yet checked.
+    """Read the options of a YAML file, without checks.
 
     Raises:
-        InputError: the file is no YAML, or holds no mapping.
+        InputError: the file is not valid YAML, or not a mapping.
     """
     document = read_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(document, dict):
-        raise InputError(f"{path}: expected a mapping of settings, got {type(document).__name__}.")
+        raise InputError(f"{path}: expected a mapping of options, got {type(document).__name__}.")
     return document
 
 
-def parse_settings(model: type[_Model], document: dict[str, Any], where: str) -> _Model:
-    """Check settings by the model that they are of; what is wrong is one sentence that begins with `where`."""
+def parse_settings(model: type[SpecT], document: dict[str, Any], source: str) -> SpecT:
+    """Check options that are already parsed from YAML against a model.
+
+    Raises:
+        InputError: an option is unknown, missing or wrong; the message begins with `source`.
+    """
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise InputError(f"{where}: {sentence(error, model)}") from error
+        raise InputError(f"{source}: {describe_error(error, model)}") from error
 
 
-def _lay_over(document: dict[str, Any], setting: str) -> None:
+def _apply_setting(document: dict[str, Any], setting: str) -> None:
     path, equals, text = setting.partition("=")
     if not equals or not path:
         raise InputError(f"--set: expected path=value, such as steps=1000, got {setting!r}.")
@@ -94,21 +124,21 @@ def _lay_over(document: dict[str, Any], setting: str) -> None:
     for depth, parent in enumerate(parents):
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            came = ".".join(parents[: depth + 1])
-            raise InputError(f"--set {setting}: {came} is the value {child!r}, it has no parts to set.")
+            key = ".".join(parents[: depth + 1])
+            raise InputError(f"--set {setting}: {key} must have options to set, got the value {child!r}.")
         node = child
     node[leaf] = read_yaml(text, f"--set {path}")
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return the recipe as YAML, every default spelled out."""
+    """Return a recipe as YAML, with every default."""
     return yaml.safe_dump(_kind_first(recipe.model_dump(mode="json")), sort_keys=False)
 
 
 def _kind_first(value: Any) -> Any:
-    """Put what a part is before its options, wherever in its classes these are declared."""
+    """Move the key `kind` to the front of every mapping."""
     if isinstance(value, list):
-        return [_kind_first(part) for part in value]
+        return [_kind_first(element) for element in value]
     if not isinstance(value, dict):
         return value
     keys = sorted(value, key=lambda key: key != "kind")
@@ -116,6 +146,6 @@ def _kind_first(value: Any) -> Any:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name."""
+    """Return the files of the shipped recipes by name."""
     folder = Path(__file__).parent / "shipped"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

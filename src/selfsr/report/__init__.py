@@ -1,4 +1,4 @@
-"""The run report: one HTML page, made from run folders only, that needs no network and no other file."""
+"""The run report: one HTML page that works offline, made from run folders."""
 
 from selfsr.report.write import write_report
 

@@ -1,4 +1,4 @@
-"""The parts that every HTML page of the package is made of: styles, scripts, templates, and how a page is written."""
+"""Styles, scripts and templates that all HTML pages of selfsr share."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,18 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-_PARTS = Path(__file__).parent / "page"
+_PAGE_FOLDER = Path(__file__).parent / "page"
 
 
-def asset(name: str) -> str:
-    """Return a file of `page/`, a style or a script."""
-    return (_PARTS / name).read_text(encoding="utf-8")
+def read_asset(name: str) -> str:
+    """Return the text of a file in `page/`, a style or a script."""
+    return (_PAGE_FOLDER / name).read_text(encoding="utf-8")
 
 
 def render_template(name: str, context: dict[str, Any], *folders: Path) -> str:
-    """Return a filled template of `page/`, or of `folders`, which are searched first."""
+    """Render a template of `page/` or of `folders`, which are searched first."""
     environment = Environment(
-        loader=FileSystemLoader([*folders, _PARTS]),
+        loader=FileSystemLoader([*folders, _PAGE_FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -26,7 +26,7 @@ def render_template(name: str, context: dict[str, Any], *folders: Path) -> str:
     return environment.get_template(name).render(context)
 
 
-def script_json(value: Any) -> str:
-    """Return JSON that may stand inside a script element whatever the names in it are."""
+def dump_script_json(value: Any) -> str:
+    """Return JSON that is safe inside a script element, whatever strings it contains."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")

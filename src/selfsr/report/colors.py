@@ -1,52 +1,44 @@
-"""The color scale of the maps: dark violet over teal to yellow, in equal steps of perceived lightness.
+"""The color scale of the maps, from dark violet through teal to yellow.
 
-The anchors lie on a straight line of lightness in OKLCh (Ottosson, "A perceptual color space for image
-processing", 2020), so that equal differences of a value look equally large and the scale survives a gray print.
+Lightness rises evenly from 0.24 to 0.95 in OKLCh (Ottosson, "A perceptual color space for image processing", 2020).
+Equal differences of a value therefore look equally large, and the scale also works in a gray print.
 """
 
-import math
-
-# Hue in degrees and chroma along the scale; lightness runs linearly from the first number to the second.
-_LIGHTNESS = (0.24, 0.95)
-_HUE_CHROMA = ((305, 0.12), (295, 0.14), (270, 0.13), (240, 0.10), (200, 0.10), (165, 0.13), (140, 0.17), (110, 0.18))
-_ANCHORS = 25
-
-
-def _srgb(lightness: float, chroma: float, hue_deg: float) -> tuple[float, float, float]:
-    """Turn OKLCh into gamma-encoded sRGB, clipped to [0, 1]."""
-    a, b = chroma * math.cos(math.radians(hue_deg)), chroma * math.sin(math.radians(hue_deg))
-    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = (
-        4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-        -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-        -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-    )
-    encoded = [12.92 * v if v <= 0.0031308 else 1.055 * max(v, 0.0) ** (1 / 2.4) - 0.055 for v in linear]
-    red, green, blue = (min(max(v, 0.0), 1.0) for v in encoded)
-    return red, green, blue
-
-
-def scale_colors() -> list[tuple[float, float, float]]:
-    """Return the anchors of the color scale, sRGB in [0, 1], for values 0 to 1 in equal steps."""
-    colors = []
-    for index in range(_ANCHORS):
-        t = index / (_ANCHORS - 1)
-        place = t * (len(_HUE_CHROMA) - 1)
-        left = min(int(place), len(_HUE_CHROMA) - 2)
-        (hue_0, chroma_0), (hue_1, chroma_1) = _HUE_CHROMA[left : left + 2]
-        part = place - left
-        lightness = _LIGHTNESS[0] + t * (_LIGHTNESS[1] - _LIGHTNESS[0])
-        colors.append(_srgb(lightness, chroma_0 + part * (chroma_1 - chroma_0), hue_0 + part * (hue_1 - hue_0)))
-    return colors
+# sRGB in [0, 1], for the values 0 to 1 in equal steps.
+SCALE_COLORS = (
+    (0.1771, 0.0091, 0.2945),
+    (0.2006, 0.0401, 0.3433),
+    (0.2229, 0.0756, 0.3934),
+    (0.2438, 0.1095, 0.4448),
+    (0.2508, 0.1542, 0.4934),
+    (0.2447, 0.2049, 0.5363),
+    (0.2337, 0.2543, 0.5750),
+    (0.2171, 0.3039, 0.6077),
+    (0.1951, 0.3564, 0.6246),
+    (0.1799, 0.4061, 0.6357),
+    (0.1800, 0.4530, 0.6421),
+    (0.1563, 0.5012, 0.6524),
+    (0.1276, 0.5494, 0.6579),
+    (0.1320, 0.5957, 0.6558),
+    (0.1554, 0.6407, 0.6508),
+    (0.1548, 0.6874, 0.6459),
+    (0.1992, 0.7320, 0.6298),
+    (0.2776, 0.7736, 0.6025),
+    (0.3405, 0.8149, 0.5788),
+    (0.4143, 0.8540, 0.5475),
+    (0.5008, 0.8900, 0.5054),
+    (0.6092, 0.9194, 0.4556),
+    (0.7321, 0.9410, 0.4076),
+    (0.8509, 0.9590, 0.3615),
+    (0.9665, 0.9736, 0.3229),
+)
 
 
-def svg_tables() -> dict[str, str]:
-    """Return `tableValues` of an SVG filter that colors a gray picture, for each of r, g, b."""
-    return {name: " ".join(f"{color[channel]:.4f}" for color in scale_colors()) for channel, name in enumerate("rgb")}
+def make_svg_tables() -> dict[str, str]:
+    """Return the `tableValues` of an SVG filter that colors a gray image, for each of r, g and b."""
+    return {name: " ".join(f"{color[channel]:.4f}" for color in SCALE_COLORS) for channel, name in enumerate("rgb")}
 
 
-def css_gradient() -> str:
+def make_css_gradient() -> str:
     """Return the scale as the color stops of a CSS `linear-gradient`, from low to high."""
-    return ", ".join(f"rgb({round(255 * r)} {round(255 * g)} {round(255 * b)})" for r, g, b in scale_colors())
+    return ", ".join(f"rgb({round(255 * r)} {round(255 * g)} {round(255 * b)})" for r, g, b in SCALE_COLORS)

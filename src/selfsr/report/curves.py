@@ -1,4 +1,4 @@
-"""What the curves of the report show: one chart per quantity, one line per run."""
+"""The charts of the report: one for each logged quantity, with one line for each run."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,29 +6,30 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from selfsr.evaluation.metrics import METRICS
-from selfsr.runfolder.read import Run
+from selfsr.runfolder.read import RunFolder
 
-# More points than a wide screen has columns are not seen; the extremes of every stretch are kept.
+# About the number of pixel columns of a wide chart. More points would not be visible.
 POINTS_PER_LINE = 1200
 
 _GROUPS = {
     "eval": "Scores on the evaluation sets",
     "loss": "Losses by term",
-    "health": "Optimization",
-    "machine": "Speed",
+    "optimization": "Optimization",
+    "machine": "Speed and memory",
 }
 
 
 @dataclass(frozen=True)
-class Line:
-    """One run's line in a chart.
+class ChartLine:
+    """The line of one run in a chart.
 
     Attributes:
         run: index of the run.
-        x: steps, rising.
-        y: values; None where the logged value is not finite.
-        logged: how many points were logged, of which `x` may show fewer.
-        low, high: edges of a band around the line, as many values as `y`; None draws no band.
+        x: steps, in ascending order.
+        y: values; None if the logged value is not finite.
+        logged: number of logged points; `x` may have fewer.
+        low: lower edge of a band around the line, one value for each point; None for no band.
+        high: upper edge of the band.
     """
 
     run: int
@@ -40,8 +41,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """A level to compare with, drawn across the chart."""
+class ChartBaseline:
+    """A horizontal line to compare with."""
 
     label: str
     y: float
@@ -52,15 +53,15 @@ class Chart:
     """One quantity over the steps of all runs.
 
     Attributes:
-        key: where the quantity stands in the log, parts joined by "/".
-        group: heading under which the chart stands.
-        title: what it shows.
+        key: path of the quantity in the log, joined by "/".
+        group: heading of the chart's group.
+        title: title of the chart.
         unit: unit of the values, may be empty.
-        percent: whether values are shares, to be shown in per cent.
-        log_scale: whether a logarithmic axis is offered.
+        percent: whether values are shares, shown in percent.
+        log_scale: whether the chart has a button for a logarithmic axis.
         noisy: whether smoothing applies.
-        markers: whether every point gets a mark (few points, each of them a measurement).
-        signed: whether values are differences: told with their sign, and shown to the lowest.
+        markers: whether every point has a mark, as for evaluations.
+        signed: whether values are differences, shown with their sign. The axis then includes the lowest value.
     """
 
     key: str
@@ -72,147 +73,147 @@ class Chart:
     noisy: bool = False
     markers: bool = False
     signed: bool = False
-    lines: list[Line] = field(default_factory=list)
-    baselines: list[Baseline] = field(default_factory=list)
+    lines: list[ChartLine] = field(default_factory=list)
+    baselines: list[ChartBaseline] = field(default_factory=list)
 
     @property
     def starts_logarithmic(self) -> bool:
-        """Whether the values span so much that a linear axis would hide most of the line."""
+        """Whether the axis is logarithmic at first, since a linear one would flatten most of the line."""
         values = sorted(y for line in self.lines for y in line.y if y is not None and y > 0)
         return self.log_scale and len(values) > 1 and values[-1] > 10 * values[len(values) // 2]
 
     def last_values(self, runs: int) -> list[tuple[int, float] | None]:
-        """Return (step, value) of the last finite point of each run."""
-        found: list[tuple[int, float] | None] = [None] * runs
+        """Return `(step, value)` of the last finite point of each run; None for a run without one."""
+        last: list[tuple[int, float] | None] = [None] * runs
         for line in self.lines:
             finite = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
-            found[line.run] = finite[-1] if finite else None
-        return found
+            last[line.run] = finite[-1] if finite else None
+        return last
 
-    def payload(self) -> dict[str, Any]:
-        """Return what the page's script needs to draw the chart."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the chart as plain values for the page's script."""
         return {**asdict(self), "starts_logarithmic": self.starts_logarithmic}
 
 
-def charts(runs: list[Run]) -> list[Chart]:
-    """Return the charts of all runs, those that judge first, and none without a point."""
-    found: dict[str, Chart] = {}
+def build_charts(runs: list[RunFolder]) -> list[Chart]:
+    """Return the charts of all logged quantities: scores, losses, optimization, speed."""
+    by_key: dict[str, Chart] = {}
     for index, run in enumerate(runs):
-        for key, points in sorted(_eval_points(run).items()):
-            _add(found, key, index, points)
-        for key, points in _log_points(run).items():
-            _add(found, key, index, points)
-    _add_baselines(found, runs)
-    _tell_nets_apart(found)
+        for key, points in sorted(_read_eval_points(run).items()):
+            _add_line(by_key, key, index, points)
+        for key, points in _read_log_points(run).items():
+            _add_line(by_key, key, index, points)
+    _add_baselines(by_key, runs)
+    _add_network_names(by_key)
     order = list(_GROUPS.values())
-    return sorted(found.values(), key=lambda chart: order.index(chart.group))
+    return sorted(by_key.values(), key=lambda chart: order.index(chart.group))
 
 
-def _add(found: dict[str, Chart], key: str, run: int, points: list[tuple[int, float]]) -> None:
-    chart = found.setdefault(key, _blank(key))
-    shown = thin(points, POINTS_PER_LINE)
-    values = [_compact(y) if math.isfinite(y) else None for _, y in shown]
-    chart.lines.append(Line(run, [x for x, _ in shown], values, len(points)))
+def _add_line(by_key: dict[str, Chart], key: str, run: int, points: list[tuple[int, float]]) -> None:
+    chart = by_key.setdefault(key, _make_chart(key))
+    shown = thin_points(points, POINTS_PER_LINE)
+    values = [_round_digits(y) if math.isfinite(y) else None for _, y in shown]
+    chart.lines.append(ChartLine(run, [x for x, _ in shown], values, len(points)))
 
 
-def _eval_points(run: Run) -> dict[str, list[tuple[int, float]]]:
+def _read_eval_points(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
     points: dict[str, list[tuple[int, float]]] = {}
     for line in run.evaluations:
         for name, scores in line["sets"].items():
             for metric in METRICS:
                 if metric in ("psnr_rgb", "ssim_rgb"):
-                    continue  # their curves say what those of luma say
+                    continue  # similar to the curves of the luma scores
                 value = scores.get("mean", {}).get(metric)
                 if isinstance(value, int | float):
                     points.setdefault(f"eval/{metric}/{name}", []).append((line["step"], float(value)))
     return points
 
 
-def _log_points(run: Run) -> dict[str, list[tuple[int, float]]]:
+def _read_log_points(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
     points: dict[str, list[tuple[int, float]]] = {}
     for line in run.log:
-        for path, value in _numbers(line):
+        for path, value in _list_numbers(line):
             if path not in ("step", "epoch"):
                 points.setdefault(path, []).append((line["step"], value))
     return points
 
 
-def _numbers(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
+def _list_numbers(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{path}{key}/")
+            yield from _list_numbers(value, f"{path}{key}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{path}{key}", float(value)
 
 
-def _blank(key: str) -> Chart:
-    """Return the empty chart of a quantity; one that this module does not know is drawn under its own path."""
+def _make_chart(key: str) -> Chart:
+    """Return the chart of a quantity, without lines; an unknown quantity has its path as the title."""
     head, *rest = key.split("/")
     tail = " ".join(rest)
     if head == "eval":
         metric, name = rest[0], "/".join(rest[1:])
-        facts = METRICS[metric]
-        return Chart(key, _GROUPS["eval"], f"{facts.title}, {name}", facts.unit, markers=True)
+        title, unit = METRICS[metric].title, METRICS[metric].unit
+        return Chart(key, _GROUPS["eval"], f"{title}, {name}", unit, markers=True)
     if head == "loss":
         return Chart(key, _GROUPS["loss"], f"Loss: {rest[-1] if rest else key}", log_scale=True, noisy=True)
     match key:
         case "steps_per_s":
             return Chart(key, _GROUPS["machine"], "Speed", "steps/s", noisy=True)
         case "data_wait_share":
-            return Chart(key, _GROUPS["machine"], "Share of time waiting for data", percent=True, noisy=True)
+            return Chart(key, _GROUPS["machine"], "Time spent waiting for data", percent=True, noisy=True)
         case "memory_mb":
             return Chart(key, _GROUPS["machine"], "Memory in use", "MB")
         case "pace/mean_weight":
-            return Chart(key, _GROUPS["health"], "Mean self-paced weight", noisy=True)
+            return Chart(key, _GROUPS["optimization"], "Mean self-paced pixel weight", noisy=True)
     if head == "lr":
-        return Chart(key, _GROUPS["health"], "Learning rate", log_scale=True)
+        return Chart(key, _GROUPS["optimization"], "Learning rate", log_scale=True)
     if head == "logits":
-        return Chart(key, _GROUPS["health"], f"Discriminator {rest[0]}: mean logit, {rest[-1]}", noisy=True)
+        return Chart(key, _GROUPS["optimization"], f"Discriminator {rest[0]}: mean logit, {rest[-1]}", noisy=True)
     if head == "weight":
-        return Chart(key, _GROUPS["health"], f"Weight of {rest[-1]}", log_scale=True)
+        return Chart(key, _GROUPS["optimization"], f"Loss weight: {rest[-1]}", log_scale=True)
     if head == "grad_norm":
-        return Chart(key, _GROUPS["health"], "Gradient norm", log_scale=True, noisy=True)
-    return Chart(key, _GROUPS["health"], f"{head} {tail}".replace("_", " ").strip().capitalize(), noisy=True)
+        return Chart(key, _GROUPS["optimization"], "Gradient norm", log_scale=True, noisy=True)
+    return Chart(key, _GROUPS["optimization"], f"{head} {tail}".replace("_", " ").strip().capitalize(), noisy=True)
 
 
-def _add_baselines(found: dict[str, Chart], runs: list[Run]) -> None:
+def _add_baselines(by_key: dict[str, Chart], runs: list[RunFolder]) -> None:
     for run in runs:
         for name, scores in run.bicubic.items():
             for metric, value in scores.get("mean", {}).items():
-                chart = found.get(f"eval/{metric}/{name}")
+                chart = by_key.get(f"eval/{metric}/{name}")
                 if chart is None or not isinstance(value, int | float):
                     continue
-                # Runs of one scale share the baseline; runs of two scales have two.
+                # Runs of the same scale share a baseline; runs of different scales do not.
                 if not any(math.isclose(value, b.y, rel_tol=1e-5) for b in chart.baselines):
-                    chart.baselines.append(Baseline("bicubic", _compact(value)))
+                    chart.baselines.append(ChartBaseline("bicubic", _round_digits(value)))
 
 
-def _tell_nets_apart(found: dict[str, Chart]) -> None:
-    """Name the network in the titles where more than one is trained."""
+def _add_network_names(by_key: dict[str, Chart]) -> None:
+    """Add the network's name to titles if the run trains more than one."""
     for head in ("loss", "lr", "grad_norm"):
-        of_head = [chart for key, chart in found.items() if key.split("/")[0] == head]
+        of_head = [chart for key, chart in by_key.items() if key.split("/")[0] == head]
         nets = {chart.key.split("/")[1] for chart in of_head if chart.key.count("/")}
         if len(nets) > 1:
             for chart in of_head:
                 chart.title += f" ({chart.key.split('/')[1]})"
 
 
-def thin(points: list[tuple[int, float]], limit: int) -> list[tuple[int, float]]:
-    """Return at most `limit` points: the ends, and the smallest and largest value of every stretch between."""
+def thin_points(points: list[tuple[int, float]], limit: int) -> list[tuple[int, float]]:
+    """Return at most `limit` points: both ends, and the smallest and largest value of every interval between."""
     if len(points) <= limit:
         return points
-    stretches = (limit - 2) // 2
+    intervals = (limit - 2) // 2
     inner = points[1:-1]
     kept = [points[0]]
-    for index in range(stretches):
-        stretch = inner[index * len(inner) // stretches : (index + 1) * len(inner) // stretches]
-        # A value that is not finite is an event, and is kept in place of the largest.
-        key = [math.inf if not math.isfinite(y) else y for _, y in stretch]
-        chosen = {key.index(min(key)), key.index(max(key))}
-        kept += [stretch[i] for i in sorted(chosen)]
+    for index in range(intervals):
+        interval = inner[index * len(inner) // intervals : (index + 1) * len(inner) // intervals]
+        # A value that is not finite counts as the largest, so that it stays visible.
+        values = [math.inf if not math.isfinite(y) else y for _, y in interval]
+        extremes = {values.index(min(values)), values.index(max(values))}
+        kept += [interval[i] for i in sorted(extremes)]
     return [*kept, points[-1]]
 
 
-def _compact(value: float) -> float:
-    """Round to seven significant digits, which no screen shows the loss of."""
+def _round_digits(value: float) -> float:
+    """Round to seven significant digits, more than the page shows."""
     return float(f"{value:.7g}")

@@ -1,22 +1,22 @@
-"""Score tables: every image of every set, each run against bicubic, with the difference in words and sign."""
+"""Score tables: every image of every evaluation set, with each run's difference to bicubic."""
 
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from selfsr.evaluation.metrics import METRICS
-from selfsr.runfolder.read import Run
+from selfsr.runfolder.read import RunFolder
 
 
 @dataclass(frozen=True)
-class Cell:
+class ScoreCell:
     """One score of one run.
 
     Attributes:
-        value: the score as evaluated, None if there is none.
-        gain: score minus bicubic's, None where either is missing.
-        decimals: how many the metric is told with.
-        better: whether a higher or a lower value is the better one.
+        value: the score; None if it is missing.
+        gain: the score minus bicubic's; None if one of them is missing.
+        decimals: number of decimals to show.
+        better: whether higher or lower values are better.
     """
 
     value: float | None
@@ -26,127 +26,129 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """The score, rounded."""
+        """The rounded score; "-" for None."""
         return "-" if self.value is None else f"{self.value:.{self.decimals}f}"
 
     @property
     def gain_text(self) -> str:
-        """The gain with its sign, rounded; empty where there is none."""
+        """The rounded gain with its sign; empty for None."""
         return "" if self.gain is None else f"{round(self.gain, self.decimals) + 0.0:+.{self.decimals}f}"
 
     @property
     def direction(self) -> str:
-        """Whether the score is better than bicubic's, "up", worse, "down", or by its decimals the same, "level"."""
+        """The sign of the gain after rounding: "up" is better than bicubic, "down" worse, "level" equal."""
         rounded = 0.0 if self.gain is None else round(self.gain, self.decimals)
         rounded = -rounded if self.better == "lower" else rounded
         return "up" if rounded > 0 else "down" if rounded < 0 else "level"
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One image's scores, or the mean of the set.
 
     Attributes:
-        image: the image's name, "mean" for the set.
-        bicubic: bicubic's score.
-        runs: each run's score, in the order of the runs.
+        image: name of the image, or "mean" for the set.
+        bicubic: the score of bicubic.
+        runs: the score of each run.
     """
 
     image: str
-    bicubic: Cell
-    runs: list[Cell]
+    bicubic: ScoreCell
+    runs: list[ScoreCell]
 
 
 @dataclass(frozen=True)
-class Table:
-    """All images of one set by one metric.
+class ScoreTable:
+    """The scores of all images of one set by one metric.
 
     Attributes:
-        set_name: the evaluation set.
+        set_name: name of the evaluation set.
         metric: key of the metric in `eval.jsonl`.
-        which: "best" or "last".
-        steps: the step of each run's evaluation, None where the run has none.
-        rows: one per image.
-        mean: the set's mean.
-        best: index of the run with the best mean, None where a winner would say nothing.
-        mixed: whether the runs have different baselines, as runs of different scales do.
+        which: "best" or "last" evaluation.
+        steps: step of each run's evaluation; None for a run without one.
+        rows: one for each image.
+        mean: mean over the set.
+        best: index of the run with the best mean; None for fewer than two scores.
+        mixed: whether the runs have different baselines, such as runs of different scales.
     """
 
     set_name: str
     metric: str
     which: str
     steps: list[int | None]
-    rows: list[Row]
-    mean: Row
+    rows: list[ScoreRow]
+    mean: ScoreRow
     best: int | None
     mixed: bool
 
 
-def tables(runs: list[Run]) -> list[Table]:
-    """Return the tables of the runs' best and last evaluations; the last ones only where they differ."""
-    best = [run.best() for run in runs]
+def build_score_tables(runs: list[RunFolder]) -> list[ScoreTable]:
+    """Return the tables of the best evaluations, and of the last ones if these are others."""
+    best = [run.best_evaluation() for run in runs]
     last = [run.evaluations[-1] if run.evaluations else None for run in runs]
-    found = _tables("best", runs, best)
-    if [_step(e) for e in best] != [_step(e) for e in last]:
-        found += _tables("last", runs, last)
-    return found
+    tables = _build_tables("best", runs, best)
+    if [_get_step(e) for e in best] != [_get_step(e) for e in last]:
+        tables += _build_tables("last", runs, last)
+    return tables
 
 
-def _step(evaluation: dict[str, Any] | None) -> int | None:
+def _get_step(evaluation: dict[str, Any] | None) -> int | None:
     return None if evaluation is None else evaluation["step"]
 
 
-def _tables(which: str, runs: list[Run], evaluations: list[dict[str, Any] | None]) -> list[Table]:
+def _build_tables(which: str, runs: list[RunFolder], evaluations: list[dict[str, Any] | None]) -> list[ScoreTable]:
     names = dict.fromkeys(name for e in evaluations if e for name in e["sets"])
-    found = []
+    tables = []
     for name in names:
         scores = [e["sets"].get(name, {}) if e else {} for e in evaluations]
         baselines = [run.bicubic.get(name, {}) for run in runs]
         images = dict.fromkeys(image for s in (*scores, *baselines) for image in s.get("images", {}))
         for metric in METRICS:
-            mean = _row("mean", metric, [b.get("mean", {}) for b in baselines], [s.get("mean", {}) for s in scores])
+            mean = _build_row(
+                "mean", metric, [b.get("mean", {}) for b in baselines], [s.get("mean", {}) for s in scores]
+            )
             if all(cell.value is None for cell in mean.runs):
                 continue
-            rows = [_row(image, metric, _image(baselines, image), _image(scores, image)) for image in images]
-            levels = {_told(b.get("mean", {}), metric) for b in baselines} - {None}
-            steps = [_step(e) for e in evaluations]
-            found.append(
-                Table(
-                    name, metric, which, steps, rows, mean, _winner(mean.runs, METRICS[metric].better), len(levels) > 1
-                )
-            )
-    return found
+            rows = [
+                _build_row(image, metric, _get_image_scores(baselines, image), _get_image_scores(scores, image))
+                for image in images
+            ]
+            baseline_texts = {_format_score(b.get("mean", {}), metric) for b in baselines} - {None}
+            best = _find_best(mean.runs, METRICS[metric].better)
+            steps = [_get_step(e) for e in evaluations]
+            tables.append(ScoreTable(name, metric, which, steps, rows, mean, best, len(baseline_texts) > 1))
+    return tables
 
 
-def _image(scores: list[dict[str, Any]], image: str) -> list[dict[str, Any]]:
+def _get_image_scores(scores: list[dict[str, Any]], image: str) -> list[dict[str, Any]]:
     return [s.get("images", {}).get(image, {}) for s in scores]
 
 
-def _told(scores: dict[str, Any], metric: str) -> str | None:
-    """Return the score as the table tells it, by which two baselines are the same or not."""
-    value = finite(scores.get(metric))
+def _format_score(scores: dict[str, Any], metric: str) -> str | None:
+    """Return the score as the table shows it; None if it is missing."""
+    value = finite_or_none(scores.get(metric))
     return None if value is None else f"{value:.{METRICS[metric].decimals}f}"
 
 
-def _row(image: str, metric: str, baselines: list[dict[str, Any]], runs: list[dict[str, Any]]) -> Row:
-    """Return a row; each run's gain is over its own baseline, and the first baseline is shown."""
+def _build_row(image: str, metric: str, baselines: list[dict[str, Any]], runs: list[dict[str, Any]]) -> ScoreRow:
+    """Return a row with the first baseline; the gain of each run is over its own baseline."""
     decimals, better = METRICS[metric].decimals, METRICS[metric].better
-    levels = [finite(baseline.get(metric)) for baseline in baselines]
+    baseline_scores = [finite_or_none(baseline.get(metric)) for baseline in baselines]
     cells = []
-    for scores, level in zip(runs, levels, strict=True):
-        value = finite(scores.get(metric))
-        gain = None if value is None or level is None else value - level
-        cells.append(Cell(value, gain, decimals, better))
-    shown = next((level for level in levels if level is not None), None)
-    return Row(image, Cell(shown, None, decimals, better), cells)
+    for scores, baseline in zip(runs, baseline_scores, strict=True):
+        value = finite_or_none(scores.get(metric))
+        gain = None if value is None or baseline is None else value - baseline
+        cells.append(ScoreCell(value, gain, decimals, better))
+    first = next((score for score in baseline_scores if score is not None), None)
+    return ScoreRow(image, ScoreCell(first, None, decimals, better), cells)
 
 
-def _winner(cells: list[Cell], better: Literal["higher", "lower"]) -> int | None:
+def _find_best(cells: list[ScoreCell], better: Literal["higher", "lower"]) -> int | None:
     values = [cell.value for cell in cells]
     scored = [value for value in values if value is not None]
     return values.index((max if better == "higher" else min)(scored)) if len(scored) > 1 else None
 
 
-def finite(value: Any) -> float | None:
-    """Return the value as a finite float, None for anything else."""
+def finite_or_none(value: Any) -> float | None:
+    """Return a finite number as a float; None for anything else."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

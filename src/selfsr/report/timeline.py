@@ -1,4 +1,4 @@
-"""Samples of GAN runs through training: one fixed crop of each picture at many steps, and where it looks wrong."""
+"""The outputs of GAN runs through training: one crop of each image at many steps, with its artifact map."""
 
 from dataclasses import dataclass
 
@@ -6,23 +6,25 @@ import numpy as np
 import torch
 
 from selfsr.losses.artifact import artifact_map
-from selfsr.report.pictures import Crop, Picture, choose_crops, data_uri, read_pixels, spread
-from selfsr.runfolder.read import Run
+from selfsr.report.crops import ReportCrop, choose_crops
+from selfsr.report.encoding import encode_webp, read_rgb
+from selfsr.report.images import ReportImage, choose_steps
+from selfsr.runfolder.read import RunFolder
 
 FRAMES_SHOWN = 8
-# The artifact value that is drawn as the largest; a GAN's worst places on photographs come near it.
-WHITE = 0.02
+# The artifact value at the upper end of the color scale; the largest values of GANs on photos are near it.
+ARTIFACT_MAX = 0.02
 
 
 @dataclass(frozen=True)
-class Moment:
+class TimelineFrame:
     """The crop at one step.
 
     Attributes:
         step: optimizer step.
         image: the output as a data URI.
-        artifacts: its artifact map, gray, as a data URI; the page colors it.
-        level: the mean of the map, in thousandths of `WHITE`.
+        artifacts: its artifact map as a data URI, gray; the page colors it.
+        level: mean of the artifact map, in thousandths of `ARTIFACT_MAX`.
     """
 
     step: int
@@ -32,64 +34,65 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Strip:
-    """One run's moments, by rising step."""
+class RunTimeline:
+    """The frames of one run, in the order of steps."""
 
     run: int
-    moments: list[Moment]
+    frames: list[TimelineFrame]
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """One picture's crop in every GAN run.
+    """One crop of an image in every GAN run.
 
     Attributes:
-        picture: name of the sample.
-        why: what the crop was chosen for.
-        truth: the crop of the ground truth as a data URI.
-        side: of the crop, in px.
-        strips: one for each GAN run with outputs of this picture.
+        name: name of the sample.
+        reason: the reason for the choice of the crop.
+        hr: the crop of the ground truth as a data URI.
+        side: side of the crop in px.
+        runs: one entry for each GAN run with outputs of this image.
     """
 
-    picture: str
-    why: str
-    truth: str
+    name: str
+    reason: str
+    hr: str
     side: int
-    strips: list[Strip]
+    runs: list[RunTimeline]
 
 
-def timelines(runs: list[Run], pictures: list[Picture], lead: int, notes: list[str]) -> list[Timeline]:
-    """Return the timelines of all pictures that GAN runs have outputs of."""
-    gans = [(index, run) for index, run in enumerate(runs) if run.is_gan]
-    found = []
-    for picture in pictures if gans else []:
-        crops = choose_crops(picture, lead)
+def build_timelines(runs: list[RunFolder], images: list[ReportImage], lead: int, notes: list[str]) -> list[Timeline]:
+    """Return the timelines of all images with outputs of GAN runs."""
+    gan_runs = [(index, run) for index, run in enumerate(runs) if run.is_gan]
+    timelines = []
+    for image in images if gan_runs else []:
+        crops = choose_crops(image, lead)
         if not crops:
             continue
-        # The place with the most detail is chosen on the ground truth alone, and so is fixed whatever the runs do.
-        crop = next((crop for crop in crops if crop.why == "most detail"), crops[0])
-        strips = [Strip(index, _moments(run, picture, crop, notes)) for index, run in gans]
-        strips = [strip for strip in strips if strip.moments]
-        if strips:
-            found.append(Timeline(picture.name, crop.why, data_uri(crop.cut(picture.hr)), crop.side, strips))
-    return found
+        # The crop with the most detail depends only on the ground truth, not on the outputs.
+        crop = next((crop for crop in crops if crop.reason == "most detail"), crops[0])
+        run_timelines = [RunTimeline(index, _load_frames(run, image, crop, notes)) for index, run in gan_runs]
+        run_timelines = [run_timeline for run_timeline in run_timelines if run_timeline.frames]
+        if run_timelines:
+            hr = encode_webp(crop.cut(image.hr))
+            timelines.append(Timeline(image.name, crop.reason, hr, crop.side, run_timelines))
+    return timelines
 
 
-def _moments(run: Run, picture: Picture, crop: Crop, notes: list[str]) -> list[Moment]:
-    paths = run.samples[picture.name].sr if picture.name in run.samples else {}
-    moments = []
-    for step in spread(list(paths), FRAMES_SHOWN):
-        pixels = read_pixels(paths[step], notes)
-        if pixels is None or pixels.shape != picture.hr.shape:
+def _load_frames(run: RunFolder, image: ReportImage, crop: ReportCrop, notes: list[str]) -> list[TimelineFrame]:
+    paths = run.samples[image.name].sr if image.name in run.samples else {}
+    frames = []
+    for step in choose_steps(list(paths), FRAMES_SHOWN):
+        pixels = read_rgb(paths[step], notes)
+        if pixels is None or pixels.shape != image.hr.shape:
             continue
-        where = crop.cut(_artifacts(pixels, picture.hr))
-        gray = np.round(255 * np.sqrt(np.clip(where / WHITE, 0, 1))).astype(np.uint8)
-        level = 1000 * float(where.mean()) / WHITE
-        moments.append(Moment(step, data_uri(crop.cut(pixels)), data_uri(gray), level))
-    return moments
+        artifacts = crop.cut(_compute_artifacts(pixels, image.hr))
+        gray = np.round(255 * np.sqrt(np.clip(artifacts / ARTIFACT_MAX, 0, 1))).astype(np.uint8)
+        level = 1000 * float(artifacts.mean()) / ARTIFACT_MAX
+        frames.append(TimelineFrame(step, encode_webp(crop.cut(pixels)), encode_webp(gray), level))
+    return frames
 
 
-def _artifacts(pixels: np.ndarray, hr: np.ndarray) -> np.ndarray:
-    """Return LDL's map `[H, W]` of a whole output, docs/losses.md eq. 3 without the average: what is judged is it."""
+def _compute_artifacts(pixels: np.ndarray, hr: np.ndarray) -> np.ndarray:
+    """Return LDL's artifact map `[H, W]` of an output: docs/losses.md eq. 3, without the comparison to the EMA."""
     sr, truth = (torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255 for image in (pixels, hr))
     return artifact_map(sr, truth)[0, 0].numpy()

@@ -1,50 +1,50 @@
-"""The run report: one HTML page, made from run folders alone, that needs no network and no other file."""
+"""Write the run report: one HTML page that works offline, made from run folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from selfsr.errors import InputError
-from selfsr.fileio import write_whole
-from selfsr.report.page import render
-from selfsr.runfolder.read import read_runs
+from selfsr.fileio import write_atomic
+from selfsr.report.page import render_report
+from selfsr.runfolder.read import read_run_folders
 
 
 def write_report(runs: Sequence[Path], out: Path, *, against: Path | None = None) -> Path:
-    """Write the report of one run, or of several laid over one another.
+    """Write the report of one run, or of several overlaid runs.
 
-    Whatever a run folder lacks (it was killed, or has not come that far) is left out of the page and named there.
-    The page is written whole or not at all.
+    The runs may be unfinished: the page lists missing files and shows the rest. A failure leaves an existing page
+    unchanged.
 
     Args:
         runs: run folders.
-        out: the HTML file to write; its folder is made if need be.
-        against: a run folder, one of `runs` or one more that is shown like them; its outputs are the ones "without
-            the loss" in the self-similarity graphs. Without it, another run whose recipe lacks that loss is taken.
+        out: the HTML file to write; missing folders are created.
+        against: a run folder for the column "without the loss" of the self-similarity graphs. It is added to `runs`
+            if necessary. By default, this is a run whose recipe has no self-similarity loss.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: no run is given, or a folder is missing or is no run folder.
+        InputError: `runs` is empty, or a folder is missing or is not a run folder.
         OSError: the page cannot be written.
     """
-    from selfsr.console import bar
+    from selfsr.console import progress_bar
 
     if not runs:
-        raise InputError("report: expected at least one run folder, got none; name one that selfsr train made.")
+        raise InputError("report: expected at least one run folder, got none; pass a folder made by selfsr train.")
     folders = list(dict.fromkeys(Path(run).resolve() for run in runs))
     index = None
     if against is not None:
         folder = Path(against).resolve()
         folders = list(dict.fromkeys([*folders, folder]))
         index = folders.index(folder)
-    found = read_runs(folders)
-    total = len({name for run in found for name in run.samples})
+    run_folders = read_run_folders(folders)
+    total = len({name for run in run_folders for name in run.samples})
     if total:
-        with bar("Drawing the report", total) as advance:
-            page = render(found, index, advance)
+        with progress_bar("Rendering the report", total) as advance:
+            page = render_report(run_folders, index, advance)
     else:
-        page = render(found, index, lambda **_: None)
+        page = render_report(run_folders, index, lambda **_: None)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, page)
+    write_atomic(out, page)
     return out

@@ -1,7 +1,6 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, written whole or not at all."""
+"""Checkpoints: the complete state of a run, from which it resumes bit for bit."""
 
 import io
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,78 +8,68 @@ from typing import Any
 import torch
 
 from selfsr.errors import InputError
+from selfsr.fileio import remove_temporaries, write_folder_atomic
 
-# Raised when what a checkpoint holds changes; a run of another format is refused, not guessed at.
-FORMAT = 2
+# Increase it when the content of a checkpoint changes; `load_state` refuses other formats.
+FORMAT = 3
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int) -> Path:
-    """Write `checkpoints/step_00000500/state.pt` under `folder`, then drop all but the newest `keep_last`.
+    """Write `checkpoints/step_00000500/state.pt` under `folder`, then delete all but the newest `keep_last`.
 
-    The checkpoint is written beside its place and renamed, so a killed run has either the old or the new one
-    whole; the older ones go only once the new one stands.
+    The write is atomic, and older checkpoints are deleted only after it: a killed run always has a complete one.
 
     Args:
         folder: the run folder.
-        step: the step that was finished.
+        step: the last finished step.
         state: tensors and plain values only.
-        keep_last: how many checkpoints stay.
+        keep_last: number of checkpoints to keep.
+
+    Returns:
+        The folder of the new checkpoint.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
     """
-    place = folder / "checkpoints" / f"step_{step:08d}"
-    unfinished = place.with_name(place.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    # By way of memory: on a full disk torch.save itself fails with a RuntimeError that does not say so.
+    path = folder / "checkpoints" / f"step_{step:08d}"
+    remove_temporaries(path.parent)
+    # Serialize in memory: on a full disk, torch.save itself fails with a RuntimeError that does not say so.
     content = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **state}, content)
-    try:
-        with (unfinished / "state.pt").open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.rmtree(place, ignore_errors=True)
-        os.replace(unfinished, place)
-    except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if isinstance(error, OSError):
-            error.filename = error.filename or str(place)
-        raise
-    for old in checkpoints(folder)[:-keep_last]:
+    with write_folder_atomic(path) as temporary, (temporary / "state.pt").open("wb") as file:
+        file.write(content.getbuffer())
+    for old in list_checkpoints(folder)[:-keep_last]:
         shutil.rmtree(old)
-    return place
+    return path
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Return the whole checkpoints of a run, oldest first."""
-    places = (folder / "checkpoints").glob("step_*")
-    return sorted(p for p in places if p.suffix != ".tmp" and (p / "state.pt").exists())
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the folders of the complete checkpoints of a run, oldest first."""
+    return sorted(path for path in (folder / "checkpoints").glob("step_*") if (path / "state.pt").exists())
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Return the newest checkpoint of the run in `folder`.
+    """Return the newest checkpoint of the run in `folder`, on the CPU.
 
     Raises:
-        InputError: there is none, or it was written by another format of the program.
+        InputError: there is no checkpoint, it cannot be read, or it has another format.
     """
-    places = checkpoints(folder)
-    if not places:
+    paths = list_checkpoints(folder)
+    if not paths:
         raise InputError(
-            f"resume: expected a checkpoint in {folder / 'checkpoints'}, found none; start the run without --resume."
+            f"resume: expected a checkpoint in {folder / 'checkpoints'}, got none; start the run without --resume."
         )
-    path = places[-1] / "state.pt"
+    path = paths[-1] / "state.pt"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError) as error:
         raise InputError(
-            f"resume: {path} cannot be read ({str(error).splitlines()[0]}); "
-            "delete its folder to go on from the one before."
+            f"resume: expected a checkpoint in {path}, got a file that cannot be read "
+            f"({str(error).splitlines()[0]}); delete its folder to continue from the previous checkpoint."
         ) from error
     if state.get("format") != FORMAT:
         raise InputError(
-            f"resume: {path} has checkpoint format {state.get('format')}, this version reads {FORMAT}; "
-            "go on with the version that wrote it."
+            f"resume: {path} must have checkpoint format {FORMAT}, got {state.get('format')}; "
+            "continue with the version of selfsr that wrote it."
         )
     return state

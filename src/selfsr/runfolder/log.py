@@ -1,7 +1,6 @@
-"""What a run writes down as it goes: `metrics.jsonl` and `eval.jsonl`, and TensorBoard if asked for."""
+"""The logs of a run: `metrics.jsonl`, `eval.jsonl`, and optionally TensorBoard events."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,24 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from selfsr.errors import InputError
+from selfsr.fileio import write_atomic
 
 
 class Meter:
-    """Means of scalars that stay on the device until they are read, so that a step never waits for the device."""
+    """Average scalars over steps; they stay on the device until `read`, so that a step never waits for it."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._steps: dict[str, float] = {}
 
     def add(self, name: str, value: Tensor, steps: float = 1.0) -> None:
-        """Add a scalar that belongs to `steps` steps; a micro-batch's share of a sum belongs to a part of one."""
+        """Add a scalar that covers `steps` steps; the part of one micro-batch covers a fraction of a step."""
         value = value.detach().double()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._steps[name] = self._steps.get(name, 0.0) + steps
 
     def read(self, accelerator: Accelerator) -> dict[str, float]:
-        """Return the means over steps and processes since the last reading, with one transfer; start afresh."""
+        """Return the means over steps and processes since the last call, in one transfer; then reset them."""
         if not self._sums:
             return {}
         sums = torch.as_tensor(accelerator.reduce(torch.stack(list(self._sums.values())), reduction="mean"))
@@ -37,7 +37,7 @@ class Meter:
         return means
 
 
-def nested(flat: Mapping[str, float]) -> dict[str, Any]:
+def nest(flat: Mapping[str, float]) -> dict[str, Any]:
     """Turn `{"g/pixel": 1.0}` into `{"g": {"pixel": 1.0}}`."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
@@ -50,34 +50,32 @@ def nested(flat: Mapping[str, float]) -> dict[str, Any]:
 
 
 class Jsonl:
-    """A file of one JSON object a line, each with a `step`.
+    """A JSON Lines file: one JSON object per line, each with a `step`.
 
     Args:
-        path: the file; made when the first line is written.
-        after_step: drop lines of later steps first. A resumed run writes those steps again.
+        path: the file; the first `write` creates it.
+        after_step: remove the lines of later steps, since a resumed run writes those steps again.
     """
 
     def __init__(self, path: Path, after_step: int) -> None:
         self.path = path
         if path.exists():
-            kept = [line for line in self._whole_lines() if json.loads(line)["step"] <= after_step]
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text("".join(kept))
-            os.replace(temporary, path)
+            kept = [line for line in self._complete_lines() if json.loads(line)["step"] <= after_step]
+            write_atomic(path, "".join(kept))
 
-    def _whole_lines(self) -> list[str]:
-        # A run that was killed while it wrote leaves half a line at the end.
-        lines = self.path.read_text().splitlines(keepends=True)
+    def _complete_lines(self) -> list[str]:
+        # A run that was killed during a write leaves an incomplete line at the end.
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [line for line in lines if line.endswith("\n")]
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one line."""
-        with self.path.open("a") as file:
+        """Append one record."""
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """Return all whole lines."""
-        return [json.loads(line) for line in self._whole_lines()] if self.path.exists() else []
+        """Return the records of all complete lines."""
+        return [json.loads(line) for line in self._complete_lines()] if self.path.exists() else []
 
 
 class RunLog:
@@ -85,46 +83,46 @@ class RunLog:
 
     Args:
         folder: the run folder.
-        after_step: the step at which the run goes on; later lines of an earlier attempt are dropped.
+        after_step: the last finished step; lines of later steps are removed.
         tensorboard: also write TensorBoard events to `folder/tensorboard`.
     """
 
     def __init__(self, folder: Path, *, after_step: int, tensorboard: bool) -> None:
-        self.metrics = Jsonl(folder / "metrics.jsonl", after_step)
-        self.evaluations = Jsonl(folder / "eval.jsonl", after_step)
+        self.metrics: Jsonl = Jsonl(folder / "metrics.jsonl", after_step)
+        self.evaluations: Jsonl = Jsonl(folder / "eval.jsonl", after_step)
         self._tensorboard = _tensorboard_writer(folder, after_step) if tensorboard else None
 
     def step(self, record: Mapping[str, Any]) -> None:
-        """Write a line of training figures."""
+        """Write a record of losses and speed."""
         self.metrics.write(record)
-        self._mirror(record, "train")
+        self._write_tensorboard(record, "train")
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Write a line of scores."""
+        """Write a record of scores."""
         self.evaluations.write(record)
         means = {name: scores["mean"] for name, scores in record["sets"].items()}
-        self._mirror({"step": record["step"], **means}, "eval")
+        self._write_tensorboard({"step": record["step"], **means}, "eval")
 
-    def _mirror(self, record: Mapping[str, Any], prefix: str) -> None:
+    def _write_tensorboard(self, record: Mapping[str, Any], prefix: str) -> None:
         if self._tensorboard is None:
             return
         for path, value in _leaves(record, prefix):
             self._tensorboard.add_scalar(path, value, record["step"])
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Write buffered events and close the files."""
         if self._tensorboard is not None:
             self._tensorboard.close()
 
 
 def _leaves(tree: Mapping[str, Any], path: str) -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
+    leaves: list[tuple[str, float]] = []
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found += _leaves(value, f"{path}/{key}")
+            leaves += _leaves(value, f"{path}/{key}")
         elif isinstance(value, int | float) and key not in ("step", "epoch"):
-            found.append((f"{path}/{key}", float(value)))
-    return found
+            leaves.append((f"{path}/{key}", float(value)))
+    return leaves
 
 
 def _tensorboard_writer(folder: Path, after_step: int) -> Any:
@@ -132,7 +130,7 @@ def _tensorboard_writer(folder: Path, after_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError(
-            "recipe: log.tensorboard is true, but tensorboard is not installed; "
-            'install it with pip install "selfsr[track]" or set log.tensorboard to false.'
+            "recipe: log.tensorboard needs tensorboard, got an environment without it; "
+            'install it with pip install "selfsr[track]", or set log.tensorboard to false.'
         ) from error
     return SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)

@@ -1,4 +1,4 @@
-"""Read a run folder, whole or not: what a run left behind, and in words what it did not."""
+"""Read a run folder, complete or not; missing and broken files become notes."""
 
 import json
 import math
@@ -13,44 +13,44 @@ import yaml
 from selfsr.errors import InputError
 from selfsr.evaluation.metrics import METRICS
 
-LOOKED_FOR = ("recipe.yaml", "metrics.jsonl", "eval.jsonl", "samples")
-_NUMBERED = re.compile(r"(sr|attention)_(\d+)\.png")
+EXPECTED_ENTRIES = ("recipe.yaml", "metrics.jsonl", "eval.jsonl", "samples")
+_NUMBERED = re.compile(r"(sr|pixel_weights)_(\d+)\.png")
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The files of one sample picture, each None or missing if it is not there.
+class SampleFiles:
+    """The files of one sample image.
 
     Attributes:
-        name: the folder's name.
-        hr: the ground truth.
-        bicubic: the bicubic baseline.
-        sr: the output by step.
-        attention: the self-paced weight map by step (gray, 255 is the largest weight of the schedule).
+        name: name of the folder.
+        hr: the ground truth; None if it is missing.
+        bicubic: the bicubic baseline; None if it is missing.
+        sr: the outputs by step.
+        pixel_weights: the self-paced weight maps by step (gray; 255 is the largest possible weight).
     """
 
     name: str
     hr: Path | None
     bicubic: Path | None
     sr: dict[int, Path]
-    attention: dict[int, Path]
+    pixel_weights: dict[int, Path]
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run folder holds.
+class RunFolder:
+    """The contents of a run folder.
 
     Attributes:
-        name: the folder's name, or more of its path where two runs share it.
-        folder: where it is.
-        recipe: the resolved recipe, {} if it is missing or broken.
-        recipe_text: the file as written.
-        log: the lines of `metrics.jsonl`, steps rising.
-        evaluations: the lines of `eval.jsonl`, steps rising.
-        bicubic: scores of the bicubic baseline, shaped like an evaluation's `sets`.
-        samples: the sample pictures by name.
-        environment: versions and devices, if the run wrote them down.
-        notes: one sentence for each thing that is missing or broken.
+        name: name of the folder, with parents if several runs have the same name.
+        folder: its path.
+        recipe: the resolved recipe; {} if it is missing or broken.
+        recipe_text: the text of the recipe file.
+        log: the lines of `metrics.jsonl`, in the order of steps.
+        evaluations: the lines of `eval.jsonl`, in the order of steps.
+        bicubic: scores of the bicubic baseline, in the form of an evaluation's `sets`.
+        samples: the files of the sample images, by name.
+        environment: versions and devices; {} if the run has not recorded them.
+        notes: one sentence about each missing or broken file.
     """
 
     name: str
@@ -60,65 +60,65 @@ class Run:
     log: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     bicubic: dict[str, Any]
-    samples: dict[str, Sample]
+    samples: dict[str, SampleFiles]
     environment: dict[str, str]
     notes: list[str]
 
     @property
     def step(self) -> int:
-        """The last step that any file speaks of."""
+        """The last step in any file."""
         steps = [int(line["step"]) for line in (*self.log[-1:], *self.evaluations[-1:])]
         return max(steps + [step for sample in self.samples.values() for step in sample.sr], default=0)
 
     @property
     def steps_planned(self) -> int | None:
-        """How many steps the recipe asks for."""
+        """The number of steps in the recipe; None without a recipe."""
         steps = self.recipe.get("steps")
         return steps if isinstance(steps, int) else None
 
     @property
     def finished(self) -> bool:
-        """Whether the run took every step of its recipe."""
+        """Whether the run has reached the last step of its recipe."""
         return self.steps_planned is not None and self.step >= self.steps_planned
 
     @property
     def is_gan(self) -> bool:
-        """Whether the recipe trains against discriminators."""
+        """Whether the recipe's method is a GAN."""
         method = self.recipe.get("method")
         return isinstance(method, dict) and method.get("kind") == "gan"
 
     @property
     def has_similarity_term(self) -> bool:
         """Whether the recipe trains with the self-similarity loss."""
-        return any(node.get("kind") == "self_similarity" for node in _mappings(self.recipe))
+        return any(node.get("kind") == "self_similarity" for node in _walk_mappings(self.recipe))
 
     @property
     def seconds(self) -> float | None:
-        """Time spent in steps, summed over the log (evaluation and start-up are not in it)."""
-        points = self.clock()
+        """Training time from the log, without evaluation and start; None without logged speeds."""
+        points = self.elapsed_times()
         return points[-1][1] if points else None
 
-    def clock(self) -> list[tuple[int, float]]:
-        """Return (step, seconds since the start) for every logged line with a speed."""
+    def elapsed_times(self) -> list[tuple[int, float]]:
+        """Return `(step, seconds of training)` for every logged line with a speed."""
         points: list[tuple[int, float]] = []
-        step_before, seconds = 0, 0.0
+        previous_step, seconds = 0, 0.0
         for line in self.log:
             speed = line.get("steps_per_s")
             if isinstance(speed, int | float) and math.isfinite(speed) and speed > 0:
-                seconds += (line["step"] - step_before) / speed
+                seconds += (line["step"] - previous_step) / speed
                 points.append((line["step"], seconds))
-            step_before = line["step"]
+            previous_step = line["step"]
         return points
 
     @property
     def best_by(self) -> str:
-        """The metric, on the first set, that chooses the best evaluation: the recipe's own choice."""
+        """The metric that chooses the best evaluation, on the first set, as in the recipe."""
         evaluate = self.recipe.get("evaluate")
-        chosen = evaluate.get("best_by") if isinstance(evaluate, dict) else None
-        return chosen if chosen in METRICS else "psnr_y"
+        metric = evaluate.get("best_by") if isinstance(evaluate, dict) else None
+        return metric if metric in METRICS else "psnr_y"
 
-    def best(self) -> dict[str, Any] | None:
-        """Return the evaluation that gave `weights/best`; the untrained network counts only if it is all there is."""
+    def best_evaluation(self) -> dict[str, Any] | None:
+        """Return the evaluation of `weights/best`; step 0 counts only if there is no other. None without scores."""
         trained = [line for line in self.evaluations if line["step"] > 0] or self.evaluations
         scored = [(line.get("score", first_score(line, self.best_by)), line) for line in trained]
         scored = [(score, line) for score, line in scored if score is not None]
@@ -127,23 +127,23 @@ class Run:
 
 
 def first_score(evaluation: dict[str, Any], metric: str) -> float | None:
-    """Return the mean of a metric over the first set of an evaluation, None where it has none."""
+    """Return the mean of a metric over the first set of an evaluation; None if it is missing."""
     scores = next(iter(evaluation["sets"].values()))
     value = scores.get("mean", {}).get(metric)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def read_runs(folders: list[Path]) -> list[Run]:
-    """Read run folders and give each run a name of its own.
+def read_run_folders(folders: list[Path]) -> list[RunFolder]:
+    """Read run folders and give each run a different name.
 
     Raises:
-        InputError: a folder is missing, or holds nothing that a run writes.
+        InputError: a folder is missing or has none of the files of a run.
     """
-    return [_read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    return [_read_run(folder, name) for folder, name in zip(folders, _choose_names(folders), strict=True)]
 
 
-def _names(folders: list[Path]) -> list[str]:
-    """Name each folder by as few of its last path parts as tell them all apart."""
+def _choose_names(folders: list[Path]) -> list[str]:
+    """Name each folder by the fewest last parts of its path that make all names different."""
     parts = [folder.resolve().parts for folder in folders]
     depth = 1
     while len({p[-depth:] for p in parts}) < len(set(parts)):
@@ -151,12 +151,12 @@ def _names(folders: list[Path]) -> list[str]:
     return ["/".join(p[-depth:]).strip("/") for p in parts]
 
 
-def _read_run(folder: Path, name: str) -> Run:
-    if not any((folder / entry).exists() for entry in LOOKED_FOR):
-        state = "holds none of these" if folder.is_dir() else "is not a folder"
+def _read_run(folder: Path, name: str) -> RunFolder:
+    if not any((folder / entry).exists() for entry in EXPECTED_ENTRIES):
+        state = "which has none of these" if folder.is_dir() else "which is not a folder"
         raise InputError(
-            f"report: expected a run folder with {', '.join(LOOKED_FOR[:-1])} or {LOOKED_FOR[-1]}/, but {folder} "
-            f"{state}; name a folder that selfsr train made."
+            f"report: expected a run folder with {', '.join(EXPECTED_ENTRIES[:-1])} or {EXPECTED_ENTRIES[-1]}/, "
+            f"got {folder}, {state}; pass a folder made by selfsr train."
         )
     notes: list[str] = []
     recipe, text = _read_recipe(folder / "recipe.yaml", notes)
@@ -165,13 +165,13 @@ def _read_run(folder: Path, name: str) -> Run:
     bicubic = next((line["bicubic"] for line in evaluations if isinstance(line.get("bicubic"), dict)), {})
     evaluations = [line for line in evaluations if isinstance(line.get("sets"), dict) and line["sets"]]
     if not evaluations and (folder / "eval.jsonl").exists():
-        notes.append("eval.jsonl holds no evaluation of the network yet.")
+        notes.append("eval.jsonl has no evaluation of the network yet.")
     elif evaluations and not bicubic:
-        notes.append("eval.jsonl holds no bicubic baseline: gains are not shown.")
+        notes.append("eval.jsonl has no bicubic baseline, so gains are not shown.")
     samples = _read_samples(folder / "samples")
     if not any(sample.sr for sample in samples.values()):
-        notes.append("There are no sample pictures yet: no comparison, attention map or graph is shown.")
-    return Run(name, folder, recipe, text, log, evaluations, bicubic, samples, _read_environment(folder), notes)
+        notes.append("There are no sample images yet, so comparisons, weight maps and graphs are not shown.")
+    return RunFolder(name, folder, recipe, text, log, evaluations, bicubic, samples, _read_environment(folder), notes)
 
 
 def _read_recipe(path: Path, notes: list[str]) -> tuple[dict[str, Any], str]:
@@ -190,9 +190,9 @@ def _read_recipe(path: Path, notes: list[str]) -> tuple[dict[str, Any], str]:
 
 
 def _read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """Return the whole lines that have a step, steps rising.
+    """Return the complete lines with a step, in the order of steps.
 
-    Where a resumed run wrote a step again, the later line counts and what had followed the earlier is dropped.
+    If a resumed run has repeated a step, the later line counts, and the lines after the earlier one are dropped.
     """
     if not path.exists():
         notes.append(f"{path.name} is missing.")
@@ -213,54 +213,54 @@ def _read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
             continue
         while kept and kept[-1]["step"] > record["step"]:
             kept.pop()
-        # The baseline and the first evaluation may share a step: what the later line lacks stays.
+        # The baseline and the first evaluation can have the same step. Then they are merged.
         same_step = kept.pop() if kept and kept[-1]["step"] == record["step"] else {}
         kept.append({**same_step, **record})
     if broken == [len(lines)]:
-        notes.append(f"The last line of {path.name} is incomplete, as a killed run leaves it; it is left out.")
+        notes.append(f"The last line of {path.name} is incomplete and left out; the run was probably killed.")
     elif broken:
         noun = "line" if len(broken) == 1 else "lines"
         shown = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
-        notes.append(f"{path.name} has unreadable {noun} ({shown}), left out.")
+        notes.append(f"{path.name}: unreadable {noun} left out: {shown}.")
     elif not kept:
         notes.append(f"{path.name} is empty.")
     return kept
 
 
-def _read_samples(folder: Path) -> dict[str, Sample]:
+def _read_samples(folder: Path) -> dict[str, SampleFiles]:
     samples = {}
-    for place in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not place.is_dir():
+    for sample in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not sample.is_dir():
             continue
-        numbered: dict[str, dict[int, Path]] = {"sr": {}, "attention": {}}
-        for path in place.iterdir():
+        numbered: dict[str, dict[int, Path]] = {"sr": {}, "pixel_weights": {}}
+        for path in sample.iterdir():
             if match := _NUMBERED.fullmatch(path.name):
                 numbered[match[1]][int(match[2])] = path
-        samples[place.name] = Sample(
-            place.name,
-            _existing(place / "hr.png"),
-            _existing(place / "bicubic.png"),
+        samples[sample.name] = SampleFiles(
+            sample.name,
+            _none_if_missing(sample / "hr.png"),
+            _none_if_missing(sample / "bicubic.png"),
             dict(sorted(numbered["sr"].items())),
-            dict(sorted(numbered["attention"].items())),
+            dict(sorted(numbered["pixel_weights"].items())),
         )
     return samples
 
 
-def _existing(path: Path) -> Path | None:
+def _none_if_missing(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
 def _read_environment(folder: Path) -> dict[str, str]:
     path = folder / "environment.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        environment = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
-    return dict(flatten(found)) if isinstance(found, dict) else {}
+    return dict(flatten(environment)) if isinstance(environment, dict) else {}
 
 
 def flatten(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the leaves of nested mappings and lists as ("a.b.0", "value")."""
+    """Yield the leaves of nested mappings and lists as `("a.b.0", "value")`."""
     if isinstance(tree, dict | list) and tree:
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
         for key, value in items:
@@ -269,9 +269,9 @@ def flatten(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, "none" if tree is None else str(tree)
 
 
-def _mappings(tree: Any) -> Iterator[dict[str, Any]]:
+def _walk_mappings(tree: Any) -> Iterator[dict[str, Any]]:
     """Yield every mapping in nested mappings and lists."""
     if isinstance(tree, dict):
         yield tree
     for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _mappings(value)
+        yield from _walk_mappings(value)

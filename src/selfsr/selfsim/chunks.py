@@ -1,4 +1,4 @@
-"""How a batch is cut so that working memory stays within a budget, and which pixels each part holds."""
+"""Split a batch into chunks that fit a memory budget, and list the masked pixels of each chunk."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,10 +13,10 @@ _MIB = 2**20
 
 
 class Chunk(NamedTuple):
-    """A part of the work: a band of rows of neighboring images, and how many masked pixels it holds.
+    """A band of rows of neighboring images, with its number of masked pixels.
 
-    A pixel's row of the graph depends on no more than h rows above and below it, so a backend is given the band
-    as if it were an image: `padded` cut to the band and its h rows around, and pixels counted from its corner.
+    A pixel's row of the graph depends on at most h rows above and below it. A backend therefore gets the band as if
+    it were an image: the band with h rows above and below it, and pixels counted from the corner of the band.
     """
 
     first_image: int
@@ -26,7 +26,7 @@ class Chunk(NamedTuple):
     pixels: int
 
     def join(self, other: "Chunk") -> "Chunk":
-        """Return the smallest chunk that holds both; `other` follows this one."""
+        """Return the smallest chunk that contains both; `other` follows this one."""
         return Chunk(
             self.first_image,
             other.last_image,
@@ -35,33 +35,37 @@ class Chunk(NamedTuple):
             self.pixels + other.pixels,
         )
 
-    def bytes(self, width: int, geometry: Geometry, itemsize: int) -> int:
-        """Bytes that this chunk takes while it is worked on."""
+    def working_bytes(self, width: int, geometry: Geometry, itemsize: int) -> int:
+        """Return the working memory of this chunk in bytes."""
         images, rows = self.last_image - self.first_image, self.last_row - self.first_row
         return working_bytes(self.pixels, images, rows, width, geometry, itemsize)
 
-    def of(self, padded: Tensor, half_search: int) -> Tensor:
+    def select(self, padded: Tensor, half_search: int) -> Tensor:
         """Return the part of `padded` `[N, C, H + 2h, W + 2h]` that belongs to this chunk, a view."""
         rows = slice(self.first_row, self.last_row + 2 * half_search)
         return padded[self.first_image : self.last_image, :, rows]
 
 
-def check_budget(where: str, image: Tensor, geometry: Geometry, memory_mb: float, max_pixels: int | None) -> None:
-    """Check that the smallest piece of work on `image` `[N, C, H, W]` fits the budget."""
+def check_budget(caller: str, image: Tensor, geometry: Geometry, memory_mb: float, max_pixels: int | None) -> None:
+    """Check that the smallest chunk of `image` `[N, C, H, W]` fits the budget.
+
+    Raises:
+        InputError: it does not; the message has the smallest budget that works.
+    """
     count, _, height, width = image.shape
     if max_pixels is None:
-        what, need = "one row of an image", working_bytes(width, 1, 1, width, geometry, image.element_size())
+        chunk, need = "one row of an image", working_bytes(width, 1, 1, width, geometry, image.element_size())
     else:
-        what = f"{max_pixels} pixels in one piece"
+        chunk = f"{max_pixels} pixels in one piece"
         need = working_bytes(max_pixels, count, height, width, geometry, image.element_size())
     if not need <= memory_mb * _MIB:
         raise InputError(
-            f"{where}: memory_mb={memory_mb:g} is too small, {what} may take {need / _MIB:.3g} MiB; "
+            f"{caller}: memory_mb={memory_mb:g} is too small, {chunk} may take {need / _MIB:.3g} MiB; "
             f"pass memory_mb={need // _MIB + 1} or more."
         )
 
 
-def cut(
+def split_into_chunks(
     mask: Tensor, geometry: Geometry, itemsize: int, memory_mb: float, max_pixels: int | None
 ) -> Iterator[tuple[Chunk, Pixels]]:
     """Yield each chunk with its pixels, their coordinates counted from the chunk's corner.
@@ -71,56 +75,58 @@ def cut(
         geometry: sizes of the graph.
         itemsize: bytes of one value.
         memory_mb: the budget in MiB.
-        max_pixels: None to ask the device once how many pixels are masked; else everything is one chunk of that
-            many, the masked ones and unmasked ones to fill up.
+        max_pixels: None to read the number of masked pixels from the device once. A number makes one chunk of that
+            many pixels: the masked ones, padded with unmasked ones.
     """
     count, _, height, width = mask.shape
     if max_pixels is not None:
-        whole = Chunk(0, count, 0, height, min(max_pixels, mask.numel()))
-        yield whole, _list_pixels(mask, whole.pixels)
+        batch = Chunk(0, count, 0, height, min(max_pixels, mask.numel()))
+        yield batch, _list_pixels(mask, batch.pixels)
         return
     # The only time the host waits for the device.
     counts = mask.sum((1, 3)).tolist()
-    for chunk in plan(counts, width, geometry, itemsize, memory_mb * _MIB):
-        part = mask[chunk.first_image : chunk.last_image, :, chunk.first_row : chunk.last_row]
-        if part.device.type == "cpu":
-            yield chunk, _coordinates(part.flatten().nonzero()[:, 0], part)
+    for chunk in plan_chunks(counts, width, geometry, itemsize, memory_mb * _MIB):
+        band = mask[chunk.first_image : chunk.last_image, :, chunk.first_row : chunk.last_row]
+        if band.device.type == "cpu":
+            yield chunk, _coordinates(band.flatten().nonzero()[:, 0], band)
         else:
-            yield chunk, _list_pixels(part, chunk.pixels)
+            yield chunk, _list_pixels(band, chunk.pixels)
 
 
-def plan(counts: Sequence[Sequence[int]], width: int, geometry: Geometry, itemsize: int, budget: float) -> list[Chunk]:
-    """Cut a batch into chunks whose working memory stays within a budget.
+def plan_chunks(
+    counts: Sequence[Sequence[int]], width: int, geometry: Geometry, itemsize: int, budget: float
+) -> list[Chunk]:
+    """Plan chunks whose working memory stays within a budget.
 
     Args:
         counts: masked pixels in each row of each image, `[N][H]`.
         width: W of the images.
         geometry: sizes of the graph.
         itemsize: bytes of one value.
-        budget: bytes that one chunk may take; must suffice for one row of one image.
+        budget: most bytes of one chunk; must suffice for one row of one image.
 
     Returns:
-        Chunks of whole images or, of an image that does not fit, bands of rows; without the empty images and
-        rows at their rims.
+        Chunks of complete images, or bands of rows of an image that does not fit. Images without masked pixels and
+        unmasked rows at the top and bottom are left out.
     """
     chunks: list[Chunk] = []
     for n, rows in enumerate(counts):
         masked = [y for y, pixels in enumerate(rows) if pixels]
         if not masked:
             continue
-        whole = Chunk(n, n + 1, masked[0], masked[-1] + 1, sum(rows))
-        if whole.bytes(width, geometry, itemsize) > budget:
-            parts = [Chunk(n, n + 1, y, y + 1, rows[y]) for y in masked]
+        image = Chunk(n, n + 1, masked[0], masked[-1] + 1, sum(rows))
+        if image.working_bytes(width, geometry, itemsize) > budget:
+            pieces = [Chunk(n, n + 1, y, y + 1, rows[y]) for y in masked]
         else:
-            parts = [whole]
-        # Bands do not join the chunk of another image: neither would be a rectangle of rows and images then.
-        joinable = bool(chunks) and len(parts) == 1 and not _is_band(chunks[-1], counts)
-        for part in parts:
-            joined = chunks[-1].join(part) if joinable else None
-            if joined is not None and joined.bytes(width, geometry, itemsize) <= budget:
+            pieces = [image]
+        # Bands do not join the chunk of another image: the result would not be a rectangle of rows and images.
+        joinable = bool(chunks) and len(pieces) == 1 and not _is_band(chunks[-1], counts)
+        for piece in pieces:
+            joined = chunks[-1].join(piece) if joinable else None
+            if joined is not None and joined.working_bytes(width, geometry, itemsize) <= budget:
                 chunks[-1] = joined
             else:
-                chunks.append(part)
+                chunks.append(piece)
             joinable = True
     return chunks
 
@@ -131,16 +137,16 @@ def _is_band(chunk: Chunk, counts: Sequence[Sequence[int]]) -> bool:
 
 
 def _list_pixels(mask: Tensor, count: int) -> Pixels:
-    """List `count` pixels in order: the masked ones and, if there are fewer, unmasked ones to fill up.
+    """List `count` pixels in order: the masked ones and, if there are fewer, unmasked ones as padding.
 
-    Without telling the host how many are masked, and distinct, since backends tell pixels by their place.
+    The host does not learn how many are masked. Pixels are distinct, since backends identify them by position.
     """
     flat = mask.flatten()
     missing = count - flat.sum()
     chosen = flat | (flat.logical_not().cumsum(0) <= missing)
-    # The i-th pixel is the first with i of them up to it.
-    wanted = torch.arange(1, count + 1, device=mask.device)
-    return _coordinates(torch.searchsorted(chosen.cumsum(0), wanted), mask)
+    # The i-th pixel is the first with a running count of i.
+    ranks = torch.arange(1, count + 1, device=mask.device)
+    return _coordinates(torch.searchsorted(chosen.cumsum(0), ranks), mask)
 
 
 def _coordinates(flat: Tensor, mask: Tensor) -> Pixels:
@@ -149,5 +155,5 @@ def _coordinates(flat: Tensor, mask: Tensor) -> Pixels:
 
 
 def is_masked(pixels: Pixels, mask: Tensor) -> Tensor:
-    """Return bool `[M]`: which of `pixels`, counted in the whole batch, are masked."""
+    """Return bool `[M]`: which of `pixels`, counted in the full batch, are masked."""
     return mask[pixels.image, 0, pixels.row, pixels.column]

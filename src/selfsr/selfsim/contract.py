@@ -1,6 +1,6 @@
-"""What every backend of the self-similarity operator provides, and the words they share.
+"""The interface of the backends of the self-similarity operator, and the types that they share.
 
-A backend is a module with three functions of the names and signatures in `Backend`. Rows of the graph are
+A backend is a module with the three functions of `Backend`. Rows of the graph are
 kept displacement-major, `[search_px**2, M]` for M masked pixels: each pass over one displacement then reads
 and writes memory in order, and sums over a row run over the outer axis.
 """
@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-# MiB that a call may take beside its images, unless the caller says otherwise. A GPU gets more: a batch of 64 crops of
-# 128 px then takes 3 pieces instead of 11, so that each keeps it busy. Not a share of the memory that is free, which
-# differs from run to run: how the work is cut shows in the last bits of the gradient.
+# The default of `memory_mb`: MiB of working memory in addition to the images. A GPU gets more, so that a batch of 64
+# crops of 128 px takes 3 chunks instead of 11, each of which keeps it busy. The default does not depend on free memory,
+# which differs between runs: the chunks change the last bits of the gradient.
 MEMORY_MB = 256.0
 GPU_MEMORY_MB = 1024.0
 
@@ -59,7 +59,7 @@ class Pixels(NamedTuple):
 
 
 def default_memory_mb(image: Tensor) -> float:
-    """Return the budget in MiB where the caller names none."""
+    """Return the default budget in MiB for the device of an image."""
     return MEMORY_MB if image.device.type == "cpu" else GPU_MEMORY_MB
 
 
@@ -68,22 +68,25 @@ def sum_dtype(image: Tensor) -> torch.dtype:
     return torch.float32 if image.device.type == "mps" else torch.float64
 
 
-# How many columns of a graph a row pass may hold in temporary values at once.
+# The published floor under both graphs inside the logarithms (eq. 5).
+FLOOR = 1e-10
+
+# The most columns of a graph for which `loss_and_row_gradient` has temporary values at once.
 ROW_BLOCK = 2048
-# What blocks of fixed size take, whatever the images: the compiled kernels have a few for each thread.
+# Bytes of buffers of fixed size: the compiled kernels have a few for each thread.
 FIXED_BYTES = 2**20
-# Least displacements whose maps count: with a tiny search area a gradient and copies of the images are the larger part.
+# Fewest displacements whose maps are counted: with a tiny search area, gradients and copies of images take more.
 _LEAST_MAPS = 8
-# A backend may round rows up to whole vectors, and put an empty search area between images.
+# A backend may round rows up to full vectors, and put an empty search area between images.
 _ROUNDING_PX = 15
 
 
 def working_bytes(pixels: int, images: int, rows: int, width: int, geometry: Geometry, itemsize: int) -> int:
-    """Bytes that a backend may take for a chunk, beside the images and their gradient.
+    """Return the most bytes that a backend may use for a chunk, besides the images and their gradient.
 
-    Two graphs; maps of S displacements, as many as the window has binary digits and three more, of the padded
-    band (a backend computes one dy after another); and a few blocks of graph columns in the row pass or, before it, a
-    few tables of the k^2 window offsets of each pixel (eq. 8).
+    These are two graphs; maps of S displacements of the padded band (one dy at a time), three more than the window
+    has binary digits; and a few blocks of graph columns in `loss_and_row_gradient` or, before it, a few tables of the
+    k^2 window offsets of each pixel (eq. 8).
     """
     h = geometry.half_search
     area = images * (rows + 3 * h + 1) * (width + 2 * h + _ROUNDING_PX)
@@ -97,15 +100,15 @@ class Backend(Protocol):
     """The three stages of the operator.
 
     `padded` is `[N, C, H + 2h, W + 2h]`, contiguous, float32 or float64; `pixels` are distinct, in order, at
-    least one, counted in the image without its border. What a stage allocates, `working_bytes` bounds. A stage
-    never waits for the device and gives the same bits each time, whatever the number of threads.
+    least one, counted in the image without its border. A stage allocates at most `working_bytes`. It never waits for
+    the device and returns the same bits each time, for any number of threads.
     """
 
-    def graph_sums(self, padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
+    def window_distances(self, padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
         """Return the window distances q `[S*S, M]` of eq. 1, in the dtype of `padded`."""
         ...
 
-    def row_pass(
+    def loss_and_row_gradient(
         self,
         q_sr: Tensor,
         q_hr: Tensor,
@@ -122,6 +125,6 @@ class Backend(Protocol):
         """
         ...
 
-    def graph_backward(self, padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
-        """Return the gradient towards `padded`, of its shape, given the gradient towards q; may overwrite it."""
+    def window_distances_backward(self, padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
+        """Return the gradient towards `padded`, given the gradient towards q; may overwrite `grad_q`."""
         ...

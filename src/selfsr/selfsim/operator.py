@@ -1,36 +1,20 @@
-"""The one path from images to loss and gradient: the three stages of a backend over chunks, as torch.library nodes.
+"""The torch operators: they run the three stages of a backend over the chunks of a batch.
 
-The loss is a scalar whose only differentiable input is the super-resolved image, so its gradient is computed
-together with its value and kept as one image-sized tensor; nothing of the size of a graph outlives a chunk.
+The loss is a scalar, and its only differentiable input is the super-resolved image. Its gradient is computed together
+with its value and kept as one tensor of the image's size. Graphs live only as long as their chunk.
 """
-
-import contextlib
-from collections.abc import Iterator
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsr._ops import backends, register
-from selfsr.selfsim.chunks import check_budget, cut, is_masked
+from selfsr._ops import register
+from selfsr._ops.dispatch import disable_autocast, load_backend
+from selfsr.selfsim.chunks import check_budget, is_masked, split_into_chunks
 from selfsr.selfsim.contract import Geometry, sum_dtype
 
-
-def load_backend(where: str, requested: str, image: Tensor) -> ModuleType:
-    """Import and return the backend module for `image`; see `selfsr._ops.backends.choose`."""
-    name = backends.choose(where, requested, image)
-    if name == "cpu":
-        from selfsr.selfsim.cpu import backend as cpu
-
-        return cpu
-    if name == "triton":
-        from selfsr.selfsim.triton import backend as kernels
-
-        return kernels
-    from selfsr.selfsim import eager
-
-    return eager
+# The backends are modules of this package.
+PACKAGE = "selfsr.selfsim"
 
 
 def loss_and_gradient(
@@ -45,51 +29,53 @@ def loss_and_gradient(
     memory_mb: float,
     max_pixels: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss summed over the masked pixels and, if asked for, its gradient towards `sr` (else empty)."""
-    where, h = "self_similarity_loss", geometry.half_search
-    stages = load_backend(where, backend, sr)
-    check_budget(where, sr, geometry, memory_mb, max_pixels)
-    padded_sr, padded_hr = _pad(sr, h), _pad(hr, h)
+    """Return the loss summed over masked pixels, and its gradient towards `sr` if `with_gradient`, else empty."""
+    caller, h = "self_similarity_loss", geometry.half_search
+    stages = load_backend(PACKAGE, caller, backend, sr)
+    check_budget(caller, sr, geometry, memory_mb, max_pixels)
+    padded_sr, padded_hr = _pad_reflect(sr, h), _pad_reflect(hr, h)
     total = torch.zeros((), dtype=sum_dtype(sr), device=sr.device)
     gradient = torch.zeros_like(padded_sr) if with_gradient else None
-    for chunk, pixels in cut(mask, geometry, sr.element_size(), memory_mb, max_pixels):
-        band, band_hr = (chunk.of(padded, h).contiguous() for padded in (padded_sr, padded_hr))
-        # NaN for NaN and infinity: an infinite difference alone would be no more than a similarity of 0.
+    for chunk, pixels in split_into_chunks(mask, geometry, sr.element_size(), memory_mb, max_pixels):
+        band, band_hr = (chunk.select(padded, h).contiguous() for padded in (padded_sr, padded_hr))
+        # NaN for NaN and infinity: an infinite difference would only be a similarity of 0.
         total += 0 * (band.sum() + band_hr.sum())
-        q_sr = stages.graph_sums(band, pixels, geometry)
-        q_hr = stages.graph_sums(band_hr, pixels, geometry)
+        q_sr = stages.window_distances(band, pixels, geometry)
+        q_hr = stages.window_distances(band_hr, pixels, geometry)
         unused = None if max_pixels is None else is_masked(pixels, mask).logical_not_()
         if unused is not None:
-            # Pixels that only fill up the list: equal rows have no loss.
+            # Pixels that pad the list: equal rows have no loss.
             q_sr.masked_fill_(unused, 0)
             q_hr.masked_fill_(unused, 0)
-        parts, grad_q = stages.row_pass(q_sr, q_hr, geometry, l1_weight, kl_weight, with_gradient)
-        total += parts.sum()
+        loss_parts, grad_q = stages.loss_and_row_gradient(q_sr, q_hr, geometry, l1_weight, kl_weight, with_gradient)
+        total += loss_parts.sum()
         del q_sr, q_hr, band_hr
         if gradient is not None:
-            assert grad_q is not None, "asked for the gradient, the backend gave none"
+            assert grad_q is not None, "the backend returned no gradient"
             if unused is not None:
                 grad_q.masked_fill_(unused, 0)
-            chunk.of(gradient, h).add_(stages.graph_backward(_finite(band), grad_q, pixels, geometry))
-    return total.to(sr.dtype), sr.new_empty(0) if gradient is None else _fold(gradient, h)
+            band_gradient = stages.window_distances_backward(_zero_nonfinite(band), grad_q, pixels, geometry)
+            chunk.select(gradient, h).add_(band_gradient)
+    return total.to(sr.dtype), sr.new_empty(0) if gradient is None else _pad_reflect_backward(gradient, h)
 
 
-def _pad(image: Tensor, h: int) -> Tensor:
+def _pad_reflect(image: Tensor, h: int) -> Tensor:
     image = image.contiguous()
     return F.pad(image, (h, h, h, h), mode="reflect") if h and image.numel() else image
 
 
-def _finite(band: Tensor) -> Tensor:
-    """Return `band` with 0 for NaN and infinity: a backend multiplies differences with weights that may be 0.
+def _zero_nonfinite(band: Tensor) -> Tensor:
+    """Return `band` with 0 for NaN and infinity.
 
-    Where a pixel has seen one, its gradient towards q is NaN (or 0, at an infinite distance) and says so. Without
-    this, 0 * NaN would reach neighbors that have not, and in a batch laid out as one array the next image.
+    A backend multiplies differences with weights that may be 0, and 0 * NaN would reach neighbors whose search areas
+    are clean, and the next image of a flat batch. A pixel with NaN in its search area still has a gradient of NaN
+    towards q (0 at an infinite distance).
     """
     return torch.nan_to_num(band, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _fold(padded: Tensor, h: int) -> Tensor:
-    """Add what lies on the reflected border to the pixels it mirrors; the transpose of `_pad`.
+def _pad_reflect_backward(padded: Tensor, h: int) -> Tensor:
+    """Add the gradient of the reflected border to the pixels that it repeats.
 
     torch's own backward of reflect padding adds with atomics on a GPU, in no fixed order.
     """
@@ -104,15 +90,7 @@ def _fold(padded: Tensor, h: int) -> Tensor:
     return columns[:, :, h : h + height].contiguous()
 
 
-@contextlib.contextmanager
-def _plain_arithmetic(image: Tensor) -> Iterator[None]:
-    """Compute on the tensor's own device, in the dtype given, whatever is set around."""
-    device = torch.cuda.device(image.device) if image.is_cuda else contextlib.nullcontext()
-    with device, torch.autocast(image.device.type, enabled=False):
-        yield
-
-
-def _fake_loss(sr, hr, mask, *options):  # noqa: ARG001  (the operator's arguments, here and below)
+def _fake_loss(sr, hr, mask, *options):  # noqa: ARG001  (fakes have the operator's arguments)
     with_gradient = options[6]
     return sr.new_empty(()), sr.new_empty(sr.shape if with_gradient else 0)
 
@@ -141,30 +119,30 @@ def loss_op(
     memory_mb: float,
     max_pixels: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """`loss_and_gradient` as torch sees it."""
+    """Register `loss_and_gradient` as a torch operator."""
     geometry = Geometry(search_px, window_px, sigma, normalize)
-    with _plain_arithmetic(sr):
+    with disable_autocast(sr):
         return loss_and_gradient(
             sr, hr, mask, geometry, l1_weight, kl_weight, with_gradient, backend, memory_mb, max_pixels
         )
 
 
-def _keep_gradient(ctx, inputs, output) -> None:
+def _save_gradient(ctx, inputs, output) -> None:
     ctx.has_gradient = inputs[9]
     ctx.save_for_backward(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _scale_gradient(ctx, grad_total, grad_gradient):
-    # The gradient is an output of the node, so that a second derivative arrives here instead of being lost.
+    # The gradient is an output of the operator, so that a second derivative arrives here instead of being lost.
     if grad_gradient is not None:
-        raise RuntimeError("self_similarity_loss has no second derivatives, but they were asked for.")
+        raise RuntimeError("self_similarity_loss has no second derivatives; do not differentiate its gradient.")
     assert ctx.has_gradient, "a backward pass needs with_gradient"
     (gradient,) = ctx.saved_tensors
     return (None if grad_total is None else grad_total * gradient, *(None,) * 12)
 
 
-register.register_gradient("self_similarity_loss", _scale_gradient, _keep_gradient)
+register.register_gradient("self_similarity_loss", _scale_gradient, _save_gradient)
 
 
 @register.operator("self_similarity_graph", fake=_fake_graph)
@@ -179,16 +157,16 @@ def graph_op(
     memory_mb: float,
 ) -> Tensor:
     """Return the graph `[M, S*S]` of `image` at the pixels of `mask` (eq. 1 to 3)."""
-    where = "self_similarity_graph"
+    caller = "self_similarity_graph"
     geometry = Geometry(search_px, window_px, sigma, normalize)
     h = geometry.half_search
-    with _plain_arithmetic(image):
-        stages = load_backend(where, backend, image)
-        check_budget(where, image, geometry, memory_mb, None)
-        padded = _pad(image, h)
+    with disable_autocast(image):
+        stages = load_backend(PACKAGE, caller, backend, image)
+        check_budget(caller, image, geometry, memory_mb, None)
+        padded = _pad_reflect(image, h)
         rows = [image.new_empty(0, geometry.entries)]
-        for chunk, pixels in cut(mask, geometry, image.element_size(), memory_mb, None):
-            s = stages.graph_sums(chunk.of(padded, h).contiguous(), pixels, geometry).div_(-sigma).exp_()
+        for chunk, pixels in split_into_chunks(mask, geometry, image.element_size(), memory_mb, None):
+            s = stages.window_distances(chunk.select(padded, h).contiguous(), pixels, geometry).div_(-sigma).exp_()
             if normalize:
                 s /= s.sum(0)
             rows.append(s.t().contiguous())
@@ -211,31 +189,32 @@ def graph_backward_op(
     """Return the gradient towards `image`, given that towards its graph `[M, S*S]` (eq. 10 to 12)."""
     geometry = Geometry(search_px, window_px, sigma, normalize)
     h = geometry.half_search
-    with _plain_arithmetic(image):
-        stages = load_backend("self_similarity_graph", backend, image)
-        padded = _pad(image, h)
+    with disable_autocast(image):
+        stages = load_backend(PACKAGE, "self_similarity_graph", backend, image)
+        padded = _pad_reflect(image, h)
         gradient = torch.zeros_like(padded)
-        done = 0
-        for chunk, pixels in cut(mask, geometry, image.element_size(), memory_mb, None):
-            x = graph[done : done + chunk.pixels]
-            grad_q = x * grad[done : done + chunk.pixels]
+        first = 0
+        for chunk, pixels in split_into_chunks(mask, geometry, image.element_size(), memory_mb, None):
+            x = graph[first : first + chunk.pixels]
+            grad_q = x * grad[first : first + chunk.pixels]
             if normalize:
                 grad_q -= x * grad_q.sum(1, keepdim=True)
             grad_q = grad_q.div_(-sigma).t().contiguous()
-            band = chunk.of(padded, h).contiguous()
-            chunk.of(gradient, h).add_(stages.graph_backward(_finite(band), grad_q, pixels, geometry))
-            done += chunk.pixels
-        return _fold(gradient, h)
+            band = chunk.select(padded, h).contiguous()
+            band_gradient = stages.window_distances_backward(_zero_nonfinite(band), grad_q, pixels, geometry)
+            chunk.select(gradient, h).add_(band_gradient)
+            first += chunk.pixels
+        return _pad_reflect_backward(gradient, h)
 
 
-def _keep_graph(ctx, inputs, output) -> None:
+def _save_graph(ctx, inputs, output) -> None:
     ctx.save_for_backward(output, *inputs[:2])
     ctx.options = inputs[2:]
 
 
-def _graph_to_image(ctx, grad):
+def _backpropagate_graph(ctx, grad):
     graph, image, mask = ctx.saved_tensors
     return graph_backward_op(grad, graph, image, mask, *ctx.options), *(None,) * 7
 
 
-register.register_gradient("self_similarity_graph", _graph_to_image, _keep_graph)
+register.register_gradient("self_similarity_graph", _backpropagate_graph, _save_graph)

@@ -1,7 +1,7 @@
-"""How far a backend of the self-similarity operator may be from the definition in float64.
+"""Tolerances of the backends of the self-similarity operator against the definition in float64.
 
-The tests and the benchmark, which times no backend whose numbers are wrong, read the same table. docs/numerics.md
-gives the reason of each number.
+The tests and the benchmark, which times no backend with wrong numbers, use the same table. docs/numerics.md has the
+reason for each number.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Errors allowed, relative to the value, or for images to their largest element."""
+    """Allowed errors, relative to the value, or for images to their largest element."""
 
     l1: float
     kl: float
@@ -24,18 +24,17 @@ TOLERANCES = {
     torch.float32: Tolerance(l1=2e-6, kl=1e-5, gradient=4e-6, graph=2e-6),
 }
 
-# The derivative of |X - Y| jumps at X = Y. Where two entries are nearer than twice the tolerance of one, relative to
-# the larger, rounding decides the sign in float32, in the definition too: a masked pixel with such an entry has no
-# gradient in float32 to compare with. Entries below the least one are too small to be seen in the gradient.
+# The derivative of |X - Y| jumps at X = Y. If two entries are closer than twice the tolerance of one, relative to the
+# larger, rounding decides the sign in float32, also in the definition. The gradient of a masked pixel with such an
+# entry cannot be compared in float32. Entries below the least one are too small to change the gradient visibly.
 NEAR_TIE = 2 * TOLERANCES[torch.float32].graph
 LEAST_IN_A_TIE = 1e-7
 
-# "No worse than naive": how much of rms(truth) a backend may add to the error of the definition, computed in the
-# same dtype.
+# "No worse than naive": the error of the definition in the same dtype, plus this share of rms(truth).
 SLACK = 2e-7
 
-# The published golden values are printed with this many digits; float32 is held to what they ask of it.
+# Relative error of the published golden values, by their printed digits, and of float32 results.
 GOLDEN_DIGITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 
-# The gradient of loss(x, x): what the floor leaves, relative to the gradient of a pair that differs.
+# The gradient of loss(x, x), which is only due to the floor, relative to the gradient of two different images.
 AT_EQUAL_IMAGES = {torch.float64: 1e-9, torch.float32: 2e-7}

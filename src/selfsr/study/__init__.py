@@ -1,5 +1,5 @@
-"""Studies: recipes x arms x seeds, paired by seed, to test a claim about anything in a recipe."""
+"""Studies: test a claim about a recipe with several arms and seeds."""
 
-from selfsr.study.run import DEFAULT_FOLDER, open_study, rehearse, run_study, summarize, write_results
+from selfsr.study.run import DEFAULT_FOLDER, dry_run_study, open_study, run_study, summarize, write_results
 
-__all__ = ["DEFAULT_FOLDER", "open_study", "rehearse", "run_study", "summarize", "write_results"]
+__all__ = ["DEFAULT_FOLDER", "dry_run_study", "open_study", "run_study", "summarize", "write_results"]

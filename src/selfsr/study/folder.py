@@ -1,4 +1,4 @@
-"""The study folder: the resolved definition that all its runs follow, how far they are, and who works in it."""
+"""The study folder: its definition file, the progress of its runs, and its lock."""
 
 import contextlib
 import dataclasses
@@ -12,36 +12,36 @@ import yaml
 
 from selfsr import __version__
 from selfsr.errors import InputError
-from selfsr.fileio import write_whole
+from selfsr.fileio import write_atomic
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
-from selfsr.runfolder.checkpoints import checkpoints
-from selfsr.study.differences import differences, told
-from selfsr.study.plan import Plan, PlannedRun, Setup
+from selfsr.runfolder.checkpoints import list_checkpoints
+from selfsr.study.differences import describe_differences, find_differences
+from selfsr.study.plan import PlannedRun, StudyPlan, StudySetup
 
-# Raised when what a study folder holds changes; a folder of another format is refused, not guessed at.
-FORMAT = 1
+# The number grows when the contents of a study folder change. Folders of other formats are refused.
+FORMAT = 2
 DEFINITION = "study.yaml"
 
 _LOCK = ".lock"
-_TAIL_BYTES = 2**20  # one line of scores of the largest sets is far smaller
+_TAIL_BYTES = 2**20  # far more than one line of scores
 
 
-def definition(plan: Plan) -> dict[str, Any]:
-    """Return what `study.yaml` in the study folder holds: everything resolved, no file needed beside it."""
+def to_document(plan: StudyPlan) -> dict[str, Any]:
+    """Return the contents of `study.yaml` in a study folder: the resolved study, which needs no other file."""
     return {
         "format": FORMAT,
         "selfsr": __version__,
         "name": plan.name,
         "baseline": plan.baseline,
         "score": plan.score,
-        "unequal": list(plan.unequal),
+        "allowed_differences": list(plan.allowed_differences),
         "seeds": list(plan.seeds),
         "changes": plan.changes,
         "notes": plan.notes,
         "history": list(plan.history),
         "recipes": {
             setup.name: {
-                "judged_on": setup.judged_on,
+                "evaluation_set": setup.evaluation_set,
                 "arms": {arm: recipe.model_dump(mode="json") for arm, recipe in setup.arms.items()},
             }
             for setup in plan.setups.values()
@@ -49,30 +49,30 @@ def definition(plan: Plan) -> dict[str, Any]:
     }
 
 
-def read_plan(folder: Path, *, any_version: bool = False) -> Plan:
-    """Return the plan that the study in `folder` follows.
+def read_plan(folder: Path, *, any_version: bool = False) -> StudyPlan:
+    """Read the plan of the study in `folder`.
 
     Args:
         folder: a study folder.
-        any_version: take the study of another version of the program, too: to read results, not to add runs.
+        any_version: also accept a study of another selfsr version. This is for reading results, not for more runs.
 
     Raises:
-        InputError: there is no study in it, or it is of another version.
+        InputError: the folder has no study, or a study of another version.
     """
     document = _read(folder)
-    _same_version(folder, document, any_version)
+    _check_version(folder, document, any_version)
     setups = {}
     for name, entry in document["recipes"].items():
         arms = {
             arm: parse_recipe(recipe, f"{folder / DEFINITION}: {name}, {arm}") for arm, recipe in entry["arms"].items()
         }
-        setups[name] = Setup(name, entry["judged_on"], arms)
-    return Plan(
+        setups[name] = StudySetup(name, entry["evaluation_set"], arms)
+    return StudyPlan(
         document["name"],
         document["baseline"],
         document["score"],
         tuple(document["seeds"]),
-        tuple(document["unequal"]),
+        tuple(document["allowed_differences"]),
         document["changes"],
         document["notes"],
         setups,
@@ -80,19 +80,22 @@ def read_plan(folder: Path, *, any_version: bool = False) -> Plan:
     )
 
 
-def settle(plan: Plan, folder: Path, *, extend: bool = False, any_version: bool = False) -> Plan:
-    """Make `folder` the study's, or check that it is; return the plan with the folder's history.
+def write_definition(plan: StudyPlan, folder: Path, *, extend: bool = False, any_version: bool = False) -> StudyPlan:
+    """Write the study's definition into `folder`, or check that the existing one is the same.
 
     Args:
         plan: the study.
-        folder: the study folder; a new one is made.
-        extend: go on where seeds, arms or recipes were added and nothing that was there has changed.
+        folder: the study folder, which is created if it does not exist.
+        extend: accept additional seeds, arms or recipes, if nothing else differs.
         any_version: see `read_plan`.
 
+    Returns:
+        The plan with the folder's history.
+
     Raises:
-        InputError: the folder holds another study, or one of another version; the message names what differs.
+        InputError: the folder has another study, or one of another version. The message names the differences.
     """
-    plan, added = agree(plan, folder, extend=extend, any_version=any_version)
+    plan, added = match_folder(plan, folder, extend=extend, any_version=any_version)
     if added:
         done = sum(is_finished(folder, run) for run in read_plan(folder).runs())
         note = f"Extended when {done} runs were finished: {'; '.join(added)}."
@@ -102,82 +105,83 @@ def settle(plan: Plan, folder: Path, *, extend: bool = False, any_version: bool 
     return plan
 
 
-def agree(plan: Plan, folder: Path, *, extend: bool = False, any_version: bool = False) -> tuple[Plan, list[str]]:
-    """Check that `folder` is the study's, or can be made so; write nothing.
+def match_folder(
+    plan: StudyPlan, folder: Path, *, extend: bool = False, any_version: bool = False
+) -> tuple[StudyPlan, list[str]]:
+    """Check that `folder` has this study or is free for it; write nothing.
 
     Args:
         plan: the study.
-        folder: the study folder, which need not exist.
-        extend: see `settle`.
+        folder: the study folder, which may not exist yet.
+        extend: see `write_definition`.
         any_version: see `read_plan`.
 
     Returns:
-        The plan with the folder's history, and what it adds to the folder's definition, in words.
+        The plan with the folder's history, and its additions to the folder's definition, in words.
 
     Raises:
-        InputError: see `settle`.
+        InputError: see `write_definition`.
     """
     if not (folder / DEFINITION).exists():
-        refuse_foreign(folder)
+        check_folder(folder)
         return plan, []
     document = _read(folder)
-    _same_version(folder, document, any_version)
+    _check_version(folder, document, any_version)
     plan = dataclasses.replace(plan, history=tuple(document["history"]))
-    changed, added = _compare(document, definition(plan))
+    changed, added = _compare(document, to_document(plan))
     if changed or (added and not extend):
-        ways = f"give the new one another folder with --out, or go on with the old one: selfsr study {folder}"
+        advice = f"choose another folder with --out, or continue the old study: selfsr study {folder}"
         if not changed:
-            ways = f"--extend goes on with what was added, and the results will say so; or {ways}"
+            advice = f"add --extend to include the additions, which the results will mention; or {advice}"
         raise InputError(
-            f"study: {folder} holds a study of another definition, which differs in "
-            f"{'; '.join([*changed, *added])}: {ways}"
+            f"study: {folder} has another study; the differences are {'; '.join([*changed, *added])}: {advice}"
         )
     return plan, added
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds something, but no study.
+def check_folder(folder: Path) -> None:
+    """Check that a folder is empty or has a study.
 
     Raises:
-        InputError: it does.
+        InputError: the folder has other files.
     """
     if folder.is_dir() and not (folder / DEFINITION).exists() and any(e.name != _LOCK for e in folder.iterdir()):
         raise InputError(
-            f"study: {folder} is not empty and holds no study ({DEFINITION} is missing); "
+            f"study: {folder} is not empty and has no study ({DEFINITION} is missing); "
             "choose another folder with --out."
         )
 
 
-def _write(path: Path, plan: Plan) -> None:
+def _write(path: Path, plan: StudyPlan) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, yaml.safe_dump(definition(plan), sort_keys=False))
+    write_atomic(path, yaml.safe_dump(to_document(plan), sort_keys=False))
 
 
-def run_folder(folder: Path, run: PlannedRun) -> Path:
-    """Return where a run of the study is."""
+def get_run_folder(folder: Path, run: PlannedRun) -> Path:
+    """Return the run folder of a run."""
     return folder / "runs" / run.name
 
 
-def step_reached(folder: Path, run: PlannedRun) -> int:
-    """Return the step that a run would go on from; the last one of its recipe where it is finished.
+def read_step(folder: Path, run: PlannedRun) -> int:
+    """Return the step from which a run would resume; its last step if it is finished.
 
-    A finished run may have lost its checkpoints (they are large): its weights and its last evaluation are enough.
+    A finished run needs no checkpoints, which are large: its weights and its last evaluation are enough.
     """
-    place = run_folder(folder, run)
-    kept = checkpoints(place)
-    if kept:
-        return int(kept[-1].name.removeprefix("step_"))
-    judged = last_step(place / "eval.jsonl") == run.recipe.steps
-    return run.recipe.steps if judged and any(place.glob("weights/last.*")) else 0
+    path = get_run_folder(folder, run)
+    saved = list_checkpoints(path)
+    if saved:
+        return int(saved[-1].name.removeprefix("step_"))
+    evaluated = read_last_step(path / "eval.jsonl") == run.recipe.steps
+    return run.recipe.steps if evaluated and any(path.glob("weights/last.*")) else 0
 
 
 def is_finished(folder: Path, run: PlannedRun) -> bool:
-    """Return whether a run has taken every step of its recipe."""
-    return step_reached(folder, run) == run.recipe.steps
+    """Return whether a run has reached the last step of its recipe."""
+    return read_step(folder, run) == run.recipe.steps
 
 
-def last_step(path: Path) -> int:
-    """Return the step of the last whole line of a log, 0 where there is none. The log may be growing."""
+def read_last_step(path: Path) -> int:
+    """Return the step of the last complete line of a log, which may be growing; 0 without a line."""
     if not path.exists():
         return 0
     with path.open("rb") as file:
@@ -192,36 +196,36 @@ def last_step(path: Path) -> int:
 
 
 def check_run(folder: Path, run: PlannedRun) -> None:
-    """Check that what a run folder holds was trained as the study says.
+    """Check that a run folder was trained with the study's recipe.
 
     Raises:
-        InputError: its recipe is another.
+        InputError: its recipe differs.
     """
-    path = run_folder(folder, run) / "recipe.yaml"
+    path = get_run_folder(folder, run) / "recipe.yaml"
     if not path.exists():
         return
-    there = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    found = differences(there, yaml.safe_load(dump_recipe(run.recipe)))
-    if found:
+    trained = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    differences = find_differences(trained, yaml.safe_load(dump_recipe(run.recipe)))
+    if differences:
         raise InputError(
-            f"study: {path.parent} was trained with another recipe than the study's: {told(found)}; "
-            "move the folder away to train it anew."
+            f"study: {path.parent} was trained with another recipe than the study's: "
+            f"{describe_differences(differences)}; move the folder away to train the run again."
         )
 
 
 @contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[int | None]:
-    """Keep other studies out of the folder; yield the lock's descriptor, which the runs inherit.
+def lock_folder(folder: Path) -> Iterator[int | None]:
+    """Lock the folder against other studies; yield the lock's file descriptor, which the runs inherit.
 
-    The lock is held as long as any process has the descriptor open: a study that was killed leaves its runs behind,
-    and a second one must not train them at the same time.
+    The lock lasts as long as any process has the descriptor open. When a study is killed, its runs keep the lock, so
+    that a second study cannot train the same runs at the same time.
 
     Raises:
-        InputError: another process works in the folder.
+        InputError: another process uses the folder.
     """
     try:
         import fcntl
-    except ImportError:  # Windows: nobody is kept out
+    except ImportError:  # Windows has no such lock
         yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,8 +235,8 @@ def in_use(folder: Path) -> Iterator[int | None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"study: {folder} is in use: another selfsr study, or a run that a killed one left behind, works in "
-                "it; wait for it or stop it."
+                f"study: {folder} is in use by another selfsr study, or by a run of a killed one; "
+                "wait for it or stop it."
             ) from error
         yield descriptor
     finally:
@@ -245,51 +249,52 @@ def _read(folder: Path) -> dict[str, Any]:
         raise InputError(f"study: {folder} is no study folder ({DEFINITION} is missing); name a study file.")
     document = read_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(document, dict) or "format" not in document:
-        raise InputError(f"study: {path} is not what a study folder holds; give another folder with --out.")
+        raise InputError(f"study: {path} is not the definition of a study folder; choose another folder with --out.")
     return document
 
 
-def _same_version(folder: Path, document: dict[str, Any], any_version: bool) -> None:
+def _check_version(folder: Path, document: dict[str, Any], any_version: bool) -> None:
     if document["format"] != FORMAT:
         raise InputError(
             f"study: {folder} has study format {document['format']}, this version reads {FORMAT}; "
-            "go on with the version that wrote it, or give another folder with --out."
+            "use the version that wrote it, or choose another folder with --out."
         )
     if document["selfsr"] != __version__ and not any_version:
         raise InputError(
-            f"study: {folder} was begun with selfsr {document['selfsr']}, this is {__version__}, and runs of two "
-            "versions are not compared; go on with that version, give another folder with --out, or read what is "
-            "there with --summary."
+            f"study: {folder} was started with selfsr {document['selfsr']}, this is {__version__}, and runs of two "
+            "versions are not comparable; use that version, choose another folder with --out, or read the results "
+            "with --summary."
         )
 
 
 def _compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return what was changed or taken away, and what was added, in words."""
+    """Return the changes and removals, and the additions, in words."""
     changed, added = [], []
-    for key in ("name", "baseline", "score", "unequal"):
+    for key in ("name", "baseline", "score", "allowed_differences"):
         if old[key] != new[key]:
             changed.append(f"{key} ({old[key]} there, {new[key]} here)")
     if old["seeds"] != new["seeds"]:
         grown = set(old["seeds"]) < set(new["seeds"])
         (added if grown else changed).append(f"seeds ({old['seeds']} there, {new['seeds']} here)")
-    recipes = _keys("recipe", old["recipes"], new["recipes"], changed, added)
+    recipes = _compare_keys("recipe", old["recipes"], new["recipes"], changed, added)
     settings: dict[str, tuple[Any, Any]] = {}
     for name in recipes:
         one, other = old["recipes"][name], new["recipes"][name]
-        if one["judged_on"] != other["judged_on"]:
-            changed.append(f"{name}: judged_on ({one['judged_on']} there, {other['judged_on']} here)")
-        # Of several recipes, each new arm is told once.
-        arms = _keys("arm", one["arms"], other["arms"], changed, added)
-        for arm in arms:
-            found = differences(one["arms"][arm], other["arms"][arm])
-            settings |= {f"{name}: {path}": pair for path, pair in found.items()}
+        if one["evaluation_set"] != other["evaluation_set"]:
+            changed.append(f"{name}: evaluation_set ({one['evaluation_set']} there, {other['evaluation_set']} here)")
+        for arm in _compare_keys("arm", one["arms"], other["arms"], changed, added):
+            differences = find_differences(one["arms"][arm], other["arms"][arm])
+            settings |= {f"{name}: {path}": values for path, values in differences.items()}
     if settings:
-        changed.append(told(settings))
+        changed.append(describe_differences(settings))
+    # Several recipes repeat the same arm.
     return list(dict.fromkeys(changed)), list(dict.fromkeys(added))
 
 
-def _keys(kind: str, old: dict[str, Any], new: dict[str, Any], changed: list[str], added: list[str]) -> list[str]:
-    """Note which keys are gone and which are new; return those that stayed."""
+def _compare_keys(
+    kind: str, old: dict[str, Any], new: dict[str, Any], changed: list[str], added: list[str]
+) -> list[str]:
+    """Record missing keys in `changed` and new ones in `added`; return the common keys."""
     changed += [f"the {kind} {key} (missing here)" for key in old if key not in new]
     added += [f"the {kind} {key} (new here)" for key in new if key not in old]
     return [key for key in old if key in new]

@@ -1,124 +1,135 @@
-"""The study as one HTML page, of the same parts as a run's report: curves with bands, tables, links to the runs."""
+"""Render study.html, with the styles and scripts of run reports."""
 
 from pathlib import Path
 from typing import Any
 
 from selfsr import __version__
 from selfsr.recipe import dump_recipe
-from selfsr.report.assets import asset, render_template, script_json
-from selfsr.report.curves import Baseline, Chart, Line
-from selfsr.study.compare import Curve, band, difference
-from selfsr.study.display import duration
-from selfsr.study.results import Results, SetupResult
-from selfsr.study.tables import HOW_TO_READ, arms_table, main_table, others_table, seed_table, sentences
-from selfsr.study.wording import Numbers
+from selfsr.report.assets import dump_script_json, read_asset, render_template
+from selfsr.report.curves import Chart, ChartBaseline, ChartLine
+from selfsr.study.compare import Curve, compute_band, subtract_curves
+from selfsr.study.progress import format_duration
+from selfsr.study.results import SetupResult, StudyResults
+from selfsr.study.tables import (
+    HOW_TO_READ,
+    describe_results,
+    make_arms_table,
+    make_main_table,
+    make_other_scores_table,
+    make_seed_table,
+)
+from selfsr.study.wording import ScoreFormat
 
-_PARTS = Path(__file__).parent / "page"
+_PAGE_FOLDER = Path(__file__).parent / "page"
 
 
-def render(results: Results) -> str:
-    """Return the whole page as HTML."""
-    plan, numbers = results.plan, Numbers(results.plan.score)
+def render_study(results: StudyResults) -> str:
+    """Return the page as HTML."""
+    plan, numbers = results.plan, ScoreFormat(results.plan.score)
     arms, several = list(plan.changes), len(results.setups) > 1
-    charts = [chart for setup in results.setups.values() for chart in _charts(setup, arms, plan.baseline, plan.score)]
+    charts = [
+        chart for setup in results.setups.values() for chart in _make_charts(setup, arms, plan.baseline, plan.score)
+    ]
     context = {
         "version": __version__,
         "plan": plan,
         "score": numbers.name,
         "finished": sum(run.finished for run in results.runs),
-        "cards": [card for setup in results.setups.values() for card in _cards(setup, arms, numbers, several)],
+        "cards": [card for setup in results.setups.values() for card in _make_cards(setup, arms, numbers, several)],
         "notes": results.notes,
-        "setups": [_section(setup, numbers, arms) for setup in results.setups.values()],
+        "setups": [_make_section(setup, numbers, arms) for setup in results.setups.values()],
         "how_to_read": HOW_TO_READ,
         "arms": arms,
-        "arms_table": arms_table(results),
-        "runs": [_run_row(run, arms) for run in results.runs],
+        "arms_table": make_arms_table(results),
+        "runs": [_make_run_row(run, arms) for run in results.runs],
         "recipes": [
             {"name": setup.name, "text": dump_recipe(setup.arms[plan.baseline])} for setup in plan.setups.values()
         ],
         "charts": charts,
-        "chart_data": script_json(
+        "chart_data": dump_script_json(
             {
-                "runs": [{"name": arm, "clock": []} for arm in arms],
-                "charts": [chart.payload() for chart in charts],
+                "runs": [{"name": arm, "elapsed": []} for arm in arms],
+                "charts": [chart.to_dict() for chart in charts],
                 "noun": "Arms",
-                "apart": True,
+                "separate_axes": True,
             }
         ),
-        "css": asset("page.css") + (_PARTS / "study.css").read_text(encoding="utf-8"),
-        "start_js": asset("start.js"),
-        "scripts": [asset("charts.js"), asset("tables.js")],
+        "css": read_asset("page.css") + (_PAGE_FOLDER / "study.css").read_text(encoding="utf-8"),
+        "start_js": read_asset("start.js"),
+        "scripts": [read_asset("charts.js"), read_asset("tables.js")],
     }
-    return render_template("results.html.j2", context, _PARTS)
+    return render_template("results.html.j2", context, _PAGE_FOLDER)
 
 
-def _cards(setup: SetupResult, arms: list[str], numbers: Numbers, several: bool) -> list[dict[str, Any]]:
-    """Return a card for each arm but the baseline: the paired difference, and in words what it is worth."""
+def _make_cards(setup: SetupResult, arms: list[str], numbers: ScoreFormat, several: bool) -> list[dict[str, Any]]:
+    """Return a card for each arm but the baseline: the paired difference, in numbers and in words."""
     comparison = setup.comparison
     if comparison is None:
         return []
-    told = iter(sentences(setup, numbers))
+    paragraphs = iter(describe_results(setup, numbers))
     cards = []
     for name, arm in comparison.arms.items():
         if name == comparison.baseline:
             continue
         seeds = len(comparison.seeds)
-        one_way = arm.agree == seeds > 1
+        consistent = arm.agree == seeds > 1
         rounded = round(arm.difference.mean, numbers.decimals)
         cards.append(
             {
                 "index": arms.index(name),
                 "title": f"{name}, {setup.name}" if several else name,
                 "seeds": f"{seeds} seed{'s' if seeds > 1 else ''}",
-                "agree": "one direction" if one_way else "one pair" if seeds == 1 else "seeds disagree",
-                "state": "" if one_way else "open",
-                "difference": numbers.change(arm.difference.mean),
+                "agree": "same sign" if consistent else "one pair" if seeds == 1 else "seeds disagree",
+                "state": "" if consistent else "open",
+                "difference": numbers.format_change(arm.difference.mean),
                 "unit": numbers.unit,
-                "direction": "level" if not one_way or rounded == 0 else "up" if rounded > 0 else "down",
-                "under": f"{numbers.name} on {setup.judged_on} against {comparison.baseline}, final, paired by seed",
-                "verdict": next(told),
+                "direction": "level" if not consistent or rounded == 0 else "up" if rounded > 0 else "down",
+                "under": f"final {numbers.name} on {setup.evaluation_set}, minus {comparison.baseline}, same seed",
+                "verdict": next(paragraphs),
             }
         )
     return cards
 
 
-def _section(setup: SetupResult, numbers: Numbers, arms: list[str]) -> dict[str, Any]:
+def _make_section(setup: SetupResult, numbers: ScoreFormat, arms: list[str]) -> dict[str, Any]:
     comparison = setup.comparison
     return {
         "name": setup.name,
-        "judged_on": setup.judged_on,
+        "evaluation_set": setup.evaluation_set,
         "steps": setup.steps,
-        "bicubic": None if setup.bicubic is None else f"{numbers.value(setup.bicubic)} {numbers.unit}".strip(),
+        "bicubic": None if setup.bicubic is None else f"{numbers.format_score(setup.bicubic)} {numbers.unit}".strip(),
         "seeds": comparison.seeds if comparison else [],
-        "main": main_table(comparison, numbers, setup.steps) if comparison else None,
-        "every_seed": seed_table(comparison, numbers) if comparison else None,
-        "others": others_table(setup),
+        "main": make_main_table(comparison, numbers, setup.steps) if comparison else None,
+        "every_seed": make_seed_table(comparison, numbers) if comparison else None,
+        "others": make_other_scores_table(setup),
         "marks": [arms.index(name) for name in comparison.arms] if comparison else [],
     }
 
 
-def _run_row(run: Any, arms: list[str]) -> dict[str, Any]:
+def _make_run_row(run: Any, arms: list[str]) -> dict[str, Any]:
     return {
         "name": run.name,
         "index": arms.index(run.arm),
         "state": "finished" if run.finished else f"step {run.step:,} of {run.steps:,}",
         "finished": run.finished,
-        "time": "" if run.seconds is None else duration(run.seconds),
+        "time": "" if run.seconds is None else format_duration(run.seconds),
         "report": run.report,
     }
 
 
-def _charts(setup: SetupResult, arms: list[str], baseline: str, score: str) -> list[Chart]:
-    """Return the scores, and the differences to the baseline, over the seeds that are compared."""
-    comparison, numbers = setup.comparison, Numbers(score)
+def _make_charts(setup: SetupResult, arms: list[str], baseline: str, score: str) -> list[Chart]:
+    """Return a chart of the scores and one of the differences to the baseline, over the compared seeds."""
+    comparison, numbers = setup.comparison, ScoreFormat(score)
     if comparison is None:
         return []
     curves = {arm: {s: setup.curves[arm][s] for s in comparison.seeds} for arm in comparison.arms}
-    scores = Chart(f"score/{setup.name}", setup.name, f"{numbers.name}, {setup.judged_on}", numbers.unit, markers=True)
-    scores.lines = [_line(arms.index(arm), list(by_seed.values())) for arm, by_seed in curves.items()]
+    scores = Chart(
+        f"score/{setup.name}", setup.name, f"{numbers.name}, {setup.evaluation_set}", numbers.unit, markers=True
+    )
+    scores.lines = [_make_line(arms.index(arm), list(by_seed.values())) for arm, by_seed in curves.items()]
     if setup.bicubic is not None:
-        scores.baselines.append(Baseline("bicubic", setup.bicubic))
-    apart = Chart(
+        scores.baselines.append(ChartBaseline("bicubic", setup.bicubic))
+    differences = Chart(
         f"difference/{setup.name}",
         setup.name,
         f"Difference to {baseline}, same seed",
@@ -126,22 +137,22 @@ def _charts(setup: SetupResult, arms: list[str], baseline: str, score: str) -> l
         markers=True,
         signed=True,
     )
-    apart.baselines.append(Baseline(baseline, 0.0))
+    differences.baselines.append(ChartBaseline(baseline, 0.0))
     for arm, by_seed in curves.items():
-        pairs = [difference(curve, curves[baseline][seed]) for seed, curve in by_seed.items()]
+        pairs = [subtract_curves(curve, curves[baseline][seed]) for seed, curve in by_seed.items()]
         if arm != baseline and all(pairs):
-            apart.lines.append(_line(arms.index(arm), pairs))
-    return [scores, apart] if apart.lines else [scores]
+            differences.lines.append(_make_line(arms.index(arm), pairs))
+    return [scores, differences] if differences.lines else [scores]
 
 
-def _line(index: int, curves: list[Curve] | list[list[tuple[int, float]]]) -> Line:
-    points = band(curves)
-    shown = len(curves) > 1
-    return Line(
+def _make_line(index: int, curves: list[Curve] | list[list[tuple[int, float]]]) -> ChartLine:
+    points = compute_band(curves)
+    has_band = len(curves) > 1
+    return ChartLine(
         index,
         [step for step, *_ in points],
         [mean for _, mean, *_ in points],
         len(points),
-        [low for *_, low, _ in points] if shown else None,
-        [high for *_, high in points] if shown else None,
+        [low for *_, low, _ in points] if has_band else None,
+        [high for *_, high in points] if has_band else None,
     )

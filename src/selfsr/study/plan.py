@@ -1,4 +1,4 @@
-"""From a study to its runs: every arm of every recipe resolved, and refused where the comparison would be unfair."""
+"""Resolve a study to its runs, and reject unfair comparisons."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 from selfsr.errors import InputError
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
-from selfsr.spec import by_scale
-from selfsr.study.differences import differences, told, undeclared
-from selfsr.study.spec import Condition, Study, recipe_settings
+from selfsr.spec import select_path
+from selfsr.study.differences import describe_differences, find_differences, find_undeclared
+from selfsr.study.spec import ArmCondition, Study, to_recipe_settings
 
-# Settings that leave the trained weights and their scores as they are.
+# Settings that change neither the trained weights nor their scores.
 _WITHOUT_EFFECT = ("name", "seed", "workers", "log", "checkpoints")
 
 
@@ -21,11 +21,11 @@ class PlannedRun:
     """One run of a study.
 
     Attributes:
-        name: of the run and its folder.
+        name: name of the run and of its folder.
         setup: name of the recipe in the study.
         arm: name of the arm.
-        seed: start of all randomness.
-        recipe: what is trained, with that name and seed.
+        seed: seed of the run.
+        recipe: the resolved recipe, with this name and seed.
     """
 
     name: str
@@ -36,218 +36,218 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Setup:
+class StudySetup:
     """One recipe of the study with its arms.
 
     Attributes:
-        name: in the study.
-        judged_on: the evaluation set that decides.
-        arms: the resolved recipe of each arm; name and seed are still the recipe's own.
+        name: name of the recipe in the study.
+        evaluation_set: the evaluation set to compare on.
+        arms: the resolved recipe of each arm; name and seed are still those of the recipe file.
     """
 
     name: str
-    judged_on: str
+    evaluation_set: str
     arms: dict[str, Recipe]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A study, resolved.
+class StudyPlan:
+    """A resolved study.
 
     Attributes:
-        name: of the study.
-        baseline: the arm that the others are compared to.
-        score: key of the score that decides.
-        seeds: of every arm.
-        unequal: the conditions that arms are declared to differ in.
-        changes: what each arm says that it changes, path to value.
-        notes: what each arm is, in words; may be empty.
+        name: name of the study.
+        baseline: name of the arm to compare with.
+        score: key of the metric to compare.
+        seeds: seeds of every arm.
+        allowed_differences: conditions in which arms may differ.
+        changes: the changes that each arm declares, path to value.
+        notes: one sentence about each arm, may be empty.
         setups: the recipes by name.
-        history: one sentence for each time that the study was extended.
+        history: one sentence for each extension of the study.
     """
 
     name: str
     baseline: str
     score: str
     seeds: tuple[int, ...]
-    unequal: tuple[str, ...]
+    allowed_differences: tuple[str, ...]
     changes: dict[str, dict[str, Any]]
     notes: dict[str, str]
-    setups: dict[str, Setup]
+    setups: dict[str, StudySetup]
     history: tuple[str, ...] = ()
 
     def runs(self) -> list[PlannedRun]:
-        """Return every run, seed by seed: a study that is stopped early has whole comparisons."""
-        found = []
+        """Return all runs, seed by seed, so that a study that stops early has complete comparisons."""
+        runs = []
         for seed in self.seeds:
             for setup in self.setups.values():
                 for arm, recipe in setup.arms.items():
                     name = f"{setup.name}-{arm}-seed{seed}"
-                    found.append(
-                        PlannedRun(name, setup.name, arm, seed, recipe.model_copy(update={"name": name, "seed": seed}))
-                    )
-        return found
+                    own_recipe = recipe.model_copy(update={"name": name, "seed": seed})
+                    runs.append(PlannedRun(name, setup.name, arm, seed, own_recipe))
+        return runs
 
 
-def resolve(study: Study, where: str) -> Plan:
+def resolve_study(study: Study, file: str) -> StudyPlan:
     """Resolve every arm of every recipe.
 
     Args:
-        study: what to test.
-        where: the study's file, for messages and for recipes that stand beside it.
+        study: the study.
+        file: path of the study file, for messages and for recipes next to it.
 
     Raises:
-        InputError: a recipe is missing or wrong, or the arms cannot be compared fairly.
+        InputError: a recipe is missing or has a mistake, or the comparison of the arms would be unfair.
     """
     setups = {}
     for name, entry in study.entries.items():
         common = {**study.set, **entry.set}
-        path = _find(entry.base, Path(where).parent)
-        base = _load(path, common, f"{where}: {'base' if study.recipes is None else f'recipes.{name}'}")
+        path = _find_recipe(entry.base, Path(file).parent)
+        base = _load_arm(path, common, f"{file}: {'base' if study.recipes is None else f'recipes.{name}'}")
         arms = {}
         for arm, spec in study.arms.items():
-            arms[arm] = _load(path, {**common, **spec.set}, f"{where}: arms.{arm}")
-            _says_it_all(where, name, arm, base, arms[arm], spec.set)
-        setups[name] = Setup(name, _judged_on(where, name, base, study.judged_on), arms)
-        _fair(where, setups[name], study)
-    used = {
+            arms[arm] = _load_arm(path, {**common, **spec.set}, f"{file}: arms.{arm}")
+            _check_declared(file, name, arm, base, arms[arm], spec.set)
+        setups[name] = StudySetup(name, _check_evaluation_set(file, name, base, study.evaluation_set), arms)
+        _check_fairness(file, setups[name], study)
+    differing = {
         condition
         for setup in setups.values()
         for recipe in setup.arms.values()
-        for condition in _unequal(setup.arms[study.baseline_arm], recipe)
+        for condition in _find_conditions(setup.arms[study.baseline_arm], recipe)
     }
-    if idle := [condition for condition in study.unequal if condition not in used]:
-        raise InputError(f"{where}: unequal: names {', '.join(idle)}, in which no arm differs; take it out.")
-    plan = Plan(
+    if unused := [condition for condition in study.allowed_differences if condition not in differing]:
+        raise InputError(f"{file}: allowed_differences: no arm differs in {', '.join(unused)}; remove it.")
+    plan = StudyPlan(
         study.name,
         study.baseline_arm,
         study.score,
         study.seeds,
-        study.unequal,
+        study.allowed_differences,
         {arm: dict(spec.set) for arm, spec in study.arms.items()},
         {arm: spec.note for arm, spec in study.arms.items()},
         setups,
     )
-    _own_names(where, plan.runs())
+    _check_names(file, plan.runs())
     return plan
 
 
-def check_inputs(plan: Plan) -> None:
-    """Check that the files that the recipes name are there, before the first run starts.
+def check_inputs(plan: StudyPlan) -> None:
+    """Check that the recipes' input files exist, before the first run starts.
 
     Raises:
-        InputError: a folder or a file is missing.
+        InputError: a folder or a file does not exist.
     """
     for setup in plan.setups.values():
         for arm, recipe in setup.arms.items():
-            for key, path in _named_paths(recipe):
+            for key, path in _list_paths(recipe):
                 if not path.exists():
                     raise InputError(
                         f"study: recipe {setup.name}, arm {arm}: {key}: {path} does not exist; "
-                        f"name another with --set base.{key}=..."
+                        f"set an existing one with --set base.{key}=..."
                     )
 
 
-def _named_paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
-    found: dict[str, Path | None] = {"data.hr": recipe.data.hr, "start_from": recipe.start_from}
+def _list_paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    paths: dict[str, Path | None] = {"data.hr": recipe.data.hr, "start_from": recipe.start_from}
     for scale in recipe.scales:
-        found["data.lr" if len(recipe.scales) == 1 else f"data.lr.{scale}"] = recipe.data.lr_folder(scale)
+        paths["data.lr" if len(recipe.scales) == 1 else f"data.lr.{scale}"] = recipe.data.lr_folder(scale)
     for name, entry in (recipe.evaluate.sets if recipe.evaluate else {}).items():
-        found[f"evaluate.sets.{name}.hr"] = entry.hr
+        paths[f"evaluate.sets.{name}.hr"] = entry.hr
         for scale in recipe.scales:
             key = f"evaluate.sets.{name}.lr" + ("" if len(recipe.scales) == 1 else f".{scale}")
-            found[key] = by_scale(entry.lr, scale)
-    yield from ((key, path) for key, path in found.items() if path is not None)
+            paths[key] = select_path(entry.lr, scale)
+    yield from ((key, path) for key, path in paths.items() if path is not None)
 
 
-def _find(base: str, beside: Path) -> Path:
-    """Return the recipe's file: a shipped one, a path as it stands, or one beside the study."""
+def _find_recipe(base: str, study_folder: Path) -> Path:
+    """Return the path of a shipped recipe, a file, or a file next to the study, in this order."""
     shipped = shipped_recipes().get(base)
     if shipped is not None:
         return shipped
-    return Path(base) if Path(base).exists() or not (beside / base).exists() else beside / base
+    return Path(base) if Path(base).exists() or not (study_folder / base).exists() else study_folder / base
 
 
-def _load(path: Path, changes: Mapping[str, Any], where: str) -> Recipe:
+def _load_arm(path: Path, changes: Mapping[str, Any], key: str) -> Recipe:
     try:
-        return load_recipe(path, recipe_settings(dict(changes)))
+        return load_recipe(path, to_recipe_settings(dict(changes)))
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{key}: {error}") from error
 
 
 def _document(recipe: Recipe, without: Sequence[str] = ("name", "seed")) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude=set(without))
 
 
-def _says_it_all(where: str, setup: str, arm: str, base: Recipe, recipe: Recipe, declared: dict[str, Any]) -> None:
-    hidden = undeclared(differences(_document(base), _document(recipe)), declared)
+def _check_declared(file: str, setup: str, arm: str, base: Recipe, recipe: Recipe, declared: dict[str, Any]) -> None:
+    hidden = find_undeclared(find_differences(_document(base), _document(recipe)), declared)
     if hidden:
         raise InputError(
-            f"{where}: arms.{arm}: differs from the recipe {setup} in more than its set says: {told(hidden)}; "
-            "name these in its set, too."
+            f"{file}: arms.{arm}: differs from the recipe {setup} in more settings than its set has: "
+            f"{describe_differences(hidden)}; add these to its set."
         )
 
 
-def _fair(where: str, setup: Setup, study: Study) -> None:
+def _check_fairness(file: str, setup: StudySetup, study: Study) -> None:
     baseline, standard = study.baseline_arm, setup.arms[study.baseline_arm]
     for arm, recipe in setup.arms.items():
-        found = differences(_document(standard), _document(recipe))
-        judged = {path: pair for path, pair in found.items() if path.startswith("evaluate")}
-        if judged:
+        differences = find_differences(_document(standard), _document(recipe))
+        evaluation = {path: values for path, values in differences.items() if path.startswith("evaluate")}
+        if evaluation:
             raise InputError(
-                f"{where}: arms.{arm}: is judged otherwise than {baseline}: {told(judged)}; "
+                f"{file}: arms.{arm}: is evaluated differently from {baseline}: {describe_differences(evaluation)}; "
                 "change evaluate for all arms under set."
             )
-        if "scale" in found:
+        if "scale" in differences:
             raise InputError(
-                f"{where}: arms.{arm}: has scale {recipe.scale} and {baseline} has {standard.scale}, "
-                "which is another task; give each scale a recipe of its own under recipes."
+                f"{file}: arms.{arm}: has scale {recipe.scale} and {baseline} has {standard.scale}, "
+                "which is another task; list a recipe for each scale under recipes."
             )
-        for condition, differs in _unequal(standard, recipe).items():
-            if condition not in study.unequal:
+        for condition, differs in _find_conditions(standard, recipe).items():
+            if condition not in study.allowed_differences:
                 raise InputError(
-                    f"{where}: arms.{arm}: differs from {baseline} in {told(differs)}, which alone can make the "
-                    f"difference; change it for all arms under set, or declare it with unequal: [{condition}]."
+                    f"{file}: arms.{arm}: differs from {baseline} in {describe_differences(differs)}, which can "
+                    "explain a difference in scores; change it for all arms under set, or add "
+                    f"allowed_differences: [{condition}]."
                 )
     trained = {arm: _document(recipe, _WITHOUT_EFFECT) for arm, recipe in setup.arms.items()}
     for one, other in combinations(trained, 2):
         if trained[one] == trained[other]:
             raise InputError(
-                f"{where}: arms.{other}: trains the same as arms.{one} in the recipe {setup.name}; "
-                "change one of them or take it out."
+                f"{file}: arms.{other}: is the same training as arms.{one} in the recipe {setup.name}; "
+                "change or remove one of them."
             )
 
 
-def _unequal(standard: Recipe, recipe: Recipe) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """Return the conditions in which an arm differs from the baseline, each with where it differs."""
-    found = differences(_document(standard), _document(recipe))
+def _find_conditions(standard: Recipe, recipe: Recipe) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """Return the conditions in which an arm differs from the baseline, with the differing settings of each."""
+    differences = find_differences(_document(standard), _document(recipe))
     conditions = {}
-    for condition in get_args(Condition):
-        differs = {path: pair for path, pair in found.items() if path.split(".")[0] == condition}
+    for condition in get_args(ArmCondition):
+        differs = {path: values for path, values in differences.items() if path.split(".")[0] == condition}
         if differs:
             conditions[condition] = differs
     return conditions
 
 
-def _judged_on(where: str, setup: str, recipe: Recipe, wanted: str | None) -> str:
+def _check_evaluation_set(file: str, setup: str, recipe: Recipe, wanted: str | None) -> str:
     if recipe.evaluate is None:
         raise InputError(
-            f"{where}: the recipe {setup} is never judged (evaluate is null); name its sets under set: evaluate.sets."
+            f"{file}: the recipe {setup} has no evaluation (evaluate is null); add sets under set: evaluate.sets."
         )
     known = list(recipe.evaluation_sets)
     if wanted is not None and wanted not in known:
         raise InputError(
-            f"{where}: judged_on: expected a set of the recipe {setup}, {', '.join(known)}, got {wanted!r}."
+            f"{file}: evaluation_set: expected a set of the recipe {setup} ({', '.join(known)}), got {wanted!r}."
         )
     return wanted or known[0]
 
 
-def _own_names(where: str, runs: list[PlannedRun]) -> None:
+def _check_names(file: str, runs: list[PlannedRun]) -> None:
     seen: dict[str, PlannedRun] = {}
     for run in runs:
-        if former := seen.get(run.name):
+        if other := seen.get(run.name):
             raise InputError(
-                f"{where}: recipe {former.setup} with arm {former.arm} and recipe {run.setup} with arm {run.arm} "
-                f"would both run as {run.name}; rename one."
+                f"{file}: recipe {other.setup} with arm {other.arm} and recipe {run.setup} with arm {run.arm} "
+                f"have the same run name {run.name}; rename one."
             )
         seen[run.name] = run

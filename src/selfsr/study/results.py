@@ -1,4 +1,4 @@
-"""What the runs of a study add up to, read from their folders alone."""
+"""Read the results of a study from its run folders."""
 
 import dataclasses
 import json
@@ -8,23 +8,27 @@ from typing import Any
 
 from selfsr import __version__
 from selfsr.evaluation.metrics import METRICS
-from selfsr.report.scores import finite
-from selfsr.runfolder.read import Run, read_runs
+from selfsr.report.scores import finite_or_none
+from selfsr.runfolder.read import RunFolder, read_run_folders
 from selfsr.study.compare import Comparison, Curve, compare
-from selfsr.study.folder import FORMAT, is_finished, run_folder, step_reached
-from selfsr.study.plan import Plan, PlannedRun, Setup
+from selfsr.study.folder import FORMAT, get_run_folder, is_finished, read_step
+from selfsr.study.plan import PlannedRun, StudyPlan, StudySetup
 
 
 @dataclass(frozen=True)
 class RunState:
-    """How far one run is.
+    """The progress of one run.
 
     Attributes:
-        name, setup, arm, seed: which one.
-        step, steps: how far, and how far it should come.
-        finished: whether it took every step.
-        seconds: time spent in its steps, None if its log does not tell.
-        report: its own page, relative to the study folder; None if there is none.
+        name: name of the run.
+        setup: name of its recipe in the study.
+        arm: name of its arm.
+        seed: its seed.
+        step: last saved step.
+        steps: number of steps of the recipe.
+        finished: whether it has reached the last step.
+        seconds: training time in its log; None if the log has none.
+        report: its report, relative to the study folder; None if it does not exist.
     """
 
     name: str
@@ -43,18 +47,18 @@ class SetupResult:
     """The results of one recipe.
 
     Attributes:
-        name: of the recipe in the study.
-        judged_on: the set that decides.
-        steps: of the baseline.
-        bicubic: the score of bicubic on that set, None if no run tells it.
-        curves: of the finished runs, by arm and seed, by the score that decides.
-        comparison: by that score on that set, None as long as no seed is shared.
-        others: the same by every other score and set, keyed by (set, score).
+        name: name of the recipe in the study.
+        evaluation_set: the evaluation set of the comparison.
+        steps: number of steps of the baseline.
+        bicubic: the score of bicubic interpolation on this set; None if no run has it.
+        curves: the score over the steps of each finished run, by arm and seed.
+        comparison: the comparison by the study's metric; None without a common seed.
+        others: comparisons by the other metrics and sets, by (set, metric).
         left_out: arms without a finished run.
     """
 
     name: str
-    judged_on: str
+    evaluation_set: str
     steps: int
     bicubic: float | None
     curves: dict[str, dict[int, Curve]]
@@ -64,126 +68,129 @@ class SetupResult:
 
 
 @dataclass(frozen=True)
-class Results:
-    """Everything that is told of a study.
+class StudyResults:
+    """The results of a study.
 
     Attributes:
-        plan: what was to be done.
+        plan: the study.
         setups: the results by recipe.
-        runs: every run, in the order of the plan.
-        notes: what a reader must know: what is missing, unequal, failed, or was added later.
+        runs: all runs, in the order of the plan.
+        notes: sentences about missing or failed runs, allowed differences and later extensions.
     """
 
-    plan: Plan
+    plan: StudyPlan
     setups: dict[str, SetupResult]
     runs: list[RunState]
     notes: list[str]
 
 
-def read_results(plan: Plan, folder: Path, failed: dict[str, str] | None = None) -> Results:
-    """Read what there is of a study.
+def read_results(plan: StudyPlan, folder: Path, failed: dict[str, str] | None = None) -> StudyResults:
+    """Read the results of a study, complete or not.
 
     Args:
         plan: the study.
-        folder: its folder.
-        failed: why runs failed in this session, by name.
+        folder: the study folder.
+        failed: the reasons of failed runs, by run name.
     """
-    found: dict[str, Run] = {}
+    run_folders: dict[str, RunFolder] = {}
     states = []
     for run in plan.runs():
         finished = is_finished(folder, run)
         if finished:
-            found[run.name] = read_runs([run_folder(folder, run)])[0]
-        states.append(_state(run, folder, finished, found.get(run.name)))
-    setups = {setup.name: _setup(plan, setup, found) for setup in plan.setups.values()}
-    return Results(plan, setups, states, _notes(plan, setups, states, failed or {}))
+            run_folders[run.name] = read_run_folders([get_run_folder(folder, run)])[0]
+        states.append(_read_state(run, folder, finished, run_folders.get(run.name)))
+    setups = {setup.name: _summarize_setup(plan, setup, run_folders) for setup in plan.setups.values()}
+    return StudyResults(plan, setups, states, _write_notes(plan, setups, states, failed or {}))
 
 
-def _state(run: PlannedRun, folder: Path, finished: bool, read: Run | None) -> RunState:
-    place = run_folder(folder, run)
-    report = place / "report.html"
+def _read_state(run: PlannedRun, folder: Path, finished: bool, run_folder: RunFolder | None) -> RunState:
+    report = get_run_folder(folder, run) / "report.html"
     return RunState(
         run.name,
         run.setup,
         run.arm,
         run.seed,
-        step_reached(folder, run),
+        read_step(folder, run),
         run.recipe.steps,
         finished,
-        read.seconds if read else None,
+        run_folder.seconds if run_folder else None,
         report.relative_to(folder).as_posix() if report.exists() else None,
     )
 
 
-def _setup(plan: Plan, setup: Setup, found: dict[str, Run]) -> SetupResult:
-    of_setup = [run for run in plan.runs() if run.setup == setup.name and run.name in found]
+def _summarize_setup(plan: StudyPlan, setup: StudySetup, run_folders: dict[str, RunFolder]) -> SetupResult:
+    of_setup = [run for run in plan.runs() if run.setup == setup.name and run.name in run_folders]
 
-    def curves(set_name: str, metric: str) -> dict[str, dict[int, Curve]]:
+    def read_curves(set_name: str, metric: str) -> dict[str, dict[int, Curve]]:
         by_arm: dict[str, dict[int, Curve]] = {arm: {} for arm in setup.arms}
         for run in of_setup:
-            curve = _curve(found[run.name], set_name, metric)
+            curve = _read_curve(run_folders[run.name], set_name, metric)
             if curve and curve[-1][0] == run.recipe.steps:
                 by_arm[run.arm][run.seed] = curve
         return by_arm
 
-    deciding = curves(setup.judged_on, plan.score)
+    main_curves = read_curves(setup.evaluation_set, plan.score)
     others = {}
     for set_name in setup.arms[plan.baseline].evaluation_sets:
         for metric in METRICS:
-            if (set_name, metric) != (setup.judged_on, plan.score):
-                comparison = compare(curves(set_name, metric), plan.baseline, METRICS[metric].better)
+            if (set_name, metric) != (setup.evaluation_set, plan.score):
+                comparison = compare(read_curves(set_name, metric), plan.baseline, METRICS[metric].better)
                 if comparison:
                     others[(set_name, metric)] = comparison
-    levels = [found[run.name].bicubic.get(setup.judged_on, {}).get("mean", {}).get(plan.score) for run in of_setup]
+    bicubic = [run_folders[run.name].bicubic.get(setup.evaluation_set, {}).get("mean", {}) for run in of_setup]
+    bicubic_scores = [finite_or_none(mean.get(plan.score)) for mean in bicubic]
     return SetupResult(
         setup.name,
-        setup.judged_on,
+        setup.evaluation_set,
         setup.arms[plan.baseline].steps,
-        next((level for level in map(finite, levels) if level is not None), None),
-        deciding,
-        compare(deciding, plan.baseline),
+        next((score for score in bicubic_scores if score is not None), None),
+        main_curves,
+        compare(main_curves, plan.baseline),
         others,
-        [arm for arm, by_seed in deciding.items() if not by_seed],
+        [arm for arm, by_seed in main_curves.items() if not by_seed],
     )
 
 
-def _curve(run: Run, set_name: str, metric: str) -> Curve:
+def _read_curve(run: RunFolder, set_name: str, metric: str) -> Curve:
     means = [(line["step"], line["sets"].get(set_name, {}).get("mean", {})) for line in run.evaluations]
-    points = [(step, finite(mean.get(metric))) for step, mean in means]
+    points = [(step, finite_or_none(mean.get(metric))) for step, mean in means]
     return [(step, score) for step, score in points if score is not None]
 
 
-def _notes(plan: Plan, setups: dict[str, SetupResult], states: list[RunState], failed: dict[str, str]) -> list[str]:
+def _write_notes(
+    plan: StudyPlan, setups: dict[str, SetupResult], states: list[RunState], failed: dict[str, str]
+) -> list[str]:
     notes = [f"{name} failed: {reason}" for name, reason in failed.items()]
     open_runs = [state for state in states if not state.finished and state.name not in failed]
     if open_runs:
         shown = ", ".join(f"{state.name} (step {state.step:,} of {state.steps:,})" for state in open_runs[:6])
         rest = f" and {len(open_runs) - 6} more" if len(open_runs) > 6 else ""
-        notes.append(f"Not finished, and not in the results: {shown}{rest}.")
+        notes.append(f"Unfinished runs are not in the results: {shown}{rest}.")
     for setup in setups.values():
         finished = any(setup.curves.values())
         if finished and setup.left_out:
-            notes.append(f"{setup.name}: {', '.join(setup.left_out)} has no finished run and is left out.")
-        dropped = _dropped(setup)
+            notes.append(f"{setup.name}: arms without a finished run are left out: {', '.join(setup.left_out)}.")
+        dropped = _list_dropped(setup)
         if dropped:
             notes.append(
                 f"{setup.name}: only seeds that all arms have finished are compared; left out: {', '.join(dropped)}."
             )
-    if plan.unequal:
+    if plan.allowed_differences:
         notes.append(
-            f"The arms differ in {', '.join(plan.unequal)}, too, as the study declares: that alone can matter."
+            f"The study allows the arms to differ also in {', '.join(plan.allowed_differences)}, "
+            "which can explain a difference in scores."
         )
     return [*notes, *plan.history]
 
 
-def _dropped(setup: SetupResult) -> list[str]:
-    """Return the finished runs that are not compared for want of a partner."""
+def _list_dropped(setup: SetupResult) -> list[str]:
+    """Return the finished runs whose seed is not finished in every arm."""
     compared = setup.comparison.seeds if setup.comparison else []
     return [f"{arm} seed {s}" for arm, by_seed in setup.curves.items() for s in by_seed if s not in compared]
 
 
-def to_json(results: Results) -> str:
-    """Return the results as JSON; a step that was never reached is null."""
+def to_json(results: StudyResults) -> str:
+    """Return the results as JSON; steps to a score that was never reached are null."""
     plan = results.plan
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -196,7 +203,7 @@ def to_json(results: Results) -> str:
         "notes": results.notes,
         "recipes": {
             setup.name: {
-                "judged_on": setup.judged_on,
+                "evaluation_set": setup.evaluation_set,
                 "steps": setup.steps,
                 "bicubic": setup.bicubic,
                 "comparison": setup.comparison and dataclasses.asdict(setup.comparison),

@@ -1,4 +1,4 @@
-"""Train the runs of a study: each a `selfsr train` of its own, several at once, resumed where they stopped."""
+"""Train the runs of a study: each in a process of its own, several at once, resumed from checkpoints."""
 
 import contextlib
 import os
@@ -15,23 +15,23 @@ from typing import IO
 from selfsr.console import console
 from selfsr.machine.interruption import Interruption
 from selfsr.recipe import dump_recipe
-from selfsr.runfolder.checkpoints import checkpoints
-from selfsr.study.display import Display
-from selfsr.study.folder import is_finished, last_step, run_folder, step_reached
-from selfsr.study.machines import Slot
+from selfsr.runfolder.checkpoints import list_checkpoints
+from selfsr.study.devices import DeviceSlot
+from selfsr.study.folder import get_run_folder, is_finished, read_last_step, read_step
 from selfsr.study.plan import PlannedRun
+from selfsr.study.progress import StudyProgress
 
 _POLL_S = 0.25
 _GRACE_S = 10.0
 
 
 @dataclass
-class Outcome:
-    """How it went.
+class StudyOutcome:
+    """The failed and interrupted runs of a study.
 
     Attributes:
-        failed: why each failed run failed, by its name.
-        interrupted: whether it was stopped from outside before the end.
+        failed: the reason for each failed run, by its name.
+        interrupted: whether Ctrl-C stopped the study before its end.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
@@ -41,63 +41,63 @@ class Outcome:
 def run_all(
     runs: Sequence[PlannedRun],
     folder: Path,
-    slots: Sequence[Slot],
+    slots: Sequence[DeviceSlot],
     *,
     lock: int | None,
     reports: bool,
     on_finished: Callable[[PlannedRun], None],
-) -> Outcome:
-    """Train every run that is not finished; a failed one does not stop the others.
+) -> StudyOutcome:
+    """Train every unfinished run; a failed run does not stop the others.
 
-    Ctrl-C stops all after their step, saved; a second one stops them at once.
+    Ctrl-C lets all active runs finish their step and save a checkpoint. A second Ctrl-C stops them immediately.
 
     Args:
-        runs: all of the study, the finished ones too.
+        runs: all runs of the study, including finished ones.
         folder: the study folder.
-        slots: where to train.
-        lock: the descriptor that keeps others out of the folder; the runs hold it open.
-        reports: write each run's own report at its end.
-        on_finished: called when a run has finished.
+        slots: devices to train on, one run each.
+        lock: file descriptor of the folder's lock, which the runs inherit.
+        reports: write a report for each run at its end.
+        on_finished: called after each finished run.
     """
     waiting = deque(run for run in runs if not is_finished(folder, run))
-    outcome, free, active = Outcome(), deque(slots), []
-    steps = {run.name: step_reached(folder, run) for run in runs}
-    with Interruption() as interruption, Display(runs, steps, len(slots)) as display:
+    outcome, free, active = StudyOutcome(), deque(slots), []
+    steps = {run.name: read_step(folder, run) for run in runs}
+    with Interruption() as interruption, StudyProgress(runs, steps, len(slots)) as display:
         try:
-            while active or (waiting and not interruption.asked_for):
-                while waiting and free and not interruption.asked_for:
+            while active or (waiting and not interruption.stop_requested):
+                while waiting and free and not interruption.stop_requested:
                     active.append(_Job(waiting.popleft(), folder, free.popleft(), lock, reports))
                 time.sleep(_POLL_S)
                 for job in list(active):
-                    if interruption.asked_for:
-                        job.ask_to_stop()
-                    if job.running():
-                        steps[job.run.name] = max(steps[job.run.name], job.step())
+                    if interruption.stop_requested:
+                        job.request_stop()
+                    if job.is_running():
+                        steps[job.run.name] = max(steps[job.run.name], job.read_step())
                         continue
                     active.remove(job)
                     free.append(job.slot)
-                    steps[job.run.name] = step_reached(folder, job.run)
-                    reason = job.why_unfinished()
+                    steps[job.run.name] = read_step(folder, job.run)
+                    reason = job.find_failure()
                     if reason is None:
                         on_finished(job.run)
-                        display.say(f"{job.run.name}: finished{job.afterwards()}", steps)
-                    elif not (interruption.asked_for and job.stopped):
+                        display.print(f"{job.run.name}: finished{job.describe_late_error()}", steps)
+                    elif not (interruption.stop_requested and job.stopped):
                         outcome.failed[job.run.name] = reason
-                        display.say(f"{job.run.name}: FAILED: {reason} (all of it: {job.log})", steps)
+                        display.print(f"{job.run.name}: FAILED: {reason} (log: {job.log})", steps)
                 display.show(steps, [job.run for job in active])
         finally:
             for job in active:
                 job.stop_now()
-        outcome.interrupted = interruption.asked_for and any(steps[run.name] < run.recipe.steps for run in runs)
+        outcome.interrupted = interruption.stop_requested and any(steps[run.name] < run.recipe.steps for run in runs)
     return outcome
 
 
 class _Job:
-    """A run that is being trained, in a process of its own."""
+    """A run in training, in a process of its own."""
 
-    def __init__(self, run: PlannedRun, folder: Path, slot: Slot, lock: int | None, reports: bool) -> None:
+    def __init__(self, run: PlannedRun, folder: Path, slot: DeviceSlot, lock: int | None, reports: bool) -> None:
         self.run, self.folder, self.slot = run, folder, slot
-        self.place = run_folder(folder, run)
+        self.run_folder = get_run_folder(folder, run)
         self.stopped = False
         recipe = folder / "recipes" / f"{run.name}.yaml"
         self.log = folder / "logs" / f"{run.name}.log"
@@ -106,7 +106,7 @@ class _Job:
         recipe.write_text(dump_recipe(run.recipe), encoding="utf-8")
         command = [sys.executable, "-m", "selfsr", "train", str(recipe), "--runs", str(folder / "runs")]
         command += ["--device", slot.device]
-        command += ["--resume"] if checkpoints(self.place) else []
+        command += ["--resume"] if list_checkpoints(self.run_folder) else []
         command += [] if reports else ["--no-report"]
         self._output: IO[bytes] = self.log.open("wb")
         self._process = subprocess.Popen(
@@ -116,25 +116,25 @@ class _Job:
             stderr=subprocess.STDOUT,
             env={**os.environ, "COLUMNS": "200", **slot.environment},
             pass_fds=() if lock is None else (lock,),
-            # Out of the terminal's reach: Ctrl-C comes to the study, which passes it on once.
+            # Ctrl-C in the terminal reaches only the study, which forwards it once.
             start_new_session=True,
         )
 
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def step(self) -> int:
-        return last_step(self.place / "metrics.jsonl")
+    def read_step(self) -> int:
+        return read_last_step(self.run_folder / "metrics.jsonl")
 
-    def ask_to_stop(self) -> None:
-        """Let the run finish its step, save and end."""
-        if not self.stopped and self.running():
+    def request_stop(self) -> None:
+        """Let the run finish its step, save a checkpoint and end."""
+        if not self.stopped and self.is_running():
             self._process.send_signal(signal.SIGINT)
             self.stopped = True
 
     def stop_now(self) -> None:
-        """End the run wherever it is; what it saved before is whole."""
-        if self.running():
+        """End the run immediately; its earlier checkpoints stay complete."""
+        if self.is_running():
             self._process.terminate()
             try:
                 self._process.wait(_GRACE_S)
@@ -143,8 +143,8 @@ class _Job:
                 self._process.wait()
         self._output.close()
 
-    def why_unfinished(self) -> str | None:
-        """Return why the run that has ended is not finished, None if it is."""
+    def find_failure(self) -> str | None:
+        """Return the reason why an ended run did not finish; None if it finished."""
         self._output.close()
         code = self._process.returncode
         if is_finished(self.folder, self.run):
@@ -152,19 +152,19 @@ class _Job:
         if code < 0:
             with contextlib.suppress(ValueError):
                 name = signal.Signals(-code).name
-                hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+                hint = ", possibly out of memory" if name == "SIGKILL" else ""
                 return f"ended by {name}{hint}"
         if code == 130:
-            return "stopped from outside, and saved"
-        return _last_words(self.log) or f"ended with status {code} and no message"
+            return "interrupted; its checkpoint is saved"
+        return _read_last_message(self.log) or f"ended with exit status {code} and no message"
 
-    def afterwards(self) -> str:
-        """Return what went wrong after the last step of a finished run, such as with its report."""
-        return f", but then: {_last_words(self.log)} (all of it: {self.log})" if self._process.returncode else ""
+    def describe_late_error(self) -> str:
+        """Return the error after the last step of a finished run, such as one of its report; empty without one."""
+        return f", but then: {_read_last_message(self.log)} (log: {self.log})" if self._process.returncode else ""
 
 
-def _last_words(log: Path) -> str:
-    """Return a run's own sentence about its end, or the last line of its traceback."""
+def _read_last_message(log: Path) -> str:
+    """Return the last message of selfsr in a log, or the last line of a traceback."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     starts = [index for index, line in enumerate(lines) if line.startswith("selfsr: ")]
     if starts:
@@ -172,8 +172,8 @@ def _last_words(log: Path) -> str:
     return lines[-1] if lines else ""
 
 
-def say_how_to_go_on(folder: Path) -> None:
-    """Print the command that goes on with the study in `folder`."""
+def print_resume_command(folder: Path) -> None:
+    """Print the command that resumes the study in `folder`."""
     console.print(
-        f"Stopped and saved; go on with: selfsr study {folder}", markup=False, highlight=False, soft_wrap=True
+        f"Stopped and saved; resume with: selfsr study {folder}", markup=False, highlight=False, soft_wrap=True
     )

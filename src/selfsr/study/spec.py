@@ -1,26 +1,31 @@
-"""A study: which recipes, what the arms change, which seeds, which score. Read as strictly as a recipe."""
+"""The study file: recipes, arms, seeds and the metric to compare."""
 
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from selfsr.errors import InputError
+from selfsr.evaluation.metrics import list_standard_metrics
 from selfsr.recipe.reading import parse_settings, read_settings, read_yaml
 from selfsr.spec import Spec
 
-Score = Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"]
+# The names are those of the registry.
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[list_standard_metrics()]
 
-# What arms may differ in only where the study declares it: each of these alone can make the difference.
-Condition = Literal["steps", "batch", "crop_px", "data", "start_from"]
+# Arms may differ in these only if the study allows it, since each of them can explain a difference in scores.
+ArmCondition = Literal["steps", "batch", "crop_px", "data", "start_from"]
 
 _NAME = re.compile(r"[\w.\-]+")
-# What the study itself decides for every run.
-_DECIDED = {
-    "name": "the study names its runs itself; take it out",
+# Recipe settings that the study itself sets.
+_SET_BY_STUDY = {
+    "name": "the study names its runs itself; remove this setting",
     "seed": "every arm runs with the same seeds; list them under seeds",
 }
 
@@ -29,39 +34,41 @@ class BaseRecipe(Spec):
     """One recipe of a study."""
 
     base: str = Field(description="a recipe file, or the name of a shipped recipe")
-    set: dict[str, Any] = Field({}, description="what is changed in this recipe for every arm, path: value")
+    set: dict[str, Any] = Field({}, description="changes to this recipe for every arm, path: value")
 
 
 class Arm(Spec):
-    """One side of the comparison."""
+    """One side of a comparison."""
 
-    set: dict[str, Any] = Field({}, description="what the arm changes in the recipe, path: value")
-    note: str = Field("", description="what the arm is, in a sentence, for the page")
+    set: dict[str, Any] = Field({}, description="the arm's changes to the recipe, path: value")
+    note: str = Field("", description="one sentence about the arm, for the page")
 
 
 class Study(Spec):
-    """Recipes x arms x seeds, and the score that decides."""
+    """A study: recipes x arms x seeds, and the metric to compare."""
 
-    name: str = Field(pattern=r"^[\w.\-]+$", description="the study's name, and its folder's")
-    base: str | None = Field(None, description="the recipe: a file, or the name of a shipped one")
+    name: str = Field(pattern=r"^[\w.\-]+$", description="name of the study and of its folder")
+    base: str | None = Field(None, description="the recipe: a file, or the name of a shipped recipe")
     recipes: dict[str, BaseRecipe] | None = Field(
-        None, description="several recipes by name, in place of base; a list of files or names is short for it"
+        None, description="several recipes by name, instead of base; a list of files or names also works"
     )
-    set: dict[str, Any] = Field({}, description="what is changed in every recipe for every arm, path: value")
-    arms: dict[str, Arm] = Field(min_length=2, description="what is compared; the first is the baseline")
-    baseline: str | None = Field(None, description="the arm that the others are compared to, if not the first")
-    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1, description="every arm runs once with each")
-    score: Score = Field("psnr_y", description="the score that is compared")
-    judged_on: str | None = Field(None, description="the evaluation set; without it each recipe's first")
-    unequal: tuple[Condition, ...] = Field((), description="conditions that arms are allowed to differ in")
+    set: dict[str, Any] = Field({}, description="changes to every recipe for every arm, path: value")
+    arms: dict[str, Arm] = Field(min_length=2, description="the arms to compare; the first is the baseline")
+    baseline: str | None = Field(None, description="the arm to compare with; the first by default")
+    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1, description="every arm runs once with each seed")
+    score: MetricName = Field("psnr_y", description="the metric to compare")
+    evaluation_set: str | None = Field(
+        None, description="the evaluation set to compare on; each recipe's first by default"
+    )
+    allowed_differences: tuple[ArmCondition, ...] = Field((), description="settings in which arms may differ")
 
     @field_validator("recipes", mode="before")
     @classmethod
-    def _short_recipes(cls, recipes: Any) -> Any:
+    def _expand_recipes(cls, recipes: Any) -> Any:
         if isinstance(recipes, list):
             stems = [Path(str(entry)).stem for entry in recipes]
             if len(set(stems)) < len(stems):
-                raise ValueError(f"two recipes have one name in {stems}; give a mapping of name: {{base: file}}")
+                raise ValueError(f"expected different file names, got {stems}; write a mapping of name: {{base: file}}")
             recipes = dict(zip(stems, recipes, strict=True))
         if isinstance(recipes, dict):
             return {name: {"base": entry} if isinstance(entry, str) else entry for name, entry in recipes.items()}
@@ -69,14 +76,14 @@ class Study(Spec):
 
     @field_validator("arms", mode="before")
     @classmethod
-    def _bare_arms(cls, arms: Any) -> Any:
+    def _expand_arms(cls, arms: Any) -> Any:
         return {name: entry or {} for name, entry in arms.items()} if isinstance(arms, dict) else arms
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Study":
+    def _check(self) -> "Study":
         if (self.base is None) == (self.recipes is None):
-            came = "none of them" if self.base is None else "both"
-            raise ValueError(f"give base for one recipe or recipes for several, got {came}")
+            received = "neither" if self.base is None else "both"
+            raise ValueError(f"expected base for one recipe or recipes for several, got {received}")
         if self.baseline is not None and self.baseline not in self.arms:
             raise ValueError(f"baseline must be one of the arms {', '.join(self.arms)}, got {self.baseline!r}")
         if len(set(self.seeds)) < len(self.seeds):
@@ -85,21 +92,21 @@ class Study(Spec):
             for name in names:
                 if not _NAME.fullmatch(name):
                     raise ValueError(f"{kind}: a name has letters, digits, '_', '.' and '-' only, got {name!r}")
-        self._leaves_to_the_study()
+        self._check_settings()
         return self
 
-    def _leaves_to_the_study(self) -> None:
-        places = {"set": self.set}
-        places |= {f"recipes.{name}.set": entry.set for name, entry in (self.recipes or {}).items()}
-        places |= {f"arms.{name}.set": arm.set for name, arm in self.arms.items()}
-        for place, settings in places.items():
+    def _check_settings(self) -> None:
+        settings_by_key = {"set": self.set}
+        settings_by_key |= {f"recipes.{name}.set": entry.set for name, entry in (self.recipes or {}).items()}
+        settings_by_key |= {f"arms.{name}.set": arm.set for name, arm in self.arms.items()}
+        for key, settings in settings_by_key.items():
             for path in settings:
-                if reason := _DECIDED.get(path):
-                    raise ValueError(f"{place}.{path}: {reason}")
+                if reason := _SET_BY_STUDY.get(path):
+                    raise ValueError(f"{key}.{path}: {reason}")
 
     @property
     def entries(self) -> dict[str, BaseRecipe]:
-        """The recipes by name, whichever way they were given."""
+        """The recipes by name, from `recipes` or `base`."""
         if self.recipes is not None:
             return self.recipes
         assert self.base is not None
@@ -107,29 +114,30 @@ class Study(Spec):
 
     @property
     def baseline_arm(self) -> str:
-        """The arm that the others are compared to."""
+        """The name of the arm to compare with."""
         return self.baseline or next(iter(self.arms))
 
 
 def load_study(path: Path, settings: Sequence[str] = ()) -> Study:
-    """Read and check the study in `path`.
+    """Read and check a study file.
 
     Args:
         path: a YAML file.
-        settings: changes such as `"base.steps=200"`, which changes every recipe for every arm, or `"seeds=[1,2]"`.
+        settings: changes to the file. `"base.steps=200"` changes every recipe for every arm, `"seeds=[1,2]"` the
+            study.
 
     Raises:
-        InputError: the file is missing or wrong; the message has the path, the value and what was expected.
+        InputError: the file is missing or has a mistake.
     """
     if not path.is_file():
-        raise InputError(f"study: {path} does not exist; docs/studies/README.md says how to write one.")
+        raise InputError(f"study: {path} does not exist; see docs/studies/README.md for how to write one.")
     document = read_settings(path)
     for setting in settings:
-        _lay_over(document, setting)
+        _apply_setting(document, setting)
     return parse_settings(Study, document, str(path))
 
 
-def _lay_over(document: dict[str, Any], setting: str) -> None:
+def _apply_setting(document: dict[str, Any], setting: str) -> None:
     path, equals, text = setting.partition("=")
     head, _, rest = path.partition(".")
     if not equals or not path:
@@ -140,15 +148,15 @@ def _lay_over(document: dict[str, Any], setting: str) -> None:
     elif head == "base":
         common = document.setdefault("set", {})
         if not isinstance(common, dict):
-            raise InputError(f"--set {setting}: set is the value {common!r}, it has no parts to set.")
+            raise InputError(f"--set {setting}: expected set to be a mapping in the study file, got {common!r}.")
         common[rest] = value
     else:
         raise InputError(
-            f"--set {setting}: a study takes base.path=value for every recipe and key=value for itself; "
+            f"--set {setting}: expected base.path=value for all recipes or key=value for the study; "
             "change arms and recipes in the file."
         )
 
 
-def recipe_settings(changes: dict[str, Any]) -> list[str]:
-    """Return changes as a recipe's `path=value` settings; JSON is YAML, so that every value arrives as it was."""
+def to_recipe_settings(changes: dict[str, Any]) -> list[str]:
+    """Return changes as a recipe's `path=value` settings; values are JSON, which YAML reads unchanged."""
     return [f"{path}={json.dumps(value, default=str)}" for path, value in changes.items()]

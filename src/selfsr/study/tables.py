@@ -1,48 +1,56 @@
-"""The tables of a study, each cell a text, and the Markdown that is made of them."""
+"""The tables of a study as texts, and results.md."""
 
 from dataclasses import dataclass
 
 from selfsr import __version__
 from selfsr.study.compare import Comparison
-from selfsr.study.results import Results, SetupResult
-from selfsr.study.wording import PLUS_MINUS, Numbers, convergence, reaching, signs, told_changes, verdict
+from selfsr.study.results import SetupResult, StudyResults
+from selfsr.study.wording import (
+    PLUS_MINUS,
+    ScoreFormat,
+    describe_changes,
+    describe_convergence,
+    describe_higher,
+    describe_steps_to_reach,
+    describe_verdict,
+)
 
 HOW_TO_READ = (
-    f"Mean {PLUS_MINUS} standard deviation over the seeds (n - 1). Differences are between runs of the same seed, "
-    "which start from the same weights and see the same data in the same order wherever the arms allow it. "
-    '"Best" is the highest score of any evaluation, chosen on the judged set itself: it flatters every arm. '
-    "Steps to the baseline's final mean: where the curve first comes to the baseline's mean final score, between "
-    "evaluations on a straight line. Mean over training: the area between an arm's curve and the baseline's of the "
-    "same seed, divided by the steps."
+    f"Values are mean {PLUS_MINUS} sample standard deviation over the seeds (n - 1). Differences are between runs of "
+    "the same seed. These start from the same weights and see the same data in the same order, unless the arms change "
+    'that. "Best" is the best score of all evaluations. It is chosen on the evaluation set itself, so it is '
+    "optimistic for every arm. Steps to the baseline's final mean: the step at which the curve first reaches the "
+    "baseline's mean final score, interpolated linearly between evaluations. Mean over training: the area between an "
+    "arm's curve and the baseline's of the same seed, divided by the number of steps."
 )
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table of texts.
 
     Attributes:
-        headings: of the columns.
-        rows: the cells.
-        text_columns: how many columns from the left are words; the others are numbers.
+        headings: headings of the columns.
+        rows: the cells of each row.
+        text_columns: number of columns with words, from the left; the others have numbers.
     """
 
     headings: list[str]
     rows: list[list[str]]
     text_columns: int = 1
 
-    def markdown(self) -> str:
-        """Return the table for a Markdown file, numbers to the right."""
+    def to_markdown(self) -> str:
+        """Return the table in Markdown, with numbers aligned to the right."""
         rule = ["---" if column < self.text_columns else "---:" for column in range(len(self.headings))]
-        return "\n".join("| " + " | ".join(_escaped(row)) + " |" for row in (self.headings, rule, *self.rows)) + "\n"
+        return "\n".join("| " + " | ".join(_escape(row)) + " |" for row in (self.headings, rule, *self.rows)) + "\n"
 
 
-def _escaped(row: list[str]) -> list[str]:
+def _escape(row: list[str]) -> list[str]:
     return [cell.replace("|", "\\|") for cell in row]
 
 
-def main_table(comparison: Comparison, numbers: Numbers, steps: int) -> Table:
-    """Return one row for each arm: final and best score, difference, steps needed, area."""
+def make_main_table(comparison: Comparison, numbers: ScoreFormat, steps: int) -> TextTable:
+    """Return a table with one row for each arm: scores, difference, steps to reach the baseline, area."""
     baseline = comparison.baseline
     headings = [
         "Arm",
@@ -57,18 +65,25 @@ def main_table(comparison: Comparison, numbers: Numbers, steps: int) -> Table:
     ]
     rows = []
     for name, arm in comparison.arms.items():
-        row = [name, numbers.spread(arm.final), numbers.range(arm.final), numbers.spread(arm.best)]
+        row = [name, numbers.format_spread(arm.final), numbers.format_range(arm.final), numbers.format_spread(arm.best)]
         if name == baseline:
-            row += ["baseline", "", "", reaching(arm, steps), ""]
+            row += ["baseline", "", "", describe_steps_to_reach(arm, steps), ""]
         else:
-            row += [numbers.spread(arm.difference, change=True), numbers.range(arm.difference, change=True)]
-            row += [signs(arm), reaching(arm, steps), numbers.spread(arm.mean_difference, change=True)]
+            row += [
+                numbers.format_spread(arm.difference, change=True),
+                numbers.format_range(arm.difference, change=True),
+            ]
+            row += [
+                describe_higher(arm),
+                describe_steps_to_reach(arm, steps),
+                numbers.format_spread(arm.mean_difference, change=True),
+            ]
         rows.append(row)
-    return Table(headings, rows)
+    return TextTable(headings, rows)
 
 
-def seed_table(comparison: Comparison, numbers: Numbers) -> Table:
-    """Return one row for each run: its scores beside the baseline's run of the same seed."""
+def make_seed_table(comparison: Comparison, numbers: ScoreFormat) -> TextTable:
+    """Return a table with one row for each run, compared to the baseline's run of the same seed."""
     baseline = comparison.baseline
     headings = [
         "Seed",
@@ -77,91 +92,98 @@ def seed_table(comparison: Comparison, numbers: Numbers) -> Table:
         "Best (step)",
         f"Difference to {baseline}",
         f"Steps to {baseline}'s final mean",
-        "To its final of this seed",
+        "To its final score of this seed",
         "Mean over training",
     ]
     rows = []
     for seed in comparison.seeds:
         for name, arm in comparison.arms.items():
             run = arm.seeds[seed]
-            row = [str(seed), name, numbers.value(run.final), f"{numbers.value(run.best)} ({run.best_step:,})"]
+            row = [
+                str(seed),
+                name,
+                numbers.format_score(run.final),
+                f"{numbers.format_score(run.best)} ({run.best_step:,})",
+            ]
             own = name == baseline
-            row += ["" if own else numbers.change(run.difference)]
-            row += [_steps(run.steps_to_reach), "" if own else _steps(run.steps_to_reach_same_seed)]
-            row.append("" if own else numbers.change(run.mean_difference))
+            row += ["" if own else numbers.format_change(run.difference)]
+            row += [_format_steps(run.steps_to_reach), "" if own else _format_steps(run.steps_to_reach_same_seed)]
+            row.append("" if own else numbers.format_change(run.mean_difference))
             rows.append(row)
-    return Table(headings, rows, text_columns=2)
+    return TextTable(headings, rows, text_columns=2)
 
 
-def _steps(value: float | None) -> str:
+def _format_steps(value: float | None) -> str:
     return "never" if value is None else f"{value:,.0f}"
 
 
-def others_table(setup: SetupResult) -> Table | None:
-    """Return the final scores by every other score and set, None where there is none."""
+def make_other_scores_table(setup: SetupResult) -> TextTable | None:
+    """Return a table of the final scores by the other metrics and sets; None without any."""
     if not setup.others:
         return None
     rows = []
     for (set_name, metric), comparison in setup.others.items():
-        numbers = Numbers(metric)
+        numbers = ScoreFormat(metric)
         for name, arm in comparison.arms.items():
             own = name == comparison.baseline
-            row = [f"{set_name}, {numbers.heading}", name, numbers.spread(arm.final)]
-            row += ["baseline", ""] if own else [numbers.spread(arm.difference, change=True), signs(arm)]
+            row = [f"{set_name}, {numbers.heading}", name, numbers.format_spread(arm.final)]
+            row += (
+                ["baseline", ""] if own else [numbers.format_spread(arm.difference, change=True), describe_higher(arm)]
+            )
             rows.append(row)
     baseline = next(iter(setup.others.values())).baseline
-    headings = ["Set and score", "Arm", "Final", f"Difference to {baseline}", "Seeds higher"]
-    return Table(headings, rows, text_columns=2)
+    headings = ["Set and metric", "Arm", "Final", f"Difference to {baseline}", "Seeds higher"]
+    return TextTable(headings, rows, text_columns=2)
 
 
-def arms_table(results: Results) -> Table:
-    """Return what each arm is."""
+def make_arms_table(results: StudyResults) -> TextTable:
+    """Return a table of the arms and their changes."""
     plan = results.plan
     rows = []
     for arm, changes in plan.changes.items():
         name = f"{arm} (baseline)" if arm == plan.baseline else arm
-        rows.append([name, told_changes(changes), plan.notes.get(arm, "")])
+        rows.append([name, describe_changes(changes), plan.notes.get(arm, "")])
     with_notes = any(row[2] for row in rows)
-    headings = ["Arm", "What it changes", *(["What it is"] if with_notes else [])]
-    return Table(headings, [row[: len(headings)] for row in rows], text_columns=len(headings))
+    headings = ["Arm", "Changes", *(["Note"] if with_notes else [])]
+    return TextTable(headings, [row[: len(headings)] for row in rows], text_columns=len(headings))
 
 
-def sentences(setup: SetupResult, numbers: Numbers) -> list[str]:
-    """Return what the comparison says of each arm, in words."""
+def describe_results(setup: SetupResult, numbers: ScoreFormat) -> list[str]:
+    """Return one paragraph about each arm but the baseline."""
     comparison = setup.comparison
     if comparison is None:
-        return ["No seed is finished in every arm yet: there is nothing to compare."]
+        return ["No comparison yet: no seed is finished in every arm."]
     return [
-        f"{verdict(name, comparison, numbers)} {convergence(name, comparison, numbers, setup.steps)}"
+        f"{describe_verdict(name, comparison, numbers)} {describe_convergence(name, comparison, numbers, setup.steps)}"
         for name in comparison.arms
         if name != comparison.baseline
     ]
 
 
-def markdown(results: Results) -> str:
-    """Return the results as a Markdown document, its tables ready for a paper's appendix."""
-    plan, numbers = results.plan, Numbers(results.plan.score)
-    parts = [f"# {plan.name}\n", arms_table(results).markdown()]
+def to_markdown(results: StudyResults) -> str:
+    """Return the results as a Markdown document, with tables for a paper's appendix."""
+    plan, numbers = results.plan, ScoreFormat(results.plan.score)
+    paragraphs = [f"# {plan.name}\n", make_arms_table(results).to_markdown()]
     if results.notes:
-        parts.append("\n".join(f"* {note}" for note in results.notes) + "\n")
+        paragraphs.append("\n".join(f"* {note}" for note in results.notes) + "\n")
     for setup in results.setups.values():
-        bicubic = "" if setup.bicubic is None else f" Bicubic has {numbers.value(setup.bicubic)}."
-        parts.append(f"## {setup.name}\n")
-        parts.append(
-            f"{setup.steps:,} steps, judged by {numbers.heading} on {setup.judged_on}.{bicubic} {_seeds(setup)}\n"
+        bicubic = "" if setup.bicubic is None else f" Bicubic: {numbers.format_score(setup.bicubic)}."
+        paragraphs.append(f"## {setup.name}\n")
+        paragraphs.append(
+            f"{setup.steps:,} steps, {numbers.heading} on {setup.evaluation_set}.{bicubic} {_describe_seeds(setup)}\n"
         )
-        parts += [f"{sentence}\n" for sentence in sentences(setup, numbers)]
+        paragraphs += [f"{sentence}\n" for sentence in describe_results(setup, numbers)]
         if setup.comparison:
-            parts.append(main_table(setup.comparison, numbers, setup.steps).markdown())
-            parts += ["Every seed:\n", seed_table(setup.comparison, numbers).markdown()]
-        if other := others_table(setup):
-            parts += ["Other sets and scores:\n", other.markdown()]
-    parts.append(f"{HOW_TO_READ}\n\nMade by selfsr {__version__}.\n")
-    return "\n".join(parts)
+            paragraphs.append(make_main_table(setup.comparison, numbers, setup.steps).to_markdown())
+            paragraphs += ["Every seed:\n", make_seed_table(setup.comparison, numbers).to_markdown()]
+        if other := make_other_scores_table(setup):
+            paragraphs += ["Other sets and metrics:\n", other.to_markdown()]
+    paragraphs.append(f"{HOW_TO_READ}\n\nMade by selfsr {__version__}.\n")
+    return "\n".join(paragraphs)
 
 
-def _seeds(setup: SetupResult) -> str:
+def _describe_seeds(setup: SetupResult) -> str:
     seeds = setup.comparison.seeds if setup.comparison else []
     if not seeds:
-        return "No seed is compared yet."
+        return "No common seed yet."
     return f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} compared: {', '.join(map(str, seeds))}."

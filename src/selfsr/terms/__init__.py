@@ -1,4 +1,4 @@
-"""The losses of a recipe: one file for each of `losses/`."""
+"""The losses of a recipe; each file has the name of its module in `losses/`."""
 
 from selfsr.terms.union import AnyTerm, Term
 

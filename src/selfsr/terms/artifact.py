@@ -11,13 +11,19 @@ from selfsr.terms.base import TermSpec
 
 
 class ArtifactTerm(TermSpec):
-    """L1 weighted by how likely a pixel is an artifact (LDL, CVPR 2022); needs the averaged generator's output."""
+    """L1 weighted by a map of likely artifacts (LDL, Liang et al., CVPR 2022); needs the EMA generator."""
 
     needs_ema: ClassVar[bool] = True
 
     kind: Literal["artifact"] = "artifact"
-    window_px: int = Field(WINDOW_PX, ge=3, description="side of the windows whose variance counts, odd")
-    detach_map: bool = Field(False, description="take the map for a constant; published: its variances have a gradient")
+    window_px: int = Field(
+        WINDOW_PX,
+        ge=3,
+        description="side of the windows for local variances, in pixels, odd; larger windows give a smoother map",
+    )
+    detach_map: bool = Field(
+        False, description="treat the map as a constant; the published code lets a gradient through it"
+    )
 
     @model_validator(mode="after")
     def _odd(self) -> "ArtifactTerm":
@@ -27,10 +33,10 @@ class ArtifactTerm(TermSpec):
 
     @property
     def minimum_px(self) -> int:
-        """What the windows of border pixels are mirrored from."""
+        """Smallest side whose border can be reflected into a window."""
         return self.window_px // 2 + 1
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the loss as a mean over the batch."""
         assert outputs.ema_sr is not None
         return artifact_loss(outputs.sr, batch.hr, outputs.ema_sr, window_px=self.window_px, detach_map=self.detach_map)

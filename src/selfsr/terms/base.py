@@ -1,4 +1,4 @@
-"""What a term of the objective is: its weight, what it needs, and how it is called in a step."""
+"""The contract of a term: its weight, its needs, and its call in a step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from selfsr.terms.loss_weights import Weight
 
 
 class BuiltTerm(Protocol):
-    """A loss, ready to be called: the spec itself, or what it built around a network of its own."""
+    """A loss that is ready to be called: the spec itself, or an object with a network of its own."""
 
     def count(self, batch: Batch) -> Tensor | None:
-        """Return how many pixels a masked loss counts in `batch`, None for a plain mean."""
+        """Return the number of masked pixels in `batch`; None if the loss is a plain mean."""
         ...
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor | MaskedSum:
-        """Return the loss before its weight: a mean over the batch, or a `MaskedSum` where a mask chooses the pixels."""
+        """Return the loss before its weight: a mean over the batch, or a `MaskedSum` if it has a mask."""
         ...
 
 
 @dataclass(frozen=True)
 class NetworkTerm:
-    """A term that was built around a network: a plain mean.
+    """A term with a network of its own; a plain mean.
 
     Attributes:
-        loss: takes what the generator made, and the batch.
+        loss: maps the generator's outputs and the batch to a scalar.
     """
 
     loss: Callable[[Outputs, Batch], Tensor]
@@ -40,35 +40,35 @@ class NetworkTerm:
         return None
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the loss as a mean over the batch."""
         return self.loss(outputs, batch)
 
 
 class TermSpec(Spec):
-    """A term as a recipe spells it out; subclasses add `kind`, the options and the loss.
+    """The options of a term in a recipe. A subclass adds `kind`, its options, and `__call__`.
 
     Attributes:
-        needs_ema: `Outputs.ema_sr`, what the averaged generator makes of the batch, must be there.
-        needs_branch: `Outputs.branch`, the generator's second output, must be there.
-        takes_masks: `Batch.mask` is looked at where the data bring one.
+        needs_ema: needs `Outputs.ema_sr`, the output of the EMA generator.
+        needs_branch: needs `Outputs.branch`, the second output of the generator.
+        takes_masks: uses `Batch.mask` if the data have masks.
     """
 
     needs_ema: ClassVar[bool] = False
     needs_branch: ClassVar[bool] = False
     takes_masks: ClassVar[bool] = False
 
-    weight: Weight = Field(1.0, description="what the loss is multiplied by, or how to find that in training")
+    weight: Weight = Field(1.0, description="factor of the loss, or how to find it in training")
 
     @property
     def minimum_px(self) -> int:
-        """The smallest side of a ground-truth crop that the loss can be taken on, in pixels."""
+        """Smallest side of a ground-truth crop on which the loss is defined, in pixels."""
         return 1
 
     def build(self, device: torch.device) -> BuiltTerm:
-        """Return the loss on `device`; a term without a network of its own is its own loss.
+        """Return the loss on `device`; a term without a network returns itself.
 
         Raises:
-            InputError: weights that the term needs cannot be had.
+            InputError: the weights of the term's network are not available.
         """
         return self
 

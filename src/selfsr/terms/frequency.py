@@ -11,11 +11,16 @@ from selfsr.terms.base import TermSpec
 
 
 class FocalFrequencyTerm(TermSpec):
-    """Spectra compared, the frequencies that are furthest off counting most (Jiang et al., ICCV 2021)."""
+    """Distance of spectra that weights frequencies by their error (Jiang et al., ICCV 2021)."""
 
     kind: Literal["focal_frequency"] = "focal_frequency"
-    alpha: float = Field(ALPHA, ge=0, description="how much more the frequencies count that are far off")
+    alpha: float = Field(
+        ALPHA,
+        ge=0,
+        description="exponent of the weight of a frequency; larger values focus on the frequencies with the largest "
+        "error, 0 weights all equally",
+    )
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the loss as a mean over the batch."""
         return focal_frequency_loss(outputs.sr, batch.hr, alpha=self.alpha)

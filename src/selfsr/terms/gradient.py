@@ -1,4 +1,4 @@
-"""SPSR's losses of the gradient map as terms."""
+"""SPSR's two losses on gradient maps as terms."""
 
 from typing import ClassVar, Literal
 
@@ -13,27 +13,27 @@ from selfsr.terms.loss_weights import Weight
 
 
 class GradientTerm(TermSpec):
-    """The output's gradient map against the ground truth's (SPSR, CVPR 2020)."""
+    """Distance of the gradient maps of output and ground truth (SPSR, Ma et al., CVPR 2020)."""
 
     kind: Literal["gradient"] = "gradient"
-    weight: Weight = Field(0.01, description="what the loss is multiplied by, or how to find that in training")
-    criterion: Criterion = Field("l2", description="how the maps are compared")
+    weight: Weight = Field(0.01, description="factor of the loss, or how to find it in training")
+    criterion: Criterion = Field("l2", description="elementwise loss between the maps")
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the loss as a mean over the batch."""
         return gradient_loss(outputs.sr, batch.hr, criterion=self.criterion)
 
 
 class GradientBranchTerm(TermSpec):
-    """The map that the generator predicts beside its image against the ground truth's (SPSR, CVPR 2020)."""
+    """Distance of the predicted gradient map, the generator's branch, to the ground truth's (SPSR, CVPR 2020)."""
 
     needs_branch: ClassVar[bool] = True
 
     kind: Literal["gradient_branch"] = "gradient_branch"
-    weight: Weight = Field(0.5, description="what the loss is multiplied by")
-    criterion: Criterion = Field("l1", description="how the maps are compared")
+    weight: Weight = Field(0.5, description="factor of the loss; a number, since this loss does not act on the output")
+    criterion: Criterion = Field("l1", description="elementwise loss between the maps")
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the loss as a mean over the batch."""
         assert outputs.branch is not None
         return gradient_branch_loss(outputs.branch, batch.hr, criterion=self.criterion)

@@ -1,4 +1,4 @@
-"""The weights of an objective: numbers, or found by matching the gradient of the largest other loss (docs/gan.md)."""
+"""Weights of losses: numbers, or matched in training to the gradient of the largest other loss (docs/gan.md)."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -13,16 +13,20 @@ from selfsr.step import MaskedSum
 
 
 class MatchLargest(Spec):
-    """Find the weight in training: bring the loss to the size of the largest other one, then keep it.
+    """Find the weight in training: bring the loss to the size of the largest other loss, then keep the weight.
 
-    The size of a loss is the norm of its gradient with respect to the output, over the whole batch, and the mean of
-    that over the first `calibrate_steps` updates of the generator (docs/gan.md, eq. 7). Until then an update takes the
-    estimate of the updates before it, and the first one, which has none, leaves the loss out.
+    The size of a loss is the norm of its gradient with respect to the output, over the full batch, averaged over the
+    first `calibrate_steps` updates of the generator (docs/gan.md, eq. 7). Until then an update uses the estimate from
+    the updates before it. The first update has no estimate and leaves the loss out.
     """
 
-    match: Literal["largest"] = Field(description="to what: the largest of the losses whose weight is a number")
-    calibrate_steps: PositiveInt = Field(description="updates of the generator that are measured")
-    factor: PositiveFloat = Field(1.0, description="how many times the largest other loss")
+    match: Literal["largest"] = Field(description="the largest of the losses whose weight is a number")
+    calibrate_steps: PositiveInt = Field(
+        description="updates of the generator over which sizes are measured; 100 is usual, more for small batches"
+    )
+    factor: PositiveFloat = Field(
+        1.0, description="size of the loss relative to the largest other loss; below 1 makes it a smaller part"
+    )
 
 
 def _form(value: Any) -> str:
@@ -36,92 +40,95 @@ Weight = Annotated[
 
 
 def check_matches(weights: Mapping[str, float | MatchLargest]) -> None:
-    """Check that there is something to match.
+    """Check that a loss with a matched weight has another loss to match.
 
     Raises:
-        ValueError: every weight is to be found.
+        ValueError: no weight is a number.
     """
     matched = [name for name, weight in weights.items() if isinstance(weight, MatchLargest)]
     if matched and len(matched) == len(weights):
         raise ValueError(
-            f"the weight of {matched[0]} is to match the largest other loss, expected a loss whose weight is a number, "
+            f"the weight of {matched[0]} matches the largest other loss: expected a loss whose weight is a number, "
             "got none; add one, or give this weight as a number"
         )
 
 
-class Weights:
-    """Multiplies losses by their weights, and finds those that are to be matched.
+class LossWeights:
+    """Multiply losses by their weights, and find the weights that are matched.
 
-    A weight is a function of the batches before, over all micro-batches and processes, and of nothing else: squared
-    gradients and counts are summed before the root is taken, as far as `finish_update`.
+    A matched weight depends only on the batches before, over all micro-batches and processes: `finish_update` sums
+    squared gradients and counts before it takes the root.
 
     Args:
         weights: by the name of the loss.
-        device: where the losses are.
+        device: device of the losses.
     """
 
     def __init__(self, weights: Mapping[str, float | MatchLargest], device: torch.device) -> None:
         check_matches(weights)
         self.weights = weights
-        self.matches = {name: weight for name, weight in weights.items() if isinstance(weight, MatchLargest)}
-        self.calibrate_steps = max((match.calibrate_steps for match in self.matches.values()), default=0)
+        self.matches: dict[str, MatchLargest] = {
+            name: weight for name, weight in weights.items() if isinstance(weight, MatchLargest)
+        }
+        self.calibrate_steps: int = max((match.calibrate_steps for match in self.matches.values()), default=0)
         self.measured = 0  # updates so far, at most calibrate_steps
-        self.found = {name: torch.zeros((), device=device) for name in self.matches}
+        self.matched: dict[str, Tensor] = {name: torch.zeros((), device=device) for name in self.matches}
         self._sums = torch.zeros(len(weights), device=device)  # of gradient norms over updates, in the weights' order
         fixed = [1.0 if isinstance(weight, MatchLargest) else weight for weight in weights.values()]
         self._fixed = torch.tensor(fixed, device=device)
-        self._others = torch.tensor([name not in self.matches for name in weights], device=device)
-        self._pending: list[Tensor] = []  # of the update under way, [2, losses] for each micro-batch
+        self._is_fixed = torch.tensor([name not in self.matches for name in weights], device=device)
+        self._pending: list[Tensor] = []  # of the current update, [2, losses] for each micro-batch
 
     def __call__(self, losses: Mapping[str, Tensor | MaskedSum], sr: Tensor) -> dict[str, Tensor | MaskedSum]:
         """Return the weighted losses of a micro-batch.
 
         Args:
-            losses: one for each weight, by the same names, of a graph that leads through `sr`.
+            losses: one for each weight, by the same names; their gradient must reach `sr`.
             sr: the output `[N, C, H, W]`.
         """
         assert losses.keys() == self.weights.keys()
         if self.measured < self.calibrate_steps:
-            self._pending.append(_sizes([losses[name] for name in self.weights], sr))
-        return {name: _times(self._weight(name), loss) for name, loss in losses.items()}
+            self._pending.append(_measure([losses[name] for name in self.weights], sr))
+        return {name: _multiply(loss, self._weight(name)) for name, loss in losses.items()}
 
     def logged_scalars(self) -> dict[str, Tensor]:
-        """Return the weights that are found, as they are now, by the names that they have in logs."""
-        return {f"weight/{name}": weight for name, weight in self.found.items()}
+        """Return the current matched weights, by their names in logs."""
+        return {f"weight/{name}": weight for name, weight in self.matched.items()}
 
     def finish_update(self) -> None:
-        """Take up what the update measured; once every micro-batch has been through it."""
+        """Estimate the matched weights from the update; call this once every micro-batch has passed."""
         if not self._pending:
             return
         squares, counts = sum_over_processes(torch.stack(self._pending).sum(dim=0))
         self._pending.clear()
         self._sums = self._sums + squares.sqrt() / counts.clamp(min=1) * self._fixed
         self.measured += 1
-        largest = torch.where(self._others, self._sums, 0).max()
+        largest = torch.where(self._is_fixed, self._sums, 0).max()
         for index, name in enumerate(self.weights):
             if name in self.matches and self.measured <= self.matches[name].calibrate_steps:
                 own = self._sums[index]
-                # A loss that nothing was seen of, such as one whose mask was empty each time, has no weight yet.
-                self.found[name] = torch.where(own > 0, self.matches[name].factor * largest / own, 0.0)
+                # A loss that was 0 in every update, for example because its mask was empty, has no weight yet.
+                self.matched[name] = torch.where(own > 0, self.matches[name].factor * largest / own, 0.0)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"measured": self.measured, "sums": self._sums, "found": dict(self.found)}
+        """Return the state for a checkpoint."""
+        sums = dict(zip(self.weights, self._sums, strict=True))
+        return {"measured": self.measured, "sums": sums, "matched": dict(self.matched)}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up a checkpoint."""
+        """Restore the state from a checkpoint."""
         device = self._sums.device
-        self.measured = state["measured"]
-        self._sums = state["sums"].to(device)
-        self.found = {name: weight.to(device) for name, weight in state["found"].items()}
+        self.measured: int = state["measured"]
+        self._sums = torch.stack([state["sums"][name].to(device) for name in self.weights])
+        self.matched = {name: weight.to(device) for name, weight in state["matched"].items()}
 
     def _weight(self, name: str) -> float | Tensor:
         weight = self.weights[name]
-        return self.found[name] if isinstance(weight, MatchLargest) else weight
+        return self.matched[name] if isinstance(weight, MatchLargest) else weight
 
 
-def _sizes(losses: list[Tensor | MaskedSum], sr: Tensor) -> Tensor:
-    """Return the squared gradient norm at `sr` of each loss before its division, and what it will be divided by."""
+def _measure(losses: list[Tensor | MaskedSum], sr: Tensor) -> Tensor:
+    """Return `[2, losses]`: squared gradient norms at `sr` before the division by the count, and the counts."""
     squares, counts = [], []
     for loss in losses:
         total = loss.total if isinstance(loss, MaskedSum) else loss
@@ -131,5 +138,5 @@ def _sizes(losses: list[Tensor | MaskedSum], sr: Tensor) -> Tensor:
     return torch.stack([torch.stack(squares), torch.stack(counts)])
 
 
-def _times(weight: float | Tensor, loss: Tensor | MaskedSum) -> Tensor | MaskedSum:
+def _multiply(loss: Tensor | MaskedSum, weight: float | Tensor) -> Tensor | MaskedSum:
     return MaskedSum(weight * loss.total, loss.count) if isinstance(loss, MaskedSum) else weight * loss

@@ -1,25 +1,25 @@
-"""The sum that a generator is trained by: the terms of a recipe, built, weighted and named."""
+"""The losses of a generator: the terms of a recipe, built, weighted and named."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from selfsr.step import Batch, Clock, MaskedSum, Outputs
+from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Outputs, Update
 from selfsr.terms import Term
-from selfsr.terms.loss_weights import Weights
+from selfsr.terms.loss_weights import LossWeights
 
 
 class Objective:
-    """The terms of a recipe, ready to be called.
+    """The weighted losses of a generator.
 
     Args:
-        specs: the terms by name.
-        device: where the networks inside terms go.
-        averaged: takes an input to what the averaged generator makes of it; None where no term asks for it.
-        others: weights of the losses that a method adds to its terms, by name.
+        specs: the terms of the recipe by name.
+        device: device for the networks inside terms.
+        ema_forward: maps an input with the EMA generator, without a gradient; None if the run keeps no EMA.
+        extra_weights: weights of the losses that a method adds to its terms, by name.
     """
 
     def __init__(
@@ -27,40 +27,48 @@ class Objective:
         specs: Mapping[str, Term],
         device: torch.device,
         ema_forward: Callable[[Tensor], Tensor] | None = None,
-        others: Mapping[str, float] | None = None,
+        extra_weights: Mapping[str, float] | None = None,
     ) -> None:
-        self.losses = {name: spec.build(device) for name, spec in specs.items()}
+        self.terms = {name: spec.build(device) for name, spec in specs.items()}
         self.ema_forward = ema_forward if any(spec.needs_ema for spec in specs.values()) else None
-        self.weights = Weights({**{name: spec.weight for name, spec in specs.items()}, **(others or {})}, device)
+        weights = {name: spec.weight for name, spec in specs.items()}
+        self.loss_weights: LossWeights = LossWeights({**weights, **(extra_weights or {})}, device)
 
-    def __call__(
-        self, outputs: Outputs, batch: Batch, clock: Clock, others: Mapping[str, Tensor] | None = None
+    def updates(
+        self, outputs: Outputs, batch: Batch, clock: Clock, extra_losses: Mapping[str, Tensor] | None = None
+    ) -> Iterator[Update]:
+        """Yield the generator's update; then finish it, once every micro-batch has passed.
+
+        Args:
+            outputs: outputs of the generator for `batch`, with a gradient.
+            batch: images of this micro-batch.
+            clock: time of the step.
+            extra_losses: losses that the method adds to its terms, one for each of `extra_weights`, not yet weighted.
+        """
+        losses = self.weighted_losses(outputs, batch, clock, extra_losses)
+        yield Update(GENERATOR, losses, self.loss_weights.logged_scalars())
+        self.loss_weights.finish_update()
+
+    def weighted_losses(
+        self, outputs: Outputs, batch: Batch, clock: Clock, extra_losses: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor | MaskedSum]:
-        """Return every weighted loss by name, computed in float32 whatever the network ran in."""
+        """Return every weighted loss by name, computed in float32 whatever the precision of the network."""
         if self.ema_forward is not None:
             outputs = replace(outputs, ema_sr=self.ema_forward(batch.lr))
         with torch.autocast(outputs.sr.device.type, enabled=False):
             outputs = outputs.float()
-            losses = {name: loss(outputs, batch, clock) for name, loss in self.losses.items()}
-            return self.weights({**losses, **(others or {})}, outputs.sr)
+            losses = {name: term(outputs, batch, clock) for name, term in self.terms.items()}
+            return self.loss_weights({**losses, **(extra_losses or {})}, outputs.sr)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the count of every masked term by name."""
-        counted = {name: loss.count(batch) for name, loss in self.losses.items()}
-        return {name: count for name, count in counted.items() if count is not None}
-
-    def logged_scalars(self) -> dict[str, Tensor]:
-        """Return the weights that are found in training, by the names that they have in logs."""
-        return self.weights.logged_scalars()
-
-    def finish_update(self) -> None:
-        """Close an update, once every micro-batch has been through it."""
-        self.weights.finish_update()
+        """Return the number of masked pixels of each term that is a `MaskedSum`, by name."""
+        counts = {name: term.count(batch) for name, term in self.terms.items()}
+        return {name: count for name, count in counts.items() if count is not None}
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return self.weights.state()
+        """Return the state for a checkpoint."""
+        return self.loss_weights.state()
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up a checkpoint."""
-        self.weights.load(state)
+        """Restore the state from a checkpoint."""
+        self.loss_weights.load(state)

@@ -1,4 +1,4 @@
-"""The self-paced schedule of a recipe: the published one, and what one would try next."""
+"""Self-paced pixel weighting in a recipe: the published form and three variants."""
 
 from typing import Any, Literal
 
@@ -14,36 +14,48 @@ from selfsr.step import Clock
 
 
 class Pace(Spec):
-    """Self-paced pixel weighting (docs/pacing.md, eq. 3 and 4): a pixel weighs `peak * exp(-((ssim + 1) / sigma)^2)`.
+    """Self-paced pixel weights `peak * exp(-((ssim + 1) / sigma)^2)` (docs/pacing.md, eq. 3 and 4).
 
-    `sigma = alpha * age + beta` grows with the fractional epoch, whose length is the recipe's `steps_per_epoch`: that
-    number sets the speed of the curriculum. With `clock: run` the age is the share of the run that is done, and the
-    length of an epoch does not matter. `clock`, `order` and `ssim` are eq. 11 to 13, of which only the first choices
-    were published.
+    `sigma = alpha * age + beta`, and the age is the fractional epoch. So the recipe's `steps_per_epoch` sets the speed
+    of the curriculum. With `clock: run` the age is the fraction of the run, and the length of an epoch does not
+    matter. `clock`, `order` and `ssim` are eq. 11 to 13; only their first choices were published.
     """
 
-    alpha: float = Field(ALPHA, ge=0, description="growth of sigma in an epoch, or with clock: run in the whole run")
-    beta: float = Field(BETA, ge=0, description="sigma at the start")
-    peak: PositiveFloat = Field(PEAK, description="largest weight")
-    data_range: PositiveFloat = Field(1.0, description="range of the SSIM constants; 1/255 is the published code's")
-    padding: Literal["zero", "reflect", "replicate"] = Field("zero", description="border of the SSIM map")
-    clock: Literal["epoch", "run"] = Field("epoch", description="age in epochs, or as the share of the run, 0 to 1")
+    alpha: float = Field(
+        ALPHA,
+        ge=0,
+        description="growth of sigma per epoch, or over the full run with clock: run; larger values reach uniform "
+        "weights sooner",
+    )
+    beta: float = Field(
+        BETA, ge=0, description="sigma at the start; above 0, easy pixels have weight from the first step on"
+    )
+    peak: PositiveFloat = Field(PEAK, description="largest weight of a pixel; it scales the loss")
+    data_range: PositiveFloat = Field(
+        1.0, description="data range of the SSIM constants; 1/255 reproduces the published code"
+    )
+    padding: Literal["zero", "reflect", "replicate"] = Field(
+        "zero", description="padding of the images for the SSIM map; zero is published"
+    )
+    clock: Literal["epoch", "run"] = Field(
+        "epoch", description="unit of the age: epochs, or the fraction of the run, 0 to 1"
+    )
     order: Literal["hard_first", "easy_first"] = Field(
-        "hard_first", description="which pixels weigh something first: the least similar, or the most similar"
+        "hard_first", description="pixels with weight at the start: the least similar ones, or the most similar ones"
     )
     ssim: Literal["channel", "pixel", "image"] = Field(
-        "channel", description="what has a weight of its own: each channel of a pixel, a pixel, or only an image"
+        "channel", description="resolution of the weights: one for each channel of a pixel, each pixel, or each image"
     )
 
     @model_validator(mode="after")
-    def _moves(self) -> "Pace":
+    def _check_growth(self) -> "Pace":
         if self.alpha == 0 and self.beta == 0:
             raise ValueError("alpha and beta must not both be 0: every weight would be 0 and nothing would train")
         return self
 
     @property
     def weighs_as_published(self) -> bool:
-        """Whether the operators of `selfsr.pacing` know this weight."""
+        """Whether the operators of `selfsr.pacing` compute these weights."""
         return self.order == "hard_first" and self.ssim == "channel"
 
     def options(self) -> dict[str, Any]:
@@ -51,14 +63,22 @@ class Pace(Spec):
         return self.model_dump(include={"alpha", "beta", "peak", "data_range", "padding"})
 
     def age(self, clock: Clock) -> float:
-        """Return what sigma grows with: fractional epochs, or the share of the run that is done."""
+        """Return the age: fractional epochs, or the fraction of the run that is done."""
         return clock.progress if self.clock == "run" else clock.epoch
 
     def weight(self, sr: Tensor, hr: Tensor, clock: Clock) -> Tensor:
-        """Return the weight of every element of `sr` against `hr`, both `[N, C, H, W]`, without a gradient.
+        """Return the weight of every element, without a gradient (docs/pacing.md, eq. 12 and 13).
 
-        With s the SSIM map, or its mean over a pixel or an image, and `d = 1 + s` for hard_first, `d = 1 - s` for
-        easy_first, it is `peak * exp(-(d / sigma)^2)` (eq. 12 and 13).
+        With s the SSIM map, or its mean over a pixel or an image, and `d = 1 + s` for hard_first or `d = 1 - s` for
+        easy_first, the weight is `peak * exp(-(d / sigma)^2)`.
+
+        Args:
+            sr: output `[N, C, H, W]` in [0, 1].
+            hr: ground truth of the same shape.
+            clock: time of the step.
+
+        Returns:
+            `[N, C, H, W]`, in [0, peak].
         """
         if self.weighs_as_published:
             return self_paced_weight(sr, hr, self.age(clock), **self.options())

@@ -9,47 +9,52 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 from selfsr.losses.perceptual import LAYER_WEIGHTS, PerceptualLoss
 from selfsr.losses.pixel import Criterion
 from selfsr.losses.vgg import check_layers, minimum_px
-from selfsr.nets.weights.read import read_checkpoint
+from selfsr.nets.weights.read import read_weights
 from selfsr.terms.base import NetworkTerm, TermSpec
 
 
 class PerceptualTerm(TermSpec):
-    """Features of VGG19 compared, before its activations, and their Gram matrices for style where asked."""
+    """Distance of VGG19 features (Johnson et al., ECCV 2016), and optionally of their Gram matrices."""
 
     kind: Literal["perceptual"] = "perceptual"
     layers: dict[str, PositiveFloat] = Field(
-        dict(LAYER_WEIGHTS), min_length=1, description="weight of each layer, conv1_1 to conv5_4"
+        dict(LAYER_WEIGHTS),
+        min_length=1,
+        description="weight of each layer, by names from conv1_1 to conv5_4; deep layers compare content, shallow ones "
+        "texture",
     )
-    criterion: Criterion = Field("l1", description="how features are compared")
-    feature_weight: float = Field(1.0, ge=0, description="weight of the features' part")
-    style_weight: float = Field(0.0, ge=0, description="weight of the Gram matrices' part")
-    before_relu: bool = Field(True, description="what the convolutions give; false: what their ReLU makes of it")
+    criterion: Criterion = Field("l1", description="elementwise loss between features")
+    feature_weight: float = Field(1.0, ge=0, description="weight of the feature distance")
+    style_weight: float = Field(
+        0.0, ge=0, description="weight of the distance of Gram matrices, a style loss; 0 leaves it out"
+    )
+    before_relu: bool = Field(True, description="compare features before the ReLU, as ESRGAN; false: after it")
     weights: Path | None = Field(
-        None, description="file of torchvision's VGG19; without it, it is fetched once into torch.hub's folder"
+        None, description="weights file of torchvision's VGG19; null downloads it once into torch.hub's folder"
     )
 
     @field_validator("layers")
     @classmethod
-    def _known(cls, layers: dict[str, float]) -> dict[str, float]:
+    def _check_layers(cls, layers: dict[str, float]) -> dict[str, float]:
         check_layers("VGG19", layers)
         return layers
 
     @model_validator(mode="after")
-    def _does_something(self) -> "PerceptualTerm":
+    def _check_weights(self) -> "PerceptualTerm":
         if self.feature_weight == 0 and self.style_weight == 0:
             raise ValueError("feature_weight and style_weight must not both be 0: the term would do nothing")
         return self
 
     @property
     def minimum_px(self) -> int:
-        """A pixel for the deepest layer."""
+        """Smallest side that leaves a pixel at the deepest layer."""
         return minimum_px(self.layers)
 
     def build(self, device: torch.device) -> NetworkTerm:
         """Return the loss with its network on `device`.
 
         Raises:
-            InputError: the weights cannot be had, or are not VGG19's.
+            InputError: the weights are not available, or are not VGG19's.
         """
         loss = PerceptualLoss(
             self.layers,
@@ -57,6 +62,6 @@ class PerceptualTerm(TermSpec):
             feature_weight=self.feature_weight,
             style_weight=self.style_weight,
             before_relu=self.before_relu,
-            weights=None if self.weights is None else read_checkpoint(self.weights).tensors,
+            weights=None if self.weights is None else read_weights(self.weights).tensors,
         ).to(device)
         return NetworkTerm(lambda outputs, batch: loss(outputs.sr, batch.hr))

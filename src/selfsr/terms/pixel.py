@@ -1,4 +1,4 @@
-"""Losses pixel by pixel, each with or without self-paced weighting."""
+"""Elementwise losses, each optionally with self-paced weighting."""
 
 from typing import Literal
 
@@ -13,24 +13,24 @@ from selfsr.terms.pace import Pace
 
 
 class _PixelTerm(TermSpec):
-    pace: Pace | None = Field(None, description="weigh the pixels by the self-paced schedule")
+    pace: Pace | None = Field(None, description="self-paced weighting of the pixels; null weights all pixels equally")
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the loss as a mean over the batch."""
         sr, hr = outputs.sr, batch.hr
         if self.pace is None:
-            return self._each(sr, hr).mean()
+            return self._elementwise(sr, hr).mean()
         if self.pace.weighs_as_published:
             return self._fused(self.pace)(sr, hr, self.pace.age(clock))
         weight = self.pace.weight(sr, hr, clock)
-        return self._each(sr * weight, hr * weight).mean()  # eq. 5
+        return self._elementwise(sr * weight, hr * weight).mean()  # eq. 5
 
-    def _each(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Return the loss of every element."""
+    def _elementwise(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the loss of every element, `[N, C, H, W]`."""
         raise NotImplementedError
 
     def _fused(self, pace: Pace) -> SelfPacedLoss:
-        """Return weight, loss and mean as one operator."""
+        """Return the operator that computes weight, loss and mean in one pass."""
         raise NotImplementedError
 
 
@@ -39,7 +39,7 @@ class L1Term(_PixelTerm):
 
     kind: Literal["l1"] = "l1"
 
-    def _each(self, sr: Tensor, hr: Tensor) -> Tensor:
+    def _elementwise(self, sr: Tensor, hr: Tensor) -> Tensor:
         return l1(sr, hr)
 
     def _fused(self, pace: Pace) -> SelfPacedLoss:
@@ -47,11 +47,11 @@ class L1Term(_PixelTerm):
 
 
 class L2Term(_PixelTerm):
-    """Mean squared difference. With `pace` the weight enters squared, as published."""
+    """Mean squared difference. With `pace` the weight is squared, as published."""
 
     kind: Literal["l2"] = "l2"
 
-    def _each(self, sr: Tensor, hr: Tensor) -> Tensor:
+    def _elementwise(self, sr: Tensor, hr: Tensor) -> Tensor:
         return l2(sr, hr)
 
     def _fused(self, pace: Pace) -> SelfPacedLoss:
@@ -62,9 +62,12 @@ class CharbonnierTerm(_PixelTerm):
     """Mean of `sqrt(difference^2 + eps^2)` (Charbonnier et al., ICIP 1994)."""
 
     kind: Literal["charbonnier"] = "charbonnier"
-    eps: PositiveFloat = Field(CHARBONNIER_EPS, description="where the square turns into the absolute value, of [0, 1]")
+    eps: PositiveFloat = Field(
+        CHARBONNIER_EPS,
+        description="difference at which the loss changes from quadratic to linear, for images in [0, 1]",
+    )
 
-    def _each(self, sr: Tensor, hr: Tensor) -> Tensor:
+    def _elementwise(self, sr: Tensor, hr: Tensor) -> Tensor:
         return charbonnier(sr, hr, eps=self.eps)
 
     def _fused(self, pace: Pace) -> SelfPacedLoss:

@@ -1,51 +1,73 @@
 """The self-similarity loss as a term."""
 
+import inspect
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from selfsr import edge_mask, self_similarity_loss
-from selfsr.masks import THRESHOLD, stride_tile
+from selfsr.masks import THRESHOLD, stride_mask
 from selfsr.selfsim.contract import Geometry
 from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms.base import TermSpec
 from selfsr.terms.loss_weights import Weight
 from selfsr.terms.pace import Pace
 
+# Options of the term with the same name and meaning in the public loss; other names are ignored by `model_dump`.
+_LOSS_OPTIONS = set(inspect.signature(self_similarity_loss).parameters)
+
 
 class SelfSimilarityTerm(TermSpec):
-    """Self-similarity loss (docs/selfsim.md, eq. 1 to 5): the output's graph is pulled to the ground truth's at edges.
+    """Distance of the self-similarity graphs of output and ground truth at edges (docs/selfsim.md, eq. 1 to 5).
 
-    The edges are the batch's own where the data bring them, else they are found in `hr` on the device; `stride` thins
-    both.
+    The edge mask comes from the data if they have masks; otherwise it is computed from `hr`. `stride` thins both.
     """
 
     takes_masks: ClassVar[bool] = True
 
     kind: Literal["self_similarity"] = "self_similarity"
-    weight: Weight = Field(1000.0, description="what both parts are multiplied by, or how to find that in training")
-    l1_weight: float = Field(1.0, ge=0, description="weight of the L1 part")
-    kl_weight: float = Field(1.0, ge=0, description="weight of the KL part")
-    search_px: PositiveInt = Field(Geometry.search_px, description="side of the search area, odd")
+    weight: Weight = Field(1000.0, description="factor of both parts, or how to find it in training")
+    l1_weight: float = Field(1.0, ge=0, description="weight of the L1 distance of the graphs")
+    kl_weight: float = Field(1.0, ge=0, description="weight of the KL divergence of the graphs")
+    search_px: PositiveInt = Field(
+        Geometry.search_px, description="side of the search area, in pixels, odd; cost grows with its square"
+    )
     window_px: PositiveInt = Field(
-        Geometry.window_px, description="side of the compared windows, odd, at most search_px"
+        Geometry.window_px, description="side of the compared windows, in pixels, odd, at most search_px"
     )
-    sigma: PositiveFloat = Field(Geometry.sigma, description="bandwidth of the similarity, for images in [0, 1]")
-    normalize: bool = Field(Geometry.normalize, description="divide each row of the graph by its sum")
-    threshold: PositiveFloat = Field(THRESHOLD, description="Laplacian response that makes an edge, of 255 gray levels")
-    stride: PositiveInt = Field(3, description="keep every stride-th diagonal of the mask; 1 keeps all")
-    two_sided: bool = Field(False, description="count pixels brighter than their neighbors as edges, too")
+    sigma: PositiveFloat = Field(
+        Geometry.sigma,
+        description="bandwidth of the similarity, for images in [0, 1]; larger values count less similar windows as "
+        "well",
+    )
+    normalize: bool = Field(
+        Geometry.normalize,
+        description="divide each row of the graph by its sum; required for a meaningful KL divergence",
+    )
+    threshold: PositiveFloat = Field(
+        THRESHOLD,
+        description="Laplacian response above which a pixel is an edge, in gray levels of 0 to 255; lower it for more "
+        "pixels",
+    )
+    stride: PositiveInt = Field(3, description="keep every n-th diagonal of the mask, to save time; 1 keeps all edges")
+    two_sided: bool = Field(False, description="count pixels that are brighter than their neighbors as edges as well")
     pace: Pace | None = Field(
-        None, description="leave out pixels whose self-paced weight is below half its peak (docs/pacing.md, eq. 14)"
+        None,
+        description="leave out pixels whose self-paced weight is below half of its peak (docs/pacing.md, eq. 14); null "
+        "keeps all",
     )
-    backend: Literal["auto", "eager", "cpu", "triton"] = Field("auto", description="which implementation runs")
+    backend: Literal["auto", "eager", "cpu", "triton"] = Field(
+        "auto", description="implementation; auto takes the fastest one that is available"
+    )
     memory_mb: PositiveFloat | None = Field(
-        None, description="budget of the operator's working memory; null for 256 on a CPU, 1024 on a GPU"
+        None,
+        description="memory budget of the operator, in MB; null is 256 on a CPU and 1024 on a GPU; lower it if memory "
+        "runs out",
     )
 
     @model_validator(mode="after")
-    def _sizes(self) -> "SelfSimilarityTerm":
+    def _check_options(self) -> "SelfSimilarityTerm":
         if self.search_px % 2 == 0 or self.window_px % 2 == 0 or self.window_px > self.search_px:
             raise ValueError(
                 "search_px and window_px must be odd and window_px at most search_px, "
@@ -57,40 +79,28 @@ class SelfSimilarityTerm(TermSpec):
 
     @property
     def minimum_px(self) -> int:
-        """What the search areas of border pixels are mirrored from, and two pixels for an edge."""
+        """Smallest side whose border can be reflected into a search area; at least two pixels for an edge."""
         return max(self.search_px // 2 + 1, 2)
 
     def mask(self, batch: Batch) -> Tensor:
-        """Return which pixels enter the graph, bool `[N, 1, H, W]`."""
+        """Return the mask of the pixels that have a row in the graph, bool `[N, 1, H, W]`."""
         if batch.mask is not None:
             if self.stride == 1:
                 return batch.mask
-            return batch.mask & stride_tile(*batch.mask.shape[2:], stride=self.stride, device=batch.mask.device)
+            return batch.mask & stride_mask(*batch.mask.shape[2:], stride=self.stride, device=batch.mask.device)
         return edge_mask(batch.hr, threshold=self.threshold, stride=self.stride, two_sided=self.two_sided)
 
     def count(self, batch: Batch) -> Tensor:
-        """Return how many pixels enter the graph."""
+        """Return the number of masked pixels."""
         return self.mask(batch).sum()
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> MaskedSum:
-        """Return the sum over the masked pixels, with their number; `pace` leaves it, whatever it leaves out."""
+        """Return the sum over the masked pixels and their number; `pace` leaves out pixels but keeps the number."""
         mask = self.mask(batch)
         admitted = mask
         if self.pace is not None:
             weight = self.pace.weight(outputs.sr, batch.hr, clock).mean(dim=1, keepdim=True)
             admitted = mask & (weight >= self.pace.peak / 2)
-        total = self_similarity_loss(
-            outputs.sr,
-            batch.hr,
-            admitted,
-            search_px=self.search_px,
-            window_px=self.window_px,
-            sigma=self.sigma,
-            normalize=self.normalize,
-            l1_weight=self.l1_weight,
-            kl_weight=self.kl_weight,
-            reduction="sum",
-            backend=self.backend,
-            memory_mb=self.memory_mb,
-        )
+        options = self.model_dump(include=_LOSS_OPTIONS)
+        total = self_similarity_loss(outputs.sr, batch.hr, admitted, reduction="sum", **options)
         return MaskedSum(total, mask.sum())

@@ -11,33 +11,35 @@ from selfsr.terms.base import TermSpec
 
 
 class SsimTerm(TermSpec):
-    """1 - SSIM over the windows that lie inside the crop (Wang et al., 2004); crops of 11 px or more."""
+    """1 - SSIM over the windows inside the crop (Wang et al., IEEE TIP 2004); needs crops of 11 px or more."""
 
     kind: Literal["ssim"] = "ssim"
 
     @property
     def minimum_px(self) -> int:
-        """One window."""
+        """Side of a window."""
         return minimum_px()
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the loss as a mean over the batch."""
         return ssim_loss(outputs.sr, batch.hr)
 
 
 class MsSsimTerm(TermSpec):
-    """1 - MS-SSIM (Wang et al., 2003); each scale doubles the crop that is needed, from 11 px to 176 for five."""
+    """1 - MS-SSIM (Wang et al., Asilomar 2003); each scale doubles the smallest crop, to 176 px for five."""
 
     kind: Literal["ms_ssim"] = "ms_ssim"
     scale_weights: tuple[PositiveFloat, ...] = Field(
-        SCALE_WEIGHTS, min_length=1, description="exponent of each scale, finest first"
+        SCALE_WEIGHTS,
+        min_length=1,
+        description="exponent of each scale, finest first; use fewer scales for smaller crops",
     )
 
     @property
     def minimum_px(self) -> int:
-        """One window at the coarsest scale."""
+        """Side of a window at the coarsest scale, in pixels of the ground truth."""
         return minimum_px(len(self.scale_weights))
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the loss as a mean over the batch."""
         return ms_ssim_loss(outputs.sr, batch.hr, scale_weights=self.scale_weights)

@@ -1,8 +1,4 @@
-"""The loss entries of a recipe: a union of typed specs, of which a recipe chooses each by `kind`.
-
-A term is called with what the generator made, the batch and the clock. It returns its loss before the weight: a mean
-over the batch, or, where a mask chooses the pixels, a `MaskedSum` that the loop divides by the count over all processes.
-"""
+"""The terms that a recipe can choose by `kind`."""
 
 from typing import Annotated
 
@@ -19,7 +15,7 @@ from selfsr.terms.similarity import SelfSimilarityTerm
 from selfsr.terms.structural import MsSsimTerm, SsimTerm
 from selfsr.terms.variation import TotalVariationTerm
 
-# By pixels, by structure, against the artifacts of adversarial training, and by what a network sees.
+# In the order of the recipe reference: elementwise, structure, artifacts, features of a network.
 AnyTerm = (
     L1Term
     | L2Term

@@ -12,16 +12,16 @@ from selfsr.terms.base import TermSpec
 
 
 class TotalVariationTerm(TermSpec):
-    """Difference of neighboring pixels of the output, without regard to the ground truth (Rudin et al., 1992)."""
+    """Total variation of the output, whatever the ground truth (Rudin et al., Physica D 1992)."""
 
     kind: Literal["total_variation"] = "total_variation"
-    criterion: Criterion = Field("l1", description="how neighbors are compared")
+    criterion: Criterion = Field("l1", description="elementwise loss between neighboring pixels")
 
     @property
     def minimum_px(self) -> int:
-        """Two neighbors."""
+        """Two neighboring pixels."""
         return 2
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the loss as a mean over the batch."""
         return total_variation(outputs.sr, criterion=self.criterion)

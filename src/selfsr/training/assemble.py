@@ -1,4 +1,4 @@
-"""From a recipe to the parts of a run: networks on the device, optimizers, data, the published copy."""
+"""Build the parts of a run from its recipe: networks on the device, optimizers, EMA and data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,10 +15,11 @@ from selfsr import __version__
 from selfsr.data.loader import Loader
 from selfsr.errors import InputError
 from selfsr.machine.device import choose_device, choose_precision
-from selfsr.methods import Method, Setup
+from selfsr.methods import Method, MethodSetup
 from selfsr.nets.weights.load import load_into
 from selfsr.recipe import Recipe, dump_recipe
 from selfsr.runfolder.checkpoints import load_state
+from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.ema import Ema
 
@@ -26,19 +27,20 @@ _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass
-class Run:
-    """The parts of a run, and how far it is.
+class TrainingRun:
+    """The parts of a run, and its progress.
 
     Attributes:
-        recipe: what was asked for.
+        recipe: the recipe of the run.
         folder: the run folder.
         accelerator: devices, processes and mixed precision.
-        method: what is stepped on, around the prepared networks.
-        optimizers: by the name of the network.
-        published: the averaged generator: what is judged, sampled and saved.
-        loader: batches from the step after `step` on.
-        step: steps that are done.
-        best: the best score so far, by name; empty before the first evaluation.
+        method: the training method, around the prepared networks.
+        optimizers: by name of the network.
+        ema: moving average of the generator; it is evaluated, sampled and saved.
+        loader: batches, beginning with the step after `step`.
+        memory_format: memory layout of images and weights.
+        step: number of finished steps.
+        best: the best score so far, by its name; empty before the first evaluation.
     """
 
     recipe: Recipe
@@ -52,14 +54,19 @@ class Run:
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def generator(self) -> nn.Module:
+        """The generator in training, not wrapped for several processes."""
+        return self.accelerator.unwrap_model(self.method.nets[GENERATOR])
+
     def ema_net(self) -> nn.Module:
-        """Return the generator to judge: the moving average, or a copy of the weights where there is none."""
+        """Return the generator to evaluate: its EMA, or a copy of its weights if the run keeps no EMA."""
         if self.recipe.ema_decay is None:
-            self.ema.update(self.accelerator.unwrap_model(self.method.nets["g"]))
+            self.ema.update(self.generator)
         return self.ema.net
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds; `step`, seeds and schedules are functions of the recipe and the step."""
+        """Return the state for a checkpoint. Seeds and schedules follow from the recipe and the step."""
         unwrap = self.accelerator.unwrap_model
         scaler = self.accelerator.scaler
         return {
@@ -72,7 +79,7 @@ class Run:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint."""
+        """Restore the state from a checkpoint."""
         for name, net in self.method.nets.items():
             self.accelerator.unwrap_model(net).load_state_dict(state["nets"][name])
         self.method.load(state["method"])
@@ -85,7 +92,7 @@ class Run:
         self.step = state["step"]
 
     def metadata(self) -> dict[str, str]:
-        """Return what a weights file says of itself."""
+        """Return the metadata of a weights file."""
         return {
             "architecture": self.recipe.network.kind,
             "scale": ", ".join(map(str, self.recipe.scales)),
@@ -95,78 +102,106 @@ class Run:
         }
 
 
-def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run:
-    """Build every part of the run; nothing is written yet.
+def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> TrainingRun:
+    """Build every part of the run; write nothing yet.
+
+    Args:
+        recipe: the recipe of the run.
+        folder: the run folder.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        resume: restore the newest checkpoint in `folder`; otherwise start from the recipe's weights files.
 
     Raises:
         InputError: something that the recipe names is missing or does not fit.
     """
-    AcceleratorState._reset_state()  # a second run in one process may use another precision
-    where = choose_device(device)
-    accelerator = Accelerator(
-        cpu=where.type == "cpu",
-        mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, where)],
-        # Buffers need not be copied from process to process: they start alike, and move alike, as batch norm's
-        # statistics are those of all processes. Copied before a pass, they would be overwritten while a pass before
-        # it, as a discriminator has two, still needs them for its gradient.
-        # And parts of the scales that a step is not of get no gradient, which DDP must be told.
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=recipe.network.idle_parts)
-        ],
-    )
-    world = accelerator.num_processes
-    if recipe.batch % (world * recipe.accumulate):
-        raise InputError(
-            f"recipe: batch must be a multiple of processes x accumulate = {world} x {recipe.accumulate}, "
-            f"got {recipe.batch}."
-        )
+    accelerator = _build_accelerator(recipe, device)
     torch.manual_seed(recipe.seed)
     generator = recipe.network.build(recipe.scales[0], recipe.data.channels)
     if recipe.start_from is not None and not resume:
-        message = load_into(generator, recipe.start_from, transfer=recipe.start_transfer)
-        accelerator.print(message)
-    here = torch.device(accelerator.device)
-    memory_format = _memory_format(recipe, here)
-    generator = generator.to(device=here, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+        accelerator.print(load_into(generator, recipe.start_from, transfer=recipe.start_transfer))
+    memory_format = _memory_format(recipe, accelerator.device)
+    generator = generator.to(device=accelerator.device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     ema = Ema(generator, recipe.ema_decay or 0.0)
-    ema_forward = _ema_forward(ema.net, accelerator) if recipe.ema_decay is not None else None
-    method = recipe.method.build(
-        Setup(generator, here, recipe.data.channels, max(recipe.crops_px.values()), ema_forward)
-    )
-    if not resume:
-        for name, path in recipe.method.pretrained.items():
-            accelerator.print(f"{name}: {load_into(method.nets[name], path)}")
-    optimizers = {}
-    for name, net in method.nets.items():
-        net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
-        if world > 1:
-            normalize_over_processes(net)
-        trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        net, optimizer = accelerator.prepare(net, recipe.optimizers[name].build(trained))
-        method.nets[name] = net
-        optimizers[name] = optimizer
+    method = _build_method(recipe, generator, ema, accelerator, resume)
+    optimizers = _prepare_networks(recipe, method, accelerator, memory_format)
     state = load_state(folder) if resume else {"step": 0}
     loader = Loader(
         recipe.data.build_each(recipe.crops_px),
         batch=recipe.batch,
         seed=recipe.seed,
         rank=accelerator.process_index,
-        world=world,
+        world=accelerator.num_processes,
         start_step=state["step"],
         workers=recipe.workers,
     )
-    run = Run(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format)
+    run = TrainingRun(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format)
     if resume:
         run.load(state)
     return run
 
 
+def _build_accelerator(recipe: Recipe, device_name: str) -> Accelerator:
+    AcceleratorState._reset_state()  # a second run in one process may use another precision
+    device = choose_device(device_name)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, device)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                # Buffers need no copy from process to process: they start equal and stay equal, since batch norm's
+                # statistics cover all processes. A copy before a pass would overwrite buffers that an earlier pass,
+                # of which a discriminator has two, still needs for its gradient.
+                broadcast_buffers=False,
+                # Branches of unused scales get no gradient; DDP must know.
+                find_unused_parameters=recipe.network.has_unused_parameters,
+            )
+        ],
+    )
+    world = accelerator.num_processes
+    if recipe.batch % (world * recipe.accumulate):
+        raise InputError(
+            f"recipe: batch must be a multiple of processes x accumulate = {world} x {recipe.accumulate}, "
+            f"got {recipe.batch}; change batch or accumulate."
+        )
+    return accelerator
+
+
+def _build_method(recipe: Recipe, generator: nn.Module, ema: Ema, accelerator: Accelerator, resume: bool) -> Method:
+    """Build the method; unless the run resumes, load the weights files of its other networks."""
+    setup = MethodSetup(
+        generator,
+        accelerator.device,
+        recipe.data.channels,
+        max(recipe.crops_px.values()),
+        _ema_forward(ema.net, accelerator) if recipe.ema_decay is not None else None,
+    )
+    method = recipe.method.build(setup)
+    if not resume:
+        for name, path in recipe.method.pretrained.items():
+            accelerator.print(f"{name}: {load_into(method.nets[name], path)}")
+    return method
+
+
+def _prepare_networks(
+    recipe: Recipe, method: Method, accelerator: Accelerator, memory_format: torch.memory_format
+) -> dict[str, Any]:
+    """Wrap the method's networks for mixed precision and several processes; return their optimizers by name."""
+    optimizers = {}
+    for name, net in method.nets.items():
+        net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
+        if accelerator.num_processes > 1:
+            normalize_over_processes(net)
+        trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        method.nets[name], optimizers[name] = accelerator.prepare(net, recipe.optimizers[name].build(trained))
+    return optimizers
+
+
 def _ema_forward(net: nn.Module, accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
-    def upscale(lr: Tensor) -> Tensor:
+    def forward(lr: Tensor) -> Tensor:
         with torch.no_grad(), accelerator.autocast():
             return net(lr).float()
 
-    return upscale
+    return forward
 
 
 def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:

@@ -1,4 +1,4 @@
-"""What the loop keeps an eye on: values that are not finite, the clock on the wall, and Ctrl-C."""
+"""Detect values that are not finite, and measure the speed of training."""
 
 import contextlib
 import time
@@ -9,65 +9,75 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from selfsr.runfolder.checkpoints import checkpoints
+from selfsr.runfolder.checkpoints import list_checkpoints
 
 
 class Diverged(RuntimeError):
-    """A loss or a gradient is not finite. Nothing is saved after it; the last checkpoint is good."""
+    """A loss or a gradient is not finite. Nothing is saved after it, so the last checkpoint is good."""
 
 
 class FiniteGuard:
-    """Notices a value that is not finite, without waiting for the device until `check` is called."""
+    """Detect values that are not finite, without waiting for the device before `check` is called."""
 
     def __init__(self) -> None:
-        self._first_bad: dict[str, Tensor] = {}
+        self._first_bad_step: dict[str, Tensor] = {}
 
     def watch(self, name: str, value: Tensor, step: int) -> None:
-        """Remember the first step at which `value` is not finite."""
+        """Record the first step at which the scalar `value` is not finite.
+
+        Args:
+            name: for the message of `Diverged`.
+            value: any scalar tensor.
+            step: number of the step.
+        """
         never = torch.full_like(value, float("inf"), dtype=torch.float64)
         bad = torch.where(value.detach().isfinite(), never, float(step))
-        self._first_bad[name] = torch.minimum(self._first_bad.get(name, never), bad)
+        self._first_bad_step[name] = torch.minimum(self._first_bad_step.get(name, never), bad)
 
     def check(self, accelerator: Accelerator, folder: Path) -> None:
-        """Raise `Diverged` if anything was not finite, and name what was so first."""
-        if not self._first_bad:
+        """Check all recorded values of all processes.
+
+        Raises:
+            Diverged: a value was not finite; the message names the first one, its step and the last checkpoint.
+        """
+        if not self._first_bad_step:
             return
-        everywhere = accelerator.gather(torch.stack(list(self._first_bad.values()))[None])
-        firsts = torch.as_tensor(everywhere).amin(dim=0)
-        steps = dict(zip(self._first_bad, firsts.tolist(), strict=True))
+        of_processes = accelerator.gather(torch.stack(list(self._first_bad_step.values()))[None])
+        first_steps = torch.as_tensor(of_processes).amin(dim=0)
+        steps = dict(zip(self._first_bad_step, first_steps.tolist(), strict=True))
         first = min(steps.values())
         if first == float("inf"):
             return
-        culprits = " and ".join(name for name, step in steps.items() if step == first)
-        kept = checkpoints(folder)
-        good = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written before it"
+        names = " and ".join(name for name, step in steps.items() if step == first)
+        paths = list_checkpoints(folder)
+        last_good = f"the last good checkpoint is {paths[-1]}" if paths else "no checkpoint was written before it"
         raise Diverged(
-            f"train: {culprits} became NaN or infinite at step {first:.0f}; {good}. "
-            "Lower the learning rate, set clip_norm, or try precision: float32; then go on with --resume."
+            f"train: {names} became NaN or infinite at step {first:.0f}; {last_good}. "
+            "Lower the learning rate, set clip_norm, or set precision to float32; then continue with --resume."
         )
 
 
 class Stopwatch:
-    """Steps per second, and the share of time spent waiting for data, since the last reading."""
+    """Measure steps per second and the fraction of time spent waiting for data, since the last reading."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Start afresh."""
-        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
+        """Start a new measurement."""
+        self._start, self._waited_s, self._steps = time.perf_counter(), 0.0, 0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time inside as waiting for the data of one step."""
+        """Count the time inside the context as waiting for the data of one step."""
         start = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - start
+        self._waited_s += time.perf_counter() - start
         self._steps += 1
 
     def read(self) -> dict[str, float]:
-        """Return the figures and start afresh."""
-        spent = max(time.perf_counter() - self._start, 1e-9)
-        figures = {"steps_per_s": self._steps / spent, "data_wait_share": self._waited / spent}
+        """Return the measurement and start a new one."""
+        elapsed_s = max(time.perf_counter() - self._start, 1e-9)
+        speed = {"steps_per_s": self._steps / elapsed_s, "data_wait_share": self._waited_s / elapsed_s}
         self.restart()
-        return figures
+        return speed

@@ -1,1 +1,1 @@
-"""Running a model on pictures and files of any size, in the memory there is."""
+"""Run a model on images and files of any size, within the available memory."""

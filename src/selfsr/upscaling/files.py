@@ -1,4 +1,4 @@
-"""Upscale files: what goes where, and how a long job survives a bad file, a full disk and Ctrl-C."""
+"""Plan and run the upscaling of many files, robust against bad files, full disks and Ctrl-C."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from selfsr.errors import InputError
-from selfsr.images.files import Picture, check_format, read_picture
-from selfsr.images.large import write_any_picture
-from selfsr.images.paths import SUFFIXES, list_pictures, missing
+from selfsr.images.files import DecodedImage, check_format, read_image, write_image
+from selfsr.images.paths import SUFFIXES, list_images, missing_path_error
+from selfsr.upscaling.options import OutputFormat
 
-Format = Literal["png", "jpg", "webp", "tiff", "keep"]
-Existing = Literal["refuse", "overwrite", "skip"]
+ExistingFiles = Literal["refuse", "overwrite", "skip"]
 
-# Encoding takes longer than upscaling on a GPU; more than two finished pictures are not worth their memory.
+# Encoding takes longer than upscaling on a GPU; more than two finished images are not worth their memory.
 _WRITERS = 2
 
 
 @dataclass(frozen=True)
-class Job:
+class UpscaleJob:
     """One file to upscale.
 
     Attributes:
@@ -33,12 +32,12 @@ class Job:
 
 
 @dataclass
-class Outcome:
-    """What became of the jobs.
+class UpscaleSummary:
+    """The result of the jobs.
 
     Attributes:
-        written: how many pictures were written.
-        failures: a sentence for each picture that could not be upscaled.
+        written: number of images that were written.
+        failures: one sentence for each image that could not be upscaled.
     """
 
     written: int = 0
@@ -46,168 +45,180 @@ class Outcome:
 
 
 def plan_jobs(
-    inputs: Sequence[Path], output: Path, suffix: Format | None = None, existing: Existing = "refuse"
-) -> tuple[list[Job], int]:
-    """Decide where each picture goes, before anything is read or written.
+    inputs: Sequence[Path], output: Path, suffix: OutputFormat | None = None, existing: ExistingFiles = "refuse"
+) -> tuple[list[UpscaleJob], int]:
+    """Choose the target of each image, before anything is read or written.
 
-    One file and an `output` with a picture's suffix: that file. Otherwise `output` is a folder; the pictures of an
-    input folder keep their place below it, and with several inputs also their folder's own name.
+    With one input file and an `output` with an image suffix, `output` is the file to write. Otherwise it is a folder.
+    Images of an input folder keep their paths below it, after the name of their folder if there are several inputs.
 
     Args:
         inputs: files and folders.
         output: a file or a folder.
         suffix: the format to write; None is that of `output`, or png.
-        existing: what to do about a target that is already there.
+        existing: what to do with targets that exist.
 
     Returns:
-        The jobs, and how many were left out because their target is there.
+        The jobs, and the number of images that are skipped because their target exists.
 
     Raises:
-        InputError: an input is missing or empty, two pictures have one target, a picture would replace itself, or a
-            target is there already.
+        InputError: an input is missing or empty, two images have the same target, an image would replace itself, or a
+            target exists.
     """
     is_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
     if is_file and (len(inputs) != 1 or inputs[0].is_dir()):
-        raise InputError(f"upscale: {output} is the name of one picture, but there are several; name a folder with -o.")
+        raise InputError(f"upscale: expected a folder for several images, got {output}; name a folder with -o.")
     jobs = []
-    for given in inputs:
-        if given.is_dir():
-            place = output if len(inputs) == 1 else output / given.resolve().name
+    for source in inputs:
+        if source.is_dir():
+            target = output if len(inputs) == 1 else output / source.resolve().name
             inside = output.resolve()
-            found = [p for p in list_pictures(given) if inside == given.resolve() or inside not in p.resolve().parents]
-            jobs += [Job(path, _named(place / path.relative_to(given), suffix)) for path in found]
-        elif not given.exists():
-            raise missing(given, "a picture or a folder of pictures")
+            paths = [p for p in list_images(source) if inside == source.resolve() or inside not in p.resolve().parents]
+            jobs += [UpscaleJob(path, _with_format(target / path.relative_to(source), suffix)) for path in paths]
+        elif not source.exists():
+            raise missing_path_error(source, "an image or a folder of images")
         elif is_file:
-            jobs.append(Job(given, _checked_suffix(output, suffix)))
+            jobs.append(UpscaleJob(source, _check_suffix(output, suffix)))
         else:
-            jobs.append(Job(given, _named(output / given.name, suffix)))
+            jobs.append(UpscaleJob(source, _with_format(output / source.name, suffix)))
     _check_targets(jobs)
     present = [job for job in jobs if job.target.exists()]
     if present and existing == "refuse":
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise InputError(
-            f"upscale: {present[0].target} is already there{more}; "
-            "add --overwrite to replace it or --skip-existing to leave it."
+            f"upscale: expected new files, got {present[0].target}, which exists{more}; "
+            "add --overwrite to replace it or --skip-existing to keep it."
         )
     if existing == "skip":
         return [job for job in jobs if job not in present], len(present)
     return jobs, 0
 
 
+class _Tally:
+    """Counts the results of jobs and reports them.
+
+    Args:
+        advance: called after each image.
+        on_failure: called with a sentence for each image that is skipped.
+    """
+
+    def __init__(self, advance: Callable[[], None], on_failure: Callable[[str], None]) -> None:
+        self.summary = UpscaleSummary()
+        self._advance, self._on_failure = advance, on_failure
+
+    def add_failure(self, job: UpscaleJob, error: Exception) -> None:
+        sentence = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
+        self.summary.failures.append(sentence)
+        self._on_failure(sentence)
+        self._advance()
+
+    def await_write(self, job: UpscaleJob, writing: Future[None]) -> None:
+        try:
+            writing.result()
+        except InputError as error:
+            self.add_failure(job, error)
+        else:
+            self.summary.written += 1
+            self._advance()
+
+
 def upscale_files(
-    jobs: Sequence[Job],
-    run: Callable[[Picture, Job], Picture],
+    jobs: Sequence[UpscaleJob],
+    run: Callable[[DecodedImage, UpscaleJob], DecodedImage],
     *,
     scale: int,
     advance: Callable[[], None],
     on_failure: Callable[[str], None],
-) -> Outcome:
-    """Upscale each file; read the next and write the last ones meanwhile.
+) -> UpscaleSummary:
+    """Upscale each file, while the next is read and the last ones are written.
 
-    A file that cannot be read, upscaled or held by its format is told and left out. A target that cannot be written
-    ends the job, because the others could not be written, either.
+    A file that cannot be read, upscaled or stored in its format is reported and skipped. A target that cannot be
+    written ends the work, because the others could not be written either.
 
     Args:
-        jobs: what to do.
-        run: upscales a picture.
-        scale: by how much.
-        advance: called after each picture.
-        on_failure: called with a sentence for each picture that is left out.
+        jobs: the files.
+        run: upscales an image.
+        scale: the upscaling factor.
+        advance: called after each image.
+        on_failure: called with a sentence for each image that is skipped.
 
     Raises:
-        OSError: the disk is full, no permission, and so on; what was written before is whole.
+        OSError: the disk is full, no permission, and so on; files that were written before are complete.
     """
-    outcome = Outcome()
-
-    def failed(job: Job, error: Exception) -> None:
-        sentence = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
-        outcome.failures.append(sentence)
-        on_failure(sentence)
-        advance()
-
-    def finish(job: Job, writing: Future[None]) -> None:
-        try:
-            writing.result()
-        except InputError as error:
-            failed(job, error)
-        else:
-            outcome.written += 1
-            advance()
-
+    tally = _Tally(advance, on_failure)
     with ThreadPoolExecutor(_WRITERS) as writers, ThreadPoolExecutor(1) as reader:
-        pending: deque[tuple[Job, Future[None]]] = deque()
+        pending: deque[tuple[UpscaleJob, Future[None]]] = deque()
         try:
             for job, reading in _read_ahead(jobs, reader):
                 try:
-                    picture = reading.result()
+                    image = reading.result()
                 except (InputError, OSError) as error:
-                    failed(job, error)
+                    tally.add_failure(job, error)
                     continue
                 job.target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    _check_format(job, picture, scale)
-                    upscaled = run(picture, job)
+                    _check_format(job, image, scale)
+                    upscaled = run(image, job)
                 except InputError as error:
-                    failed(job, error)
+                    tally.add_failure(job, error)
                     continue
                 while len(pending) >= _WRITERS:
-                    finish(*pending.popleft())
-                pending.append((job, writers.submit(write_any_picture, job.target, upscaled)))
+                    tally.await_write(*pending.popleft())
+                pending.append((job, writers.submit(write_image, job.target, upscaled)))
             while pending:
-                finish(*pending.popleft())
+                tally.await_write(*pending.popleft())
         finally:
             reader.shutdown(cancel_futures=True)
             writers.shutdown(cancel_futures=True)
-    return outcome
+    return tally.summary
 
 
-def _read_ahead(jobs: Sequence[Job], reader: ThreadPoolExecutor) -> Iterator[tuple[Job, Future[Picture]]]:
-    """Yield each job with its picture while the next one is being read."""
-    ahead: deque[tuple[Job, Future[Picture]]] = deque()
+def _read_ahead(
+    jobs: Sequence[UpscaleJob], reader: ThreadPoolExecutor
+) -> Iterator[tuple[UpscaleJob, Future[DecodedImage]]]:
+    """Yield each job with its image, while the next one is read."""
+    ahead: deque[tuple[UpscaleJob, Future[DecodedImage]]] = deque()
     for job in jobs:
-        ahead.append((job, reader.submit(read_picture, job.source)))
+        ahead.append((job, reader.submit(read_image, job.source)))
         if len(ahead) > 1:
             yield ahead.popleft()
     yield from ahead
 
 
-def _check_format(job: Job, picture: Picture, scale: int) -> None:
-    """Check that the target can hold the result, before it is made."""
+def _check_format(job: UpscaleJob, image: DecodedImage, scale: int) -> None:
+    """Check that the target format can store the result, before the work."""
     check_format(
         job.target,
-        height=picture.height * scale,
-        width=picture.width * scale,
-        bits=picture.bits,
-        alpha=picture.alpha is not None,
+        height=image.height * scale,
+        width=image.width * scale,
+        bits=image.bits,
+        alpha=image.alpha is not None,
     )
 
 
-def _named(path: Path, suffix: Format | None) -> Path:
-    """Give a target the suffix of its format."""
+def _with_format(path: Path, suffix: OutputFormat | None) -> Path:
+    """Return a target with the suffix of its format."""
     return path if suffix == "keep" else path.with_suffix(f".{suffix or 'png'}")
 
 
-def _checked_suffix(output: Path, suffix: Format | None) -> Path:
-    """Check that the format that was asked for is the one that the file's name says."""
+def _check_suffix(output: Path, suffix: OutputFormat | None) -> Path:
+    """Return the output file, after a check that its suffix is that of the requested format."""
     same = {"jpeg": "jpg", "tif": "tiff"}
     named = output.suffix.lower().removeprefix(".")
     if suffix not in (None, "keep") and same.get(named, named) != suffix:
-        raise InputError(f"upscale: {output} says {named}, --format says {suffix}; leave one of them out.")
+        raise InputError(f"upscale: expected --format {named} for {output}, got {suffix}; leave --format out.")
     return output
 
 
-def _check_targets(jobs: Sequence[Job]) -> None:
+def _check_targets(jobs: Sequence[UpscaleJob]) -> None:
     sources = {job.source.resolve() for job in jobs}
     taken: dict[Path, Path] = {}
     for job in jobs:
         if job.target.resolve() in sources:
-            raise InputError(
-                f"upscale: {job.target} would replace a picture that is to be upscaled; choose another -o."
-            )
+            raise InputError(f"upscale: expected a target that is not an input, got {job.target}; choose another -o.")
         other = taken.setdefault(job.target, job.source)
         if other != job.source:
             raise InputError(
-                f"upscale: {other} and {job.source} would both become {job.target}; use --format keep, "
-                "or upscale them one by one."
+                f"upscale: expected a target for each image, got {job.target} for {other} and {job.source}; "
+                "use --format keep, or upscale them one by one."
             )

@@ -1,11 +1,11 @@
-"""Upscale pictures that do not fit into memory: overlapping tiles, blended so that no seam shows.
+"""Upscale images that do not fit into memory, by overlapping tiles that are blended.
 
-Along each axis, neighboring tiles share at least `overlap_px`. In the middle of what they share one fades into
-the other over a quarter of it; what lies beyond the fade is context: it is computed, so that the network sees
-beyond the part that is kept, and thrown away. Fades never overlap along an axis, so the weights at a pixel are
-w and 1 - w with 0 < w < 1, or 1 alone: positive, and adding up to 1 by construction, at the picture's rim as well.
+Along each axis, neighboring tiles share at least `overlap_px`. In the middle of the shared pixels, one tile fades into
+the other over a quarter of them. The pixels beyond the fade are context: they are computed, so that the network sees
+beyond the part that is kept, and discarded. Fades never overlap along an axis. So the weights of a pixel are w and
+1 - w with 0 < w < 1, or only 1: they are positive and add up to 1, also at the border of the image.
 
-Where a network's receptive field reaches no further than the context (3/8 of the overlap), tiled equals untiled.
+If the receptive field of a network reaches no further than the context (3/8 of the overlap), tiled equals untiled.
 """
 
 import itertools
@@ -15,23 +15,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Upscale = Callable[[Tensor], Tensor]
-Read = Callable[[slice, slice], Tensor]
-Write = Callable[[slice, slice, Tensor], None]
+ReadBlock = Callable[[slice, slice], Tensor]
+WriteBlock = Callable[[slice, slice, Tensor], None]
 
 OVERLAP_PX = 64
 
 
 @dataclass(frozen=True)
-class Span:
+class TileSpan:
     """One tile along one axis, in input pixels.
 
     Attributes:
-        start: where the tile starts.
-        stop: where it ends.
-        fade_in: first and one past the last pixel in which it takes over from its predecessor; both are the
-            first pixel that is kept where there is nothing to fade.
-        fade_out: the same for its successor, which is that one's `fade_in`.
+        start: the first pixel.
+        stop: one past the last pixel.
+        fade_in: the pixels of the fade from the preceding tile, as first and one past the last; both are the first
+            pixel that is kept if there is no fade.
+        fade_out: the same for the following tile; equals its `fade_in`.
     """
 
     start: int
@@ -40,20 +39,24 @@ class Span:
     fade_out: tuple[int, int]
 
 
-def spans(length: int, tile_px: int, overlap_px: int, multiple_px: int = 1) -> list[Span]:
-    """Cover an axis with as few tiles as possible, spread evenly, each no larger than that number needs.
+def split_axis(length: int, tile_px: int, overlap_px: int, multiple_px: int = 1) -> list[TileSpan]:
+    """Cover an axis with as few tiles as possible, evenly spaced and no larger than needed.
 
     Args:
         length: pixels along the axis.
         tile_px: the largest tile, a multiple of `multiple_px`.
-        overlap_px: what neighbors share at least; less than `tile_px`. Where `multiple_px` leaves no room for
-            it, they share less.
-        multiple_px: every tile starts at a multiple of this, and so do not lose step with the network's grid.
+        overlap_px: pixels that neighbors share at least; less than `tile_px`. They share less if `multiple_px`
+            leaves no room for it.
+        multiple_px: every tile starts at a multiple of this, on the grid of the network.
+
+    Example:
+        >>> [(span.start, span.stop) for span in split_axis(100, tile_px=64, overlap_px=16)]
+        [(0, 58), (42, 100)]
     """
     assert 0 <= overlap_px < tile_px, (overlap_px, tile_px)
     assert tile_px % multiple_px == 0, (tile_px, multiple_px)
     if length <= tile_px:
-        return [Span(0, length, (0, 0), (length, length))]
+        return [TileSpan(0, length, (0, 0), (length, length))]
 
     def tiles_needed(px: int) -> int:
         stride = max(multiple_px, (px - overlap_px) // multiple_px * multiple_px)
@@ -67,13 +70,13 @@ def spans(length: int, tile_px: int, overlap_px: int, multiple_px: int = 1) -> l
     fade = min((tile_px - max(strides)) // 4, min(strides))
     fades = [((a + b + tile_px - fade) // 2, (a + b + tile_px + fade) // 2) for a, b in itertools.pairwise(starts)]
     edges = [(0, 0), *fades, (length, length)]
-    return [Span(start, min(start + tile_px, length), edges[k], edges[k + 1]) for k, start in enumerate(starts)]
+    return [TileSpan(start, min(start + tile_px, length), edges[k], edges[k + 1]) for k, start in enumerate(starts)]
 
 
 def upscale_blocks(
-    upscale: Upscale,
-    read: Read,
-    write: Write,
+    upscale: Callable[[Tensor], Tensor],
+    read: ReadBlock,
+    write: WriteBlock,
     *,
     height: int,
     width: int,
@@ -83,37 +86,37 @@ def upscale_blocks(
     multiple_px: int = 1,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Upscale tile by tile; no more than a few tiles and a fade's rows are ever held as floats.
+    """Upscale tile by tile, with a few tiles and one row of fades in memory.
 
     Args:
         upscale: maps `[N, C, h, w]` to `[N, C', scale h, scale w]`.
-        read: gives the input at rows and columns.
-        write: takes the finished output at rows and columns; every pixel comes once.
-        height: of the input.
-        width: of the input.
-        scale: of the upscaler.
+        read: returns the input at rows and columns.
+        write: stores the finished output at rows and columns; every pixel comes once.
+        height: height of the input.
+        width: width of the input.
+        scale: scale of the upscaler.
         tile_px: the largest tile, in input pixels.
-        overlap_px: see `spans`.
-        multiple_px: see `spans`.
-        on_tile: called with the number of finished tiles and of all.
+        overlap_px: see `split_axis`.
+        multiple_px: see `split_axis`.
+        on_tile: called with the number of finished tiles and of all tiles.
     """
-    rows = spans(height, tile_px, overlap_px, multiple_px)
-    columns = spans(width, tile_px, overlap_px, multiple_px)
+    rows = split_axis(height, tile_px, overlap_px, multiple_px)
+    columns = split_axis(width, tile_px, overlap_px, multiple_px)
     above: list[Tensor | None] = [None] * len(columns)
     for i, row in enumerate(rows):
         left: Tensor | None = None
         for j, column in enumerate(columns):
             tile = upscale(read(slice(row.start, row.stop), slice(column.start, column.stop)))
-            block, left = _handed_on(_kept(tile, row, column, scale), left, column, scale, axis=-1)
-            block, above[j] = _handed_on(block, above[j], row, scale, axis=-2)
+            block, left = _blend(_crop_context(tile, row, column, scale), left, column, scale, axis=-1)
+            block, above[j] = _blend(block, above[j], row, scale, axis=-2)
             out_rows = slice(row.fade_in[0] * scale, row.fade_out[0] * scale)
             write(out_rows, slice(column.fade_in[0] * scale, column.fade_out[0] * scale), block)
             if on_tile is not None:
                 on_tile(i * len(columns) + j + 1, len(rows) * len(columns))
 
 
-def tiled(
-    upscale: Upscale,
+def upscale_tiled(
+    upscale: Callable[[Tensor], Tensor],
     lr: Tensor,
     *,
     scale: int,
@@ -127,14 +130,14 @@ def tiled(
     Args:
         upscale: maps `[N, C, h, w]` to `[N, C', scale h, scale w]`.
         lr: `[N, C, H, W]`.
-        scale: of the upscaler.
+        scale: scale of the upscaler.
         tile_px: the largest tile, in input pixels.
-        overlap_px: see `spans`.
-        multiple_px: see `spans`.
-        on_tile: called with the number of finished tiles and of all.
+        overlap_px: see `split_axis`.
+        multiple_px: see `split_axis`.
+        on_tile: called with the number of finished tiles and of all tiles.
 
     Returns:
-        `[N, C', scale H, scale W]`, float32 (float64 if `upscale` gives it), on the device of its output.
+        `[N, C', scale H, scale W]`, float32, or float64 if `upscale` returns it, on the device of its output.
     """
     height, width = lr.shape[-2:]
     out: list[Tensor] = []
@@ -159,8 +162,8 @@ def tiled(
     return out[0]
 
 
-def self_ensemble(upscale: Upscale) -> Upscale:
-    """Make an upscaler that averages over the eight flips and rotations of its input (EDSR, section 3.4).
+def self_ensemble(upscale: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return an upscaler that averages over the eight flips and rotations of its input (EDSR, section 3.4).
 
     Args:
         upscale: maps `[N, C, h, w]` to `[N, C', s h, s w]`, any size.
@@ -169,8 +172,8 @@ def self_ensemble(upscale: Upscale) -> Upscale:
     def upscale_eight(lr: Tensor) -> Tensor:
         total: Tensor | None = None
         for transpose, axes in itertools.product((False, True), ((), (-1,), (-2,), (-2, -1))):
-            turned = (lr.mT if transpose else lr).flip(axes)
-            out = upscale(turned).float().flip(axes)
+            transformed = (lr.mT if transpose else lr).flip(axes)
+            out = upscale(transformed).float().flip(axes)
             out = out.mT if transpose else out
             total = out if total is None else total + out
         assert total is not None
@@ -179,31 +182,31 @@ def self_ensemble(upscale: Upscale) -> Upscale:
     return upscale_eight
 
 
-def _kept(tile: Tensor, row: Span, column: Span, scale: int) -> Tensor:
-    """Cut the context off a tile; return a copy, float32 or float64."""
+def _crop_context(tile: Tensor, row: TileSpan, column: TileSpan, scale: int) -> Tensor:
+    """Return a tile without its context, as a copy in float32 or float64."""
     for axis, span in ((-2, row), (-1, column)):
         assert tile.shape[axis] == (span.stop - span.start) * scale, (tile.shape, span, scale)
         tile = tile.narrow(axis, (span.fade_in[0] - span.start) * scale, (span.fade_out[1] - span.fade_in[0]) * scale)
     return tile.to(torch.float64 if tile.dtype == torch.float64 else torch.float32, copy=True)
 
 
-def _handed_on(block: Tensor, carried: Tensor | None, span: Span, scale: int, axis: int) -> tuple[Tensor, Tensor]:
-    """Finish the fade that the predecessor began, begin the one that the successor will finish.
+def _blend(block: Tensor, carried: Tensor | None, span: TileSpan, scale: int, axis: int) -> tuple[Tensor, Tensor]:
+    """Finish the fade from the preceding tile, and begin the fade to the following tile.
 
     Returns:
-        The part of `block` along `axis` that is finished, and the part that the successor has to add to.
+        The finished part of `block` along `axis`, and the part for the following tile to add.
     """
     if carried is not None:
         head = block.narrow(axis, 0, carried.shape[axis])
-        head.mul_(_rise(head, axis)).add_(carried)
+        head.mul_(_fade_weights(head, axis)).add_(carried)
     fading = (span.fade_out[1] - span.fade_out[0]) * scale
     finished = block.shape[axis] - fading
     tail = block.narrow(axis, finished, fading)
-    return block.narrow(axis, 0, finished), tail * (1 - _rise(tail, axis))
+    return block.narrow(axis, 0, finished), tail * (1 - _fade_weights(tail, axis))
 
 
-def _rise(like: Tensor, axis: int) -> Tensor:
-    """Return weights that rise from 0 to 1 along `axis` of `like`, at pixel centers, so neither 0 nor 1."""
+def _fade_weights(like: Tensor, axis: int) -> Tensor:
+    """Return weights that rise from 0 to 1 along `axis` of `like`, at pixel centers: neither 0 nor 1."""
     count = like.shape[axis]
     rise = (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / max(count, 1)
     return rise if axis == -1 else rise[:, None]

@@ -1,4 +1,4 @@
-"""Run a model on pictures: any size, depth and colors, in the memory there is."""
+"""Run a model on images of any size, depth and number of channels, within the available memory."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,45 +12,53 @@ from torch.nn import functional
 
 from selfsr.console import print_line
 from selfsr.errors import InputError
-from selfsr.images.files import Picture, from_tensor
+from selfsr.images.files import DecodedImage, tensor_to_pixels
 from selfsr.images.large import new_array
 from selfsr.machine.device import why_not_bfloat16
-from selfsr.machine.memory import is_out_of_memory, release
-from selfsr.nets.weights.load import Model
-from selfsr.upscaling.tile_size import LEAST_TILE_PX, largest_tile_px, smaller_tile_px
-from selfsr.upscaling.tiling import OVERLAP_PX, self_ensemble, tiled, upscale_blocks
+from selfsr.machine.memory import is_out_of_memory, release_cached_memory
+from selfsr.nets.weights.model import Model
+from selfsr.upscaling.options import RequestedPrecision
+from selfsr.upscaling.tile_size import LEAST_TILE_PX, find_largest_tile_px, halve_tile_px
+from selfsr.upscaling.tiling import OVERLAP_PX, self_ensemble, upscale_blocks, upscale_tiled
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Tile = int | Literal["auto", "off"]
 OnTile = Callable[[int, int], None]
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Up to this side a picture is upscaled whole, without measuring first what it takes.
+# Images up to this side are upscaled in one piece, without measuring the memory first.
 _SMALL_PX = 128
 
 
-def _say(sentence: str) -> None:
-    print_line(sentence)
-
-
 class Upscaler:
-    """A model made ready for a device; calls upscale tensors, `picture` upscales pictures.
+    """A model on a device. Calls upscale tensors, `upscale_image` upscales images.
 
-    Not for use by several threads at once. The model's network is moved to the device.
+    One instance is for one thread at a time. The network of the model is moved to the device.
 
     Args:
-        model: what to run.
-        device: where.
-        precision: of the network; "auto" takes float16 or bfloat16 where the device computes it natively, the model
-            supports it and the result is still fine enough for 8 bit, and float32 for pictures of 16 bit.
-        tile: the largest tile in input pixels; "auto" measures what fits into free memory, "off" uses none.
-        overlap_px: what neighboring tiles share, half a tile at most (see `tiling`); 64 px if not given.
-        ensemble: average over the eight flips and rotations of each tile (EDSR, section 3.4): slower by eight.
-        notify: called with a sentence when tiles or the precision are changed on the way.
+        model: the model.
+        device: the device that it runs on.
+        precision: precision of the network; "auto" takes float16 or bfloat16 if the device computes it natively, the
+            model supports it and its rounding is invisible at 8 bit, and float32 for 16-bit images.
+        tile: the largest tile in input pixels; "auto" finds what fits into free memory, "off" uses no tiles.
+        overlap_px: pixels that neighboring tiles share, at most half a tile (see `tiling`); None takes 64.
+        ensemble: whether to average over the eight flips and rotations of each tile (EDSR, section 3.4); 8 times
+            slower.
+        notify: called with a sentence if the tile size or the precision changes during the work.
 
     Raises:
-        InputError: the precision is not to be had here, or tile and overlap do not go together.
+        InputError: the precision is not available on this device, or tile and overlap do not fit.
+
+    Example:
+        >>> from selfsr.nets.edsr import EdsrSpec
+        >>> from selfsr.nets.weights.model import Model
+        >>> net = EdsrSpec(blocks=1, features=8).build(2)
+        >>> facts = dict(tiling="supported", multiple_of_px=1, minimum_px=1, square=False)
+        >>> facts |= dict(supports_half=False, supports_bfloat16=True)
+        >>> model = Model(net, architecture="EDSR", scale=2, channels=3, **facts)
+        >>> upscale = Upscaler(model, device=torch.device("cpu"), precision="float32", tile="off")
+        >>> upscale(torch.zeros(1, 3, 8, 10)).shape
+        torch.Size([1, 3, 16, 20])
     """
 
     def __init__(
@@ -58,43 +66,46 @@ class Upscaler:
         model: Model,
         *,
         device: torch.device,
-        precision: Precision = "auto",
+        precision: RequestedPrecision = "auto",
         tile: Tile = "auto",
         overlap_px: int | None = None,
         ensemble: bool = False,
-        notify: Callable[[str], None] = _say,
+        notify: Callable[[str], None] = print_line,
     ) -> None:
         least_px = max(LEAST_TILE_PX, model.multiple_of_px)
         if isinstance(tile, int) and tile < least_px:
-            raise InputError(f"upscale: the tile must be auto, off or at least {least_px} px, got {tile}.")
+            raise InputError(
+                f"upscale: expected a tile of auto, off or at least {least_px} px, got {tile}; use a larger tile."
+            )
         if overlap_px is not None and (overlap_px < 0 or (isinstance(tile, int) and overlap_px > tile // 2)):
             raise InputError(
-                f"upscale: the overlap must be from 0 to half of the tile, got {overlap_px} px with tile {tile}."
+                f"upscale: expected an overlap from 0 to half of the tile, got {overlap_px} px with tile {tile}; "
+                "use a smaller overlap."
             )
         self.model = model
         self.device = device
-        self.overlap_px = OVERLAP_PX if overlap_px is None else overlap_px
+        self.overlap_px: int = OVERLAP_PX if overlap_px is None else overlap_px
         self._tile = tile
-        # The largest tile that is known to fit; None is not known yet.
+        # The largest tile that is known to fit, or None.
         self._tile_px = tile // model.multiple_of_px * model.multiple_of_px if isinstance(tile, int) else None
         self._notify = notify
-        self._running = _Running(model.net.to(device).eval())
-        self._whole = replace(model, net=self._running).upscale
-        self._upscale = self_ensemble(self._in_range) if ensemble else self._in_range
-        self._asked = precision
+        self._network = _CastNetwork(model.net.to(device).eval())
+        self._upscale_finite = replace(model, net=self._network).upscale
+        self._upscale = self_ensemble(self._upscale_in_range) if ensemble else self._upscale_in_range
+        self._precision_option = precision
         self._half = self._choose_half(precision)
 
     @property
     def precision(self) -> str:
-        """The precision that pictures of 8 bit are upscaled in."""
+        """The precision for 8-bit images."""
         return str(self._half or torch.float32).removeprefix("torch.")
 
     def __call__(self, lr: Tensor) -> Tensor:
         """Upscale float `[N, C, h, w]` in [0, 1], C 1 or 3, to float32 `[N, C, s h, s w]`."""
-        self._running.dtype = self._half or torch.float32
+        self._network.dtype = self._half or torch.float32
 
         def attempt(tile_px: int) -> Tensor:
-            return tiled(
+            return upscale_tiled(
                 self._upscale,
                 lr.to(self.device),
                 scale=self.model.scale,
@@ -104,51 +115,51 @@ class Upscaler:
             )
 
         with torch.inference_mode():
-            return self._fitting(attempt, max(lr.shape[-2:]))
+            return self._retry_smaller(attempt, max(lr.shape[-2:]))
 
-    def picture(self, picture: Picture, *, scratch: Path, on_tile: OnTile | None = None) -> Picture:
-        """Upscale a picture; gray stays gray, 16 bit stays 16 bit, alpha and ICC profile are kept.
+    def upscale_image(self, image: DecodedImage, *, scratch: Path, on_tile: OnTile | None = None) -> DecodedImage:
+        """Upscale an image; gray stays gray, 16 bit stays 16 bit, alpha and ICC profile are kept.
 
-        Alpha goes through the model, too, and is kept within what its neighborhood has, so that opaque stays
-        opaque. The colors under fully transparent pixels, which are often black, are replaced by those nearby
-        first, so that they do not bleed into what can be seen.
+        The model also upscales alpha, clamped to the values of its neighborhood, so that opaque stays opaque. First,
+        nearby colors replace the colors of fully transparent pixels, which are often black, so that these do not bleed
+        into visible pixels.
 
         Args:
-            picture: of any size; only tiles of it are ever held as floats.
-            scratch: folder where an output too large for memory is kept meanwhile.
-            on_tile: called with the number of finished tiles and of all.
+            image: an image of any size; only tiles of it are converted to floats.
+            scratch: folder for a temporary file, if the output does not fit into memory.
+            on_tile: called with the number of finished tiles and of all tiles.
 
         Raises:
-            InputError: not even the smallest tile fits into memory, or the model gives NaN.
-            OSError: no room in `scratch`.
+            InputError: the smallest tile does not fit into memory, or the output has NaN or infinity.
+            OSError: `scratch` has no space.
         """
-        fine = self._asked == "auto" and picture.bits == 16
-        self._running.dtype = torch.float32 if self._half is None or fine else self._half
-        scale, peak, dtype = self.model.scale, 2**picture.bits - 1, picture.pixels.dtype
-        alpha = picture.alpha if picture.alpha is not None and int(picture.alpha.min()) < peak else None
-        size = (picture.height * scale, picture.width * scale)
-        out_pixels = new_array((*size, picture.channels), dtype, scratch)
+        fine = self._precision_option == "auto" and image.bits == 16
+        self._network.dtype = torch.float32 if self._half is None or fine else self._half
+        scale, peak, dtype = self.model.scale, 2**image.bits - 1, image.pixels.dtype
+        alpha = image.alpha if image.alpha is not None and int(image.alpha.min()) < peak else None
+        size = (image.height * scale, image.width * scale)
+        out_pixels = new_array((*size, image.channels), dtype, scratch)
         out_alpha = None
-        if picture.alpha is not None:
+        if image.alpha is not None:
             out_alpha = new_array(size, dtype, scratch)
             out_alpha[:] = peak
 
         def read(rows: slice, columns: slice) -> Tensor:
-            return _channels_first(picture.pixels, alpha, rows, columns).to(self.device) / peak
+            return _read_channels_first(image.pixels, alpha, rows, columns).to(self.device) / peak
 
         def write(rows: slice, columns: slice, block: Tensor) -> None:
-            levels = from_tensor(block[0], picture.bits)
-            out_pixels[rows, columns] = levels[..., : picture.channels]
+            levels = tensor_to_pixels(block[0], image.bits)
+            out_pixels[rows, columns] = levels[..., : image.channels]
             if out_alpha is not None and alpha is not None:
-                out_alpha[rows, columns] = levels[..., picture.channels]
+                out_alpha[rows, columns] = levels[..., image.channels]
 
         def attempt(tile_px: int) -> None:
             upscale_blocks(
-                self._upscale if alpha is None else self._with_alpha,
+                self._upscale if alpha is None else self._upscale_with_alpha,
                 read,
                 write,
-                height=picture.height,
-                width=picture.width,
+                height=image.height,
+                width=image.width,
                 scale=scale,
                 tile_px=tile_px,
                 overlap_px=min(self.overlap_px, tile_px // 2),
@@ -157,84 +168,88 @@ class Upscaler:
             )
 
         with torch.inference_mode():
-            self._fitting(attempt, max(picture.height, picture.width))
-        return Picture(out_pixels, out_alpha, picture.icc)
+            self._retry_smaller(attempt, max(image.height, image.width))
+        return DecodedImage(out_pixels, out_alpha, image.icc)
 
-    def _in_range(self, lr: Tensor) -> Tensor:
-        """Upscale a tile; where a half precision leaves its range, here and from now on in float32."""
+    def _upscale_in_range(self, lr: Tensor) -> Tensor:
+        """Upscale a tile; if half precision leaves its range, use float32 from now on."""
         try:
-            return self._whole(lr)
+            return self._upscale_finite(lr)
         except FloatingPointError as error:
-            if self._half is None or self._running.dtype == torch.float32:
+            if self._half is None or self._network.dtype == torch.float32:
                 raise InputError(
-                    f"upscale: the output of {self.model.architecture} has NaN or infinite values; "
-                    "the model or its weights are broken."
+                    f"upscale: expected a finite output of {self.model.architecture}, got NaN or infinity; "
+                    "use another weights file."
                 ) from error
-        self._notify(f"{self.model.architecture} leaves the range of {self.precision}; going on in float32.")
-        self._half, self._running.dtype = None, torch.float32
-        return self._in_range(lr)
+        self._notify(f"{self.model.architecture} leaves the range of {self.precision}; continuing in float32.")
+        self._half, self._network.dtype = None, torch.float32
+        return self._upscale_in_range(lr)
 
-    def _with_alpha(self, lr: Tensor) -> Tensor:
-        """Upscale `[1, C + 1, h, w]`, the last channel being alpha."""
+    def _upscale_with_alpha(self, lr: Tensor) -> Tensor:
+        """Upscale `[1, C + 1, h, w]` with alpha as the last channel."""
         colors, alpha = lr[:, :-1], lr[:, -1:]
-        sr = self._upscale(filled(colors, alpha > 0))
+        sr = self._upscale(fill_unknown(colors, alpha > 0))
         low, high = -functional.max_pool2d(-alpha, 3, 1, 1), functional.max_pool2d(alpha, 3, 1, 1)
         if bool((low == high).all()):
             return torch.cat([sr, functional.interpolate(alpha, scale_factor=self.model.scale)], 1)
         low, high = (functional.interpolate(x, scale_factor=self.model.scale) for x in (low, high))
         return torch.cat([sr, self._upscale(alpha).clamp(low, high)], 1)
 
-    def _fitting(self, attempt: Callable[[int], T], longest_px: int) -> T:
-        """Return `attempt(tile_px)`, made anew with smaller tiles as often as memory runs out."""
+    def _retry_smaller(self, attempt: Callable[[int], Result], longest_px: int) -> Result:
+        """Return `attempt(tile_px)`; repeat it with smaller tiles while memory runs out."""
         while True:
-            tile_px = self._tile_for(longest_px)
+            tile_px = self._choose_tile_px(longest_px)
             try:
                 return attempt(tile_px)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            # Not inside `except`: the error holds on to the tensors of the failed attempt.
-            release()
+            # Not inside `except`: the error keeps the tensors of the failed attempt alive.
+            release_cached_memory()
             if self._tile == "off":
-                raise InputError(f"upscale: out of memory ({reason}); do not switch tiles off.")
+                raise InputError(
+                    f"upscale: expected an image that fits into memory without tiles, got {reason}; use --tile auto."
+                )
             tile_px = min(tile_px, longest_px)
-            self._tile_px = smaller_tile_px(tile_px, self.model.multiple_of_px)
+            self._tile_px = halve_tile_px(tile_px, self.model.multiple_of_px)
             if self._tile_px is None:
                 raise InputError(
-                    f"upscale: not even a tile of {tile_px} px fits into memory ({reason}); free some, "
+                    f"upscale: expected memory for a tile of {tile_px} px, got {reason}; close other programs, "
                     "or use --device cpu."
                 )
-            self._notify(f"Out of memory; going on with tiles of {self._tile_px} px.")
+            self._notify(f"Out of memory; continuing with tiles of {self._tile_px} px.")
 
-    def _tile_for(self, longest_px: int) -> int:
-        """Return the largest tile to use for a picture of this longer side."""
+    def _choose_tile_px(self, longest_px: int) -> int:
+        """Return the largest tile to use for an image of this longer side."""
         step_px = self.model.multiple_of_px
-        whole_px = -(-longest_px // step_px) * step_px
-        # A network that attends to the whole picture is only cut where it has to be.
+        full_px = -(-longest_px // step_px) * step_px
+        # A network that attends to the full image gets tiles only if it has to.
         measure = self._tile == "auto" and self.model.tiling == "supported" and longest_px > _SMALL_PX
         if self._tile_px is None and measure:
-            self._tile_px = largest_tile_px(
-                self._in_range,
+            self._tile_px = find_largest_tile_px(
+                self._upscale_in_range,
                 self.model.channels,
                 self.device,
                 multiple_px=step_px,
                 minimum_px=self.model.minimum_px,
             )
-        return whole_px if self._tile_px is None else self._tile_px
+        return full_px if self._tile_px is None else self._tile_px
 
-    def _choose_half(self, precision: Precision) -> torch.dtype | None:
-        """Return the half precision to use for pictures of 8 bit, None for float32."""
+    def _choose_half(self, precision: RequestedPrecision) -> torch.dtype | None:
+        """Return the half precision for 8-bit images, or None for float32."""
         if precision == "float32":
             return None
         if precision != "auto":
             reason = self._why_not(precision)
             if reason is not None:
-                raise InputError(f"upscale: {precision} cannot be used: {reason}; use --precision auto.")
+                raise InputError(
+                    f"upscale: expected a supported precision, got {precision}: {reason}; use --precision auto."
+                )
             return _DTYPES[precision]
         if self._why_not("float16") is None:
             return torch.float16
-        if self._why_not("bfloat16") is None and self._ends_in_float32():
+        if self._why_not("bfloat16") is None and self._returns_float32():
             return torch.bfloat16
         return None
 
@@ -250,35 +265,35 @@ class Upscaler:
             reason = f"{self.model.architecture} does not support it"
         return reason
 
-    def _ends_in_float32(self) -> bool:
-        """Tell whether the last layer keeps float32: bfloat16 would round the output to steps of 1/256."""
+    def _returns_float32(self) -> bool:
+        """Return whether the last layer stays in float32; bfloat16 rounds the output to steps of 1/256."""
         step_px = self.model.multiple_of_px
         side = -(-max(16, self.model.minimum_px) // step_px) * step_px
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
             return (
-                self._running.net(torch.zeros(1, self.model.channels, side, side, device=self.device)).dtype
+                self._network.net(torch.zeros(1, self.model.channels, side, side, device=self.device)).dtype
                 == torch.float32
             )
 
 
-def _channels_first(pixels: np.ndarray, alpha: np.ndarray | None, rows: slice, columns: slice) -> Tensor:
-    """Return a part of a picture as float32 `[1, C, h, w]`, not scaled, alpha last if there is any."""
-    part = pixels[rows, columns]
+def _read_channels_first(pixels: np.ndarray, alpha: np.ndarray | None, rows: slice, columns: slice) -> Tensor:
+    """Return a block of an image as float32 `[1, C, h, w]`, not scaled, with alpha as the last channel if any."""
+    block = pixels[rows, columns]
     if alpha is not None:
-        part = np.concatenate((part, alpha[rows, columns, None]), axis=2)
-    return torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1), np.float32))[None]
+        block = np.concatenate((block, alpha[rows, columns, None]), axis=2)
+    return torch.from_numpy(np.ascontiguousarray(block.transpose(2, 0, 1), np.float32))[None]
 
 
-class _Running(nn.Module):
-    """A network in the precision and memory layout that it is run in; float32 in, float32 out.
+class _CastNetwork(nn.Module):
+    """A network with its precision and memory layout; input and output are float32.
 
     Raises:
-        FloatingPointError: the output is not finite. (Told before the output is clamped, which would hide infinity.)
+        FloatingPointError: the output is not finite. (The check is here, since clamping hides infinity.)
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        # Channels-last is faster for networks of convolutions alone.
+        # Channels-last is faster for purely convolutional networks.
         attends = any(isinstance(module, nn.Linear | nn.MultiheadAttention) for module in net.modules())
         self.layout = torch.contiguous_format if attends else torch.channels_last
         self.net = net.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
@@ -297,17 +312,21 @@ def parse_tile(text: str) -> Tile:
     """Read the option `--tile`.
 
     Raises:
-        InputError: neither auto nor off nor a number.
+        InputError: it is neither auto nor off nor a number.
+
+    Example:
+        >>> parse_tile("auto"), parse_tile("256")
+        ('auto', 256)
     """
     if text == "auto" or text == "off":
         return text
     if not text.isdecimal():
-        raise InputError(f"upscale: --tile must be auto, off or a number of pixels, got {text!r}.")
+        raise InputError(f"upscale: expected --tile auto, off or a number of pixels, got {text!r}; use one of these.")
     return int(text)
 
 
 def why_not_float16(device: torch.device) -> str | None:
-    """Return why float16 is not computed natively on `device`, or None if it is."""
+    """Return why `device` does not compute float16 natively, or None if it does."""
     if device.type == "cpu":
         return "float16 is for GPUs, the device is the CPU"
     if device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (7, 0):
@@ -315,20 +334,20 @@ def why_not_float16(device: torch.device) -> str | None:
     return None
 
 
-def filled(colors: Tensor, known: Tensor) -> Tensor:
-    """Replace colors that mean nothing by those nearby, coarse where they are far ("push-pull").
+def fill_unknown(colors: Tensor, known: Tensor) -> Tensor:
+    """Replace unknown colors by those nearby, coarser with the distance ("push-pull").
 
     Gortler, Grzeszczuk, Szeliski and Cohen, "The lumigraph", 1996, section 3.4.
 
     Args:
         colors: `[N, C, H, W]`.
-        known: bool `[N, 1, H, W]`, where a color is to be kept. With nothing known, nothing is changed.
+        known: bool `[N, 1, H, W]`, true where a color is kept. If no color is known, nothing changes.
     """
     if bool(known.all()) or not bool(known.any()):
         return colors
     weight = known.to(colors.dtype)
-    share = functional.avg_pool2d(weight, 2, ceil_mode=True)
-    coarse = functional.avg_pool2d(colors * weight, 2, ceil_mode=True) / share.clamp_min(1e-6)
-    coarse = filled(coarse, share > 0)
+    known_share = functional.avg_pool2d(weight, 2, ceil_mode=True)
+    coarse = functional.avg_pool2d(colors * weight, 2, ceil_mode=True) / known_share.clamp_min(1e-6)
+    coarse = fill_unknown(coarse, known_share > 0)
     size = (colors.shape[2], colors.shape[3])
     return torch.where(known, colors, functional.interpolate(coarse, size, mode="bilinear"))

@@ -1,11 +1,11 @@
-"""The plans of a whole batch, carried out together on the device that trains.
+"""Apply the degradation plans of a batch together, on the device that trains.
 
-Each kind of step of `degrade/` has its twin here, under the same file name. A twin is made, in a process that
-loads, of the steps of several samples (`merged`), which costs it the kernels, the taps and the tables; on the device it
-is then a few operations for all of them. `program.py` merges whole plans, docs/degradations.md says when to use it.
+Each kind of step of `degrade/` has a batched version here, in a file of the same name. Its `merge` runs in a loader
+process and prepares the kernels, taps and tables of several samples; the merged step then takes a few operations on the
+device. `plan.py` merges complete plans. docs/degradations.md describes when to use it, docs/adr/0002 why it exists.
 """
 
-from selfsr.degrade.batched.blur import sharpened
-from selfsr.degrade.batched.program import Program, merged
+from selfsr.degrade.batched.blur import sharpen
+from selfsr.degrade.batched.plan import BatchedPlan, merge_plans
 
-__all__ = ["Program", "merged", "sharpened"]
+__all__ = ["BatchedPlan", "merge_plans", "sharpen"]

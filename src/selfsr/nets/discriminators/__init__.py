@@ -1,4 +1,4 @@
-"""The discriminators: one file each."""
+"""The discriminators, one file each."""
 
 from selfsr.nets.discriminators.union import AnyDiscriminatorNetwork, DiscriminatorNetwork
 

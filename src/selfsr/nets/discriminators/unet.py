@@ -1,4 +1,4 @@
-"""Real-ESRGAN's discriminator: a U-Net that judges every pixel, its gain bounded by spectral norm."""
+"""Real-ESRGAN's discriminator: a U-Net with spectral norm and one logit for each pixel."""
 
 from typing import ClassVar, Literal
 
@@ -10,68 +10,74 @@ from selfsr.nets.discriminators.base import DiscriminatorNetworkSpec
 from selfsr.nets.discriminators.layers import SLOPE, SpectralConv2d
 from selfsr.nets.layers import Float32Conv2d
 
-# The three halvings of the U-Net, which the way up must meet.
+# Three halvings, which the doublings must undo exactly.
 _MULTIPLE_PX = 8
 
 
 class UnetDiscriminatorSpec(DiscriminatorNetworkSpec):
-    """Real-ESRGAN's discriminator, without statistics over the batch."""
+    """Real-ESRGAN's U-Net discriminator; it has no batch norm."""
 
     title: ClassVar[str] = "U-Net with spectral norm"
     paper: ClassVar[str] = "Wang et al., Real-ESRGAN, ICCVW 2021"
 
     kind: Literal["unet_sn"] = "unet_sn"
-    skip: bool = Field(default=True, description="add the maps of the way down on the way up (skip_connection)")
+    skip: bool = Field(default=True, description="add the encoder's maps to the decoder's (skip_connection)")
 
-    def _misfit(self, crop_px: int) -> str:
+    def crop_problem(self, crop_px: int) -> str:
+        """Return the multiple that crops must have, if `crop_px` has another side."""
         fits = crop_px >= _MULTIPLE_PX and crop_px % _MULTIPLE_PX == 0
         return "" if fits else f"expected a crop of a multiple of {_MULTIPLE_PX} px"
 
-    def _make(self, channels: int, crop_px: int) -> nn.Module:  # noqa: ARG002 - of convolutions alone: any size
+    def _make(self, channels: int, crop_px: int) -> nn.Module:  # noqa: ARG002 - convolutions accept any size
         return UnetDiscriminator(channels, features=self.features, skip=self.skip)
 
 
 class UnetDiscriminator(nn.Module):
-    """Three halvings by 4x4 convolutions of stride 2, and three doublings, bilinear, each before a 3x3 convolution.
+    """Three halvings by 4x4 convolutions of stride 2, then three bilinear doublings, each before a 3x3 convolution.
 
-    Names are Real-ESRGAN's. Every convolution but the first and the last has spectral norm and no bias, and every one
-    but the last is followed by leaky ReLU. Weights start as PyTorch's own, as there.
+    Names are Real-ESRGAN's. All convolutions except the first and the last have spectral norm and no bias. All except
+    the last are followed by leaky ReLU. Weights have PyTorch's default initialization, as there.
 
     Args:
-        channels: of the image.
+        channels: channels of the image.
         features: channels at full size.
-        skip: whether maps of the way down are added on the way up.
+        skip: whether the encoder's maps are added to the decoder's.
     """
 
     def __init__(self, channels: int, *, features: int, skip: bool) -> None:
         super().__init__()
         self.skip = skip
         f = features
-        self.conv0 = nn.Conv2d(channels, f, 3, 1, 1)
-        self.conv1, self.conv2, self.conv3 = _halving(f, 2 * f), _halving(2 * f, 4 * f), _halving(4 * f, 8 * f)
-        self.conv4, self.conv5, self.conv6 = _level(8 * f, 4 * f), _level(4 * f, 2 * f), _level(2 * f, f)
-        self.conv7, self.conv8 = _level(f, f), _level(f, f)
-        self.conv9 = Float32Conv2d(f, 1, 3, padding=1)
+        self.conv0: nn.Conv2d = nn.Conv2d(channels, f, 3, 1, 1)
+        self.conv1: SpectralConv2d = _build_down(f, 2 * f)
+        self.conv2: SpectralConv2d = _build_down(2 * f, 4 * f)
+        self.conv3: SpectralConv2d = _build_down(4 * f, 8 * f)
+        self.conv4: SpectralConv2d = _build_same(8 * f, 4 * f)
+        self.conv5: SpectralConv2d = _build_same(4 * f, 2 * f)
+        self.conv6: SpectralConv2d = _build_same(2 * f, f)
+        self.conv7: SpectralConv2d = _build_same(f, f)
+        self.conv8: SpectralConv2d = _build_same(f, f)
+        self.conv9: Float32Conv2d = Float32Conv2d(f, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge `[N, C, H, W]` in [0, 1], sides multiples of 8: float32 logits `[N, 1, H, W]`."""
+        """Map `[N, C, H, W]` in [0, 1], with sides that are multiples of 8, to float32 logits `[N, 1, H, W]`."""
         x = _lrelu(self.conv0(x))
-        down = [x]
+        encoded = [x]
         for conv in (self.conv1, self.conv2, self.conv3):
             x = _lrelu(conv(x))
-            down.append(x)
-        for conv, passed in zip((self.conv4, self.conv5, self.conv6), down[2::-1], strict=True):
+            encoded.append(x)
+        for conv, skipped in zip((self.conv4, self.conv5, self.conv6), encoded[2::-1], strict=True):
             x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = _lrelu(conv(x))
-            x = x + passed if self.skip else x
+            x = x + skipped if self.skip else x
         return self.conv9(_lrelu(self.conv8(_lrelu(self.conv7(x)))))
 
 
-def _halving(inputs: int, outputs: int) -> SpectralConv2d:
+def _build_down(inputs: int, outputs: int) -> SpectralConv2d:
     return SpectralConv2d(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False))
 
 
-def _level(inputs: int, outputs: int) -> SpectralConv2d:
+def _build_same(inputs: int, outputs: int) -> SpectralConv2d:
     return SpectralConv2d(nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False))
 
 

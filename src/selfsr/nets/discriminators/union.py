@@ -1,4 +1,4 @@
-"""The discriminators: a union of typed specs, of which a recipe chooses one by `kind`."""
+"""The discriminators: a union of specs, from which a recipe chooses one by `kind`."""
 
 from typing import Annotated
 

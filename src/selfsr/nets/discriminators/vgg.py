@@ -1,4 +1,4 @@
-"""The discriminator of SRGAN and ESRGAN: a VGG that is as deep as its crop is large, and ends in one number."""
+"""The discriminator of SRGAN and ESRGAN: a VGG whose depth follows from the crop, with one logit for each image."""
 
 from typing import ClassVar, Literal
 
@@ -11,57 +11,65 @@ from selfsr.errors import InputError
 from selfsr.nets.discriminators.base import DiscriminatorNetworkSpec
 from selfsr.nets.discriminators.layers import SLOPE, Float32Linear
 
-# Width of the layer before the last.
+# Width of the last layer but one.
 _HIDDEN = 100
-# Where the published discriminators depart from the rule that the last map has a side of at least 3 px and at most 5.
+# Published stages by crop, where they differ from the rule that the last map has a side of 3 to 5 px.
 _PUBLISHED_STAGES = {296: 5}
 _LAST_SIDE_PX = 3
 
 
 class VggDiscriminatorSpec(DiscriminatorNetworkSpec):
-    """ESRGAN's discriminator; the published ones of crops 128, 192, 256 and 296 come out by these names and numbers."""
+    """ESRGAN's discriminator, with the published names and sizes for crops of 128, 192, 256 and 296 px."""
 
     title: ClassVar[str] = "VGG"
     paper: ClassVar[str] = "Ledig et al., CVPR 2017; Wang et al., ESRGAN, ECCVW 2018"
-    one_size: ClassVar[bool] = True
+    fixed_size: ClassVar[bool] = True
 
     kind: Literal["vgg"] = "vgg"
     norm: Literal["batch", "none"] = Field(
         default="batch",
-        description="batch norm, or none, as a gradient penalty needs; then the convolutions have biases",
+        description="batch norm, or none, which a gradient penalty needs; with none, convolutions have biases",
     )
     stages: PositiveInt | None = Field(
-        default=None, description="how often the crop is halved; by default down to 3 to 5 px (published 296: to 9 px)"
+        default=None,
+        description="how often the crop is halved; by default to a side of 3 to 5 px (296 as published: 9 px)",
     )
 
-    def _misfit(self, crop_px: int) -> str:
+    def crop_problem(self, crop_px: int) -> str:
+        """Return the smallest crop that all stages can halve, if `crop_px` is smaller."""
         least = 2 * _LAST_SIDE_PX if self.stages is None else 2**self.stages
-        why = "" if self.stages is None else f" with stages {self.stages}"
-        return f"expected a crop of at least {least} px{why}" if crop_px < least else ""
+        option = "" if self.stages is None else f" with stages {self.stages}"
+        return f"expected a crop of at least {least} px{option}" if crop_px < least else ""
 
     def _make(self, channels: int, crop_px: int) -> nn.Module:
         return VggDiscriminator(
-            channels, crop_px, features=self.features, stages=self.stages or _stages(crop_px), norm=self.norm == "batch"
+            channels,
+            crop_px,
+            features=self.features,
+            stages=self.stages or _count_stages(crop_px),
+            norm=self.norm == "batch",
         )
 
 
 class VggDiscriminator(nn.Module):
-    """Stages of a 3x3 convolution and a 4x4 one of stride 2, then two linear layers.
+    """Stages of a 3x3 convolution and a 4x4 convolution of stride 2, then two linear layers.
 
-    Channels double from stage to stage up to eight times the first; every convolution but the first is followed by
-    batch norm, every one by leaky ReLU. Names are BasicSR's. Weights start as PyTorch's own, as there.
+    Channels double from stage to stage, up to eight times the first. Batch norm follows all convolutions except the
+    first, leaky ReLU follows all. Names are BasicSR's. Weights have PyTorch's default initialization, as there.
 
     Args:
-        channels: of the image.
-        crop_px: side of the image, which the first linear layer is made for.
+        channels: channels of the image.
+        crop_px: side of the image, which determines the size of the first linear layer.
         features: channels of the first stage.
         stages: how often the image is halved.
-        norm: whether there is batch norm.
+        norm: whether convolutions have batch norm.
     """
 
     def __init__(self, channels: int, crop_px: int, *, features: int, stages: int, norm: bool) -> None:
         super().__init__()
-        self.crop_px, self.stages, self.norm = crop_px, stages, norm
+        self.crop_px: int = crop_px
+        self.stages: int = stages
+        self.norm: bool = norm
         inputs = channels
         for stage in range(stages):
             width = features * min(2**stage, 8)
@@ -72,11 +80,11 @@ class VggDiscriminator(nn.Module):
             if norm:
                 self.add_module(f"bn{stage}_1", nn.BatchNorm2d(width))
             inputs = width
-        self.linear1 = nn.Linear(inputs * (crop_px >> stages) ** 2, _HIDDEN)
-        self.linear2 = Float32Linear(_HIDDEN, 1)
+        self.linear1: nn.Linear = nn.Linear(inputs * (crop_px >> stages) ** 2, _HIDDEN)
+        self.linear2: Float32Linear = Float32Linear(_HIDDEN, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge `[N, C, crop, crop]` in [0, 1]: float32 logits `[N, 1]`."""
+        """Map `[N, C, crop_px, crop_px]` in [0, 1] to float32 logits `[N, 1]`."""
         if x.shape[-2:] != (self.crop_px, self.crop_px):
             raise InputError(
                 f"discriminator VGG: expected crops of {self.crop_px} x {self.crop_px} px, for which it was built, "
@@ -91,8 +99,8 @@ class VggDiscriminator(nn.Module):
         return self.linear2(functional.leaky_relu(self.linear1(torch.flatten(x, 1)), SLOPE))
 
 
-def _stages(crop_px: int) -> int:
-    """Return how often a crop is halved: as published, and down to a side of 3 to 5 px elsewhere."""
+def _count_stages(crop_px: int) -> int:
+    """Return how often a crop is halved: as published, otherwise down to a side of 3 to 5 px."""
     if crop_px in _PUBLISHED_STAGES:
         return _PUBLISHED_STAGES[crop_px]
     stages = 0

@@ -1,4 +1,4 @@
-"""Compact (SRVGGNetCompact) by spandrel's class."""
+"""Compact, or SRVGGNetCompact (Wang et al., "Real-ESRGAN", ICCVW 2021)."""
 
 from typing import ClassVar, Literal
 
@@ -15,7 +15,6 @@ class CompactSpec(NetworkSpec):
     title: ClassVar[str] = "Compact (SRVGG)"
     paper: ClassVar[str] = "Wang et al., Real-ESRGAN, ICCVW 2021"
     convolutional: ClassVar[bool] = True
-    parameters: ClassVar[int] = 621_424
 
     kind: Literal["compact"] = "compact"
     features: PositiveInt = Field(default=64, description="channels of the body (num_feat)")

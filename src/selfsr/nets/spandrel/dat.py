@@ -1,4 +1,4 @@
-"""DAT by spandrel's class."""
+"""DAT (Chen et al., "Dual Aggregation Transformer for Image Super-Resolution", ICCV 2023)."""
 
 from typing import ClassVar, Literal, Self
 
@@ -6,17 +6,16 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import nn
 
 from selfsr.nets.base import NetworkSpec
-from selfsr.nets.spandrel.checks import Depths, DropRate, check_heads, check_whole_channels
-from selfsr.nets.spandrel.fixes import end_in_float32, expected_warnings
+from selfsr.nets.spandrel.checks import Depths, DropRate, check_heads, check_integer_channels
+from selfsr.nets.spandrel.fixes import end_in_float32, ignore_meshgrid_warning
 
 
 class DatSpec(NetworkSpec):
-    """DAT, attention over windows and over channels in turn; `split_px=[8, 16], expansion=2` is the authors' S."""
+    """DAT, alternating attention over windows and channels; `split_px=[8, 16], expansion=2` is the authors' DAT-S."""
 
     title: ClassVar[str] = "DAT"
     paper: ClassVar[str] = "Chen et al., ICCV 2023"
     convolutional: ClassVar[bool] = False
-    parameters: ClassVar[int] = 14_802_051
 
     kind: Literal["dat"] = "dat"
     features: int = Field(default=180, ge=32, description="channels of the body (embed_dim)")
@@ -28,9 +27,9 @@ class DatSpec(NetworkSpec):
     expansion: PositiveFloat = Field(
         default=4.0, description="hidden channels per channel in each block's MLP (expansion_factor)"
     )
-    drop_path: DropRate = Field(default=0.1, description="how often the last block is skipped in training")
+    drop_path: DropRate = Field(default=0.1, description="probability that the last block is skipped in training")
     upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = Field(
-        default="pixelshuffle", description="in full, or in one step as in the light model"
+        default="pixelshuffle", description="pixelshuffle in stages, or in one step (direct), as in the light model"
     )
     residual_conv: Literal["1conv", "3conv"] = Field(
         default="1conv", description="convolutions that end each group; 3conv saves parameters (resi_connection)"
@@ -38,18 +37,18 @@ class DatSpec(NetworkSpec):
 
     @property
     def minimum_px(self) -> int:
-        """Spandrel's figure; smaller images would be mostly padding."""
+        """Spandrel's minimum; smaller images would be mostly padding."""
         return 16
 
     @property
     def minimum_batch(self) -> int:
-        """Two: the attention normalizes one number per image and channel over the batch."""
+        """Two, because the attention normalizes one number per image and channel over the batch."""
         return 2
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_options(self) -> Self:
         check_heads(self.features, self.depths, self.heads)
-        check_whole_channels("expansion", self.features, self.expansion)
+        check_integer_channels("expansion", self.features, self.expansion)
         if any(heads % 2 for heads in self.heads):
             raise ValueError(f"heads must be even, because two windows share them, got {list(self.heads)}")
         if round(self.features * self.expansion) % 2:
@@ -59,7 +58,7 @@ class DatSpec(NetworkSpec):
     def _make(self, scale: int, channels: int) -> nn.Module:
         from spandrel.architectures.DAT import DAT
 
-        with expected_warnings():
+        with ignore_meshgrid_warning():
             net = DAT(
                 in_chans=channels,
                 embed_dim=self.features,

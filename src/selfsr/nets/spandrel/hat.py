@@ -1,4 +1,4 @@
-"""HAT by spandrel's class."""
+"""HAT (Chen et al., "Activating More Pixels in Image Super-Resolution Transformer", CVPR 2023)."""
 
 from typing import ClassVar, Literal, Self
 
@@ -6,17 +6,16 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from selfsr.nets.base import NetworkSpec
-from selfsr.nets.spandrel.checks import Depths, DropRate, check_heads, check_whole_channels
-from selfsr.nets.spandrel.fixes import end_in_float32, expected_warnings
+from selfsr.nets.spandrel.checks import Depths, DropRate, check_heads, check_integer_channels
+from selfsr.nets.spandrel.fixes import end_in_float32, ignore_meshgrid_warning
 
 
 class HatSpec(NetworkSpec):
-    """HAT, windows, overlapping windows and channel attention; the authors' S has `features=144, compress_ratio=24`."""
+    """HAT, attention over windows, overlapping windows, channels; `features=144, compress_ratio=24` is HAT-S."""
 
     title: ClassVar[str] = "HAT"
     paper: ClassVar[str] = "Chen et al., CVPR 2023"
     convolutional: ClassVar[bool] = False
-    parameters: ClassVar[int] = 20_772_507
 
     kind: Literal["hat"] = "hat"
     features: PositiveInt = Field(default=180, description="channels of the body (embed_dim)")
@@ -25,19 +24,19 @@ class HatSpec(NetworkSpec):
     window_px: int = Field(default=16, ge=2, le=32, description="side of the attention window (window_size)")
     compress_ratio: PositiveInt = Field(default=3, description="channels per channel of the convolution branch")
     squeeze_factor: PositiveInt = Field(default=30, description="channels per channel of the attention's bottleneck")
-    overlap_ratio: float = Field(default=0.5, ge=0, le=1, description="how far windows overlap, as a share of one")
+    overlap_ratio: float = Field(default=0.5, ge=0, le=1, description="overlap of windows, as a fraction of a window")
     mlp_ratio: PositiveFloat = Field(default=2.0, description="hidden channels per channel in each block's MLP")
-    drop_path: DropRate = Field(default=0.1, description="how often the last block is skipped in training")
+    drop_path: DropRate = Field(default=0.1, description="probability that the last block is skipped in training")
 
     @property
     def minimum_px(self) -> int:
-        """One window; less would be mostly mirror image."""
+        """One window; less would be mostly padding."""
         return self.window_px
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_options(self) -> Self:
         check_heads(self.features, self.depths, self.heads)
-        check_whole_channels("mlp_ratio", self.features, self.mlp_ratio)
+        check_integer_channels("mlp_ratio", self.features, self.mlp_ratio)
         for name in ("compress_ratio", "squeeze_factor"):
             if getattr(self, name) > self.features:
                 raise ValueError(f"{name} must not exceed features {self.features}, got {getattr(self, name)}")
@@ -51,7 +50,7 @@ class HatSpec(NetworkSpec):
     def _make(self, scale: int, channels: int) -> nn.Module:
         from spandrel.architectures.HAT import HAT
 
-        with expected_warnings():
+        with ignore_meshgrid_warning():
             net = HAT(
                 in_chans=channels,
                 embed_dim=self.features,

@@ -1,4 +1,4 @@
-"""RCAN by spandrel's class, with frozen mean shifts."""
+"""RCAN (Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention Networks", ECCV 2018)."""
 
 from typing import ClassVar, Literal, Self
 
@@ -11,12 +11,11 @@ from selfsr.nets.spandrel.fixes import end_in_float32
 
 
 class RcanSpec(NetworkSpec):
-    """RCAN, residual channel attention; its value range inside is 0 to 255, for RGB with DIV2K's mean taken off."""
+    """RCAN, residual channel attention; its internal range is 0 to 255, for RGB minus DIV2K's mean."""
 
     title: ClassVar[str] = "RCAN"
     paper: ClassVar[str] = "Zhang et al., ECCV 2018"
     convolutional: ClassVar[bool] = True
-    parameters: ClassVar[int] = 15_592_355
 
     kind: Literal["rcan"] = "rcan"
     features: PositiveInt = Field(default=64, description="channels of the body (n_feats)")
@@ -25,7 +24,7 @@ class RcanSpec(NetworkSpec):
     reduction: PositiveInt = Field(default=16, description="channels per channel of the attention's bottleneck")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_options(self) -> Self:
         if self.features % self.reduction:
             raise ValueError(f"features must be a multiple of reduction {self.reduction}, got {self.features}")
         return self
@@ -43,11 +42,13 @@ class RcanSpec(NetworkSpec):
             norm=channels == 3,
         )
         if channels == 3:
+            # The authors' mean shifts are trained by mistake: `requires_grad` is set on the module, without effect.
             net.set_submodule("sub_mean", MeanShift(channels, -1, net.rgb_range))
             net.set_submodule("add_mean", MeanShift(channels, 1, net.rgb_range))
-        net.register_forward_pre_hook(_copy_input)
+        # The authors' forward pass multiplies its input by 255 in place.
+        net.register_forward_pre_hook(_clone_input)
         return end_in_float32(net, "tail.1")
 
 
-def _copy_input(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:  # noqa: ARG001 - a hook's signature
+def _clone_input(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:  # noqa: ARG001 - a hook's signature
     return (args[0].clone(),)

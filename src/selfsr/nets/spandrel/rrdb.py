@@ -1,4 +1,4 @@
-"""RRDB, the generator of ESRGAN, by spandrel's class, with the authors' initialization."""
+"""RRDB, the generator of ESRGAN (Wang et al., "ESRGAN", ECCVW 2018)."""
 
 from typing import ClassVar, Literal
 
@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from selfsr.nets.base import NetworkSpec
-from selfsr.nets.blocks import he_normal_tenth
+from selfsr.nets.blocks import init_he_normal_tenth
 from selfsr.nets.spandrel.fixes import end_in_float32
 
 
@@ -16,25 +16,24 @@ class RrdbSpec(NetworkSpec):
     title: ClassVar[str] = "ESRGAN (RRDB)"
     paper: ClassVar[str] = "Wang et al., ECCVW 2018"
     convolutional: ClassVar[bool] = True
-    parameters: ClassVar[int] = 16_697_987
 
     kind: Literal["rrdb", "esrgan"] = "rrdb"
     features: PositiveInt = Field(default=64, description="channels of the trunk (num_feat, nf)")
     blocks: PositiveInt = Field(default=23, description="residual-in-residual dense blocks (num_block, nb)")
     unshuffle: Literal[1, 2, 4] = Field(
         default=1,
-        description="fold this many pixels a side into channels first and upscale by as much more: four or sixteen "
-        "times faster; Real-ESRGAN takes 2 for x2",
+        description="first move blocks of this side in pixels into channels and upscale by as much more, which is 4 or "
+        "16 times faster; Real-ESRGAN uses 2 for x2",
     )
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """Powers of two: of three there is no file that others read."""
+        """Powers of two; other programs read no x3 files."""
         return (2, 4, 8)
 
     @property
     def minimum_px(self) -> int:
-        """What can be mirrored up to a multiple of `unshuffle`."""
+        """The smallest side that can be padded by reflection to a multiple of `unshuffle`."""
         return max(2, self.unshuffle)
 
     def _make(self, scale: int, channels: int) -> nn.Module:
@@ -49,7 +48,8 @@ class RrdbSpec(NetworkSpec):
             scale=scale * self.unshuffle,
             shuffle_factor=self.unshuffle if self.unshuffle > 1 else None,
         )
+        # The authors' initialization, which spandrel's class for inference lacks.
         for block in net.modules():
             if isinstance(block, ResidualDenseBlock_5C):
-                he_normal_tenth(block)
+                init_he_normal_tenth(block)
         return end_in_float32(net, f"model.{len(net.model) - 1}")

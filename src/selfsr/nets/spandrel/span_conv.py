@@ -1,12 +1,17 @@
-"""SPAN's convolution made trainable; imports spandrel, so import it only where a network is built or saved."""
+"""SPAN's convolution for training.
+
+SPAN trains three convolutions and a skip in place of each convolution that it runs later, `eval_conv`. Spandrel's class
+leaves `eval_conv` among the trained parameters, where no gradient reaches it, and computes it in the current precision
+and inference mode. This file imports spandrel, so import it only where a network is built or saved.
+"""
 
 import torch
 from spandrel.architectures.SPAN.__arch.span import Conv3XC
 from torch import nn
 
 
-class FusedConv(Conv3XC):
-    """SPAN's convolution, whose fused form is a constant to the optimizer and always whole and in full precision."""
+class TrainableConv3XC(Conv3XC):
+    """SPAN's convolution with a fused form that is not trained and always computed in full precision."""
 
     def __init__(self, c_in: int, c_out: int, gain1: int) -> None:
         super().__init__(c_in, c_out, gain1=gain1)
@@ -15,17 +20,20 @@ class FusedConv(Conv3XC):
 
     @torch.no_grad()
     def update_params(self) -> None:
-        """Fuse the branches into `eval_conv`: SPAN does this in each forward pass of evaluation.
+        """Fuse the branches into `eval_conv`; SPAN does this in each forward pass of evaluation.
 
-        Spandrel's version would put tensors of inference mode, or of bfloat16 precision, in the parameters'
-        place; the average of the weights could then not be moved on.
+        Outside of inference mode and autocast, because the EMA cannot update tensors of inference mode, and those of
+        bfloat16 are too coarse.
         """
-        with torch.inference_mode(False), torch.autocast(self.eval_conv.weight.device.type, enabled=False):
+        device_type = self.eval_conv.weight.device.type
+        if device_type == "meta":  # nothing to compute, and no autocast
+            return
+        with torch.inference_mode(False), torch.autocast(device_type, enabled=False):
             super().update_params()
 
 
-def refresh_fused(net: nn.Module) -> None:
-    """Bring SPAN's fused convolutions up to date with what was trained; other networks have none."""
+def update_fused_convs(net: nn.Module) -> None:
+    """Recompute SPAN's fused convolutions from the trained weights; other networks have none."""
     for module in net.modules():
         if isinstance(module, Conv3XC):
             module.update_params()

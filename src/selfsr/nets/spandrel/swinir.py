@@ -1,4 +1,4 @@
-"""SwinIR by spandrel's class."""
+"""SwinIR (Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCVW 2021)."""
 
 from typing import ClassVar, Literal, Self
 
@@ -6,8 +6,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from selfsr.nets.base import NetworkSpec
-from selfsr.nets.spandrel.checks import Depths, DropRate, check_heads, check_whole_channels
-from selfsr.nets.spandrel.fixes import end_in_float32, expected_warnings
+from selfsr.nets.spandrel.checks import Depths, DropRate, check_heads, check_integer_channels
+from selfsr.nets.spandrel.fixes import end_in_float32, ignore_meshgrid_warning
 
 
 class SwinIrSpec(NetworkSpec):
@@ -20,7 +20,6 @@ class SwinIrSpec(NetworkSpec):
     title: ClassVar[str] = "SwinIR"
     paper: ClassVar[str] = "Liang et al., ICCVW 2021"
     convolutional: ClassVar[bool] = False
-    parameters: ClassVar[int] = 11_900_199
 
     kind: Literal["swinir"] = "swinir"
     features: PositiveInt = Field(default=180, description="channels of the body (embed_dim)")
@@ -28,9 +27,10 @@ class SwinIrSpec(NetworkSpec):
     heads: Depths = Field(default=(6,) * 6, description="attention heads in each group (num_heads)")
     window_px: int = Field(default=8, ge=2, le=32, description="side of the attention window (window_size)")
     mlp_ratio: PositiveFloat = Field(default=2.0, description="hidden channels per channel in each block's MLP")
-    drop_path: DropRate = Field(default=0.1, description="how often the last block is skipped in training")
+    drop_path: DropRate = Field(default=0.1, description="probability that the last block is skipped in training")
     upsampler: Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv"] = Field(
-        default="pixelshuffle", description="classical, lightweight (one step), or real-world (no checkerboards)"
+        default="pixelshuffle",
+        description="classical; lightweight, in one step; or real-world, without checkerboard artifacts",
     )
     residual_conv: Literal["1conv", "3conv"] = Field(
         default="1conv", description="convolutions that end each group; 3conv saves parameters (resi_connection)"
@@ -38,18 +38,18 @@ class SwinIrSpec(NetworkSpec):
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """All, but nearest+conv only doubles."""
+        """All; only powers of two with nearest+conv, which doubles the image."""
         return (2, 4, 8) if self.upsampler == "nearest+conv" else (2, 3, 4, 8)
 
     @property
     def minimum_px(self) -> int:
-        """One window; less would be mostly mirror image."""
+        """One window; less would be mostly padding."""
         return self.window_px
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_options(self) -> Self:
         check_heads(self.features, self.depths, self.heads)
-        check_whole_channels("mlp_ratio", self.features, self.mlp_ratio)
+        check_integer_channels("mlp_ratio", self.features, self.mlp_ratio)
         if self.window_px == 7:
             raise ValueError("window_px must not be 7, because files with it are read as JPEG models of range 255")
         return self
@@ -57,7 +57,7 @@ class SwinIrSpec(NetworkSpec):
     def _make(self, scale: int, channels: int) -> nn.Module:
         from spandrel.architectures.SwinIR import SwinIR
 
-        with expected_warnings():
+        with ignore_meshgrid_warning():
             net = SwinIR(
                 in_chans=channels,
                 embed_dim=self.features,

@@ -1,4 +1,4 @@
-"""Weights files: read, loaded into a network, opened as a model, saved."""
+"""Weights files: read, detect, load and save them."""
 
 from selfsr.nets.weights.load import load_into, load_model, read_metadata
 from selfsr.nets.weights.save import save_weights

@@ -1,4 +1,4 @@
-"""A network from a file, of any origin, as everything that upscales uses it."""
+"""A network from a weights file, with the properties that a caller needs to upscale images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from selfsr.errors import InputError
-from selfsr.images.color import gray
+from selfsr.images.color import rgb_to_luma
 from selfsr.images.resize import imresize
-from selfsr.nets.layers import mirrored
+from selfsr.nets.layers import pad_reflect
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network from a file, ready to upscale, and what a caller must know to use it well.
+    """A network from a weights file, ready to upscale.
 
     Attributes:
-        net: in evaluation mode and float32; `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
-        architecture: its name, that of spandrel where spandrel knows it.
-        scale: upscaling factor; 1 for networks that restore.
-        channels: of the input; 1 for gray, 3 for RGB, 4 for RGB and alpha.
-        tiling: whether an image may be cut into tiles; "internal" networks cut it themselves.
-        multiple_of_px: sides must be multiples of this; `upscaling` sees to it.
-        minimum_px: no side may be smaller; `upscaling` sees to it.
-        square: both sides must be equal; `upscaling` sees to it.
-        supports_half: float16 is safe.
-        supports_bfloat16: bfloat16 is safe.
+        net: in evaluation mode and float32; maps `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
+        architecture: the network's name; spandrel's name if spandrel knows it.
+        scale: upscaling factor; 1 for networks that only restore.
+        channels: channels of the input; 1 for gray, 3 for RGB, 4 for RGB and alpha.
+        tiling: whether an image may be cut into tiles; "internal" networks do so themselves.
+        multiple_of_px: sides of the network's input must be multiples of this; `upscale` pads them.
+        minimum_px: smallest side of the network's input, in pixels; `upscale` pads smaller images.
+        square: both sides of the network's input must be equal; `upscale` pads the shorter one.
+        supports_half: the network can run in float16.
+        supports_bfloat16: the network can run in bfloat16.
     """
 
     net: nn.Module
@@ -43,17 +43,16 @@ class Model:
 
     @torch.no_grad()
     def upscale(self, lr: Tensor) -> Tensor:
-        """Upscale images of any size and color, without a gradient (see `upscale_any_channels`).
+        """Upscale images of any size, gray or color, without gradients (see `upscale_any_channels`).
 
         Args:
-            lr: float `[N, C, h, w]` in [0, 1] on the device of the network, C = 1 or 3, or 4 where the network
-                takes 4.
+            lr: float `[N, C, h, w]` in [0, 1] on the device of the network, C = 1 or 3, or 4 if the network has 4.
 
         Returns:
-            `[N, C, scale * h, scale * w]` in [0, 1], dtype of `lr`.
+            `[N, C, scale * h, scale * w]` in [0, 1], with the dtype of `lr`.
 
         Raises:
-            InputError: another number of channels.
+            InputError: the image has another number of channels.
         """
         return upscale_any_channels(
             self._run, lr, channels=self.channels, scale=self.scale, architecture=self.architecture
@@ -61,8 +60,8 @@ class Model:
 
     def _run(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
-        padded = mirrored(lr, *self._padded_size(height, width))
-        # A copy in any case: some networks of the community change their input in place.
+        padded = pad_reflect(lr, *self._padded_size(height, width))
+        # Always a copy, because some networks from elsewhere change their input in place.
         padded = padded.to(next(self.net.parameters()).dtype, copy=True)
         return self.net(padded)[..., : height * self.scale, : width * self.scale].to(lr.dtype)
 
@@ -75,34 +74,34 @@ class Model:
 def upscale_any_channels(
     net: Callable[[Tensor], Tensor], lr: Tensor, *, channels: int, scale: int, architecture: str
 ) -> Tensor:
-    """Upscale color or gray images with a network that may take the other.
+    """Upscale color or gray images with a network for either.
 
-    A gray network is given the luma of a color image, and the color differences are upscaled bicubically: with
-    its studio range inside, this is the literature's way of Y through the network, and Cb and Cr by bicubic. A
-    network of RGB is given gray three times, one of RGB and alpha an opaque image.
+    A gray network upscales the luma of a color image, and bicubic upscales the color differences. This is the
+    protocol of the literature: Y by the network, Cb and Cr by bicubic. An RGB network gets a gray image in all three
+    channels, a network with alpha gets an opaque image.
 
     Args:
-        net: `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
+        net: maps `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
         lr: `[N, C, h, w]` in [0, 1], C = 1 or 3, or `channels`.
-        channels: what the network takes: 1, 3 or 4.
-        scale: its factor.
-        architecture: its name, for the message.
+        channels: channels of the network's input: 1, 3 or 4.
+        scale: upscaling factor of the network.
+        architecture: name of the network, for the error message.
 
     Returns:
         `[N, C, scale * h, scale * w]`, not clamped.
 
     Raises:
-        InputError: another number of channels.
+        InputError: the image has another number of channels.
     """
     if lr.shape[1] == channels:
         return net(lr)
     if lr.shape[1] == 3 and channels == 4:
         return net(torch.cat([lr, torch.ones_like(lr[:, :1])], dim=1))[:, :3]
     if lr.shape[1] == 3 and channels == 1:
-        luma = gray(lr)
+        luma = rgb_to_luma(lr)
         return net(luma) + imresize(lr - luma, scale)
     if lr.shape[1] == 1 and channels == 3:
-        return gray(net(lr.expand(-1, 3, -1, -1)))
+        return rgb_to_luma(net(lr.expand(-1, 3, -1, -1)))
     raise InputError(
         f"upscale: the {architecture} network takes {channels} channels, got {lr.shape[1]}; convert the image to RGB."
     )

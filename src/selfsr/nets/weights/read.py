@@ -1,7 +1,7 @@
-"""Reading a weights file of any origin into named tensors, without running what it may carry.
+"""Read a weights file of any origin into named tensors, without running code that it may contain.
 
-Files hold the tensors bare or one level down (`params_ema`, `state_dict`, ...), under names that a wrapper has
-put its own before (`module.`, `_orig_mod.`). What comes out are bare tensors under the network's own names.
+Files contain the tensors bare or under a key (`params_ema`, `state_dict`, ...), and under names to which wrappers have
+added prefixes (`module.`, `_orig_mod.`). The result is bare tensors under the network's own names.
 """
 
 import difflib
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from selfsr.errors import InputError
 
-# Where weights lie in a file that holds more, the averaged ones first.
-_PARTS = (
+# Keys of the weights in a file that contains more, EMA weights first.
+_SECTIONS = (
     "params_ema",
     "params-ema",
     "ema",
@@ -33,61 +33,62 @@ _PARTS = (
     "net_g",
     "generator",
 )
-# Keys of files from which training goes on, and which have no weights in one of the places above.
+# Keys of a training state, which contains no weights under one of the keys above.
 _TRAINING_KEYS = frozenset(
-    ("optimizer", "optimizers", "optimizers", "optimizer_state_dict", "param_groups", "schedulers", "iter", "epoch")
+    ("optimizer", "optimizers", "optimizer_state_dict", "param_groups", "schedulers", "iter", "epoch")
 )
-# First words of names where several networks share one flat dict; the generators in order of preference.
+# Prefixes of names if one dict contains several networks; the generators in order of preference.
 _GENERATORS = ("ema_model", "net_g_ema", "net_g", "netG", "generator")
-_BESIDE_THEM = frozenset({"online_model", "net_d", "netD", "discriminator"})
-# Counters that averaging wrappers keep among the tensors.
+_OTHER_NETWORKS = frozenset({"online_model", "net_d", "netD", "discriminator"})
+# Counters of EMA wrappers among the tensors.
 _COUNTERS = frozenset({"n_averaged", "initted", "step"})
-# How the two unpicklers say which name they refused.
-_NAMED = re.compile(r"(?:GLOBAL |Global ')([\w.]+)")
-# Bytes; the format's own limit.
+# The refused name in the messages of both unpicklers.
+_REFUSED_NAME = re.compile(r"(?:GLOBAL |Global ')([\w.]+)")
+# The format's limit, in bytes.
 _SAFETENSORS_HEADER_LIMIT = 100_000_000
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """The weights that a file holds.
+class WeightsFile:
+    """The content of a weights file.
 
     Attributes:
-        tensors: on the CPU, by the network's own names.
-        metadata: what the file says of itself; empty where it says nothing.
-        part: where in the file they lay, "" if they are all of it.
+        tensors: tensors on the CPU, under the network's own names.
+        metadata: the file's metadata; empty if there are none.
+        section: the keys under which the tensors were found, such as "params_ema"; "" if the file contains only them.
     """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
-    part: str
+    section: str
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read the weights in `path`; the content decides on the format, not the suffix.
+def read_weights(path: Path) -> WeightsFile:
+    """Read the weights in `path`; the content determines the format, not the suffix.
 
     Raises:
-        InputError: no such file, or no weights in it, or more than weights: a pickle that names anything but
-            tensors and plain containers is refused, and nothing of it is run.
+        InputError: there is no such file or no weights in it, or the file is a pickle that names anything but tensors
+            and plain containers. Such a file is refused, and no code of it is run.
         OSError: the file cannot be read.
     """
-    if _format_of(path) == "safetensors":
+    if _detect_format(path) == "safetensors":
         try:
             with safe_open(path, "pt", device="cpu") as file:
                 metadata = file.metadata() or {}
                 content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except SafetensorError as error:
-            raise _damaged(path, error) from error
-        return Checkpoint(_own_names(content), metadata, "")
+            raise _damaged_error(path, error) from error
+        return WeightsFile(_strip_prefixes(content), metadata, "")
     content = _unpickle(path)
     metadata = content.get("metadata", {}) if isinstance(content, Mapping) else {}
-    tensors, part = _find_weights(path, content)
-    return Checkpoint(_own_names(tensors), {k: v for k, v in dict(metadata).items() if isinstance(v, str)}, part)
+    tensors, section = _find_weights(path, content)
+    entries = {name: value for name, value in dict(metadata).items() if isinstance(value, str)}
+    return WeightsFile(_strip_prefixes(tensors), entries, section)
 
 
-def _format_of(path: Path) -> Literal["safetensors", "torch"]:
+def _detect_format(path: Path) -> Literal["safetensors", "torch"]:
     if not path.exists():
-        raise InputError(f"weights {path}: there is no such file; {_nearest(path)}.")
+        raise InputError(f"weights {path}: there is no such file; {_suggest_path(path)}.")
     if path.is_dir():
         best = path / "weights" / "best.safetensors"
         advice = f"give {best}" if best.exists() else "give a weights file, .safetensors or .pth"
@@ -96,14 +97,14 @@ def _format_of(path: Path) -> Literal["safetensors", "torch"]:
         head = file.read(512)
     if head[:4] == b"PK\x03\x04":
         return _check_archive(path)
-    # Eight bytes of length, then JSON; in a text file or a pickle the length would be astronomical.
+    # Eight bytes of length, then JSON; the first bytes of a text file or a pickle would be an impossible length.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _SAFETENSORS_HEADER_LIMIT:
         return "safetensors"
     if head[:1] == b"\x80":
         return "torch"
     raise InputError(
-        f"weights {path}: expected network weights (.safetensors, .pth), got {_what_else(path, head)}; "
-        "name a weights file, or download it anew."
+        f"weights {path}: expected network weights (.safetensors, .pth), got {_name_other_format(path, head)}; "
+        "name a weights file, or download it again."
     )
 
 
@@ -112,7 +113,7 @@ def _check_archive(path: Path) -> Literal["torch"]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise _damaged(path, error) from error
+        raise _damaged_error(path, error) from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise InputError(
             f"weights {path}: expected weights, got a TorchScript program; "
@@ -123,7 +124,7 @@ def _check_archive(path: Path) -> Literal["torch"]:
     return "torch"
 
 
-def _what_else(path: Path, head: bytes) -> str:
+def _name_other_format(path: Path, head: bytes) -> str:
     if not head:
         return "an empty file"
     if path.suffix.lower() == ".onnx":
@@ -145,38 +146,38 @@ def _unpickle(path: Path) -> Any:
                 warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
                 return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            if _NAMED.search(str(error)):
+            if _REFUSED_NAME.search(str(error)):
                 raise
-            # Torch's unpickler knows one protocol; spandrel's knows all, and names as little as torch's may be named.
+            # Torch's unpickler reads only one protocol. Spandrel's reads all of them, and allows no more names.
             from spandrel.__helpers.unpickler import RestrictedUnpickle
 
             return torch.load(path, map_location="cpu", pickle_module=RestrictedUnpickle, weights_only=False)
     except pickle.UnpicklingError as error:
-        named = _NAMED.search(str(error))
-        if named is None:
-            raise _damaged(path, error) from error
+        refused = _REFUSED_NAME.search(str(error))
+        if refused is None:
+            raise _damaged_error(path, error) from error
         raise InputError(
-            f"weights {path}: expected tensors alone, got a pickle that names {named[1]}, which loading would run; "
-            "ask for a .safetensors file, or save the bare state dict where you trust the file."
+            f"weights {path}: expected only tensors, got a pickle that names {refused[1]}, which loading would run; "
+            "ask for a .safetensors file, or save the bare state dict on a machine where you trust the file."
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged_error(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return InputError(f"weights {path}: the file is damaged or incomplete ({lines[0]}); download or save it anew.")
+def _damaged_error(path: Path, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(f"weights {path}: the file is damaged or incomplete ({reason}); download or save it again.")
 
 
 def _find_weights(path: Path, content: Any) -> tuple[dict[str, Tensor], str]:
-    places: list[str] = []
+    keys: list[str] = []
     while isinstance(content, Mapping):
-        inner = [name for name in _PARTS if isinstance(content.get(name), Mapping)]
+        inner = [name for name in _SECTIONS if isinstance(content.get(name), Mapping)]
         if not inner and len(content) == 1:
             inner = [name for name, value in content.items() if isinstance(value, Mapping)]
         if not inner:
             break
-        places.append(str(inner[0]))
+        keys.append(str(inner[0]))
         content = content[inner[0]]
     tensors: dict[str, Tensor] = {}
     if isinstance(content, Mapping):
@@ -186,42 +187,42 @@ def _find_weights(path: Path, content: Any) -> tuple[dict[str, Tensor], str]:
             if _TRAINING_KEYS & set(content):
                 raise InputError(
                     f"weights {path}: expected network weights, got a training state (keys {names}); "
-                    "give the weights saved beside it, such as net_g_*.pth or weights/best.safetensors."
+                    "give the weights that were saved with it, such as net_g_*.pth or weights/best.safetensors."
                 )
             raise InputError(
-                f"weights {path}: expected tensors by name, bare or under one of {', '.join(_PARTS[:6])}, "
+                f"weights {path}: expected tensors by name, bare or under one of {', '.join(_SECTIONS[:6])}, "
                 f"got {f'keys {names}' if names else 'an empty dict'}; save net.state_dict() instead."
             )
-        return tensors, ".".join(places)
+        return tensors, ".".join(keys)
     raise InputError(
         f"weights {path}: expected tensors by name, got a {type(content).__name__}; save net.state_dict() instead."
     )
 
 
-def _own_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what wrappers put before the names."""
+def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the prefixes that wrappers add to the names."""
     tensors = {name: value for name, value in tensors.items() if not (name in _COUNTERS and value.ndim == 0)}
     groups = {name.split(".", 1)[0] for name in tensors}
-    if groups and groups <= _BESIDE_THEM | set(_GENERATORS):
+    if groups and groups <= _OTHER_NETWORKS | set(_GENERATORS):
         for generator in _GENERATORS:
             if generator in groups:
-                tensors = _without_prefix(tensors, f"{generator}.")
+                tensors = _select_prefix(tensors, f"{generator}.")
                 break
     while True:
         for prefix in ("module.", "_orig_mod.", "model."):
-            # ESRGAN's oldest layout is a Sequential named `model`: there the name goes on with a number.
+            # In ESRGAN's oldest layout, `model.` is followed by a number and is no prefix of a wrapper.
             if tensors and all(re.match(re.escape(prefix) + r"(?!\d)", name) for name in tensors):
-                tensors = _without_prefix(tensors, prefix)
+                tensors = _select_prefix(tensors, prefix)
                 break
         else:
             return tensors
 
 
-def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _nearest(path: Path) -> str:
+def _suggest_path(path: Path) -> str:
     if not path.parent.is_dir():
         return f"its folder {path.parent} does not exist either"
     names = [p.name for p in path.parent.iterdir() if p.is_file()]

@@ -1,7 +1,6 @@
-"""Weights files out: what everyone can open, and what the file says of itself."""
+"""Save weights files that other programs open, with metadata from which the network is built again."""
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,60 +9,55 @@ import torch
 from torch import nn
 
 from selfsr.errors import InputError
+from selfsr.fileio import write_atomic
 from selfsr.nets import key_names
 from selfsr.nets.base import SrNetwork
 
 
 def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str]) -> None:
-    """Save the weights of `net` so that spandrel and the tools on it open them; whole or not at all.
+    """Save the weights of a network atomically, so that spandrel and the tools based on it open the file.
 
-    A `.safetensors` file holds the bare state dict, a `.pth` file the same under `params` with the metadata
-    beside it. Names are the published ones (an RRDB's are BasicSR's), tensors contiguous and unshared.
+    A `.safetensors` file contains the bare state dict, a `.pth` file has it under `params`, and the metadata under
+    `metadata`. Names are the published ones (for RRDB, BasicSR's). Tensors are contiguous and share no memory.
 
     Args:
-        path: where to; its folder is made.
-        net: the network, also one that is compiled or wrapped for several processes.
-        metadata: what the file says of itself: architecture, scale, recipe, version.
+        path: the file, `.safetensors` or `.pth`; its folder is created.
+        net: the network, which may be compiled or wrapped for several processes.
+        metadata: further entries, such as the recipe and the version. They override those of the network itself.
 
     Raises:
         InputError: the suffix is neither `.safetensors` nor `.pth`.
-        OSError: the disk is full or not writable; a file that stood there still does.
+        OSError: the disk is full or not writable; an existing file is unchanged.
+
+    Example:
+        >>> import tempfile
+        >>> from selfsr.nets.edsr import EdsrSpec
+        >>> from selfsr.nets.weights import read_metadata
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "net.safetensors"
+        ...     save_weights(path, EdsrSpec(features=8, blocks=1).build(scale=2), {"note": "untrained"})
+        ...     read_metadata(path)["note"]
+        'untrained'
     """
     if path.suffix not in (".safetensors", ".pth"):
         raise InputError(f"weights {path}: the suffix must be .safetensors or .pth, got {path.suffix or 'none'}.")
     while (inner := getattr(net, "_orig_mod", getattr(net, "module", None))) is not None:
         net = inner
     if any(".eval_conv." in name for name in net.state_dict()):
-        from selfsr.nets.spandrel.span_conv import refresh_fused
+        from selfsr.nets.spandrel.span_conv import update_fused_convs
 
-        refresh_fused(net)
+        update_fused_convs(net)
     tensors = dict(net.state_dict())
     if key_names.is_rrdb(tensors):
-        tensors = key_names.rrdb_published_names(tensors)
-    # A clone each: safetensors refuses tensors that share memory, and an averaged one must not move on meanwhile.
+        tensors = key_names.to_rrdb_published_names(tensors)
+    # Clones, because safetensors refuses tensors that share memory, and training may change them meanwhile.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    # Of a run of several scales the metadata names all of them, the network the last one it was used at.
-    said = {**(net.file_metadata() if isinstance(net, SrNetwork) else {}), **metadata}
+    # In a run of several scales, `metadata` lists all scales; the network only knows the one of its last step.
+    entries = {**(net.file_metadata() if isinstance(net, SrNetwork) else {}), **metadata}
     if path.suffix == ".safetensors":
-        content = safetensors.torch.save(tensors, metadata={"format": "pt", **said})
+        content = safetensors.torch.save(tensors, metadata={"format": "pt", **entries})
     else:
         buffer = io.BytesIO()
-        torch.save({"params": tensors, "metadata": said}, buffer)
+        torch.save({"params": tensors, "metadata": entries}, buffer)
         content = buffer.getvalue()
-    _write(path, content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        error.filename = str(path)  # a full disk names no file
-        raise
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomic(path, content)

@@ -1,9 +1,9 @@
-// Draws the curves as SVG: one card per quantity, one line per run, one cursor over all of them.
+// Draws the charts as SVG: one card for each quantity, one line for each run, and a cursor common to all charts.
 (() => {
   const holder = document.getElementById("charts");
   if (!holder) return;
-  // `noun` names what the lines are; `apart` gives every group of charts its own axis of steps.
-  const { runs, charts, noun = "Runs", apart = false } = JSON.parse(document.getElementById("chart-data").textContent);
+  // `noun` is the name of the lines; with `separate_axes`, every group of charts has its own range of steps.
+  const { runs, charts, noun = "Runs", separate_axes = false } = JSON.parse(document.getElementById("chart-data").textContent);
   const SVG = document.querySelector("svg.defs").namespaceURI;
   const MARGIN = { top: 10, right: 14, bottom: 26, left: 52 };
   const HEIGHT = 208;
@@ -50,7 +50,7 @@
     const inside = ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
     return inside.length >= 2 ? inside : linearTicks(low, high, 4);
   };
-  // Labels of one axis have one form: as many decimals as tell neighbors apart, or powers for the very small.
+  // The labels of an axis have the same form: as many decimals as neighbors need to differ, or powers of ten.
   const tickTexts = (ticks, log) => {
     const largest = Math.max(...ticks.map(Math.abs));
     if (largest >= 1e5 || largest < 5e-3) return ticks.map((t) => (t === 0 ? "0" : t.toExponential(1).replace(".0e", "e").replace("e+", "e")));
@@ -81,10 +81,10 @@
 
   // --- Time axis: seconds of a run at a step, from its log ---------------------------------------------------
   const secondsAt = (run, step) => {
-    const clock = runs[run].clock;
-    if (!clock.length) return null;
+    const elapsed = runs[run].elapsed;
+    if (!elapsed.length) return null;
     let before = [0, 0];
-    for (const point of clock) {
+    for (const point of elapsed) {
       if (step <= point[0]) {
         const share = (step - before[0]) / (point[0] - before[0] || 1);
         return before[1] + share * (point[1] - before[1]);
@@ -93,9 +93,9 @@
     }
     return before[1] * (step / before[0]);
   };
-  const place = (run, step) => (state.time ? secondsAt(run, step) : step);
+  const toAxis = (run, step) => (state.time ? secondsAt(run, step) : step);
 
-  // A Gaussian over neighboring points: unlike a running average it does not lag behind the curve.
+  // A Gaussian over neighboring points. Unlike a running average, it does not lag behind the curve.
   const smoothed = (values, width) => {
     if (!width) return values;
     const reach = Math.ceil(width * 2.5);
@@ -120,7 +120,7 @@
     let low = Math.min(...values, ...levels);
     let high = Math.max(...values, ...levels);
     if (chart.markers && !chart.signed && values.length > 1) {
-      // The untrained network's score would flatten all that follows: a few scores far down are left below the axis.
+      // The score of the untrained network would flatten the rest of the curve, so very low scores are cut off.
       const base = levels.length ? Math.min(...levels) : [...values].sort((a, b) => a - b)[values.length >> 1];
       const floor = base - 2.5 * Math.max(high - base, 0.02 * Math.abs(high));
       const near = values.filter((y) => y >= floor);
@@ -135,9 +135,9 @@
 
   const xDomain = (own) => {
     let high = 0;
-    for (const chart of apart ? charts.filter((chart) => chart.group === own.group) : charts) {
+    for (const chart of separate_axes ? charts.filter((chart) => chart.group === own.group) : charts) {
       for (const line of chart.lines) {
-        if (!state.hidden.has(line.run) && line.x.length) high = Math.max(high, place(line.run, line.x[line.x.length - 1]) ?? 0);
+        if (!state.hidden.has(line.run) && line.x.length) high = Math.max(high, toAxis(line.run, line.x[line.x.length - 1]) ?? 0);
       }
     }
     return [0, high || 1];
@@ -200,7 +200,7 @@
     for (const baseline of chart.baselines) {
       const y = toY(baseline.y);
       field.append(svg("line", { class: "baseline", x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y }));
-      // On the side of the level where fewer lines end, so that the text hides none, if there is room.
+      // On the side where fewer lines end, so that the text covers none of them, if there is room.
       const above = lines.filter((line) => line.y[line.y.length - 1] >= baseline.y).length * 2 > lines.length;
       const textY = above && y + 16 < HEIGHT - MARGIN.bottom ? y + 13 : y - 5;
       plot.append(svg("text", { class: "baseline-label", x: width - MARGIN.right, y: textY, "text-anchor": "end" }, `${baseline.label} ${withUnit(chart, baseline.y)}`));
@@ -214,7 +214,7 @@
   const drawLine = (card, field, line, { toX, toY, log }) => {
     const { chart } = card;
     const width = chart.noisy ? state.smooth : 0;
-    const xs = line.x.map((step) => toX(place(line.run, step) ?? 0));
+    const xs = line.x.map((step) => toX(toAxis(line.run, step) ?? 0));
     const at = (values) => values.map((y, i) => (y === null || (log && y <= 0) ? null : [xs[i], toY(y)]));
     const group = svg("g", { class: `run-${line.run % 6}` });
     if (line.low) {
@@ -224,7 +224,7 @@
     const shown = at(smoothed(line.y, width));
     if (width) group.append(svg("path", { class: "raw", d: pathOf(at(line.y)) }));
     group.append(svg("path", { class: "line", d: pathOf(shown) }));
-    // Shapes tell the runs apart without color: at every measurement, or a few along a dense line.
+    // Marks distinguish the runs without color: at every evaluation, or a few along a dense line.
     const every = chart.markers ? 1 : Math.max(1, Math.ceil(shown.length / 5));
     const solid = chart.markers || runs.length > 1 || shown.length === 1;
     shown.forEach((p, i) => {
@@ -257,7 +257,7 @@
     card.readout.replaceChildren();
     card.marks?.replaceChildren();
     if (!scale) {
-      card.readout.append("nothing to draw");
+      card.readout.append("no values");
       return;
     }
     const x = state.cursor === null || state.cursor > scale.x1 ? null : scale.toX(state.cursor);
@@ -268,7 +268,7 @@
       const i = x === null ? line.x.length - 1 : nearest(xs, x);
       const entry = html("span", { class: `run-${line.run % 6}` }, mark(line.run), " ", html("b", {}, valueText(chart, line.y[i])));
       if (line.low) entry.append(` (${valueText(chart, line.low[i])} to ${valueText(chart, line.high[i])})`);
-      const when = state.time ? timeText(place(line.run, line.x[i]) ?? 0) : `step ${line.x[i].toLocaleString("en")}`;
+      const when = state.time ? timeText(toAxis(line.run, line.x[i]) ?? 0) : `step ${line.x[i].toLocaleString("en")}`;
       entry.title = `${runs[line.run].name}, ${when}`;
       card.readout.append(entry);
       if (x !== null && line.y[i] !== null) {
@@ -296,7 +296,7 @@
     plot.addEventListener("blur", () => setCursor(null));
     plot.addEventListener("keydown", (event) => {
       if (!card.scale) return;
-      const places = [...new Set(card.drawn.flatMap(({ line }) => line.x.map((step) => place(line.run, step) ?? 0)))].sort((a, b) => a - b);
+      const places = [...new Set(card.drawn.flatMap(({ line }) => line.x.map((step) => toAxis(line.run, step) ?? 0)))].sort((a, b) => a - b);
       const here = state.cursor === null ? places.length - 1 : nearest(places, state.cursor);
       const jump = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -places.length, End: places.length }[event.key];
       if (event.key === "Escape") setCursor(null);
@@ -314,7 +314,7 @@
     const plot = svg("svg", { class: "plot", role: "img", tabindex: "0", "aria-roledescription": "line chart" });
     const last = chart.lines.map((line) => `${runs[line.run].name} ${withUnit(chart, line.y[line.y.length - 1])} at step ${line.x[line.x.length - 1]}`);
     const base = chart.baselines.map((b) => `${b.label} ${withUnit(chart, b.y)}`);
-    plot.append(svg("title", {}, `${chart.title}. Last: ${[...last, ...base].join(", ")}. Arrow keys read values.`));
+    plot.append(svg("title", {}, `${chart.title}. Last: ${[...last, ...base].join(", ")}. Use the arrow keys to read values.`));
     const head = html("div", { class: "chart-head" }, html("h4", {}, chart.title, chart.unit ? html("small", {}, ` ${chart.unit}`) : ""));
     const card = { chart, index, plot, readout, log: chart.starts_logarithmic };
     if (chart.log_scale) {
@@ -354,16 +354,16 @@
         shown.textContent = slider.value;
         redraw();
       });
-      bar.append(html("label", { title: "Width of the Gaussian, in logged points. Readings stay unsmoothed." }, "Smoothing", slider, shown));
+      bar.append(html("label", { title: "Standard deviation of a Gaussian, in logged points. Values above the charts are not smoothed." }, "Smoothing", slider, shown));
     }
-    if (runs.every((run) => run.clock.length)) {
+    if (runs.every((run) => run.elapsed.length)) {
       const choice = html("select", {}, html("option", { value: "" }, "steps"), html("option", { value: "time" }, "training time"));
       choice.addEventListener("change", () => {
         state.time = choice.value === "time";
         setCursor(null);
         redraw();
       });
-      bar.append(html("label", {}, "Over", choice));
+      bar.append(html("label", {}, "Horizontal axis", choice));
     }
     return bar;
   };

@@ -1,4 +1,4 @@
-// Before and after: lays two versions of a crop over each other, with a divider between them.
+// Before and after: overlays two versions of a crop, with a divider between them.
 (() => {
   const make = (name, className = "", attributes = {}) => {
     const node = document.createElement(name);
@@ -26,7 +26,7 @@
     const right = make("img", "", { alt: "" });
     const left = make("img", "over-img", { alt: "" });
     both.append(right, left);
-    const range = make("input", "", { type: "range", min: "0", max: "100", step: "0.5", value: "50", "aria-label": "Divider between the two versions, in per cent from the left" });
+    const range = make("input", "", { type: "range", min: "0", max: "100", step: "0.5", value: "50", "aria-label": "Divider between the two versions, in percent from the left" });
     const leftBadge = make("span", "badge l");
     const rightBadge = make("span", "badge r");
     frame.append(both, range, make("span", "divider"), leftBadge, rightBadge);
@@ -50,11 +50,11 @@
         version.figure.classList.toggle("on-right", version === sides.right);
       }
       for (const side of ["left", "right"]) selects[side].value = String(versions.indexOf(sides[side]));
-      range.setAttribute("aria-valuetext", `${sides.left.label} up to ${Math.round(range.value)} per cent, then ${sides.right.label}`);
+      range.setAttribute("aria-valuetext", `${sides.left.label} up to ${Math.round(range.value)} percent, then ${sides.right.label}`);
     };
     const move = () => {
       frame.style.setProperty("--cut", `${range.value}%`);
-      range.setAttribute("aria-valuetext", `${sides.left.label} up to ${Math.round(range.value)} per cent, then ${sides.right.label}`);
+      range.setAttribute("aria-valuetext", `${sides.left.label} up to ${Math.round(range.value)} percent, then ${sides.right.label}`);
     };
     range.addEventListener("input", move);
 
@@ -78,7 +78,7 @@
     const difference = make("label");
     const box = make("input", "", { type: "checkbox" });
     box.addEventListener("change", () => frame.classList.toggle("diff", box.checked));
-    difference.append(box, "Difference, 6 times as bright");
+    difference.append(box, "Show the difference, 6 times brighter");
     pickers.append(difference);
 
     for (const version of versions) {
@@ -95,9 +95,9 @@
     move();
   };
 
-  for (const picture of document.querySelectorAll(".picture")) {
-    const crops = [...picture.querySelectorAll(".crop")];
-    const spots = [...picture.querySelectorAll(".spot")];
+  for (const image of document.querySelectorAll(".image")) {
+    const crops = [...image.querySelectorAll(".crop")];
+    const spots = [...image.querySelectorAll(".spot")];
     crops.forEach(comparison);
     const choose = (index) => {
       crops.forEach((crop, i) => (crop.hidden = i !== index));

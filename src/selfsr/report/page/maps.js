@@ -1,4 +1,4 @@
-// The attention film (a screen with a step slider) and the self-similarity graphs (pins, reading of a cell).
+// The pixel weights (a large map with a step slider), and the self-similarity graphs (pins, readout of a cell).
 (() => {
   const make = (name, attributes = {}) => {
     const node = document.createElement(name);
@@ -6,35 +6,35 @@
     return node;
   };
 
-  // CSS can only scale about black (brightness) and about middle gray (contrast); one after the other they map
-  // low to 0 and high to 1 without leaving [0, 1] between.
+  // CSS filters scale around black (brightness) and around middle gray (contrast). Both together map low to 0 and
+  // high to 1, and no value between them is clipped.
   const stretchFilter = (low, high) => {
     const range = Math.max(high - low, 1 / 255);
     const contrast = 1 + (2 * low) / range;
     return `brightness(${1 / (range * contrast)}) contrast(${contrast}) url(#scale)`;
   };
 
-  const cinema = (card) => {
-    const bodies = [...card.querySelectorAll(".film-body")];
+  const weightMaps = (card) => {
+    const bodies = [...card.querySelectorAll(".run-maps")];
     const screen = make("figure", { class: "screen" });
     const image = make("img", { class: "mapped", alt: "" });
     const caption = make("figcaption", { "aria-live": "polite" });
     screen.append(image, caption);
-    card.querySelector(".films").before(screen);
-    const slider = make("input", { type: "range", min: "0", step: "1", "aria-label": "Step of the attention map" });
+    card.querySelector(".all-maps").before(screen);
+    const slider = make("input", { type: "range", min: "0", step: "1", "aria-label": "Step of the weight map" });
     const play = make("button", { type: "button" });
     const stretch = make("input", { type: "checkbox" });
     const stretchLabel = make("label");
-    stretchLabel.append(stretch, "Stretch to the range of this map");
+    stretchLabel.append(stretch, "Stretch colors to the range of this map");
     let body = null;
     let frames = [];
 
     const weight = (share) => (body.dataset.peak ? (share * Number(body.dataset.peak)).toFixed(2) : `${Math.round(100 * share)} %`);
     const show = (index) => {
       const frame = frames[index];
-      const picture = frame.querySelector("img");
-      image.src = picture.src;
-      image.alt = picture.alt;
+      const map = frame.querySelector("img");
+      image.src = map.src;
+      image.alt = map.alt;
       caption.textContent = frame.querySelector("figcaption").innerText.replace("\n", ", ");
       for (const other of frames) other.classList.toggle("now", other === frame);
       slider.value = String(index);
@@ -65,11 +65,11 @@
     const choose = (chosen) => {
       stop();
       body = chosen;
-      frames = [...body.querySelectorAll(".film figure")];
+      frames = [...body.querySelectorAll(".frames figure")];
       for (const other of bodies) other.hidden = other !== body;
       slider.max = String(frames.length - 1);
       player.hidden = frames.length < 2;
-      body.querySelector(".film").before(player);
+      body.querySelector(".frames").before(player);
       body.querySelector(".key").after(stretchLabel);
       show(Math.floor((frames.length - 1) / 2));
     };
@@ -81,7 +81,7 @@
     });
     stretch.addEventListener("change", () => show(Number(slider.value)));
     for (const other of bodies) {
-      [...other.querySelectorAll(".film figure")].forEach((frame, index) => frame.addEventListener("click", () => {
+      [...other.querySelectorAll(".frames figure")].forEach((frame, index) => frame.addEventListener("click", () => {
         stop();
         show(index);
       }));
@@ -96,17 +96,17 @@
       });
       select.addEventListener("change", () => choose(bodies[Number(select.value)]));
       label.append("Run", select);
-      card.querySelector(".films").prepend(label);
+      card.querySelector(".all-maps").prepend(label);
     }
     choose(bodies[0]);
   };
-  document.querySelectorAll(".film-card").forEach(cinema);
+  document.querySelectorAll(".maps-card").forEach(weightMaps);
 
-  // A graph picture keeps log10 of the entries in its gray values: the cell under the pointer is read from them.
-  const readCells = (study) => {
-    const reading = study.querySelector(".reading");
-    const floor = Number(study.dataset.floor);
-    for (const image of study.querySelectorAll(".graph")) {
+  // The gray values of a graph are the log10 of its entries, so that the cell under the pointer can be read from them.
+  const readCells = (graphs) => {
+    const reading = graphs.querySelector(".reading");
+    const floor = Number(graphs.dataset.floor);
+    for (const image of graphs.querySelectorAll(".graph")) {
       let pixels = null;
       image.addEventListener("pointermove", (event) => {
         const side = image.naturalWidth;
@@ -123,16 +123,16 @@
         const gray = pixels[4 * (y * side + x)];
         const share = gray === 0 ? `at most 1e${floor}` : (10 ** (floor * (1 - gray / 255))).toExponential(1);
         const half = (side - 1) / 2;
-        reading.textContent = `displaced by ${x - half} right, ${y - half} down: ${share}`;
+        reading.textContent = `displacement ${x - half} right, ${y - half} down: ${share}`;
       });
       image.addEventListener("pointerleave", () => (reading.textContent = ""));
     }
   };
 
-  for (const study of document.querySelectorAll(".study")) {
-    const points = [...study.querySelectorAll(".point")];
-    const pins = [...study.querySelectorAll(".pin")];
-    const area = study.querySelector(".area");
+  for (const graphs of document.querySelectorAll(".graphs")) {
+    const points = [...graphs.querySelectorAll(".point")];
+    const pins = [...graphs.querySelectorAll(".pin")];
+    const area = graphs.querySelector(".area");
     const choose = (index) => {
       area.style.left = pins[index].style.left;
       area.style.top = pins[index].style.top;
@@ -141,7 +141,7 @@
     };
     pins.forEach((pin, i) => pin.addEventListener("click", () => choose(i)));
     choose(0);
-    readCells(study);
+    readCells(graphs);
   }
   document.documentElement.dataset.ready = "yes";
 })();

@@ -1,4 +1,4 @@
-// Marks the page as scripted before it is drawn, and keeps what went wrong where a reader can find it.
+// Marks the page as scripted before it is drawn, and records errors in an attribute of the document.
 (() => {
   const root = document.documentElement;
   root.classList.add("js");

@@ -1,4 +1,4 @@
-// Score tables: choose the metric and the evaluation, sort by a column. And small things: copy, print.
+// Score tables: choose the metric and the evaluation, sort by a column. Also the copy button and printing.
 (() => {
   const scores = [...document.querySelectorAll(".score")];
 
@@ -63,7 +63,7 @@
         const rows = [...table.tBodies[0].rows];
         rows.sort((a, b) => {
           const [x, y] = [cellValue(a, column, kind), cellValue(b, column, kind)];
-          // What is missing stays at the end either way.
+          // Missing values stay at the end in both directions.
           return down && x !== null && y !== null ? compare(y, x) : compare(x, y);
         });
         table.tBodies[0].append(...rows);

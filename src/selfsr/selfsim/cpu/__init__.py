@@ -1,5 +1,5 @@
 """The compiled CPU backend (numba)."""
 
-from selfsr.selfsim.cpu.backend import graph_backward, graph_sums, row_pass
+from selfsr.selfsim.cpu.backend import loss_and_row_gradient, window_distances, window_distances_backward
 
-__all__ = ["graph_backward", "graph_sums", "row_pass"]
+__all__ = ["loss_and_row_gradient", "window_distances", "window_distances_backward"]

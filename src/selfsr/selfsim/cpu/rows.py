@@ -1,6 +1,6 @@
-"""The numba kernel that turns two sets of window distances into the loss and its gradient (eq. 2 to 6).
+"""The numba kernel from the window distances of two graphs to the loss and gradient (eq. 2 to 6).
 
-It shares this file with all that it calls: numba's disk cache looks at the age of a kernel's file alone.
+It shares this file with the functions that it calls: numba's disk cache looks only at the age of a kernel's file.
 """
 
 import math
@@ -12,18 +12,17 @@ from numba import types
 from numba.extending import intrinsic
 
 from selfsr._ops.compiled import exp, helper, next_task, share
+from selfsr.selfsim.contract import FLOOR
 
-# Pixels that are handled together: few enough for their rows to stay in the second-level cache.
+# Pixels that are processed together: few enough for their rows to stay in the second-level cache.
 BLOCK = 128
-# Rows of q that are asked for ahead of use. One is a page or more away from the next, which no processor foresees.
+# Rows of q that are prefetched. Rows are a page or more apart, too far for the prefetcher of a processor.
 ROWS_AHEAD = 4
 CACHE_LINE_BYTES = 64
-# The published floor of both graphs inside the logarithms (eq. 5).
-FLOOR = 1e-10
 
 
 def _prefetch(_typing, values, i):
-    """Ask for values[i] to be brought into the cache."""
+    """Prefetch the cache line of values[i]."""
 
     def generate(context, builder, signature, arguments):
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -43,14 +42,14 @@ prefetch: Any = intrinsic(_prefetch)
 
 
 @helper
-def _fetch(values):
-    """Ask for all of values to be brought into the cache."""
+def _prefetch_all(values):
+    """Prefetch all of values."""
     for i in range(0, values.size, CACHE_LINE_BYTES // values.itemsize):
         prefetch(values, i)
 
 
 @helper
-def _exponentials(q, scale, out, total):
+def _add_exponentials(q, scale, out, total):
     """Set out to exp(scale * q) and add it to total."""
     for j in range(q.size):
         value = exp(scale * q[j])
@@ -65,7 +64,7 @@ def compare_rows(team, *arguments):
 
 @helper
 def _compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, parts):
-    """Write the two loss parts of each block of pixels to parts `[blocks, 2]`, and dL/dq over q_sr if asked for.
+    """Write the loss parts of each block to parts `[blocks, 2]`, and with_gradient dL/dq over q_sr.
 
     docs/selfsim.md, eq. 2 to 6; X and Y are the graphs of q_sr and q_hr. The logarithm of a graph is
     ln X = t - ln Z, t = -q / sigma: the sum Z of a row and the bracket ln Y - ln X are kept in float64, since an
@@ -80,7 +79,7 @@ def _compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, part
     log_floor = math.log(FLOOR)
     size = min(BLOCK, count)
     x, y = np.empty((entries, size), dtype), np.empty((entries, size), dtype)
-    # One array for all that a loop writes, one for all of a kind that it reads: fewer overlaps to rule out.
+    # One array for all values that a loop writes: LLVM then has fewer overlaps to rule out.
     inverse = np.empty((2, BLOCK), dtype)
     logs = np.empty((2, BLOCK), np.float64)
     sums = np.empty((3, BLOCK), np.float64)
@@ -94,10 +93,10 @@ def _compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, part
         sums.fill(0)
         for d in range(entries):
             ahead = min(d + ROWS_AHEAD, entries - 1)
-            _fetch(q_sr[ahead, start:end])
-            _fetch(q_hr[ahead, start:end])
-            _exponentials(q_sr[d, start:end], scale, x[d], sums[0])
-            _exponentials(q_hr[d, start:end], scale, y[d], sums[1])
+            _prefetch_all(q_sr[ahead, start:end])
+            _prefetch_all(q_hr[ahead, start:end])
+            _add_exponentials(q_sr[d, start:end], scale, x[d], sums[0])
+            _add_exponentials(q_hr[d, start:end], scale, y[d], sums[1])
         for side in range(2):
             for j in range(width):
                 z = sums[side, j] if normalize else 1.0
@@ -120,7 +119,7 @@ def _compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, part
         parts[task, 0], parts[task, 1] = l1_factor * l1, kl_factor * kl
         if not with_gradient:
             continue
-        # X dL/dX goes to y, its sum over the row to sums[2]. sign(0) is 0, and NaN stays NaN.
+        # X dL/dX is written to y, and its sum over the row to sums[2]. sign(0) is 0, and NaN stays NaN.
         for d in range(entries):
             x_row, y_row = x[d], y[d]
             for j in range(width):

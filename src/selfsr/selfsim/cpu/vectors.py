@@ -1,10 +1,10 @@
-"""Vectors in compiled kernels: sixteen neighboring values that are loaded, computed with and stored as one.
+"""Vectors in compiled kernels: sixteen neighboring values that are loaded, computed and stored as one.
 
-LLVM makes vector code of a plain loop only after proving that what it writes is none of what it reads, and gives up
-when many places are read at once. A loop over these vectors needs no proof. What fits the processor's registers is
-LLVM's business: sixteen float32 are one register with AVX-512, two with AVX2, four with SSE or NEON.
+LLVM vectorizes a plain loop only after proving that it does not read what it writes, and gives up when many arrays are
+read at once. A loop over these vectors needs no proof. LLVM maps them to the registers of the processor: sixteen
+float32 are one register with AVX-512, two with AVX2, four with SSE or NEON.
 
-numba's disk cache looks at the file of a kernel alone: who edits this file must touch those of the kernels.
+numba's disk cache looks only at the file of a kernel: after an edit of this file, touch the files of the kernels.
 """
 
 import operator
@@ -34,7 +34,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, ir.VectorType(manager.lookup(vector.dtype).get_value_type(), LANES))
 
 
-def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+def _vector_address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     """Return the address of the vector that begins at array[index]."""
     data = context.make_array(array_type)(context, builder, array).data
     vector = ir.VectorType(context.get_value_type(array_type.dtype), LANES)
@@ -49,8 +49,8 @@ def _load(_typing: Any, array: Any, _index: Any) -> Any:
     """Return the vector of array[_index : _index + LANES]; nothing is checked."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *arguments)
-        return builder.load(place, align=_itemsize(signature.args[0]))
+        address = _vector_address(context, builder, signature.args[0], *arguments)
+        return builder.load(address, align=_itemsize(signature.args[0]))
 
     return Vector(array.dtype)(array, types.intp), generate
 
@@ -59,8 +59,8 @@ def _store(_typing: Any, array: Any, _index: Any, vector: Any) -> Any:
     """Write a vector to array[_index : _index + LANES]; nothing is checked."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *arguments[:2])
-        builder.store(arguments[2], place, align=_itemsize(signature.args[0]))
+        address = _vector_address(context, builder, signature.args[0], *arguments[:2])
+        builder.store(arguments[2], address, align=_itemsize(signature.args[0]))
         return context.get_dummy_value()
 
     return types.none(array, types.intp, vector), generate
@@ -70,8 +70,8 @@ load: Any = intrinsic(_load)
 store: Any = intrinsic(_store)
 
 
-def _arithmetic(symbol: Any, instruction: str) -> None:
-    """Let `symbol` between two vectors be an instruction of LLVM."""
+def _register_arithmetic(symbol: Any, instruction: str) -> None:
+    """Compile `symbol` between two vectors to an LLVM instruction."""
 
     def compute(_typing: Any, a: Any, b: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -79,7 +79,7 @@ def _arithmetic(symbol: Any, instruction: str) -> None:
 
         return a(a, b), generate
 
-    # numba calls it with the two vectors alone.
+    # numba calls it with the two vectors only.
     operation: Any = intrinsic(compute)
 
     @overload(symbol)
@@ -90,4 +90,4 @@ def _arithmetic(symbol: Any, instruction: str) -> None:
 
 
 for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _arithmetic(_symbol, _instruction)
+    _register_arithmetic(_symbol, _instruction)

@@ -1,11 +1,11 @@
-"""The numba kernels between an image and the window distances q of its graph, and back (eq. 6, 7, 9 and 10).
+"""The numba kernels from an image to its window distances q, and back (eq. 6, 7, 9 and 10).
 
 Flat images. An image plane is kept with rows of `pitch` values and zeros around it, so that a displacement
-(dy, dx) is one offset `dy * pitch + dx`, and a window sum adds shifted slices of one array. What is computed across
-the ends of rows lands in columns that nobody reads. `pitch` is a multiple of LANES, so rows are whole vectors.
+(dy, dx) is one offset `dy * pitch + dx`, and a window sum adds shifted slices of one array. Values computed across
+the ends of rows land in columns that are never read. `pitch` is a multiple of LANES, so rows are whole vectors.
 
-The kernels share this file with all that they call, but for cpu_vectors.py: numba's disk cache looks at the age of a
-kernel's file alone.
+The kernels share this file with all functions that they call, except vectors.py: numba's disk cache looks only at the
+age of a kernel's file.
 """
 
 import numpy as np
@@ -26,28 +26,28 @@ from selfsr.selfsim.cpu.tables import (
     LAST_MASKED,
     LEFT,
     MINUS,
-    MINUS_OUTSIDE,
+    MINUS_TRUNCATED,
     PLUS,
-    PLUS_OUTSIDE,
+    PLUS_TRUNCATED,
     ROWS,
     TOP,
 )
 from selfsr.selfsim.cpu.vectors import LANES, load, store
 
-# Rows whose sums over columns are taken together, from values that most of them share.
+# Rows whose sums over columns are computed together, from values that most of them share.
 TOGETHER = 4
-# Values in a piece of a plane that is worked through several loops while it is in the first-level cache.
+# Values of a piece of a plane, on which several loops run while it is in the first-level cache.
 PIECE = 1280
 
 
 @helper
-def _rows_of_a_piece(pitch):
+def _rows_per_piece(pitch):
     return max(1, PIECE // (TOGETHER * pitch)) * TOGETHER
 
 
 @helper
 def _squared_difference(out, n, planes, at, delta, stride, channels):
-    """Set out[i] to the sum over channels of (I[at + i] - I[at + i + delta])^2, for i < n and a vector more."""
+    """Set out[i] to the channel sum of (I[at + i] - I[at + i + delta])^2, for i < n and a vector more."""
     if channels == 3:
         second, third = at + stride, at + 2 * stride
         for i in range(0, n, LANES):
@@ -78,7 +78,7 @@ def _sum_across(out, out_at, n, source, at, threes, count):
                 total = total + load(source, at + i + t)
             store(out, out_at + i, total)
         return
-    # By way of sums of three: 9 values with four additions instead of eight.
+    # From sums of three: 9 values with four additions instead of eight.
     for i in range(0, n + count - 3, LANES):
         store(threes, i, load(source, at + i) + load(source, at + i + 1) + load(source, at + i + 2))
     if count == 9:
@@ -97,7 +97,7 @@ def _sum_across(out, out_at, n, source, at, threes, count):
 
 @helper
 def _sum_down(out, out_at, rows, source, at, pitch, count):
-    """Set each of `rows` rows of out to the sum of count rows of source; writes whole groups of TOGETHER rows."""
+    """Set each of `rows` rows of out to the sum of count rows of source, in groups of TOGETHER rows."""
     for row in range(0, rows, TOGETHER):
         first, target = at + row * pitch, out_at + row * pitch
         if count < TOGETHER:
@@ -122,11 +122,11 @@ def _sum_down(out, out_at, rows, source, at, pitch, count):
 
 
 @helper
-def _gather(target, index, shift, source, outside, scale):
-    """Set target[j] to scale * (source[index[j] - shift] + outside[j]); no `outside` if it is empty."""
-    if outside.size:
+def _gather(target, index, shift, source, truncated, scale):
+    """Set target[j] to scale * (source[index[j] - shift] + truncated[j]); empty `truncated` means 0."""
+    if truncated.size:
         for j in range(target.size):
-            target[j] = scale * (source[index[j] - shift] + outside[j])
+            target[j] = scale * (source[index[j] - shift] + truncated[j])
     else:
         for j in range(target.size):
             target[j] = scale * source[index[j] - shift]
@@ -141,14 +141,14 @@ def sum_windows(team, *arguments):
 def _sum_windows(
     counter, planes, front, stride, pitch, channels, index, row_start, height, border, bands, table, edges, scale, q
 ):
-    """Add the inside part of eq. 1 to q `[S*S, M]` and scale: one task for each band and half displacement.
+    """Add the inside part of eq. 1 to q `[S*S, M]` and scale; one task per band and half displacement.
 
     D_d(u) is the squared difference of the image at u and u + d, summed over channels, and B_d(u) the sum of
     D_d(u + o) over the offsets o whose window value stays in the search area. B_d gives the inside part of +d,
-    at p, and of -d, at p - e (`cpu_tables.displacements`).
+    at p, and of -d, at p - e (`tables.tabulate_displacements`).
     """
     tasks = bands.shape[0] * table.shape[0]
-    piece_rows = _rows_of_a_piece(pitch)
+    piece_rows = _rows_per_piece(pitch)
     reach = tallest = widest = 0
     for t in range(table.shape[0]):
         reach = max(reach, abs(table[t, EY]) + table[t, ROWS])
@@ -171,7 +171,7 @@ def _sum_windows(
         ey, e = move[EY], move[EY] * pitch + move[EX]
         first = front + band[IMAGE] * channels * stride
         starts = row_start[band[IMAGE] * height : (band[IMAGE] + 1) * height + 1]
-        # Rows of the padded image on which B is wanted, and its sums across, which reach ROWS - 1 rows further.
+        # Rows of the padded image for which B is needed, and its sums across, which reach ROWS - 1 rows further.
         low, high = border + band[FIRST] - max(ey, 0), border + band[LAST] + max(-ey, 0)
         origin = (low + move[TOP]) * pitch
         done = 0
@@ -192,14 +192,14 @@ def _sum_windows(
                 m1 = starts[min(max(end - border + offset, band[FIRST]), band[LAST])]
                 entry = move[MINUS] if side else move[PLUS]
                 target = q[entry, m0:m1]
-                kind = move[MINUS_OUTSIDE] if side else move[PLUS_OUTSIDE]
+                kind = move[MINUS_TRUNCATED] if side else move[PLUS_TRUNCATED]
                 if kind == COMPLETE:
-                    outside = nothing
+                    truncated = nothing
                 elif kind == CORNER:
-                    outside = target
+                    truncated = target
                 else:
-                    outside = edges[kind, m0:m1]
-                _gather(target, index[m0:m1], row * pitch + (e if side else 0), box, outside, scale)
+                    truncated = edges[kind, m0:m1]
+                _gather(target, index[m0:m1], row * pitch + (e if side else 0), box, truncated, scale)
 
 
 @helper
@@ -211,13 +211,13 @@ def _scatter(target, index, shift, values):
 
 @helper
 def _add_products(out, out_at, n, planes, at, delta, stride, channels, weight, weight_at):
-    """Add M(u) (I(u) - I(u + d)) + M(u - d) (I(u) - I(u - d)) to out, at n places u of each channel."""
+    """Add M(u) (I(u) - I(u + d)) + M(u - d) (I(u) - I(u - d)) to out, at n positions u of each channel."""
     for i in range(0, n, LANES):
         m, m_behind = load(weight, weight_at + i), load(weight, weight_at + i - delta)
         u, target = at + i, out_at + i
         for _ in range(channels):
-            here = load(planes, u)
-            added = m * (here - load(planes, u + delta)) + m_behind * (here - load(planes, u - delta))
+            value = load(planes, u)
+            added = m * (value - load(planes, u + delta)) + m_behind * (value - load(planes, u - delta))
             store(out, target, load(out, target) + added)
             u += stride
             target += stride
@@ -246,7 +246,9 @@ def _spread_windows(
     grad_q,
     partial,
 ):
-    """Transpose of `sum_windows`, up to a factor: the gradient of the inside part, partial `[slots, N * C * plane]`.
+    """Write the gradient of the inside part, up to a factor, to partial `[slots, N * C * plane]`.
+
+    This is the transpose of `sum_windows`.
 
     One task for each band of rows of the padded image and slot, a fixed share of the displacements. A value of
     partial has one owner, which also sets it to zero first.
@@ -254,13 +256,13 @@ def _spread_windows(
     slots, slot_size = partial.shape
     flat = partial.reshape(slots * slot_size)
     tasks = bands.shape[0] * slots
-    piece_rows = _rows_of_a_piece(pitch)
+    piece_rows = _rows_per_piece(pitch)
     tallest = 0
     for t in range(bands.shape[0]):
         tallest = max(tallest, bands[t, LAST] - bands[t, FIRST])
-    # m and its sums across need a window more of rows than M, which needs the rows of u - d too.
+    # m and its sums across need a window more of rows than M, which also needs the rows of u - d.
     size = (tallest + border + window + TOGETHER + 4) * pitch + window + 2 * LANES
-    given = np.empty(size, planes.dtype)
+    scattered = np.empty(size, planes.dtype)
     across = np.empty(size, planes.dtype)
     threes = np.empty((piece_rows + border + window + 1) * pitch + window + 2 * LANES, planes.dtype)
     weight = np.empty(size, planes.dtype)
@@ -293,8 +295,8 @@ def _spread_windows(
             g_low, g_high = m_low - bottom, m_high - top
             margin = window
             length = (g_high - g_low) * pitch
-            given[: length + 2 * margin].fill(0)
-            inner = given[margin : margin + length]
+            scattered[: length + 2 * margin].fill(0)
+            inner = scattered[margin : margin + length]
             for side in range(2):
                 offset = ey if side else 0
                 m0 = starts[min(max(g_low - border + offset, band[FIRST_MASKED]), band[LAST_MASKED])]
@@ -313,7 +315,7 @@ def _spread_windows(
                 limit = min(end, m_high)
                 if limit > reached:
                     wanted = (limit - m_low + move[ROWS] - 1) * pitch
-                    _sum_across(across, done, wanted - done, given, margin + done - right, threes, move[COLUMNS])
+                    _sum_across(across, done, wanted - done, scattered, margin + done - right, threes, move[COLUMNS])
                     done = wanted
                     _sum_down(
                         weight, (reached - base) * pitch, limit - reached,
@@ -328,14 +330,14 @@ def _spread_windows(
                 )  # fmt: skip
 
 
-def add_up(team, *arguments):
-    """See `_add_up`."""
-    return share(team, _add_up, arguments)
+def add_gradients(team, *arguments):
+    """See `_add_gradients`."""
+    return share(team, _add_gradients, arguments)
 
 
 @helper
-def _add_up(counter, partial, coefficients, planes, front, stride, pitch, scale, out):
-    """Set out `[N, C, H + 2h, W + 2h]` to all that `spread_windows` and `spread_outside` left, times scale.
+def _add_gradients(counter, partial, coefficients, planes, front, stride, pitch, scale, out):
+    """Add the results of `spread_windows` and `spread_truncated` in out `[N, C, H + 2h, W + 2h]`, times scale.
 
     One task for each row of each image; slots are added in their order.
     """

@@ -1,4 +1,4 @@
-"""Triton kernels of the first stage: from packed images to the window distances q (docs/selfsim.md, eq. 6 to 9)."""
+"""Triton kernel from packed images to the window distances q (docs/selfsim.md, eq. 6 to 9)."""
 
 # Triton's own language: tuples grow by addition in it, and what a constant leaves out is never bound.
 # ruff: noqa: RUF005
@@ -32,7 +32,7 @@ def _squared_difference(center, shifted, C: tl.constexpr, PITCH: tl.constexpr):
 
 @triton.jit
 def _store_distances(
-    sums, q, energy, slots, inside, F: tl.constexpr, C: tl.constexpr, FAR: tl.constexpr,
+    sums, q, energy, slots, inside, F: tl.constexpr, C: tl.constexpr, TRUNCATED: tl.constexpr,
     ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Write the four window sums of each lane to the graph entries of the pixels they belong to."""
@@ -41,7 +41,7 @@ def _store_distances(
     for r in tl.static_range(4):
         masked = inside & (slot[r] >= 0)
         value = sums[r]
-        if FAR:
+        if TRUNCATED:
             value = value + tl.load(energy + slot[r], mask=masked, other=0.0)
         tl.store(q + slot[r], value * SCALE, mask=masked)
 
@@ -49,7 +49,7 @@ def _store_distances(
 @kernel
 def distance_kernel(
     planes, slots, touched, energy, q, pixels, count, groups, strips, rows, panels, height, chunk_rows, chunks,
-    H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, FAR_Y: tl.constexpr, FAR_X: tl.constexpr,
+    H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, TRUNCATED_Y: tl.constexpr, TRUNCATED_X: tl.constexpr,
     PITCH: tl.constexpr, LEFT: tl.constexpr, TOP: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Write q of `count` displacements of a class and of their negatives at all pixels (eq. 6 to 9)."""
@@ -62,7 +62,7 @@ def distance_kernel(
     strip = pid // groups // chunks % strips
     panel = (pid // groups // chunks // strips).to(tl.int64)
     mine = j < count
-    dy, dx = displacements(tl.minimum(j, count - 1), H, F, FAR_Y, FAR_X)
+    dy, dx = displacements(tl.minimum(j, count - 1), H, F, TRUNCATED_Y, TRUNCATED_X)
     _, size_y, first_x, last_x, size_x = bounds(dy, dx, H, F)
 
     # The rows u of this chunk whose window sums a pixel near this strip needs.
@@ -76,10 +76,10 @@ def distance_kernel(
     # Windows begin in row first - F; a window sum in column x0 + i is of the window that begins there.
     line = panel * rows + (TOP + first - F)
     copy = panels.to(tl.int64) * rows * PITCH
-    near = planes + line * (C * PITCH) + tl.broadcast_to(x0 + column, [ROWS, 4 * LANES])
-    near = tl.multiple_of(near, [1, 16])
-    far = planes + (dx & 3) * (copy * C) + (line + dy) * (C * PITCH) + (x0 + dx - (dx & 3))
-    far = tl.multiple_of(far, [16, 16]) + column
+    center = planes + line * (C * PITCH) + tl.broadcast_to(x0 + column, [ROWS, 4 * LANES])
+    center = tl.multiple_of(center, [1, 16])
+    shifted = planes + (dx & 3) * (copy * C) + (line + dy) * (C * PITCH) + (x0 + dx - (dx & 3))
+    shifted = tl.multiple_of(shifted, [16, 16]) + column
     # Pixel p of (p, d) is u, that of (p, -d) is u + e; both counted from where the window begins.
     plus = -first_x
     minus = dx + last_x
@@ -91,34 +91,34 @@ def distance_kernel(
     index = (dy + H) * S + dx + H
     plus_q = q + index.to(tl.int64) * pixels
     minus_q = q + (S * S - 1 - index).to(tl.int64) * pixels
-    # The class of eq. 8 among (2 F + 1)^2: how many rows and columns of the window are cut off.
+    # The class of eq. 8 among (2 F + 1)^2: how many rows and columns of the window are truncated.
     kind = (tl.maximum(dy - E, 0) + F) * (2 * F + 1) + dx - tl.minimum(tl.maximum(dx, -E), E) + F
     plus_energy = energy + kind.to(tl.int64) * pixels
     minus_energy = energy + ((2 * F + 1) * (2 * F + 1) - 1 - kind).to(tl.int64) * pixels
 
     lane = tl.arange(0, LANES)[None, :]
 
-    FAR: tl.constexpr = FAR_Y or FAR_X
-    UNROLL: tl.constexpr = 2 * F if FAR_Y else 2 * F + 1
+    TRUNCATED: tl.constexpr = TRUNCATED_Y or TRUNCATED_X
+    UNROLL: tl.constexpr = 2 * F if TRUNCATED_Y else 2 * F + 1
     carried = nothing_carried(planes, UNROLL, ROWS, LANES)
     blocks = tl.where(wanted > 0, (wanted + 2 * UNROLL - 2) // UNROLL, 0)
     for block in range(0, blocks):
         seen = ()
         running = 0.0
         for i in tl.static_range(UNROLL):
-            row = _squared_difference(near + i * C * PITCH, far + i * C * PITCH, C, PITCH)
+            row = _squared_difference(center + i * C * PITCH, shifted + i * C * PITCH, C, PITCH)
             seen = seen + (row,)
             running = row if i == 0 else running + row
-            down = column_sums(carried, seen, running, size_y, F, FAR_Y)
-            sums = row_sums(down, size_x, F, FAR_X, ROWS, LANES)
+            down = column_sums(carried, seen, running, size_y, F, TRUNCATED_Y)
+            sums = row_sums(down, size_x, F, TRUNCATED_X, ROWS, LANES)
             # The window that this row completes begins in row t.
             t = block * UNROLL + (i - UNROLL + 1)
             inside = mine & (lane < tl.where((t >= 0) & (t < wanted), VALID // 4, 0))
-            here = (i - UNROLL + 1) * PITCH
-            _store_distances(sums, plus_q, plus_energy, plus_slots + here, inside, F, C, FAR, ROWS, LANES)
-            _store_distances(sums, minus_q, minus_energy, minus_slots + here, inside, F, C, FAR, ROWS, LANES)
-        carried = carry(seen, FAR_Y)
-        near += UNROLL * C * PITCH
-        far += UNROLL * C * PITCH
+            move = (i - UNROLL + 1) * PITCH
+            _store_distances(sums, plus_q, plus_energy, plus_slots + move, inside, F, C, TRUNCATED, ROWS, LANES)
+            _store_distances(sums, minus_q, minus_energy, minus_slots + move, inside, F, C, TRUNCATED, ROWS, LANES)
+        carried = carry(seen, TRUNCATED_Y)
+        center += UNROLL * C * PITCH
+        shifted += UNROLL * C * PITCH
         plus_slots += UNROLL * PITCH
         minus_slots += UNROLL * PITCH

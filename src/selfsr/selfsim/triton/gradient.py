@@ -1,4 +1,4 @@
-"""Triton kernels of the last stage: from the gradient towards q to that towards the images.
+"""Triton kernels of the last stage: from the gradient towards q to the gradient towards the images.
 
 Equations 10 and 11 of docs/selfsim.md: `spread_kernel` sums gradients over windows, `collect_kernel` adds their
 products with the image at each pixel.
@@ -28,10 +28,10 @@ def _both_gradients(plus_q, minus_q, plus_slots, minus_slots):
 def spread_kernel(
     grad_q, slots, touched, spread, pixels, first_j, count, groups, first_panel, group_panels, strips, rows, panels,
     height, chunk_rows, chunks,
-    H: tl.constexpr, F: tl.constexpr, FAR_Y: tl.constexpr, FAR_X: tl.constexpr,
+    H: tl.constexpr, F: tl.constexpr, TRUNCATED_Y: tl.constexpr, TRUNCATED_X: tl.constexpr,
     PITCH: tl.constexpr, LEFT: tl.constexpr, TOP: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """Write M_d of eq. 10, the window sums of the gradients towards q, for `count` displacements of a class.
+    """Write M_d of eq. 10, window sums of the gradients towards q, for `count` displacements of a class.
 
     `spread` [count, group_panels, H + height, PITCH] has H rows of zeros above each panel, and stays zero
     wherever no masked pixel is near.
@@ -45,10 +45,10 @@ def spread_kernel(
     strip = pid // groups // chunks % strips
     panel = (pid // groups // chunks // strips).to(tl.int64)
     mine = j < count
-    dy, dx = displacements(first_j + tl.minimum(j, count - 1), H, F, FAR_Y, FAR_X)
+    dy, dx = displacements(first_j + tl.minimum(j, count - 1), H, F, TRUNCATED_Y, TRUNCATED_X)
     last_y, size_y, first_x, last_x, size_x = bounds(dy, dx, H, F)
 
-    # The rows u of this chunk that a pixel near this strip can touch.
+    # The rows u of this chunk that a pixel near this strip can change.
     entry = touched + ((first_panel + panel) * strips + strip) * 2
     first = tl.maximum(tl.maximum(-tl.load(entry + 1) + ROW_LIMIT - H, 0), chunk * chunk_rows)
     last = tl.minimum(tl.minimum(tl.load(entry) + H, height), (chunk + 1) * chunk_rows)
@@ -71,7 +71,7 @@ def spread_kernel(
     target = spread + ((j * group_panels.to(tl.int64) + panel) * (H + height) + (H + first)) * PITCH + x0
     target = tl.multiple_of(target, [16, 16]) + column
 
-    UNROLL: tl.constexpr = 2 * F if FAR_Y else 2 * F + 1
+    UNROLL: tl.constexpr = 2 * F if TRUNCATED_Y else 2 * F + 1
     carried = nothing_carried(spread, UNROLL, ROWS, LANES)
     blocks = tl.where(wanted > 0, (wanted + 2 * UNROLL - 2) // UNROLL, 0)
     for block in range(0, blocks):
@@ -81,26 +81,26 @@ def spread_kernel(
             row = _both_gradients(plus_q, minus_q, plus_slots + i * PITCH, minus_slots + i * PITCH)
             seen = seen + (row,)
             running = row if i == 0 else running + row
-            down = column_sums(carried, seen, running, size_y, F, FAR_Y)
-            sums = row_sums(down, size_x, F, FAR_X, ROWS, LANES)
+            down = column_sums(carried, seen, running, size_y, F, TRUNCATED_Y)
+            sums = row_sums(down, size_x, F, TRUNCATED_X, ROWS, LANES)
             t = block * UNROLL + (i - UNROLL + 1)
             inside = mine & (column < tl.where((t >= 0) & (t < wanted), VALID, 0))
             tile = tl.join(tl.join(sums[0], sums[2]), tl.join(sums[1], sums[3]))
             tile = tl.reshape(tile, [ROWS, 4 * LANES])
             tl.store(target + (i - UNROLL + 1) * PITCH, tile, mask=inside)
-        carried = carry(seen, FAR_Y)
+        carried = carry(seen, TRUNCATED_Y)
         plus_slots += UNROLL * PITCH
         minus_slots += UNROLL * PITCH
         target += UNROLL * PITCH
 
 
 @kernel
-def outside_gradient_kernel(
+def truncated_gradient_kernel(
     planes, slots, touched, sums, grad, pixels, images, per_panel, strips, tiles, rows, height, width,
     H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, PITCH: tl.constexpr, LEFT: tl.constexpr, TOP: tl.constexpr,
     VALID: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Start `grad` [images, C, height, width] with I~(u) sum_o w_{u - o}(o), the outside term of eq. 11."""
+    """Set `grad` [images, C, height, width] to I~(u) sum_o w_{u - o}(o), the truncated term of eq. 11."""
     K: tl.constexpr = 2 * F + 1
     pid = tl.program_id(0)
     y = pid // tiles % height
@@ -128,7 +128,7 @@ def outside_gradient_kernel(
 def collect_kernel(
     planes, touched, spread, grad, first_j, count, is_last, first_panel, group_panels, panels, images,
     per_panel, strips, tiles, rows, height, width,
-    H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, FAR_Y: tl.constexpr, FAR_X: tl.constexpr,
+    H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, TRUNCATED_Y: tl.constexpr, TRUNCATED_X: tl.constexpr,
     PITCH: tl.constexpr, LEFT: tl.constexpr, TOP: tl.constexpr, VALID: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -155,15 +155,15 @@ def collect_kernel(
     plane = group_panels.to(tl.int64) * (H + height) * PITCH
     target = grad + (image * (C * height) + y) * width + (x - in_panel * width)
     channel = height.to(tl.int64) * width
-    here = ()
+    own_values = ()
     gradient = ()
     for c in tl.static_range(C):
-        here = here + (tl.load(own + c * PITCH),)
+        own_values = own_values + (tl.load(own + c * PITCH),)
         gradient = gradient + (tl.load(target + c * channel, mask=seen, other=0.0),)
     first, last = touched_rows(touched + (first_panel + panel) * strips * 2, x0, strips, H, VALID, WIDTH)
     wanted = (band * ROWS < last) & ((band + 1) * ROWS > first)
     for i in range(0, tl.where(wanted, count, 0)):
-        dy, dx = displacements(first_j + i, H, F, FAR_Y, FAR_X)
+        dy, dx = displacements(first_j + i, H, F, TRUNCATED_Y, TRUNCATED_X)
         begins = tl.load(tl.multiple_of(window, [1, 16]))
         ends = tl.load(window - (dy * PITCH + dx))
         ahead = own + ((dx & 3) * copy + (dy * (C * PITCH) + dx - (dx & 3)))
@@ -172,8 +172,8 @@ def collect_kernel(
         behind = tl.multiple_of(behind, [1, 16])
         updated = ()
         for c in tl.static_range(C):
-            total = tl.fma(begins, here[c] - tl.load(ahead + c * PITCH), gradient[c])
-            updated = updated + (tl.fma(ends, here[c] - tl.load(behind + c * PITCH), total),)
+            total = tl.fma(begins, own_values[c] - tl.load(ahead + c * PITCH), gradient[c])
+            updated = updated + (tl.fma(ends, own_values[c] - tl.load(behind + c * PITCH), total),)
         gradient = updated
         window += plane
     for c in tl.static_range(C):

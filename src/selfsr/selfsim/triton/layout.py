@@ -1,9 +1,9 @@
-"""How Triton kernels find images and masked pixels in memory: the kernels that lay them out, and places in the layout.
+"""Triton kernels that write images and pixel numbers into panels, and functions to find them there.
 
-`kernels` tells what panels, planes and slots are.
+`packing` explains panels, planes and slots.
 """
 
-# Triton's own language, which a checker of Python's types cannot follow.
+# Triton's own language, which a type checker of Python cannot follow.
 # pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportPossiblyUnboundVariable=false
 # pyright: reportAssignmentType=false, reportArgumentType=false, reportCallIssue=false
 
@@ -13,12 +13,12 @@ from typing import Any
 import triton
 import triton.language as tl
 
-# What a row number is subtracted from, so that the lowest one can be found by the maximum.
+# Row numbers are subtracted from this, so that an atomic maximum finds the lowest one.
 ROW_LIMIT = tl.constexpr(1 << 30)
 
 
 def kernel(function) -> Any:
-    """Compile for the compile-time constants alone: no new kernel when a count happens to be 1 or a multiple of 16."""
+    """Specialize a kernel on its constants only: a count of 1 or a multiple of 16 makes no new one."""
     runtime = [
         name
         for name, parameter in inspect.signature(function).parameters.items()
@@ -32,7 +32,7 @@ def pack_kernel(
     padded, planes, energy, images, per_panel, height, width, rows, panels,
     C: tl.constexpr, PITCH: tl.constexpr, LEFT: tl.constexpr, TOP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Lay images side by side in `planes` [4, panels, rows, C, PITCH], copy s moved s columns to the left.
+    """Write images into `planes` [4, panels, rows, C, PITCH], copy s moved s columns to the left.
 
     Whatever column a displacement starts at, one of the copies has it on a 16-byte boundary. Around the images
     there are zeros. `energy` [panels, rows, PITCH] is the sum of squares over the channels.
@@ -43,7 +43,7 @@ def pack_kernel(
     panel = pid // blocks // rows
     column = pid % blocks * BLOCK + tl.arange(0, BLOCK)
     x = column - LEFT
-    # One to a column: the interpreter's masks cannot be mixed with scalar ones.
+    # One value to a column: the interpreter cannot mix masks of vectors and scalars.
     y = row - TOP + column * 0
     in_panel = x // width
     image = panel * per_panel + in_panel
@@ -62,8 +62,8 @@ def pack_kernel(
 
 
 @triton.jit
-def place(image_of, row_of, column_of, n, pixels, per_panel, width, H: tl.constexpr, LEFT: tl.constexpr):
-    """Return panel, row without the slack above, and column in the panel of pixel `n`, and whether there is one."""
+def locate_pixels(image_of, row_of, column_of, n, pixels, per_panel, width, H: tl.constexpr, LEFT: tl.constexpr):
+    """Return panel, row (without the zeros above) and column of pixel `n`, and whether it exists."""
     listed = n < pixels
     image = tl.load(image_of + n, mask=listed, other=0)
     row = tl.load(row_of + n, mask=listed, other=0).to(tl.int32) + H
@@ -77,12 +77,12 @@ def slot_kernel(
     H: tl.constexpr, PITCH: tl.constexpr, LEFT: tl.constexpr, TOP: tl.constexpr, VALID: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write each pixel's number into `slots` [4, panels, rows, PITCH] and mark what it can touch.
+    """Write each pixel's number into `slots` [4, panels, rows, PITCH], and mark the strips near it.
 
-    `touched` [panels, strips, 2]: one past the last row with a pixel near the strip; ROW_LIMIT less the first.
+    `touched` [panels, strips, 2]: one past the last row with a pixel near the strip; ROW_LIMIT minus the first.
     """
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    panel, row, column, listed = place(image_of, row_of, column_of, n, pixels, per_panel, width, H, LEFT)
+    panel, row, column, listed = locate_pixels(image_of, row_of, column_of, n, pixels, per_panel, width, H, LEFT)
     line = (panel * rows + (TOP + row)) * PITCH
     for s in tl.static_range(4):
         tl.store(slots + s * panels.to(tl.int64) * rows * PITCH + line + (column - s), n, mask=listed)
@@ -97,7 +97,7 @@ def slot_kernel(
 
 @triton.jit
 def touched_rows(touched, x0, strips, H: tl.constexpr, VALID: tl.constexpr, WIDTH: tl.constexpr):
-    """Return the first row that a pixel near columns [x0, x0 + WIDTH) can touch and one past the last."""
+    """Return the first row that a pixel near columns [x0, x0 + WIDTH) can change, and one past the last."""
     first = 0
     last = 0
     for i in tl.static_range((WIDTH - 1) // VALID + 2):

@@ -1,4 +1,4 @@
-"""The Triton kernel of the row pass: from two graphs' distances to the loss and its gradient (eq. 12 and 13)."""
+"""Triton kernel from the window distances of two graphs to the loss and its gradient (eq. 12, 13)."""
 
 # Triton's own language: tuples grow by addition in it, and what a constant leaves out is never bound.
 # ruff: noqa: RUF005
@@ -12,8 +12,8 @@ from selfsr.selfsim.triton.layout import kernel
 
 
 @triton.jit
-def _joined(high, low, dtype: tl.constexpr):
-    """Return the number that `kernels.halves` took apart, `[1, 1]`."""
+def _join(high, low, dtype: tl.constexpr):
+    """Return the number that `backend.split_float` split, `[1, 1]`."""
     return tl.full([1, 1], high, dtype) + tl.full([1, 1], low, dtype)
 
 
@@ -34,19 +34,19 @@ def row_kernel(
 ):  # fmt: skip
     """Write this block's L1 and KL (eq. 4 and 5) to `parts` [2, programs] and the gradient to `grad_q`.
 
-    Whole rows of the graph are held at once, in tiles of SIZE entries of BLOCK pixels. `rate` is -1 / sigma,
+    A program holds complete rows of the graph, in tiles of SIZE entries of BLOCK pixels. `rate` is -1 / sigma,
     `rate2` the same for powers of 2. `grad_q` may be `q_sr`: named twice, its addresses are not kept in registers.
     """
     LOG_FLOOR: tl.constexpr = -23.025850929940457
-    # What lies beyond a row's end: a distance so large that its similarity is 0.
+    # Beyond the end of a row: a distance so large that its similarity is 0.
     NONE: tl.constexpr = 1e20
     TILES: tl.constexpr = (ENTRIES + SIZE - 1) // SIZE
     dtype: tl.constexpr = q_sr.dtype.element_ty
     floor = tl.full([1, 1], 1e-10, dtype)
-    rate = _joined(rate_high, rate_low, dtype)
-    rate2 = _joined(rate2_high, rate2_low, dtype)
-    l1_weight = _joined(l1_high, l1_low, dtype)
-    kl_weight = _joined(kl_high, kl_low, dtype)
+    rate = _join(rate_high, rate_low, dtype)
+    rate2 = _join(rate2_high, rate2_low, dtype)
+    l1_weight = _join(l1_high, l1_low, dtype)
+    kl_weight = _join(kl_high, kl_low, dtype)
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     listed = n < pixels
     d = tl.arange(0, SIZE)[:, None]
@@ -96,7 +96,7 @@ def row_kernel(
             x_i = x[i]
             y_i = y[i]
         above = tl.maximum(y_i, floor)
-        # ln Y' - ln X': what the logarithms differ by, and how far each lies below the floor.
+        # ln Y' - ln X': the difference of the logarithms, and how far each lies below the floor.
         ratio = tl.fma(p[i] - q[i], rate, shift_high) + shift_low
         below_x = tl.maximum(tl.fma(q[i], -rate, floor_x), 0.0)
         below_y = tl.maximum(tl.fma(p[i], -rate, floor_y), 0.0)
@@ -108,12 +108,12 @@ def row_kernel(
         # X times the gradient towards X.
         toward = tl.where(x_i >= floor, above, 0.0)
         if NORMALIZE:
-            # Taking X off changes nothing, as a row of X sums to 1, and leaves no rounding where X = Y.
+            # Subtracting X changes nothing, as a row of X sums to 1, and leaves no rounding error where X = Y.
             toward -= x_i
         signed = tl.where(x_i > y_i, x_i, tl.where(x_i < y_i, -x_i, 0.0))
         pull = pull + (tl.fma(signed, l1_weight, -kl_weight * toward),)
-    l1_total = tl.sum(_column_total(l1)[None, :] * _joined(l1_high, l1_low, tl.float64), 1) / ENTRIES
-    kl_total = tl.sum(_column_total(kl)[None, :] * _joined(kl_high, kl_low, tl.float64), 1) / ENTRIES
+    l1_total = tl.sum(_column_total(l1)[None, :] * _join(l1_high, l1_low, tl.float64), 1) / ENTRIES
+    kl_total = tl.sum(_column_total(kl)[None, :] * _join(kl_high, kl_low, tl.float64), 1) / ENTRIES
     program = tl.program_id(0) + tl.arange(0, 1)
     tl.store(parts + program, l1_total)
     tl.store(parts + tl.num_programs(0) + program, kl_total)

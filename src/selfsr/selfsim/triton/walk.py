@@ -1,9 +1,9 @@
-"""What the walking Triton kernels share: which displacements a program has, and sums over their windows.
+"""Device functions of the kernels that walk down the image: displacements, and sums over windows.
 
 Only the half plane of displacements is computed (docs/selfsim.md, eq. 9): for each d = (dy, dx) of it, the window
 sum over u of the squared difference of I~(u) and I~(u + d) is the distance q of two pairs (p, d) and (p', -d).
-Displacements come in four classes. Per axis a window is complete as long as |d| <= E = h - f ("near"), and cut to
-between f + 1 and k - 1 of its k pixels beyond ("far"); each class has its own compiled kernel.
+Displacements come in four classes. Per axis a window is complete as long as |d| <= E = h - f, and beyond that it is
+truncated to between f + 1 and k - 1 of its k pixels. Each class has its own compiled kernel.
 
 A walking program keeps one displacement per row of its tile (per warp on a GPU) and 128 columns, four to a lane,
 and goes down the image row by row. Vertical window sums are made of running sums from the last block boundary up
@@ -21,19 +21,19 @@ import triton.language as tl
 
 
 @triton.jit
-def displacements(j, H: tl.constexpr, F: tl.constexpr, FAR_Y: tl.constexpr, FAR_X: tl.constexpr):
-    """Return (dy, dx) of the j-th displacement of a class: dy changes fastest, and dy = 0 comes with dx > 0 only.
+def displacements(j, H: tl.constexpr, F: tl.constexpr, TRUNCATED_Y: tl.constexpr, TRUNCATED_X: tl.constexpr):
+    """Return (dy, dx) of the j-th displacement of a class.
 
-    `kernels.class_size` counts them.
+    dy changes fastest, and dy = 0 comes with dx > 0 only. `packing.PanelLayout.class_size` counts them.
     """
     E: tl.constexpr = H - F
-    FIRST_Y: tl.constexpr = E + 1 if FAR_Y else 0
-    SKIPPED_Y: tl.constexpr = 0 if FAR_Y else 1
-    COUNT_Y: tl.constexpr = F if FAR_Y else E + 1
-    FIRST_X: tl.constexpr = E + 1 if FAR_X else 1
-    FIRST_NEGATIVE_X: tl.constexpr = -E - 1 if FAR_X else 0
-    POSITIVE: tl.constexpr = (F if FAR_X else E) * COUNT_Y
-    # Where a class has no such displacement, 1 in place of 0 to divide by.
+    FIRST_Y: tl.constexpr = E + 1 if TRUNCATED_Y else 0
+    SKIPPED_Y: tl.constexpr = 0 if TRUNCATED_Y else 1
+    COUNT_Y: tl.constexpr = F if TRUNCATED_Y else E + 1
+    FIRST_X: tl.constexpr = E + 1 if TRUNCATED_X else 1
+    FIRST_NEGATIVE_X: tl.constexpr = -E - 1 if TRUNCATED_X else 0
+    POSITIVE: tl.constexpr = (F if TRUNCATED_X else E) * COUNT_Y
+    # 1 instead of 0 as the divisor if a class has no such displacement.
     PERIOD: tl.constexpr = COUNT_Y if COUNT_Y > 0 else 1
     LATER_PERIOD: tl.constexpr = COUNT_Y - SKIPPED_Y if COUNT_Y > SKIPPED_Y else 1
     later = j - POSITIVE
@@ -56,7 +56,7 @@ def last_offset(d, H: tl.constexpr, F: tl.constexpr):
 
 @triton.jit
 def bounds(dy, dx, H: tl.constexpr, F: tl.constexpr):
-    """Return what eq. 6 leaves of the window at (dy, dx): its last row and height, first and last column and width."""
+    """Return the window of eq. 6 at (dy, dx): its last row and height, first and last column and width."""
     last_y = last_offset(dy, H, F)
     last_x = last_offset(dx, H, F)
     first_x = first_offset(dx, H, F)
@@ -65,7 +65,7 @@ def bounds(dy, dx, H: tl.constexpr, F: tl.constexpr):
 
 @triton.jit
 def lane_columns(tile, ROWS: tl.constexpr, LANES: tl.constexpr):
-    """Take a [ROWS, 4 LANES] tile apart into four [ROWS, LANES]: the columns 4 l + 0, 1, 2, 3 of lane l."""
+    """Split a [ROWS, 4 LANES] tile into four [ROWS, LANES]: the columns 4 l + 0, 1, 2, 3 of lane l."""
     even, odd = tl.split(tl.reshape(tile, [ROWS, LANES, 2, 2]))
     v0, v2 = tl.split(even)
     v1, v3 = tl.split(odd)
@@ -74,7 +74,7 @@ def lane_columns(tile, ROWS: tl.constexpr, LANES: tl.constexpr):
 
 @triton.jit
 def _from_lane(values, AHEAD: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr):
-    """Return in each lane the value of the lane AHEAD of it; what the last lanes get is never used."""
+    """Return in each lane the value of the lane AHEAD of it; the values in the last lanes are never used."""
     if AHEAD == 0:
         return values
     lane = tl.minimum(tl.arange(0, LANES) + AHEAD, LANES - 1)
@@ -82,13 +82,13 @@ def _from_lane(values, AHEAD: tl.constexpr, ROWS: tl.constexpr, LANES: tl.conste
 
 
 @triton.jit
-def row_sums(tile, size_x, F: tl.constexpr, FAR_X: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr):
+def row_sums(tile, size_x, F: tl.constexpr, TRUNCATED_X: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr):
     """Return, for each of the four columns of a lane, the sum over the window that begins there.
 
-    Near windows are 2 F + 1 wide, far ones `size_x`, between F + 1 and 2 F.
+    Complete windows are 2 F + 1 wide, truncated ones `size_x`, between F + 1 and 2 F.
     """
     v = lane_columns(tile, ROWS, LANES)
-    WIDTH: tl.constexpr = F + 1 if FAR_X else 2 * F + 1
+    WIDTH: tl.constexpr = F + 1 if TRUNCATED_X else 2 * F + 1
     # head[i]: the first i + 1 columns of the lane; tail[i]: its last i + 1.
     head = (v[0], v[0] + v[1])
     head = head + (head[1] + v[2],)
@@ -110,7 +110,7 @@ def row_sums(tile, size_x, F: tl.constexpr, FAR_X: tl.constexpr, ROWS: tl.conste
                 total = total + middle
             if (r + WIDTH) % 4 > 0:
                 total = total + _from_lane(head[(r + WIDTH) % 4 - 1], (r + WIDTH) // 4, ROWS, LANES)
-        if FAR_X:
+        if TRUNCATED_X:
             for i in tl.static_range(F + 1, 2 * F):
                 more = _from_lane(v[(r + i) % 4], (r + i) // 4, ROWS, LANES)
                 total = total + tl.where(size_x > i, more, 0.0)
@@ -129,13 +129,13 @@ def nothing_carried(like, UNROLL: tl.constexpr, ROWS: tl.constexpr, LANES: tl.co
 
 
 @triton.jit
-def column_sums(carried, seen, running, size_y, F: tl.constexpr, FAR_Y: tl.constexpr):
+def column_sums(carried, seen, running, size_y, F: tl.constexpr, TRUNCATED_Y: tl.constexpr):
     """Return the sum down the window that the last of the rows `seen` in this block completes.
 
-    Near windows, and blocks, are 2 F + 1 rows high: the last rows of the previous block and the first of this
-    one, which sum to `running`. Far blocks are 2 F rows high; `size_y` of these, between F + 1 and 2 F, count.
+    Complete windows, and blocks, are 2 F + 1 rows high: the last rows of the previous block and the first of this
+    one, which sum to `running`. Truncated blocks are 2 F rows high; `size_y` of these, F + 1 to 2 F, count.
     """
-    if FAR_Y:
+    if TRUNCATED_Y:
         rows = (carried + seen)[len(seen) - 1 :]
         total = rows[0]
         for i in tl.static_range(1, F + 1):
@@ -150,9 +150,9 @@ def column_sums(carried, seen, running, size_y, F: tl.constexpr, FAR_Y: tl.const
 
 
 @triton.jit
-def carry(seen, FAR_Y: tl.constexpr):
-    """Return what the next block needs: the last rows (far), or sums from each row to the last (near)."""
-    if FAR_Y:
+def carry(seen, TRUNCATED_Y: tl.constexpr):
+    """Return the last rows (truncated) or the sums from each row to the last (complete), for the next block."""
+    if TRUNCATED_Y:
         return seen[1:]
     carried = (seen[len(seen) - 1],)
     for i in tl.static_range(len(seen) - 2):

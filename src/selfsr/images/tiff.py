@@ -1,0 +1,218 @@
+"""Check the tags of TIFF files, and read and write 16-bit samples, which Pillow cannot hold in color.
+
+Tags and sections are those of the TIFF 6.0 specification.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from selfsr.errors import InputError
+from selfsr.images.sixteen_bit import decode_by_opencv
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_EXTRA_SAMPLES, _ICC_PROFILE, _ORIENTATION = 338, 34675, 274
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _CMYK = 0, 1, 2, 5  # PhotometricInterpretation
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples
+_PLANAR = 2  # PlanarConfiguration
+_SAMPLE_FORMATS = {2: "signed integer", 3: "floating point", 4: "undefined", 5: "complex integer", 6: "complex float"}
+# Level 6 takes three times as long and saves a few percent: noise fills the low byte.
+_ZLIB_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class TiffLayout:
+    """Storage of the samples in a TIFF file with 16-bit gray or RGB.
+
+    Attributes:
+        height, width: rows and columns as stored, before the orientation is applied.
+        samples: samples per pixel.
+        colors: 1 (gray) or 3 (RGB).
+        alpha: index of the alpha channel among the samples of a pixel, or None.
+        associated: whether the colors are multiplied by alpha.
+        inverted: whether 0 is white.
+        orientation: as in EXIF, 1 to 8.
+    """
+
+    height: int
+    width: int
+    samples: int
+    colors: int
+    alpha: int | None
+    associated: bool
+    inverted: bool
+    orientation: int
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name for the layout."""
+        if self.colors == 1:
+            return "I;16" if self.alpha is None else "LA"
+        return "RGB" if self.alpha is None else "RGBA"
+
+
+def read_layout(file: BinaryIO) -> TiffLayout | None:
+    """Return the storage of the first page's samples, or None if Pillow reads them without loss.
+
+    Raises:
+        InputError: the samples are of a kind that is not supported; names the tag.
+    """
+    with _open_page(file) as page:
+        return _check_tags(page)
+
+
+def decode_tiff(data: bytes, layout: TiffLayout) -> tuple[np.ndarray, np.ndarray | None, bytes | None, int]:
+    """Decode gray and RGB of 16 bits per sample.
+
+    Colors that are multiplied by alpha are divided by it, samples whose 0 is white are inverted, and extra samples
+    that are not alpha are left out, as Pillow does for 8 bits.
+
+    Args:
+        data: the file's content.
+        layout: what `read_layout` returns for it.
+
+    Returns:
+        (pixels `[H, W, 1 or 3]` uint16, alpha `[H, W]` uint16 or None, ICC profile or None, orientation to apply).
+
+    Raises:
+        InputError: the compression is not supported, or a strip or tile is missing.
+    """
+    with _open_page(io.BytesIO(data)) as page:
+        samples, upright = _read_samples(page, data)
+        icc = page.tags.valueof(_ICC_PROFILE)
+    pixels, alpha = samples[:, :, : layout.colors], None
+    if layout.inverted:
+        pixels = 65535 - pixels
+    if layout.alpha is not None:
+        alpha = np.ascontiguousarray(samples[:, :, layout.alpha])
+        if layout.associated:
+            pixels = _divide_by_alpha(pixels, alpha)
+    return np.ascontiguousarray(pixels), alpha, icc, 1 if upright else layout.orientation
+
+
+def encode_tiff(samples: np.ndarray, icc: bytes | None) -> bytes:
+    """Return a TIFF file, compressed with deflate; larger than 4 GB it is a BigTIFF.
+
+    Args:
+        samples: uint16 `[H, W, C]`; C of 1, 3, 4 is gray, RGB, RGB and (unassociated) alpha.
+        icc: profile to embed.
+    """
+    import tifffile
+
+    channels = samples.shape[2]
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        samples[:, :, 0] if channels == 1 else samples,
+        photometric="minisblack" if channels == 1 else "rgb",
+        extrasamples=["unassalpha"] if channels == 4 else None,
+        compression="zlib",
+        compressionargs={"level": _ZLIB_LEVEL},
+        predictor=True,
+        iccprofile=icc,
+        metadata=None,
+        software=False,
+    )
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _open_page(file: BinaryIO) -> Iterator[Any]:
+    """Yield the first page of a file."""
+    import tifffile
+
+    # What the library logs about damaged files is also in the exception; this keeps it from standard error.
+    if not (logger := logging.getLogger("tifffile")).handlers:
+        logger.addHandler(logging.NullHandler())
+    with tifffile.TiffFile(file) as tiff:
+        yield tiff.pages[0]
+
+
+def _check_tags(page: Any) -> TiffLayout | None:
+    """Return the layout of 16-bit gray or RGB, None for what Pillow reads; refuse the rest."""
+    for value in np.atleast_1d(page.sampleformat or 1).tolist():
+        if value != 1:
+            raise _unsupported("SampleFormat", value, _SAMPLE_FORMATS.get(value, "unknown"), "1 (unsigned integer)")
+    bits = page.bitspersample
+    if bits not in (1, 2, 4, 8, 16):
+        raise _unsupported("BitsPerSample", bits, None, "1, 2, 4, 8 or 16")
+    photometric = int(page.photometric)
+    if bits != 16 or photometric == _CMYK:
+        return None
+    if photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB):
+        raise _unsupported("PhotometricInterpretation", photometric, "of 16 bits", "0, 1 (gray), 2 (RGB) or 5 (CMYK)")
+    colors = 3 if photometric == _RGB else 1
+    extra_count = page.samplesperpixel - colors
+    tag = page.tags.valueof(_EXTRA_SAMPLES)
+    extras = [int(kind) for kind in np.atleast_1d(tag).tolist()] if tag is not None else []
+    if tag is None and (colors, extra_count) == (3, 1):
+        extras = [_UNASSOCIATED]  # some writers of RGBA leave the tag out; Pillow assumes this for 8 bits
+    if len(extras) != extra_count:
+        raise InputError(
+            f"the TIFF tag SamplesPerPixel {page.samplesperpixel} with {len(extras)} ExtraSamples, "
+            f"where {extra_count} are expected"
+        )
+    if page.imagedepth != 1:
+        raise _unsupported("ImageDepth", page.imagedepth, None, "1")
+    alphas = [index for index, kind in enumerate(extras) if kind in (_ASSOCIATED, _UNASSOCIATED)]
+    alpha = alphas[0] if alphas else None
+    return TiffLayout(
+        height=page.imagelength,
+        width=page.imagewidth,
+        samples=page.samplesperpixel,
+        colors=colors,
+        alpha=None if alpha is None else colors + alpha,
+        associated=alpha is not None and extras[alpha] == _ASSOCIATED,
+        inverted=photometric == _MIN_IS_WHITE,
+        orientation=int(page.tags.valueof(_ORIENTATION, 1)),
+    )
+
+
+def _unsupported(tag: str, value: Any, meaning: str | None, supported: str) -> InputError:
+    described = f"{tag} {value}" if meaning is None else f"{tag} {value} ({meaning})"
+    return InputError(f"the TIFF tag {described}, where {supported} is supported")
+
+
+def _read_samples(page: Any, data: bytes) -> tuple[np.ndarray, bool]:
+    """Return the samples as stored, uint16 `[H, W, samples]`, and whether the orientation is applied already."""
+    import tifffile
+
+    if page.compression not in tifffile.TIFF.DECOMPRESSORS:
+        return _read_by_opencv(page, data), True
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if count <= 0 or offset + count > len(data):
+            raise InputError(f"a strip or tile outside of the file ({count} bytes from byte {offset} on)")
+    samples = page.asarray(maxworkers=1)
+    if samples.ndim == 2:
+        samples = samples[:, :, None]
+    elif page.planarconfig == _PLANAR:
+        samples = samples.transpose(1, 2, 0)
+    expected = (page.imagelength, page.imagewidth, page.samplesperpixel)
+    assert samples.shape == expected, (samples.shape, expected)
+    return samples.astype(np.uint16, copy=False), False
+
+
+def _read_by_opencv(page: Any, data: bytes) -> np.ndarray:
+    """Return the samples of a file with a compression that tifffile does not have, such as LZW; upright."""
+    samples = None
+    # OpenCV reads planes as noise, and gray with alpha as 8 bits.
+    if page.samplesperpixel in (1, 3, 4) and (page.planarconfig != _PLANAR or page.samplesperpixel == 1):
+        samples = decode_by_opencv(data)
+    if samples is None or samples.shape[2] != page.samplesperpixel:
+        name = getattr(page.compression, "name", "unknown")
+        raise _unsupported("Compression", int(page.compression), f"{name}, in this layout", "1 (none) or 8 (deflate)")
+    return samples
+
+
+def _divide_by_alpha(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Return the colors of pixels that are multiplied by alpha; those with alpha 0 stay as they are."""
+    # The largest value, 65535^2 + 32767, fits in 32 bits.
+    divisor = np.where(alpha == 0, 65535, alpha).astype(np.uint32)[:, :, None]
+    colors = (pixels.astype(np.uint32) * 65535 + divisor // 2) // divisor
+    return np.minimum(colors, 65535).astype(np.uint16)

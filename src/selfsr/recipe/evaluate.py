@@ -1,0 +1,69 @@
+"""The part of a recipe that says when, on which images and with which metrics a run is evaluated."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+
+from selfsr.evaluation.metrics import METRICS, list_extra_metrics
+from selfsr.spec import DropNulls, PathByScale, Spec
+
+# The names are those of the registry of metrics.
+if TYPE_CHECKING:
+    MetricChoice = str
+    ExtraMetricChoice = str
+else:
+    MetricChoice = Literal[tuple(METRICS)]
+    ExtraMetricChoice = Literal[list_extra_metrics()]
+
+
+class EvalSet(Spec):
+    """Images for evaluation."""
+
+    hr: Path = Field(description="folder of ground-truth images")
+    lr: PathByScale | None = Field(
+        None,
+        description="folder of input images, or with several scales one folder for each; null computes them by bicubic",
+    )
+
+
+class Evaluate(Spec):
+    """When, on which images and with which metrics the run is evaluated."""
+
+    every_steps: PositiveInt = Field(
+        1000, description="steps between evaluations; the last step is always evaluated. Raise it for slow metrics"
+    )
+    sets: Annotated[dict[str, EvalSet], DropNulls] = Field(
+        min_length=1,
+        description="evaluation sets by name, each evaluated at every scale; a path is short for {hr: path}. null "
+        "removes one",
+    )
+    metrics: tuple[ExtraMetricChoice, ...] = Field(
+        (), description="metrics in addition to PSNR and SSIM; add perceptual ones for GANs"
+    )
+    best_by: MetricChoice = Field(
+        "psnr_y",
+        description="metric on the first set that selects weights/best, averaged over scales; "
+        f"lower is better for {', '.join(name for name, metric in METRICS.items() if metric.better == 'lower')}",
+    )
+    samples: NonNegativeInt = Field(
+        4, description="number of sample images that each evaluation writes, for each scale; 0 writes none"
+    )
+    sample_px: PositiveInt = Field(
+        384, description="largest side of a sample, in pixels; of a larger image the center is written"
+    )
+
+    @model_validator(mode="after")
+    def _check_best_by(self) -> "Evaluate":
+        if self.best_by in list_extra_metrics() and self.best_by not in self.metrics:
+            raise ValueError(
+                f"metrics must contain {self.best_by} for best_by {self.best_by}, got {list(self.metrics)}; add it"
+            )
+        return self
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _expand_paths(cls, sets: Any) -> Any:
+        if not isinstance(sets, dict):
+            return sets
+        return {name: {"hr": entry} if isinstance(entry, str | Path) else entry for name, entry in sets.items()}
