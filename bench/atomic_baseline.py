@@ -67,7 +67,7 @@ def scatter_gradients(
     image, grad_q, grad, pixel_image, pixel_row, pixel_column, height, width,
     H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Add the gradient of eq. 1 to `grad`, of the shape of the padded `image`, from the gradient by q."""
+    """Add the gradient of eq. 1 to `grad`, of the shape of the padded `image`, from that of q."""
     S: tl.constexpr = 2 * H + 1
     pixel, d, dy, dx, center, channel = _locate_thread(
         pixel_image, pixel_row, pixel_column, height, width, H, S, C, BLOCK

@@ -8,7 +8,7 @@ Measures the processor time of one thread (which other users of the machine do n
 memory. A sample is a crop with its surroundings, flipped or rotated, and degraded. The shares of the steps are timed in
 a second pass. The first line is the cost of the crop without a degradation; bicubic LR is made in the training process.
 
-With --device, whole batches are degraded on that device (`data.degrade_on: device`). "Loader" is the degradation in a
+With --device, full batches are degraded on that device (`data.degrade_on: device`). "Loader" is the degradation in a
 loader process, "sampling" what is left for that process: crops, plans and their tensors. "Device" is the rest including
 the transfer: wall time on a GPU, processor time of one thread on a CPU. "Equal" is the share of a batch whose LR
 without noise differs by less than 0.01 gray levels from the loader's.
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--samples", type=int, default=100, help="samples for each line")
-    parser.add_argument("--device", type=torch.device, help="degrade whole batches on this device")
+    parser.add_argument("--device", type=torch.device, help="degrade full batches on this device")
     parser.add_argument("--batch", type=int, default=16, help="batch size on the device")
     parser.add_argument("--scale", type=int, default=4, help="ratio of the sizes of HR and LR")
     parser.add_argument("--border", action="store_true", help="measure the effect of borders instead")

@@ -1,11 +1,11 @@
-"""Kill a training at random moments, resume it, and compare the weights to the bit with a run that nobody stopped.
+"""Kill a training run at random moments, resume it, and compare it bit for bit with an uninterrupted run.
 
     python bench/kill.py --kills 100
 
 Half of the kills come from outside, SIGKILL after a random time. The other half come from inside, at the n-th write,
-rename or fsync of the process, where n is random: it dies there at once (`die`), or the call fails as on a full
+rename or fsync of the process, where n is random: it dies there immediately (`die`), or the call fails as on a full
 disk and the process ends by itself (`fail`). After each kill the run is resumed. The final weights, the last
-checkpoint and the log must equal those of the straight run.
+checkpoint and the log must equal those of the uninterrupted run.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def inject(injection: str) -> None:
 
 
 def results(run: Path) -> dict[str, Any]:
-    """Return what must be equal: the last checkpoint, the tensors and metadata of weights files, the log without clocks.
+    """Return what must be equal: last checkpoint, tensors and metadata of weights files, and the log without clocks.
 
     The bytes of two safetensors files differ, since the library writes the metadata in no fixed order. Temporary
     files, which a kill leaves behind, are hidden.
@@ -173,7 +173,7 @@ def run_until_finished(folder: Path, rng: random.Random, kills_left: int, straig
         process = train(folder, *options, injection=injection)
         outside = not injection and kills < kills_left
         try:
-            _, text = process.communicate(timeout=rng.uniform(0.3, 1.0) * straight_s if outside else None)
+            _, text = process.communicate(timeout=rng.uniform(0.2, 0.8) * straight_s if outside else None)
         except subprocess.TimeoutExpired:
             process.kill()
             _, text = process.communicate()
@@ -188,41 +188,50 @@ def run_until_finished(folder: Path, rng: random.Random, kills_left: int, straig
             return kills, [*problems, "the run does not finish"]
 
 
+def kill_runs(root: Path, *, kills: int, kills_per_run: int, seed: int) -> Iterator[tuple[int, list[str]]]:
+    """Kill runs until there were `kills` kills; yield the number of kills of each run, and its problems.
+
+    Args:
+        root: an empty folder.
+        kills: kills of all runs together.
+        kills_per_run: kills of one run before it may finish.
+        seed: of the random moments.
+    """
+    rng = random.Random(seed)
+    write_photos(root / "photos")
+    text = yaml.safe_dump(recipe(root / "photos"))
+    folders = [root / "straight"]
+    folders[0].mkdir()
+    (folders[0] / "recipe.yaml").write_text(text)
+    start = time.perf_counter()
+    process = train(folders[0], "recipe.yaml")
+    _, output = process.communicate()
+    assert process.returncode == 0, output
+    straight_s = time.perf_counter() - start
+    expected = results(folders[0] / "runs/killed")
+    while kills > 0:
+        folders.append(root / f"run{len(folders)}")
+        folders[-1].mkdir()
+        (folders[-1] / "recipe.yaml").write_text(text)
+        count, problems = run_until_finished(folders[-1], rng, min(kills_per_run, kills), straight_s)
+        kills -= count
+        problems += [f"differs: {path}" for path in differences(expected, results(folders[-1] / "runs/killed"))]
+        yield count, problems
+
+
 def main() -> int:
     """Run the kills and print what was found; 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="how many kills in all")
+    parser.add_argument("--kills", type=int, default=100, help="number of kills in all")
     parser.add_argument("--kills-per-run", type=int, default=10, help="kills of one run before it may finish")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     options = parser.parse_args()
-    rng = random.Random(options.seed)
-    failed = 0
+    done = failed = number = 0
     with tempfile.TemporaryDirectory(prefix="selfsr-kill-") as place:
-        root = Path(place)
-        write_photos(root / "photos")
-        text = yaml.safe_dump(recipe(root / "photos"))
-        (root / "straight").mkdir()
-        (root / "straight" / "recipe.yaml").write_text(text)
-        start = time.perf_counter()
-        process = train(root / "straight", "recipe.yaml")
-        _, output = process.communicate()
-        assert process.returncode == 0, output
-        straight_s = time.perf_counter() - start
-        expected = results(root / "straight/runs/killed")
-        print(f"Straight run: {STEPS} steps in {straight_s:.1f} s with start-up.", flush=True)
-        kills = number = 0
-        while kills < options.kills:
-            folder = root / f"run{number}"
-            folder.mkdir()
-            (folder / "recipe.yaml").write_text(text)
-            more, problems = run_until_finished(
-                folder, rng, min(options.kills_per_run, options.kills - kills), straight_s
-            )
-            kills, number = kills + more, number + 1
-            problems += [f"differs: {path}" for path in differences(expected, results(folder / "runs/killed"))]
-            failed += bool(problems)
-            print(f"Run {number}: {more} kills, {problems or 'equal to the bit'}", flush=True)
-    print(f"{kills} kills in {number} runs: {failed} runs with a problem.")
+        for kills, problems in kill_runs(Path(place), **vars(options)):
+            number, done, failed = number + 1, done + kills, failed + bool(problems)
+            print(f"Run {number}: {kills} kills, {problems or 'equal to the bit'}", flush=True)
+    print(f"{done} kills in {number} runs: {failed} runs with a problem.")
     return 1 if failed else 0
 
 

@@ -8,7 +8,7 @@ the choices of `precision: auto` and `memory_format: auto` on this device. Netwo
 
 Steps are timed in turns, so that a busy machine slows all. Ratios are of medians; the cost of a loss is the median over
 the turns. Where turns vary by more than that, use the last column: the time of the loss and its gradient by the
-network's output alone, minus the pixel loss that it replaces, and its share of our step.
+network's output only, minus the pixel loss that it replaces, and its share of our step.
 
 EDSR's self-paced step is compared with one weighted by five depthwise convolutions (bench/ssim_naive.py) with autograd.
 The ESRGAN step has no plain loop. Ours is the complete step with the updates of the generator (L1, perceptual and
@@ -232,7 +232,7 @@ def make_loss_step(case: Case, folder: Path, device: str, terms: dict[str, Any])
 
 
 def measure_loss_cost(case: Case, folder: Path, device: str, added: dict[str, Any]) -> float:
-    """Return the seconds that added terms take alone, minus those of the terms that they replace."""
+    """Return the seconds that added terms take by themselves, minus those of the terms that they replace."""
     replaced = {name: term for name, term in case.method["terms"].items() if name in added}
     both = {"added": added, "replaced": replaced}
     steps = {name: make_loss_step(case, folder, device, terms) for name, terms in both.items() if terms}
@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="seconds for each kind of step (default 8)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     options = parser.parse_args()
-    table = Table("network", "step", "median", "steps/s over plain", "added to our step", "loss alone", box=None)
+    table = Table("network", "step", "median", "steps/s over plain", "added to our step", "loss only", box=None)
     rows = []
     with tempfile.TemporaryDirectory() as path:
         folder = write_photo(Path(path))

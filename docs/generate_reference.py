@@ -69,7 +69,7 @@ Schema = Mapping[str, Any]
 
 
 def on_config(config: Any) -> Any:
-    """Let lists be continued by two spaces, as code hosts do."""
+    """Let two spaces continue a list item, as code hosts do."""
     config.markdown_extensions.append(_TwoSpaces())
     return config
 
@@ -130,7 +130,7 @@ def adapt_links(markdown: str, *, source: str, page: str) -> str:
         elif linked == "docs":
             to = "index.md"
         else:
-            return text  # a file of the repository that is no page: keep only its name
+            return text  # a file of the repository without a page: keep only its name
         return f"{image}[{text}]({posixpath.relpath(to, posixpath.dirname(page) or '.')}{hash_sign}{anchor})"
 
     # Code, in fences or between backticks, stays as it is.
@@ -146,7 +146,7 @@ def python_page() -> str:
     lines = [
         "# Python reference",
         "",
-        "Everything on this page needs PyTorch and nothing else. Images are float tensors `[N, C, H, W]` in [0, 1] "
+        "Everything on this page needs only PyTorch. Images are float tensors `[N, C, H, W]` in [0, 1] "
         "unless a function says otherwise.",
     ]
     for module, intro in (("selfsr", "The losses of this project."), ("selfsr.losses", "Losses of other papers.")):
@@ -180,7 +180,7 @@ class _RecipePage:
         """Return the page in Markdown."""
         blocks = [
             "# Recipe reference",
-            "One YAML file is one run. This page is generated from the schema by which recipes are read; "
+            "One YAML file is one run. This page is generated from the schema that reads recipes; "
             "`selfsr recipes schema` writes the same schema for editors. A key without a default is required. "
             "`<name>` in a path is a name of your choice.",
             "## Recipe",
@@ -302,7 +302,7 @@ class _RecipePage:
             return f"{self._type(values)}, by {by}" if isinstance(values, Mapping) else "mapping"
         if kind == "string":
             return "path" if schema.get("format") == "path" else "text"
-        words = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "null": "`null`"}
+        words = {"integer": "integer", "number": "number", "boolean": "`true`, `false`", "null": "`null`"}
         limits = [
             f"{sign} {schema[key]:g}"
             for key, sign in (

@@ -12,6 +12,7 @@ are a function of the seed and the number of the try, so that each can be made a
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import os
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, features
 from safetensors.torch import save_file
 
 from selfsr.errors import InputError
@@ -124,7 +125,8 @@ def is_sentence(text: str) -> bool:
 def allowed() -> Iterator[None]:
     """Let the errors through that a user may get; turn all others into findings."""
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     except InputError as error:
         if not is_sentence(str(error)):
             raise Finding(f"no sentence: {str(error)[:500]!r}") from error
@@ -206,6 +208,13 @@ def fuzz_settings(rng: random.Random, folder: Path) -> None:
         "method.terms.pixel.weight",
         "network",
         "evaluate.sets.a",
+        "evaluate.sets.a.hr",
+        "evaluate.best_by",
+        "data.cache",
+        "data.masks",
+        "data.degrade",
+        "start_from",
+        "schedule.kind",
     ]
     path = rng.choice([*paths, "a.b.c", "", ".", "data..hr", "steps.x", "optimizers.g.lr"])
     value = rng.choice(
@@ -214,13 +223,29 @@ def fuzz_settings(rng: random.Random, folder: Path) -> None:
     setting = rng.choice([f"{path}={value}", path, f"{path}=", f"={value}"])
     with allowed():
         recipe = load_recipe(rng.choice(list(shipped_recipes().values())), [setting])
-        if path == "data.hr" and str(recipe.data.hr) not in (value, str(Path(value)), str(Path(value).expanduser())):
-            raise Finding(f"--set {setting!r} gives {recipe.data.hr!r}")
+        sets = recipe.evaluate.sets if recipe.evaluate else {}
+        folders = {"data.hr": recipe.data.hr, "evaluate.sets.a.hr": sets["a"].hr if "a" in sets else None}
+        if path in folders and str(folders[path]) not in (str(Path(value)), os.path.expanduser(value)):
+            raise Finding(f"--set {setting!r} gives {folders[path]!r}")
+        if set(recipe.name) <= {"."} or "/" in recipe.name:
+            raise Finding(f"--set {setting!r} gives a run folder outside of runs")
+
+
+IMAGE_FORMATS = [
+    ("PNG", ".png"),
+    ("JPEG", ".jpg"),
+    ("WEBP", ".webp"),
+    ("TIFF", ".tif"),
+    ("BMP", ".bmp"),
+    ("TGA", ".tga"),
+    *([("AVIF", ".avif")] if features.check("avif") else []),
+    *([("JPEG2000", ".jp2")] if features.check("jpg_2000") else []),
+]
 
 
 def _good_image(rng: random.Random) -> tuple[bytes, str]:
     mode = rng.choice(["RGB", "L", "RGBA", "LA", "P", "1", "I;16", "CMYK"])
-    form, suffix = rng.choice([("PNG", ".png"), ("JPEG", ".jpg"), ("WEBP", ".webp"), ("TIFF", ".tif"), ("BMP", ".bmp")])
+    form, suffix = rng.choice(IMAGE_FORMATS)
     pixels = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (17, 23, 4), dtype=np.uint8)
     if mode == "I;16":
         image = Image.fromarray(pixels.view(np.uint16)[..., 0].copy())
@@ -230,13 +255,48 @@ def _good_image(rng: random.Random) -> tuple[bytes, str]:
             if mode not in ("RGBA", "LA")
             else (Image.fromarray(pixels).convert(mode))
         )
+    options: dict[str, Any] = {"progressive": True} if form == "JPEG" and rng.random() < 0.5 else {}
+    if form in ("PNG", "JPEG", "WEBP", "AVIF") and rng.random() < 0.5:
+        exif = Image.Exif()
+        exif[0x010F], exif[0x0112], exif[0x011A] = "Maker", rng.randint(0, 9), 300
+        exif[0x8769] = {0x829A: 0.25, 0x927C: rng.randbytes(40), 0xA002: 23, 0xA003: 17}
+        options["exif"] = exif.tobytes()
     buffer = io.BytesIO()
     try:
-        image.save(buffer, form)
+        image.save(buffer, form, **options)
     except (OSError, ValueError, KeyError):
         buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, form)
+        image.convert("RGB").save(buffer, form, **options)
     return buffer.getvalue(), suffix
+
+
+def _check_writing(image: Any, folder: Path) -> None:
+    """Write an image in all formats and read it back: what is written is readable, with its pixels."""
+    from dataclasses import replace
+
+    from selfsr.images.files import read_image, write_image
+
+    for suffix in (".png", ".tif", ".jpg", ".webp", ".bmp"):
+        if image.bits == 16 and suffix not in (".png", ".tif"):
+            continue
+        path = folder / f"written{suffix}"
+        write_image(path, replace(image, alpha=None) if suffix in (".jpg", ".bmp") else image)
+        again = read_image(path)
+        if suffix != ".jpg" and not np.array_equal(*np.broadcast_arrays(again.pixels, image.pixels)):
+            raise Finding(f"other pixels after writing as {suffix}")
+
+
+def _check_cut(data: bytes, suffix: str, rng: random.Random, folder: Path) -> None:
+    """Cut a file: it is refused, or read with all of its pixels."""
+    from selfsr.images.files import read_image
+
+    path, cut = folder / f"complete{suffix}", folder / f"cut{suffix}"
+    path.write_bytes(data)
+    cut.write_bytes(data[: len(data) - rng.choice([1, 2, 3, 4, rng.randint(1, 40), rng.randrange(1, len(data))])])
+    expected = read_image(path)
+    with contextlib.suppress(InputError):
+        if not np.array_equal(read_image(cut).pixels, expected.pixels):
+            raise Finding(f"a file without its last {len(data) - cut.stat().st_size} bytes is read with other pixels")
 
 
 def fuzz_images(rng: random.Random, folder: Path) -> None:
@@ -252,6 +312,7 @@ def fuzz_images(rng: random.Random, folder: Path) -> None:
         image = read_image(path)
         if (image.height, image.width) != (header.height, header.width):
             raise Finding(f"header says {header}, the pixels are {image.height} x {image.width}")
+        _check_writing(image, folder)
         with contextlib.suppress(Exception), Image.open(path) as other:
             if other.mode in ("L", "RGB", "RGBA") and image.bits == 8 and not other.getexif():
                 expected = (
@@ -262,6 +323,49 @@ def fuzz_images(rng: random.Random, folder: Path) -> None:
     with allowed():
         if whole:
             read_image(path)
+        _check_cut(data, suffix, rng, folder)
+
+
+def _small_specs() -> list[Any]:
+    from selfsr.nets.spandrel.rcan import RcanSpec
+    from selfsr.nets.spandrel.rrdb import RrdbSpec
+    from selfsr.nets.vdsr import VdsrSpec
+
+    return [
+        VdsrSpec(features=4, convs=3),
+        RrdbSpec(features=4, blocks=1),
+        RcanSpec(features=8, groups=1, blocks=1, reduction=4),
+    ]
+
+
+def mutate_pickle(data: bytes, rng: random.Random) -> bytes:
+    """Return a file with names or opcodes of its pickles replaced; its tensors stay."""
+    names = [b"torch.nn.parameter", b"Parameter", b"OrderedDict", b"collections", b"_rebuild_tensor_v2", b"_modules"]
+    for _ in range(rng.randint(1, 3)):
+        old = rng.choice([name for name in names if name in data] or [b"\x80"])
+        at = data.index(old)
+        new = rng.choice([*names, b"os", b"system", b"builtins", b"eval"])
+        new = new.ljust(len(old), b"_")[: len(old)] if rng.random() < 0.7 else new
+        data = data[:at] + new + data[at + len(old) :]
+    if rng.random() < 0.5:
+        at = rng.randrange(min(len(data), 6000))
+        data = data[:at] + bytes([rng.choice(b"Rb\x81oitu}]es.0(2qrjhQ\x93\x92N")]) + data[at + 1 :]
+    return data
+
+
+def random_pickle(rng: random.Random, canary: Path) -> bytes:
+    """Return a pickle of random opcodes over names that would write `canary`."""
+    text = f"open({str(canary)!r}, 'w')".encode()
+    pieces = [
+        b"cos\nsystem\n", b"cbuiltins\neval\n", b"cbuiltins\nexec\n", b"ccollections\nOrderedDict\n",
+        b"ctorch.nn.parameter\nParameter\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n",
+        b"cargparse\nNamespace\n", b"cselfsr.fileio\nwrite_atomic\n", b"cbuiltins\ngetattr\n", b"czoo\nNet\n",
+        b"X" + struct.pack("<I", len(text)) + text, b"X\x08\x00\x00\x00_modules", b"(", b")", b"}", b"]", b"K\x01",
+        b"J\xff\xff\xff\x7f", b"\x85", b"\x86", b"\x87", b"R", b"R", b"R", b"b", b"b", b"\x81", b"\x81", b"o", b"t",
+        b"s", b"u", b"a", b"e", b"q\x01", b"h\x01", b"r\xff\xff\xff\x7f", b"0", b"1", b"2", b"Q", b"\x93", b"\x92",
+        b"\x8f", b"\x90", b"\x82\x01", b"N", b"\x88", b"\x8a\xff", b"\x8e" + b"\xff" * 7 + b"\x7f",
+    ]  # fmt: skip
+    return b"\x80" + bytes([rng.choice([2, 4])]) + b"".join(rng.choices(pieces, k=rng.randint(1, 25))) + b"."
 
 
 class _Runs:
@@ -283,9 +387,9 @@ def fuzz_weights(rng: random.Random, folder: Path) -> None:
     torch.manual_seed(0)
     tensors = EdsrSpec(features=4, blocks=1).build(2).state_dict()
     canary = folder / "canary"
-    kind = rng.randrange(6)
+    kind = rng.randrange(10)
     path = folder / (
-        "weights.safetensors" if kind in (0, 1) else rng.choice(["weights.pth", "weights.pt", "weights.ckpt"])
+        "weights.safetensors" if kind in (0, 1, 8) else rng.choice(["weights.pth", "weights.pt", "weights.ckpt"])
     )
     evil = _Runs(*rng.choice([
         (os.system, f"touch {canary}"), (eval, f"open({str(canary)!r}, 'w')"), (exec, f"open({str(canary)!r}, 'w')"),
@@ -307,6 +411,25 @@ def fuzz_weights(rng: random.Random, folder: Path) -> None:
         torch.save({"params": tensors, "evil": evil}, path)
     elif kind == 4:
         path.write_bytes(pickle.dumps({"params": tensors, "evil": [evil]}, protocol=rng.randint(0, 4)))
+    elif kind in (6, 7):
+        net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ModuleDict({"a": torch.nn.BatchNorm2d(4)}))
+        net.extra = rng.choice([None, evil, np.float64(1), argparse.Namespace(a=1)])
+        options = {"pickle_protocol": rng.choice([2, 4]), "_use_new_zipfile_serialization": kind == 6}
+        torch.save(rng.choice([net, {"model": net, "epoch": 3}]), path, **options)
+        if kind == 7:
+            path.write_bytes(mutate_pickle(path.read_bytes(), rng))
+    elif kind == 8:
+        spec = rng.choice([EdsrSpec(features=4, blocks=1), *_small_specs()])
+        tensors = spec.build(2).state_dict()
+        old = rng.choice([name for name in tensors if re.search(r"\d", name)])
+        new = re.sub(r"\d+", lambda match: str(rng.choice([match[0], -1, 7, 10**4, 10**9])), old)
+        tensors = {name.replace(old, new): tensor.clone() for name, tensor in tensors.items()}
+        entry = mutate_tree(json.loads(spec.model_dump_json()), rng)
+        metadata = {"selfsr_network": json.dumps(entry), "scale": rng.choice(["2", "4", "1e9", ""]), "channels": "3"}
+        save_file(tensors, path, metadata if rng.random() < 0.5 else None)
+    elif kind == 9:
+        prefix = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+        path.write_bytes(prefix + random_pickle(rng, canary))
     else:
         torch.save(rng.choice([tensors, [1, 2], "text", {"a": 1}, {}, None, {"params": {}}]), path)
         if rng.random() < 0.5:
@@ -322,7 +445,7 @@ def fuzz_weights(rng: random.Random, folder: Path) -> None:
 
 
 def fuzz_masks(rng: random.Random, folder: Path) -> None:
-    """Mask files beside a folder of images, through `selfsr data check --masks`."""
+    """Mask files next to a folder of images, through `selfsr data check --masks`."""
     from scipy.io import savemat
 
     images, masks = folder / "hr", folder / "masks"
@@ -363,7 +486,8 @@ def _good_run() -> Path:
             Image.fromarray(pixels).save(root / "photos" / f"{index}.png")
         document = {
             "name": "tiny", "scale": 2, "steps": 4, "batch": 2, "crop_px": 16, "workers": 0, "precision": "float32",
-            "network": {"kind": "edsr", "features": 4, "blocks": 1}, "data": {"kind": "folder", "hr": str(root / "photos")},
+            "network": {"kind": "edsr", "features": 4, "blocks": 1},
+            "data": {"kind": "folder", "hr": str(root / "photos")},
             "method": {"kind": "regression", "terms": {"pixel": {"kind": "l1"}}},
             "optimizers": {"g": {"kind": "adam"}}, "schedule": {"kind": "constant"}, "log": {"every_steps": 1},
             "checkpoints": {"every_steps": 2}, "evaluate": {"every_steps": 2, "sets": {"a": str(root / "photos")}},
@@ -374,6 +498,19 @@ def _good_run() -> Path:
     return _RUN["run"]
 
 
+def _mutate_document(text: str, suffix: str, rng: random.Random) -> str:
+    """Return a JSON or YAML document, or one line of JSON Lines, with a wrong value, key or type in it."""
+    try:
+        if suffix == ".yaml":
+            return yaml.safe_dump(mutate_tree(yaml.safe_load(text), rng))
+        lines = text.splitlines() if suffix == ".jsonl" else [text]
+        at = rng.randrange(len(lines))
+        lines[at] = json.dumps(mutate_tree(json.loads(lines[at]), rng))
+    except (ValueError, yaml.YAMLError):  # broken by an earlier change
+        return text
+    return "\n".join(lines) + "\n"
+
+
 def fuzz_runs(rng: random.Random, folder: Path) -> None:
     """Run folders with bytes flipped or files missing, through report and resume."""
     run = folder / "run"
@@ -381,11 +518,18 @@ def fuzz_runs(rng: random.Random, folder: Path) -> None:
     files = sorted(path for path in run.rglob("*") if path.is_file())
     for _ in range(rng.randint(1, 3)):
         path = rng.choice(files)
-        match rng.randrange(4):
+        match rng.randrange(7):
             case 0:
                 path.unlink(missing_ok=True)
             case 1:
                 path.write_bytes(b"")
+            case 2 | 3 | 4 if path.suffix in (".json", ".jsonl") and path.exists():
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+                with contextlib.suppress(ValueError, IndexError):
+                    at = rng.randrange(len(lines)) if path.suffix == ".jsonl" else 0
+                    document = json.loads(lines[at] if path.suffix == ".jsonl" else "\n".join(lines))
+                    lines[at : None if path.suffix == ".json" else at + 1] = [json.dumps(mutate_tree(document, rng))]
+                path.write_text("\n".join(lines) + "\n", encoding="utf-8")
             case _:
                 path.write_bytes(mutate(path.read_bytes() if path.exists() else b"", rng))
     if rng.random() < 0.6:
@@ -395,12 +539,14 @@ def fuzz_runs(rng: random.Random, folder: Path) -> None:
 
 
 def fuzz_names(rng: random.Random, folder: Path) -> None:
-    """Folders and images with hostile names, through data check, degrade and upscale."""
+    """Folders and images with hostile names, through the commands that read folders; inputs stay as they are."""
     names = [
         "a b",
         "[bold]x",
         "ü",
         "名" * 60,
+        "名" * 83,
+        "n" * 251,
         "#2",
         "-x",
         "a.b.c",
@@ -413,6 +559,13 @@ def fuzz_names(rng: random.Random, folder: Path) -> None:
         "%s",
         "$(x)",
         "~",
+        "a_compare",
+        "a",
+        "box2",
+        "box3",
+        ":cat:",
+        "[/x]".replace("/", "|"),
+        "back\\slash",
     ]
     raw = os.fsdecode(b"\xff\xfe" + bytes([rng.randrange(128, 256)]))
     images = folder / rng.choice([*names, raw])
@@ -426,14 +579,32 @@ def fuzz_names(rng: random.Random, folder: Path) -> None:
         (images / "loop").symlink_to(images / "loop")
     if rng.random() < 0.3:
         (images / "nothing.png").symlink_to(images / "not there")
-    match rng.randrange(3):
+    if rng.random() < 0.3:
+        (images / "loop.png").symlink_to(images / "loop.png")
+    inputs = {path: path.read_bytes() for path in images.iterdir() if path.is_file()}
+    output = folder / "out" if rng.random() < 0.5 else images / "out"
+    match rng.randrange(6):
         case 0:
             run_command("data", "check", str(images), "--crop", "16")
+        case 3:
+            for _ in range(2):
+                run_command("data", "prepare", str(images), "-o", str(output), "--size", "16")
+        case 4:
+            options = ["--data", rng.choice(["", "n=", "../n="]) + str(images), "--save-images", str(output)]
+            options += ["--per-image", "--out", str(folder / "scores.json")]
+            run_command("evaluate", "--bicubic", "--scale", "2", *options)
+        case 5:
+            weights = _good_run() / "weights" / "last.safetensors"
+            for more in ([], ["--overwrite"]):
+                options = ["-o", str(output), "--scale", "3", "--device", "cpu", *more]
+                run_command("upscale", str(images), "-m", str(weights), *options)
         case 1:
             run_command("degrade", str(images), "-o", str(folder / "lr"), "--preset", "bsrgan_ssl")
         case 2:
             weights = _good_run() / "weights" / "last.safetensors"
             run_command("upscale", str(images), "-m", str(weights), "-o", str(folder / "out"), "--device", "cpu")
+    if any(not path.exists() or path.read_bytes() != content for path, content in inputs.items()):
+        raise Finding("an input was changed")
 
 
 TARGETS: dict[str, Callable[[random.Random, Path], None]] = {
@@ -454,8 +625,19 @@ def _too_long(number: int, frame: Any) -> None:
     raise TimeoutError
 
 
+@functools.cache
+def _warm_up() -> None:
+    """Import what the targets use and train the tiny run, before the time of a try counts."""
+    import spandrel  # noqa: F401
+
+    from selfsr.nets.weights import load_model
+
+    load_model(_good_run() / "weights" / "last.safetensors")
+
+
 def run_try(target: str, seed: int, keep: Path | None = None) -> str | None:
     """Run one try of a target; return what was found, or None. The input is copied to `keep` if something was."""
+    _warm_up()
     rng = random.Random(f"{target}/{seed}")
     former_folder = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="selfsr-fuzz-") as place:
@@ -493,7 +675,7 @@ def run_try(target: str, seed: int, keep: Path | None = None) -> str | None:
 
 
 def kind_of(sentence: str) -> str:
-    """Return what tells one kind of finding from another: the exception, and the last line of ours that it came from."""
+    """Return the kind of a finding: the exception, and the last line of ours that it came from."""
     ours = re.findall(r'File "[^"]*/src/selfsr/([^"]*)", line \d+, in (\w+)', sentence)
     name = re.search(r"(\w+(?:Error|Exception|Interrupt)\b)", sentence)
     return f"{name.group(1) if name else sentence[:60]} in {' '.join(ours[-1]) if ours else 'no file of ours'}"

@@ -1,6 +1,8 @@
 """The command line: its verbs, their help, and how a mistake and a crash end."""
 
 import errno
+import os
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 
 from selfsr import cli
 from selfsr.errors import InputError
+from selfsr.recipe import shipped_recipes
 
 runner = CliRunner()
 VERBS = {"train", "evaluate", "upscale", "degrade", "report", "study", "demo", "bench", "doctor"}
@@ -60,11 +63,78 @@ def test_a_mistake_is_one_sentence_and_status_2(monkeypatch, capsys) -> None:
 
 @pytest.mark.parametrize(
     ("number", "sentence"),
-    [(errno.ENOSPC, "no space left on the disk for: x.png"), (errno.EACCES, "no permission for: x.png")],
+    [
+        (errno.ENOSPC, "no space left on the disk for: x.png"),
+        (errno.EACCES, "no permission for: x.png"),
+        (errno.EFBIG, "the file is too large for this file system: x.png"),
+        (errno.ENAMETOOLONG, "the name is too long for this file system: x.png"),
+        (errno.EISDIR, "expected a file, got a folder: x.png"),
+        (errno.ELOOP, "a symbolic link leads back to itself: x.png"),
+        (errno.ESTALE, "the network drive has lost: x.png"),
+        (errno.EIO, "the disk or the network reports an error for: x.png"),
+        (errno.ETXTBSY, f"{os.strerror(errno.ETXTBSY)}: x.png"),
+    ],
 )
 def test_file_error_is_one_sentence_and_status_3(monkeypatch, capsys, number: int, sentence: str) -> None:
-    assert run_main(monkeypatch, OSError(number, "", "x.png")) == 3
+    assert run_main(monkeypatch, OSError(number, os.strerror(number), "x.png")) == 3
     assert capsys.readouterr().err == f"selfsr: {sentence}; files written before are complete.\n"
+
+
+def test_an_error_of_the_system_without_a_file_is_a_crash(monkeypatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda: os.kill(2**22 + 1, 0))
+    with pytest.raises(ProcessLookupError):
+        cli.main()
+
+
+@pytest.mark.parametrize("verb", [["recipes", "schema"], ["recipes", "list"], ["recipes", "show", "small_edsr_x2"]])
+def test_a_broken_pipe_is_quiet(verb: list[str]) -> None:
+    code = "import sys; sys.argv[0] = 'selfsr'; from selfsr.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *verb], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 1)
+
+
+def test_names_that_are_not_utf8_are_printed(tmp_path) -> None:
+    name = os.fsdecode(b"a\xe9")
+    try:
+        (tmp_path / name).mkdir()
+    except OSError:
+        pytest.skip("the file system has UTF-8 names only")
+    code = (
+        f"import typer; from selfsr import cli; name = {name!r}\n"
+        "cli.app = lambda: (typer.echo(name), typer.echo(name, err=True))\ncli.main()"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert process.stdout == b"a\xe9\n"
+    assert process.stderr == b"a\\udce9\n"
+
+
+def mistake(*arguments: str) -> str:
+    error = runner.invoke(cli.app, list(arguments)).exception
+    assert isinstance(error, InputError)
+    return str(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "small_edsr_x2", "--dry-run", "--resume"], "train: expected no --resume with --dry-run"),
+        (["train", "small_edsr_x2", "--dry-run", "--no-report"], "train: expected no --no-report with --dry-run"),
+        (["train", "small_edsr_x2", "--dry-run", "--runs", "x"], "train: expected no --runs with --dry-run"),
+        (["train", ".", "--resume", "--runs", "x"], "train: expected no --runs with a run folder"),
+        (["study", "x.yaml", "--dry-run", "--no-reports"], "study: expected no --no-reports with --dry-run"),
+        (["study", "x.yaml", "--summary", "--jobs", "2"], "study: expected no --jobs with --summary"),
+        (["study", "x.yaml", "--summary", "--no-reports"], "study: expected no --no-reports with --summary"),
+    ],
+)
+def test_no_option_is_accepted_and_ignored(arguments: list[str], sentence: str) -> None:
+    option = sentence.split("no ")[1].split()[0]
+    assert mistake(*arguments) == f"{sentence}, where it does nothing, got one; leave {option} out."
 
 
 def test_a_crash_is_not_hidden(monkeypatch) -> None:
@@ -79,7 +149,7 @@ def test_a_crash_is_not_hidden(monkeypatch) -> None:
 def test_recipes_are_listed_shown_and_copied(tmp_path) -> None:
     listed = runner.invoke(cli.app, ["recipes", "list"], env={"COLUMNS": "200"})
     assert "small_edsr_x2" in listed.output
-    assert "A small EDSR x2, with self-paced pixel weighting: 122 thousand weights" in listed.output
+    assert "A small EDSR x2, with self-paced pixel weighting: 122 thousand parameters" in listed.output
     copied = tmp_path / "my.yaml"
     assert runner.invoke(cli.app, ["recipes", "copy", "small_edsr_x2", str(copied)]).exit_code == 0
     assert copied.read_text() == runner.invoke(cli.app, ["recipes", "show", "small_edsr_x2"]).output
@@ -87,7 +157,24 @@ def test_recipes_are_listed_shown_and_copied(tmp_path) -> None:
     assert isinstance(again.exception, InputError)
     assert "which exists" in str(again.exception)
     unknown = runner.invoke(cli.app, ["recipes", "show", "small_esdr_x2"])
-    assert "did you mean small_edsr_x2" in str(unknown.exception)
+    assert "did you mean small_edsr_x2?" in str(unknown.exception)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_recipes_list_never_cuts_a_name(terminal: bool) -> None:
+    environment = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "xterm"} | ({"FORCE_COLOR": "1"} if terminal else {})
+    lines = runner.invoke(cli.app, ["recipes", "list"], env=environment).output.splitlines()
+    words = {word for line in lines for word in line.split()}
+    assert set(shipped_recipes()) <= words
+    if not terminal:
+        assert len(lines) == 1 + len(shipped_recipes())
+
+
+def test_resume_of_a_missing_run_names_the_run_folder(tmp_path) -> None:
+    sentence = f"train: expected a run folder or a recipe to resume, got {tmp_path}/none, which does not exist; "
+    assert mistake("train", str(tmp_path / "none"), "--resume") == (f"{sentence}name a run folder, such as runs/NAME.")
+    (tmp_path / "noun").mkdir()
+    assert mistake("train", str(tmp_path / "none"), "--resume") == f"{sentence}did you mean {tmp_path}/noun?"
 
 
 def test_doctor_prints_versions_devices_and_backends() -> None:
@@ -96,3 +183,12 @@ def test_doctor_prints_versions_devices_and_backends() -> None:
     for word in ("torch", "accelerate", "cpu:", "trains in", "eager: available", "triton: "):
         assert word in told.output
     assert sys.version.split()[0] in told.output
+    assert "the tensor" not in told.output
+
+
+def test_doctor_explains_triton_without_a_gpu(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("selfsr._ops.backends._is_installed", lambda package: True)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    told = runner.invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
+    assert "triton: unavailable, no GPU here that Triton supports\n" in told.output

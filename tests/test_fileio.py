@@ -216,3 +216,15 @@ def test_remove_temporaries_leaves_other_files(tmp_path):
     remove_temporaries(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden", ".selfsr-notes", "file.part"]
     remove_temporaries(Path(tmp_path / "missing"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_write_atomic_writes_to_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, [b"a", b"b"])
+    assert os.read(reader, 9) == b"ab"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]

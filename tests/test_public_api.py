@@ -10,6 +10,7 @@ from selfsr import losses
 
 NAMES = {
     "InputError": "(message)",
+    "RangeWarning": "(message)",
     "SelfPacedLoss": "(loss='l1', *, alpha=1.0, beta=0.0, peak=2.0, data_range=1.0, padding='zero', eps=None, "
     "reduction='mean', backend='auto')",
     "SelfSimilarityLoss": "(*, search_px=25, window_px=9, sigma=0.004, normalize=True, l1_weight=1.0, kl_weight=1.0, "

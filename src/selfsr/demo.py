@@ -10,6 +10,7 @@ from rich.table import Table
 from selfsr.console import console, print_line
 from selfsr.errors import InputError
 from selfsr.evaluation.benchmark import evaluate_set, make_bicubic_upscaler
+from selfsr.fileio import write_atomic
 from selfsr.images.files import DecodedImage, read_image, write_image
 from selfsr.images.paths import list_images
 from selfsr.machine.device import choose_device
@@ -39,7 +40,7 @@ def run_demo(out: Path, *, device: str = "auto") -> Path:
 
     Raises:
         InputError: scikit-image is not installed, or `out` is not empty.
-        KeyboardInterrupt: Ctrl-C stopped a training.
+        KeyboardInterrupt: Ctrl-C stopped a training run.
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"demo: expected an empty folder, got {out} with files; choose another folder with --out.")
@@ -62,14 +63,14 @@ def run_demo(out: Path, *, device: str = "auto") -> Path:
     _print_part(5, "evaluating all runs on held-out photos")
     runs = [plain_run, paced_run, similar_run]
     scores = _evaluate(runs, test_photos, device)
-    (out / "scores.json").write_text(json.dumps({entry.name: entry.scores for entry in scores}, indent=2) + "\n")
+    write_atomic(out / "scores.json", json.dumps({entry.name: entry.scores for entry in scores}, indent=2) + "\n")
     _print_part(6, "upscaling a photo and writing the report")
     _upscale(similar_run, test_photos, out, device)
     return _finish(out, runs, better, scores)
 
 
 def _print_part(part: int, title: str) -> None:
-    console.rule(f"[bold]{part} of 6[/bold]  {title}", align="left")
+    console.rule(f"{part} of 6  {title}", align="left")
 
 
 def _copy_photos(folder: Path) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader or a crash sees the complete old file or the complete new one, never a part."""
+"""Write files atomically: readers find the complete old file or the complete new one, even after a crash."""
 
 import contextlib
 import os
@@ -15,19 +15,24 @@ def write_atomic(path: Path, content: str | bytes | memoryview | Iterable[bytes]
     """Write a file completely or not at all, in a folder that is created if needed.
 
     The content goes to a temporary file in the same folder, is synced to the disk and then renamed. If anything fails,
-    the temporary file is removed and an existing file stays as it is.
+    the temporary file is removed and an existing file stays as it is. A device or a pipe is written directly.
 
     Args:
         path: the file to write or replace.
-        content: text (encoded as UTF-8), bytes, or an iterable of bytes, which is written as it is produced.
+        content: text, bytes, or an iterable of bytes, which is written as it is produced. Text is encoded as UTF-8; a
+            file name in it that is not UTF-8 is written with its codes.
 
     Raises:
         OSError: the disk is full or the folder not writable; `filename` is `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, str):
-        content = content.encode()
+        content = content.encode("utf-8", "backslashreplace")
     chunks = [content] if isinstance(content, bytes | memoryview) else content
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe, which has no old content
+        with path.open("wb") as file:
+            file.writelines(chunks)
+        return
     temporary = _temporary_path(path)
     with _removed_on_failure(temporary, path):
         with temporary.open("wb") as file:

@@ -66,7 +66,7 @@ def edge_mask(hr: Tensor, *, threshold: float = THRESHOLD, stride: int = 1, two_
         bool `[N, 1, H, W]`.
 
     Raises:
-        InputError: if `hr` is no float image of that shape, or `stride` is below 1.
+        InputError: `hr` is not a float image of that shape, or `stride` is below 1.
 
     >>> hr = torch.zeros(1, 3, 4, 6)
     >>> hr[..., 3:] = 1

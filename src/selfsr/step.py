@@ -1,4 +1,4 @@
-"""The words of one training step: Batch, Clock, Outputs, MaskedSum and Update."""
+"""The types of one training step: Batch, Clock, Outputs, MaskedSum and Update."""
 
 from dataclasses import dataclass, field, replace
 

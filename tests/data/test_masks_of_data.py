@@ -182,7 +182,7 @@ def test_files_that_are_no_masks_are_refused(files):
     refused(files, r"b\.c\.mat: expected a \.mat file of MATLAB's version 5, got ")
     path.unlink()
     write_image(path.with_suffix(".png"), DecodedImage(np.zeros((51, 46, 3), np.uint8)))
-    refused(files, r"b\.c\.png: expected a gray mask of 8 bit, got Pillow's mode RGB; write it as gray")
+    refused(files, r"b\.c\.png: expected an 8-bit gray mask, got Pillow's mode RGB; write it as gray")
 
 
 def test_mask_values_are_checked_at_the_start_and_on_use(files, capsys):

@@ -160,3 +160,91 @@ def test_prepare_folder_refuses_two_images_of_one_name(photos: Path, tmp_path: P
         InputError, match=r"ax4\.png and .*a\.jpg, whose sub-images are both called a_s001\.png|a\.jpg and .*ax4\.png"
     ):
         prepare_folder(photos, tmp_path / "out", SMALL)
+
+
+def test_prepare_folder_never_cuts_its_own_sub_images(photos: Path) -> None:
+    out = photos / "sub"
+    first = prepare_folder(photos, out, SMALL)
+    expected = names(out)
+    again = prepare_folder(photos, out, SMALL)
+    assert (first.images, again.images, again.skipped, again.written) == (3, 3, 3, 0)
+    assert names(out) == expected
+    with pytest.raises(InputError, match="expected an output folder other than the input"):
+        prepare_folder(out, out, SMALL)
+    for path in photos.glob("*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match="got none outside of"):
+        prepare_folder(photos, out, SMALL)
+
+
+def write_named(folder: Path, *stems: str) -> Path:
+    for number, stem in enumerate(stems):
+        write_image(folder / f"{stem}.png", DecodedImage(noise(32 + 16 * number, 32)))
+    return folder
+
+
+OWN_SIZE = SubImageSettings(size_px=32, step_px=32, factors=(), shortest_px=None)
+
+
+@pytest.mark.parametrize(
+    ("stems", "expected"),
+    [
+        (("box2", "box3"), ["box2_s001", "box3_s001", "box3_s002"]),
+        (("x2", "x2y", "ax2b"), ["ax2b_s001", "ax2b_s002", "x2_s001", "x2y_s001", "x2y_s002"]),
+        (("0001x4", "0002x4"), ["0001_s001", "0002_s001", "0002_s002"]),
+        (("0001x4", "0001x2"), ["0001x2_s001", "0001x2_s002", "0001x4_s001"]),
+    ],
+)
+def test_prepare_folder_leaves_out_only_the_ending_of_one_scale(tmp_path: Path, stems, expected) -> None:
+    prepare_folder(write_named(tmp_path / "in", *stems), tmp_path / "out", OWN_SIZE)
+    assert names(tmp_path / "out") == [f"{name}.png" for name in sorted(expected)]
+
+
+def test_prepare_folder_names_sub_images_again_where_a_second_scale_comes(tmp_path: Path) -> None:
+    source, out = write_named(tmp_path / "in", "box2", "box"), tmp_path / "out"
+    (source / "box.png").rename(source / "bow.png")
+    prepare_folder(source, out, OWN_SIZE)
+    assert names(out) == ["bo_s001.png", "bow_s001.png", "bow_s002.png"]
+    write_named(source, "box3")
+    prepare_folder(source, out, OWN_SIZE)
+    assert names(out) == ["bow_s001.png", "bow_s002.png", "box2_s001.png", "box3_s001.png"]
+
+
+@pytest.mark.parametrize("stem", ["aS", "aT0"])
+def test_prepare_folder_refuses_a_name_that_is_that_of_another_size(tmp_path: Path, stem: str) -> None:
+    with pytest.raises(InputError, match=f"whose sub-images are both called {stem}_s001.png"):
+        prepare_folder(write_named(tmp_path / "in", "a", stem), tmp_path / "out", SMALL)
+
+
+def test_prepare_folder_deletes_only_the_sub_images_of_the_changed_image(tmp_path: Path) -> None:
+    source, out = write_named(tmp_path / "in", "a", "a_sea", "a_s1"), tmp_path / "out"
+    prepare_folder(source, out, OWN_SIZE)
+    before = {name: (out / name).stat().st_mtime_ns for name in names(out)}
+    write_image(source / "a.png", DecodedImage(noise(33, 32)))
+    assert prepare_folder(source, out, OWN_SIZE).skipped == 2
+    changed = [name for name in names(out) if before.get(name) != (out / name).stat().st_mtime_ns]
+    assert changed == ["a_s001.png", "a_s002.png"]
+    assert set(names(out)) == {*before, *changed}
+
+
+@pytest.mark.parametrize("content", [b"[]\n", b"{}\n", b"no json\n", b"\xff\n", b'{"format": 2, "settings": 3}\n'])
+def test_prepare_folder_refuses_a_broken_list_of_finished_images(photos: Path, tmp_path: Path, content: bytes) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / module.MANIFEST).write_bytes(content)
+    with pytest.raises(InputError, match=r"prepared\.jsonl: expected the list of finished images"):
+        prepare_folder(photos, out, SMALL)
+    assert (out / module.MANIFEST).read_bytes() == content
+
+
+def test_data_prepare_and_check_count_what_they_leave_out(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    frames = [Image.fromarray(noise(32, 32 + k)[:, :32]) for k in range(3)]
+    frames[0].save(folder / "pages.tif", save_all=True, append_images=frames[1:])
+    (folder / "notes.txt").write_text("not an image")
+    for arguments in (["check", str(folder)], ["prepare", str(folder), "-o", str(tmp_path / "out"), "--size", "32"]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert f"Note: {folder}: 1 file of another kind left out (1 .txt)." in result.output
+        assert "Note: 2 further frames or pages left out; only the first of each file is read." in result.output

@@ -26,7 +26,7 @@ REAL_ESRGAN = {
     "real_esrgan": {
         "usm": True,
         "clean": 0,
-        "second_stage": 1,
+        "second_probability": 1,
         "final_sinc": 0.8,
         "final_sinc_px": tuple(range(7, 22, 2)),
         "first": {
@@ -65,7 +65,7 @@ REAL_ESRGAN = {
     "real_esrgan_ssl": {
         "usm": False,
         "clean": 0,
-        "second_stage": 1,
+        "second_probability": 1,
         "final_sinc": 0.1,
         "final_sinc_px": tuple(range(3, 6, 2)),
         "first": {
@@ -104,7 +104,7 @@ REAL_ESRGAN = {
     "real_esrgan_ssl_test": {
         "usm": False,
         "clean": 0,
-        "second_stage": 0.2,
+        "second_probability": 0.2,
         "final_sinc": 0.1,
         "final_sinc_px": tuple(range(3, 6, 2)),
         "first": {
@@ -143,7 +143,7 @@ REAL_ESRGAN = {
     "stablesr_ssl": {
         "usm": False,
         "clean": 0.01,
-        "second_stage": 1,
+        "second_probability": 1,
         "final_sinc": 0.8,
         "final_sinc_px": tuple(range(3, 12, 2)),
         "first": {

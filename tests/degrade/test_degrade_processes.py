@@ -138,8 +138,8 @@ def test_real_esrgan_samples_follow_the_preset(name):
         *([plan[1] for plan in dirty], SIDE, [plan[2] for plan in dirty], [plan[3] for plan in dirty], spec.first)
     )
     rest = [plan[4:] for plan in dirty if len(plan) > 5]
-    if spec.second_stage < 1:
-        assert_share(len(rest), len(dirty), spec.second_stage)
+    if spec.second_probability < 1:
+        assert_share(len(rest), len(dirty), spec.second_probability)
         assert {plan[4].mode == plan[1].mode for plan in dirty if len(plan) == 5} == {True}
     else:
         assert len(rest) == len(dirty)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -149,6 +150,36 @@ def test_evaluate_with_per_image_prints_each_image(bench):
     assert names == ["A/a", "A/b", "A", "B/c", "B"]
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_evaluate_never_breaks_a_name(bench, weights, monkeypatch, terminal):
+    name = "4x a name of many words and_one_long_word.safetensors"
+    weights = weights.rename(weights.with_name(name))
+    loaded = {metric: lambda sr, hr: 0.1234 for metric in ("lpips", "dists")}
+    monkeypatch.setattr("selfsr.evaluation.metrics.load_metrics", lambda names, device: loaded)
+    environment = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "xterm"} | ({"FORCE_COLOR": "1"} if terminal else {})
+    arguments = ("evaluate", str(weights), "--data", str(bench), "--metric", "lpips", "--metric", "dists")
+    try:
+        lines = CliRunner(env=environment).invoke(app, arguments).stdout.splitlines()
+    finally:
+        weights.rename(weights.with_name("tiny.safetensors"))
+    assert len(lines) == 3
+    for title in ("upscaler", "images", "PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB", "LPIPS", "DISTS"):
+        assert title in lines[0]
+    assert name in lines[1]
+    assert name in lines[2]
+
+
+def test_evaluate_with_all_metrics_fits_into_80_columns(bench, weights, monkeypatch):
+    loaded = {metric: lambda sr, hr: 0.1234 for metric in ("lpips", "dists")}
+    monkeypatch.setattr("selfsr.evaluation.metrics.load_metrics", lambda names, device: loaded)
+    environment = {"COLUMNS": "80", "FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb"}
+    arguments = ("evaluate", str(weights), "--data", str(bench), "--metric", "lpips", "--metric", "dists")
+    lines = CliRunner(env=environment).invoke(app, arguments).stdout.splitlines()
+    assert len(lines) == 3
+    assert "tiny.safetensors" in lines[1]
+    assert max(len(re.sub(r"\x1b\[[\d;]*m", "", line)) for line in lines) <= 80
+
+
 def test_evaluate_refuses_wrong_options(bench, weights, tmp_path):
     data = ("--data", bench)
     assert mistake("evaluate", *data) == (
@@ -161,7 +192,15 @@ def test_evaluate_refuses_wrong_options(bench, weights, tmp_path):
         f"evaluate: expected --scale 2, the scale of {weights}, got 4; leave --scale out, or choose another model."
     )
     assert mistake("evaluate", "--bicubic", *data) == (
-        "evaluate: expected --scale with --bicubic only, got none; add --scale 2, 3 or 4."
+        "evaluate: expected --scale N with --bicubic, got none; add --scale 2, 3 or 4."
+    )
+    assert mistake("evaluate", weights, *data, "--metric", "psnr_y") == (
+        "evaluate: expected an additional metric for --metric (self_similarity, lpips, dists), got psnr_y, which is "
+        "always computed; leave it out."
+    )
+    assert mistake("evaluate", weights, "--data", bench / "B", "--border", 500) == (
+        f"{bench}/B/c.png: expected at least 1011 x 1011 pixels (height x width) for --border 500, a multiple of the "
+        "scale 2, got 40 x 36; choose a smaller --border, or leave the image out."
     )
     assert "expected a folder of images" in mistake("evaluate", weights, "--data", tmp_path / "none")
     assert "got a path that does not exist" in mistake("evaluate", weights, *data, "--lr", tmp_path / "none")
@@ -258,3 +297,125 @@ def test_help_has_examples(verb):
     assert status == 0
     assert f"selfsr {verb} " in stdout
     assert "--self-ensemble" in stdout
+
+
+def test_upscale_by_another_scale_than_the_model_resizes_its_output(weights, tmp_path):
+    source = photo(tmp_path / "a.png")
+    options = ("-m", weights, "--precision", "float32", "--device", "cpu")
+    assert call("upscale", source, *options, "-o", tmp_path / "x2.png")[0] == 0
+    model_output = image_to_tensor(read_image(tmp_path / "x2.png"))
+    for scale in (4, 3, 1):
+        status, _, stderr = call("upscale", source, *options, "-o", tmp_path / f"x{scale}.png", "--scale", scale)
+        assert status == 0
+        assert f"The model upscales x2; bicubic interpolation then resizes its output to x{scale}." in stderr
+        expected = tensor_to_pixels(imresize(model_output, size=(40 * scale, 36 * scale))[0])
+        difference = read_image(tmp_path / f"x{scale}.png").pixels.astype(int) - expected
+        assert np.abs(difference).max() <= 1
+        assert (difference != 0).mean() < 1e-3
+    assert "resizes" not in call("upscale", source, *options, "-o", tmp_path / "y.png", "--scale", 2)[2]
+
+
+def test_evaluate_looks_at_all_headers_first(bench, weights, tmp_path):
+    (bench / "B" / "c.png").write_bytes(b"no image")
+    (bench / "B" / "d.png").write_bytes(b"")
+    images, out = tmp_path / "images", tmp_path / "s.json"
+    sentence = mistake("evaluate", weights, "--data", bench, "--save-images", images, "--out", out)
+    assert sentence.startswith(f"{bench}/B/c.png: expected a readable image, got ")
+    assert sentence.endswith(" (1 more like this).")
+    assert not images.exists()
+    photo(bench / "B" / "c.png", 14, 40)
+    (bench / "B" / "d.png").unlink()
+    assert mistake("evaluate", weights, "--data", bench) == (
+        f"{bench}/B/c.png: expected at least 15 x 15 pixels (height x width), a multiple of the scale 2, got 14 x 40; "
+        "leave it out."
+    )
+    photo(bench / "B" / "c.png", 15 + 1, 40)
+    assert call("evaluate", weights, "--data", bench)[0] == 0
+
+
+def test_evaluate_keeps_the_scores_when_an_image_fails_later(bench, tmp_path):
+    pixels = (bench / "A" / "b.png").read_bytes()
+    (bench / "A" / "b.png").write_bytes(pixels[: len(pixels) // 2])  # its header is intact
+    out = tmp_path / "s.json"
+    status, stdout, stderr = call("evaluate", "--bicubic", "--scale", 2, "--data", bench, "--out", out)
+    assert status == 1
+    assert f"selfsr: {bench}/A/b.png: expected a readable image, got" in stderr
+    assert "selfsr: 1 images failed; the means are those of the others." in stderr
+    assert [row.split()[:3] for row in stdout.splitlines()[1:]] == [["A", "bicubic", "1"], ["B", "bicubic", "1"]]
+    record = json.loads(out.read_text())
+    assert [list(scores["images"]) for scores in record["results"][0]["sets"].values()] == [["a"], ["c"]]
+    assert len(record["failures"]) == 1
+
+
+def test_evaluate_keeps_the_scores_when_it_is_interrupted(bench, tmp_path, monkeypatch):
+    from selfsr.evaluation import benchmark
+
+    real = benchmark.read_image
+
+    def stopped(path):
+        if path.name == "b.png":
+            raise KeyboardInterrupt
+        return real(path)
+
+    monkeypatch.setattr(benchmark, "read_image", stopped)
+    out = tmp_path / "s.json"
+    call("evaluate", "--bicubic", "--scale", 2, "--data", bench, "--out", out)
+    record = json.loads(out.read_text())
+    assert record["complete"] is False
+    assert list(record["results"][0]["sets"]["A"]["images"]) == ["a"]
+
+
+def test_evaluate_saves_every_image_whatever_its_name(tmp_path):
+    for seed, name in enumerate(("a", "a_compare", "a_compare2")):
+        photo(tmp_path / "hr" / f"{name}.png", seed=seed)
+    images = tmp_path / "images"
+    assert call("evaluate", "--bicubic", "--scale", 2, "--data", tmp_path / "hr", "--save-images", images)[0] == 0
+    widths = {path.stem: read_image(path).width for path in sorted((images / "hr").iterdir())}
+    outputs = dict.fromkeys(("a", "a_compare", "a_compare2"), 36)
+    comparisons = dict.fromkeys(("a_compare3", "a_compare_compare", "a_compare2_compare"), 3 * 36 + 16)
+    assert widths == outputs | comparisons
+
+
+@pytest.mark.parametrize(("data", "folder"), [("bench/A", "bench"), ("bench/A", "bench/A/out"), ("bench", "bench/out")])
+def test_evaluate_never_saves_among_the_inputs(bench, tmp_path, data, folder):
+    before = {path: path.read_bytes() for path in bench.rglob("*.png")}
+    options = ("--bicubic", "--scale", 2, "--data", tmp_path / data)
+    assert mistake("evaluate", *options, "--save-images", tmp_path / folder) == (
+        f"evaluate: expected a folder for --save-images outside of {tmp_path / data}, got {tmp_path / folder}; "
+        "choose another one."
+    )
+    assert {path: path.read_bytes() for path in bench.rglob("*.png")} == before
+
+
+def test_evaluate_shows_names_as_they_are(tmp_path):
+    folder = tmp_path / "[red]s"
+    for seed, name in enumerate(("[bold]x", ":cat:", "[x]", "a[/]")):
+        photo(folder / f"{name.replace('/', '_')}.png", seed=seed)
+    (folder / "more.txt").touch()
+    status, stdout, stderr = call("evaluate", "--bicubic", "--scale", 2, "--data", folder, "--per-image")
+    assert status == 0
+    shown = [line.split()[0] for line in stdout.splitlines()[1:]]
+    assert shown == [f"[red]s/{name}" for name in (":cat:", "[bold]x", "[x]", "a[_]")] + ["[red]s"]
+    assert "[red]s: 1 file of another kind left out (1 .txt)." in stderr
+
+
+def test_evaluate_expands_the_home_folder_after_a_name(bench, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    status, stdout, _ = call("evaluate", "--bicubic", "--scale", 2, "--data", "mine=~/bench/A")
+    assert (status, stdout.splitlines()[1].split()[0]) == (0, "mine")
+    assert mistake("evaluate", "--bicubic", "--scale", 2, "--data", "../../x=~/bench/A") == (
+        "evaluate: expected a plain name in --data NAME=DIR, got ../../x; use another name."
+    )
+
+
+def test_no_option_is_given_in_vain(bench, weights, tmp_path):
+    data = ("--bicubic", "--scale", 2, "--data", bench)
+    for option in (("--tile", "32"), ("--self-ensemble",)):
+        assert mistake("evaluate", *data, *option) == (
+            f"evaluate: expected no {option[0]} without a model, where it does nothing, got one; leave {option[0]} out."
+        )
+    assert call("evaluate", *data)[0] == 0
+    source = photo(tmp_path / "a.png")
+    options = ("-m", weights, "-o", tmp_path / "b.png", "--tile", "off", "--overlap", 8)
+    assert mistake("upscale", source, *options).startswith("upscale: expected no --overlap with --tile off")
+    assert mistake("evaluate", *data, "--out", tmp_path).startswith("evaluate: expected a JSON file to write for --out")

@@ -249,7 +249,7 @@ def test_decompression_bomb_is_refused_by_its_size(tmp_path):
     ("data", "reason"),
     [
         (b"", r"expected an image, got an empty file \(0 bytes\)"),
-        (b"hello, world", r"not PNG, JPEG, WebP, TIFF or BMP \(it begins with b'hell'\)"),
+        (b"hello, world", r"not PNG, JPEG, WebP, TIFF, BMP.* or TGA \(it begins with b'hell'\)"),
         (b"GIF89a" + bytes(40), "not PNG, JPEG"),
         (b"\x89PNG\r\n\x1a\n" + bytes(3), "readable image"),
         (b"\xff\xd8\xff" + bytes(20), "readable image"),
@@ -392,3 +392,14 @@ def test_reading_prints_nothing(tmp_path, capfd):
     read_image(tmp_path / "a.tif")
     assert capfd.readouterr() == ("", "")
     assert decode.open_image(io.BytesIO((tmp_path / "a.tif").read_bytes())).mode == "RGBA"
+
+
+def test_read_image_too_large_for_memory_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "large.png", DecodedImage(np.zeros((4, 4, 3), np.uint8)))
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("selfsr.images.files.decode.decode_image", fail)
+    with pytest.raises(InputError, match=r"large\.png: expected an image that fits into memory, got one whose pixels"):
+        read_image(tmp_path / "large.png")

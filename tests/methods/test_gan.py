@@ -247,7 +247,7 @@ def document(tiny: dict, changes: dict, **options: Any) -> dict:
         ({"objective": "wasserstein"}, "method.discriminators.d: form must be standard for the wasserstein objective"),
         ({"objective": "wasserstein", "form": "standard"}, "needs gradient_penalty_weight or r1_weight, got neither"),
         ({"r1_every_steps": 16}, "r1_every_steps does nothing without r1_weight; give both or neither"),
-        ({"objectiv": "hinge"}, "method.discriminators.d.objectiv: unknown key; did you mean objective."),
+        ({"objectiv": "hinge"}, "method.discriminators.d.objectiv: unknown key; did you mean objective?"),
         (
             {"network": {"kind": "pach"}},
             "method.discriminators.d.network.kind: expected one of vgg, unet_sn, patch, got 'pach'",
@@ -272,7 +272,7 @@ def test_an_unfitting_method_is_refused(tiny: dict) -> None:
     gan = document(tiny, {})
     assert parse_recipe(gan, "x").method.kind == "gan"
     message = recipe_error(document(tiny, {}, warmup_steps=6))
-    assert "leave the generator no update in steps 6, got 6 and 1" in message
+    assert "must leave the generator an update in steps 6, got 6 and 1" in message
     assert "got float16" in recipe_error({**document(tiny, {"r1_weight": 1.0}), "precision": "float16"})
     only_g = {**gan, "optimizers": {"g": {"kind": "adam"}}}
     assert "optimizers must name exactly the networks that the method trains, ['d', 'g'], got ['g']" in recipe_error(
@@ -280,7 +280,7 @@ def test_an_unfitting_method_is_refused(tiny: dict) -> None:
     )
     clash = copy.deepcopy(gan)
     clash["method"]["terms"]["adversarial_d"] = {"kind": "l1"}
-    assert "terms must not contain adversarial_d, the name of the loss that discriminator d adds" in recipe_error(clash)
+    assert "terms must not contain adversarial_d, the name of a loss that the method adds" in recipe_error(clash)
     clash["method"]["discriminators"] = {"g": DISCRIMINATOR}
     assert "discriminators must not be named g, which is the generator; call it d" in recipe_error(clash)
 

@@ -125,7 +125,7 @@ def test_a_checkpoint_during_measurement_changes_nothing() -> None:
         ({"match": "largest"}, "method.terms.pixel.weight.calibrate_steps: missing; add it, it has no default."),
         (
             {"match": "largest", "calibrate_step": 5},
-            "method.terms.pixel.weight.calibrate_step: unknown key; did you mean calibrate_steps.",
+            "method.terms.pixel.weight.calibrate_step: unknown key; did you mean calibrate_steps?",
         ),
         (
             {"match": "smallest", "calibrate_steps": 5},

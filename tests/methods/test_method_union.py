@@ -23,7 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "regression": {},
     "gan": {"discriminators": {"d": {"network": {"kind": "patch", "features": 4, "layers": 1}, "weight": 0.1}}},
 }
-# A plain mean, a masked sum, and a weight that is found in training.
+# A plain mean, a masked sum, and a weight that is calibrated in training.
 TERMS: dict[str, Any] = {
     "pixel": {"kind": "l1"},
     "similarity": {

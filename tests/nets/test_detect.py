@@ -52,7 +52,7 @@ def test_saved_network_opens_without_detect(spec, scale, channels, suffix, tmp_p
 @pytest.mark.usefixtures("without_detect")
 def test_bare_file_without_detect_is_refused(tmp_path):
     torch.save(SPEC.build(2).state_dict(), tmp_path / "net.pth")
-    with pytest.raises(InputError, match=r"expected a network that selfsr or spandrel knows, got 20 tensors named "):
+    with pytest.raises(InputError, match=r"expected a network that selfsr or spandrel supports, got 20 tensors named "):
         load_model(tmp_path / "net.pth")
 
 
@@ -62,7 +62,7 @@ def test_unfit_start_is_described_from_metadata(tmp_path):
     with pytest.raises(InputError) as caught:
         load_into(SPEC.build(2), tmp_path / "net.safetensors")
     assert str(caught.value).endswith(
-        "the file holds EDSR x4 with features 6, blocks 3, res_scale 1.0 for color, the network is EDSR x2 with "
+        "the file contains EDSR x4 with features 6, blocks 3, res_scale 1.0 for color, the network is EDSR x2 with "
         "features 6, blocks 2, res_scale 1.0 for color: set network and scale to match it."
     )
 

@@ -332,16 +332,16 @@ def test_dbpn_has_no_tail_for_transfer(path):
         (
             "vdsr",
             VdsrSpec(features=6, convs=4),
-            "holds VDSR with features 6, convs 3 for color, the network is VDSR with features 6, convs 4 for",
+            "contains VDSR with features 6, convs 3 for color, the network is VDSR with features 6, convs 4 for",
         ),
         (
             "srcnn",
             SrcnnSpec(),
-            r"the file holds SRCNN with features \[6, 5\], kernels_px \[5, 3, 3\] for color, the network is",
+            r"the file contains SRCNN with features \[6, 5\], kernels_px \[5, 3, 3\] for color, the network is",
         ),
-        ("rdn", RdnSpec(features=6, growth=4, blocks=1, convs=2), "the file holds RDN x2 with features 6, growth 4, "),
-        ("mdsr", MdsrSpec(features=6, blocks=2), "the file holds MDSR x2, x3 and x4 with features 6, blocks 1, "),
-        ("srresnet", VdsrSpec(), "0 of 40 tensors fit .* the file holds SRResNet x2 with features 6, blocks 2 for"),
+        ("rdn", RdnSpec(features=6, growth=4, blocks=1, convs=2), "the file contains RDN x2 with features 6, growth 4"),
+        ("mdsr", MdsrSpec(features=6, blocks=2), "the file contains MDSR x2, x3 and x4 with features 6, blocks 1, "),
+        ("srresnet", VdsrSpec(), "0 of 40 tensors fit .* the file contains SRResNet x2 with features 6, blocks 2 for"),
     ],
 )
 def test_another_depth_is_refused_and_file_described(name, other, message, path):
@@ -354,7 +354,7 @@ def test_another_depth_is_refused_and_file_described(name, other, message, path)
     ("name", "key", "tensor", "message"),
     [
         ("vdsr", "body.1.0.weight", torch.ones(6, 7, 3, 3), r"names are those of VDSR with features 6, convs 3, but"),
-        ("srcnn", "body.0.weight", torch.ones(6), r"names are those of SRCNN \(.*\), but the tensors do not make up"),
+        ("srcnn", "body.0.weight", torch.ones(6), r"names are those of SRCNN \(.*\), but the tensors do not fit it"),
         (
             "srcnn",
             "body.2.weight",

@@ -159,7 +159,7 @@ def test_evaluate_refuses_another_scale_than_the_file(image_folder, tmp_path):
     [
         (
             VdsrSpec(features=6, convs=3).build(2), 2, VdsrSpec(features=6, convs=5), 3,
-            "the file holds VDSR with features 6, convs 3 .*, the network is VDSR .* convs 5 for",
+            "the file contains VDSR with features 6, convs 3 .*, the network is VDSR .* convs 5 for",
         ),
         (
             EdsrSpec(features=8, blocks=2).build(2), 2, EdsrSpec(features=8, blocks=3), 3,
@@ -167,11 +167,11 @@ def test_evaluate_refuses_another_scale_than_the_file(image_folder, tmp_path):
         ),
         (
             VdsrSpec(features=6, convs=3).build(2, 1), 2, VdsrSpec(features=6, convs=3), 3,
-            "the file holds VDSR with features 6, convs 3 for gray, the network is VDSR .* convs 3 for color: ",
+            "the file contains VDSR with features 6, convs 3 for gray, the network is VDSR .* convs 3 for color: ",
         ),
         (
             LapSrnSpec(features=4, convs=1).build(2, 1), 4, LapSrnSpec(features=4, convs=1), 1,
-            "the file holds LapSRN x2 .*, the network is LapSRN x4 .*with start_transfer: true",
+            "the file contains LapSRN x2 .*, the network is LapSRN x4 .*with start_transfer: true",
         ),
     ],
 )  # fmt: skip

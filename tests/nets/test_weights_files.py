@@ -15,6 +15,7 @@ from selfsr.errors import InputError
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.layers import DIV2K_MEAN
 from selfsr.nets.spandrel.rrdb import RrdbSpec
+from selfsr.nets.spandrel.span import SpanSpec
 from selfsr.nets.spandrel.swinir import SwinIrSpec
 from selfsr.nets.weights.load import load_into, load_model, read_metadata
 from selfsr.nets.weights.save import save_weights
@@ -307,3 +308,38 @@ def test_attention_masks_of_another_crop_are_ignored(tmp_path):
     load_into(net, tmp_path / "s16w4.pth")
     x = lr(height=16, width=24)
     torch.testing.assert_close(net(x), trained(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("with_norm", [True, False])
+def test_span_folded_for_deployment_opens_and_trains_on(with_norm, tmp_path):
+    spec = SpanSpec(features=6, subtract_mean=with_norm)
+    torch.manual_seed(0)
+    net = spec.build(2).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(2).add_(0.02)
+    net(lr())  # folds
+    folded = {n: t for n, t in net.state_dict().items() if not re.search(r"\.(sk|conv\.\d)\.", n)}
+    assert len(folded) == 44 + (not with_norm)
+    for name in ("net.pth", "net.safetensors"):
+        torch.save(folded, tmp_path / name) if name == "net.pth" else safetensors.torch.save_file(
+            {n: t.contiguous() for n, t in folded.items()}, tmp_path / name
+        )
+        model = load_model(tmp_path / name)
+        assert (model.architecture, model.scale) == ("SPAN", 2)
+        torch.testing.assert_close(model.upscale(lr()), net(lr()).clamp(0, 1), rtol=1e-5, atol=1e-5)
+    trained = build_other(spec)
+    load_into(trained, tmp_path / "net.pth")
+    torch.testing.assert_close(trained.train()(lr()), net(lr()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_file_whose_name_is_not_utf8_opens(edsr, suffix, tmp_path):
+    save_weights(tmp_path / f"net{suffix}", edsr, {"note": "x"})
+    path = tmp_path / os.fsdecode(b"n\xff" + suffix.encode())
+    try:
+        (tmp_path / f"net{suffix}").rename(path)
+    except OSError:
+        pytest.skip("this file system has only names in UTF-8")
+    assert same(edsr, load_model(path).net)
+    assert read_metadata(path)["note"] == "x"

@@ -231,6 +231,7 @@ def test_python_threads_get_the_same_result(backend: str, pair) -> None:
     assert not wrong
 
 
+@pytest.mark.filterwarnings("ignore::selfsr.RangeWarning")  # the step doubles the images
 @pytest.mark.parametrize("loss", ["l1", "own"])
 def test_torch_compile_makes_one_graph(loss: str, backend: str, pair) -> None:
     sr, hr = pair(1, 3, 24, 20)

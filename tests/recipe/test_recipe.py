@@ -26,12 +26,12 @@ def changed(document: dict, path: str, value) -> dict:
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
-        ("stepz", 10, "my.yaml: stepz: unknown key; did you mean steps."),
-        ("network.featuers", 8, "my.yaml: network.featuers: unknown key; did you mean features."),
-        ("method.terms.pixel.wieght", 1, "my.yaml: method.terms.pixel.wieght: unknown key; did you mean weight."),
-        ("method.terms.pixel.pace.alfa", 1, "my.yaml: method.terms.pixel.pace.alfa: unknown key; did you mean alpha."),
-        ("evaluate.setz", {}, "my.yaml: evaluate.setz: unknown key; did you mean sets."),
-        ("checkpoints.keep", 3, "my.yaml: checkpoints.keep: unknown key; did you mean keep_last."),
+        ("stepz", 10, "my.yaml: stepz: unknown key; did you mean steps?"),
+        ("network.featuers", 8, "my.yaml: network.featuers: unknown key; did you mean features?"),
+        ("method.terms.pixel.wieght", 1, "my.yaml: method.terms.pixel.wieght: unknown key; did you mean weight?"),
+        ("method.terms.pixel.pace.alfa", 1, "my.yaml: method.terms.pixel.pace.alfa: unknown key; did you mean alpha?"),
+        ("evaluate.setz", {}, "my.yaml: evaluate.setz: unknown key; did you mean sets?"),
+        ("checkpoints.keep", 3, "my.yaml: checkpoints.keep: unknown key; did you mean keep_last?"),
         ("steps", "many", "steps: input should be a valid integer, unable to parse string as an integer, got 'many'."),
         ("steps", 0, "my.yaml: steps: input should be greater than 0, got 0."),
         ("crop_px", 33, "my.yaml: recipe: crop_px must be a multiple of the scale 2, got 33."),
@@ -198,4 +198,4 @@ def test_the_title_of_a_small_recipe_has_its_size(name: str) -> None:
         return
     net = recipe.network.build(recipe.scales[0], recipe.data.channels)
     weights = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-    assert head.endswith(f"{weights / 1000:,.0f} thousand weights, {recipe.steps:,} steps of {recipe.batch} crops")
+    assert head.endswith(f"{weights / 1000:,.0f} thousand parameters, {recipe.steps:,} steps of {recipe.batch} crops")

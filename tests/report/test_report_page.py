@@ -131,8 +131,19 @@ def test_gains_have_their_sign(make_run, tmp_path):
     lines[-1]["sets"]["held-out"]["mean"]["psnr_y"] = level - 1.2
     (run / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = write_report([run], tmp_path / "report.html").read_text(encoding="utf-8")
-    assert '<span class="gain down">-1.20 dB <span class="over">over bicubic</span></span>' in text
+    assert '<span class="gain down">1.20 dB <span class="over">below bicubic</span></span>' in text
     assert '<span class="gain up">+0.50</span>' in text
+
+
+def test_target_is_checked_before_the_page_is_rendered(make_run, tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", samples=False)
+    monkeypatch.setattr("selfsr.report.write.render_report", None)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^report: expected an HTML file to write, got .*photos, which is a folder; "):
+        write_report([run], tmp_path / "photos")
+    with pytest.raises(InputError, match=r"^report: expected an HTML file to write, .*, but .*/file is a file; choose"):
+        write_report([run], tmp_path / "file" / "report.html")
 
 
 def test_step_0_is_best_only_without_other_evaluations(make_run, tmp_path):

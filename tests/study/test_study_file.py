@@ -137,11 +137,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown setting of an arm": (
         {"arms": {"plain": None, "b": {"set": {"method.terms.pixel.pase": None}}}},
-        "arms.b: tiny.yaml: method.terms.pixel.pase: unknown key; did you mean pace.",
+        "arms.b: tiny.yaml: method.terms.pixel.pase: unknown key; did you mean pace?",
     ),
     "unknown key": (
         {"seed": [1]},
-        "seed: unknown key; did you mean seeds.",
+        "seed: unknown key; did you mean seeds?",
     ),
     "one arm": (
         {"arms": {"plain": None}},
@@ -215,6 +215,11 @@ def test_load_study_refuses_an_unknown_setting(workspace: Path, setting: str, me
 def test_a_missing_file_and_a_file_of_something_else(workspace: Path) -> None:
     with pytest.raises(InputError, match=r"^study: none.yaml does not exist; see docs/studies/README.md for how"):
         open_study(Path("none.yaml"))
+    with pytest.raises(InputError) as refused:
+        open_study(Path("tiny.yaml"))
+    assert str(refused.value) == (
+        "study: expected a study file, got tiny.yaml, which is a recipe; run `selfsr train tiny.yaml`."
+    )
     (workspace / "list.yaml").write_text("- 1\n")
     with pytest.raises(InputError, match=r"^list.yaml: expected a mapping of options, got list\.$"):
         open_study(Path("list.yaml"))

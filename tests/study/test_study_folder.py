@@ -1,6 +1,8 @@
-"""The study folder: it keeps its definition, grows only when told to, and is one study's at a time."""
+"""The study folder: it keeps its definition, grows only with `extend`, and is locked for one study at a time."""
 
 import json
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from selfsr.study import open_study, run_study, summarize
 from selfsr.study.folder import (
     check_run,
     is_finished,
-    lock_folder,
+    lock_study,
     read_last_step,
     read_plan,
     read_step,
@@ -121,7 +123,7 @@ def test_folder_with_other_files_is_refused_and_unchanged(workspace: Path, plan_
     )
     assert sorted(entry.name for entry in Path("photos").iterdir()) == ["test", "train"]
     assert refusal(lambda: open_study(Path("photos"))) == (
-        "study: photos is no study folder (study.yaml is missing); name a study file."
+        "study: photos is not a study folder (study.yaml is missing); pass a study file."
     )
     assert refusal(lambda: summarize(plan_of(), Path("nowhere"))) == (
         "study: nowhere does not exist; run the study first, without --summary."
@@ -145,11 +147,12 @@ def test_run_of_another_recipe_is_refused(plan_of: Callable[..., StudyPlan], wri
 
 def test_two_studies_do_not_work_in_one_folder(plan_of: Callable[..., StudyPlan]) -> None:
     plan = plan_of()
-    with lock_folder(HERE):
+    with lock_study(HERE):
         assert refusal(lambda: run_study(plan, HERE, device="cpu")) == (
-            "study: here is in use by another selfsr study, or by a run of a killed one; wait for it or stop it."
+            "study: here is in use by another selfsr study, or by a run of a killed one "
+            f"(process {os.getpid()} on {socket.gethostname()}); wait for it or stop it."
         )
-    with lock_folder(HERE):
+    with lock_study(HERE):
         pass
 
 

@@ -177,16 +177,16 @@ def test_killed_study_keeps_its_folder_locked_until_its_run_ends(
 ) -> None:
     from selfsr.errors import InputError
     from selfsr.study.devices import DeviceSlot
-    from selfsr.study.folder import lock_folder
+    from selfsr.study.folder import lock_study
     from selfsr.study.runner import _Job
 
     stub({"tiny-plain-seed1": "slow"})
-    with lock_folder(FOLDER) as lock:
+    with lock_study(FOLDER) as lock:
         job = _Job(plan_of().runs()[0], FOLDER, DeviceSlot("cpu", "cpu", {}), lock, False)
-    with pytest.raises(InputError, match="is in use"), lock_folder(FOLDER):
+    with pytest.raises(InputError, match="is in use"), lock_study(FOLDER):
         pass
     job.stop_now()
-    with lock_folder(FOLDER):
+    with lock_study(FOLDER):
         pass
 
 

@@ -85,13 +85,14 @@ def doubled(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("tile", ["off", 32])
 def test_upscale_image_keeps_depth_colors_alpha_and_profile(dtype, channels, alpha, tile, tmp_path):
     """Nearest neighbor changes no value, so every bit must come through, tiled or not."""
-    image = random_image(50, 37, channels, dtype, alpha, icc=b"a profile")
+    metadata = {"icc": b"a profile", "exif": b"II*\0", "dpi": (300.0, 150.0)}
+    image = random_image(50, 37, channels, dtype, alpha, **metadata)
     if alpha:
         image.alpha[image.alpha == 0] = 1  # under alpha 0 colors are replaced, see below
     out = upscaler(Doubler(), tile=tile).upscale_image(image, scratch=tmp_path)
     assert out.pixels.dtype == dtype
     assert np.array_equal(out.pixels, doubled(image.pixels))
-    assert out.icc == b"a profile"
+    assert {name: getattr(out, name) for name in metadata} == metadata
     assert (out.alpha is None) is not alpha
     if alpha:
         assert np.array_equal(out.alpha, doubled(image.alpha))
@@ -284,6 +285,9 @@ def test_auto_precision_is_bfloat16_if_native_and_invisible(monkeypatch):
     assert upscaler(fine, precision="auto").precision == "bfloat16"
     assert upscaler(coarse, precision="auto").precision == "float32"  # its last layer would round to steps of 1/256
     assert upscaler(coarse, precision="bfloat16").precision == "bfloat16"
+    assert upscaler(fine, precision="auto").describe_precision() == "bfloat16 (float32 for 16-bit images)"
+    assert upscaler(coarse, precision="auto").describe_precision() == "float32"
+    assert upscaler(coarse, precision="bfloat16").describe_precision() == "bfloat16"
     assert upscaler(fine, precision="auto", facts={"supports_bfloat16": False}).precision == "float32"
     native_bfloat16(monkeypatch, False)
     assert upscaler(fine, precision="auto").precision == "float32"

@@ -9,6 +9,7 @@ import pytest
 
 from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, read_image, write_image
+from selfsr.images.paths import SUFFIXES
 from selfsr.upscaling import files as files_module
 from selfsr.upscaling.files import UpscaleJob, plan_jobs, upscale_files
 
@@ -220,3 +221,48 @@ def test_upscale_files_writes_during_the_work(tmp_path, monkeypatch):
 
 def test_upscale_files_without_jobs_writes_nothing():
     assert run([]).written == 0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output"),
+    [(["x.jpg"], "out.avif"), (["x.jpg"], "out.jxl"), (["x.jpg"], "out.xyz"), (["in"], "out.avif"), (["in"], "o.jp2")],
+)
+def test_plan_jobs_takes_no_file_name_for_a_folder(folder, inputs, output):
+    with pytest.raises(InputError) as error:
+        plan_jobs([Path(p) for p in inputs], Path(output))
+    assert str(error.value) == (
+        f"upscale: expected a file that ends in {', '.join(SUFFIXES)}, or a folder, got {output}; "
+        "choose one of these formats."
+    )
+
+
+@pytest.mark.parametrize("output", ["out.v2", "v1.5", "out.d/x"])
+def test_plan_jobs_allows_dots_in_names_of_folders(folder, output):
+    assert targets([Path("x.jpg")], Path(output)) == [f"{output}/x.png"]
+
+
+def test_plan_jobs_of_a_folder_may_go_to_the_working_directory(folder):
+    assert targets([Path("in")], Path()) == ["a.png", "b.png", "deep/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "mixed"),
+    [(["in"], "in", "in"), (["in/deep"], "in/deep", "in/deep"), (["in", "more"], ".", "in"), (["in/deep"], "in", None)],
+)
+def test_plan_jobs_never_writes_among_the_inputs(folder, inputs, output, mixed):
+    """The results would be inputs of the next call."""
+    if mixed is None:
+        assert targets([Path(p) for p in inputs], Path(output)) == [f"{output}/a.png"]
+        return
+    Path("in/b.PNG").unlink()  # whose result would replace it
+    with pytest.raises(InputError, match=r"expected an output folder other than the input, got .*; choose another -o"):
+        plan_jobs([Path(p) for p in inputs], Path(output))
+
+
+def test_plan_jobs_of_nothing_but_earlier_results_is_refused(folder):
+    write(Path("old/out/a.png"))
+    with pytest.raises(InputError) as error:
+        plan_jobs([Path("old")], Path("old/out"), existing="overwrite")
+    assert str(error.value) == (
+        "upscale: expected images in old, got none outside of old/out; pass the folder of the originals."
+    )

@@ -1,8 +1,8 @@
 """Run numba kernels on the CPU in torch's own threads; compile them, and add what numba lacks.
 
-numba's own thread layers are not used: they differ between machines, one ends the process if two Python threads call
-it, another if a process forks after its use. Here a kernel releases the GIL, is called once by each thread of a team,
-and takes its share of the work from a counter. Decision and measurements: docs/adr/0001-torch-threads.md.
+numba's own thread layers are not used, since they differ between machines: one ends the process if two Python threads
+call it, another if a process forks after its use. Here each thread of a team calls the kernel once. The kernel releases
+the GIL and takes its share of the work from a counter. Decision and measurements: docs/adr/0001-torch-threads.md.
 
 A kernel is two functions in one file, since numba's disk cache looks only at the age of a kernel's file: the work,
 decorated with `helper` like all functions that it calls, and the function that `run` compiles, of the form
@@ -57,7 +57,7 @@ def run(kernel: Callable[..., Any], tasks: int, *arguments: Any) -> None:
     helpers = [_pool().submit(compiled, *arguments) for _ in range(0 if parallel else min(threads, tasks) - 1)]
     failed = compiled(*arguments)
     for helper in helpers:
-        # A helper that is still queued behind another caller's work is not needed any more.
+        # A helper that is still queued behind another caller's work is no longer needed.
         if not helper.cancel():
             failed |= helper.result()
     if failed:
@@ -68,8 +68,8 @@ def run(kernel: Callable[..., Any], tasks: int, *arguments: Any) -> None:
 def _openmp() -> int:
     """Return the address of the start function of torch's OpenMP threads, or 0 if there is none.
 
-    After a parallel loop these threads wait at full speed for some milliseconds. A kernel can use them at once, while
-    threads of its own would compete with them for the cores.
+    After a parallel loop these threads wait at full speed for some milliseconds. A kernel can use them immediately,
+    while threads of its own would compete with them for the cores.
     """
     try:
         # The search includes the libraries that torch is linked with. Only the OpenMP of GCC and Intel have this name.
@@ -94,7 +94,7 @@ def _watch_forks() -> None:
 
 
 def _describe(value: Any) -> Any:
-    """Return what a kernel is specialized on: dtype, axes and layout of an array, or the type of a number."""
+    """Return the key of a specialization: dtype, axes and layout of an array, or the type of a number."""
     if isinstance(value, np.ndarray):
         return value.dtype, value.ndim, "C" if value.flags.c_contiguous else "A", not value.flags.writeable
     return tuple(map(_describe, value)) if isinstance(value, tuple) else type(value)

@@ -1,7 +1,7 @@
 """Register functions as torch operators, one opaque node for torch.compile and torch.export.
 
-Does what `torch.library.custom_op` does, without importing torch's compiler at the first call, which takes more than a
-second and 150 MiB in a process that compiles nothing (docs/adr/0003-operator-registration.md).
+It replaces `torch.library.custom_op`, whose first call imports torch's compiler. That takes more than a second and 150
+MiB in a process that compiles nothing (docs/adr/0003-operator-registration.md).
 """
 
 import functools

@@ -228,7 +228,7 @@ def _check_errors(result: BenchResult) -> str | None:
     }
     for quantity, (error, largest) in errors.items():
         largest = _FORMULATION_LIMIT if result.implementation in FORMULATIONS else largest
-        # NaN is an error, too.
+        # NaN is also an error.
         if error is None or not error <= largest:
             return f"{quantity} is wrong by {error:.2g}, allowed are {largest:.2g}; not timed"
     return None

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from selfsr import __version__
 from selfsr.bench.measure import BASELINE, BenchResult, list_implementations, measure_workload
@@ -19,6 +20,7 @@ from selfsr.bench.plot import CostPanel, draw_plot
 from selfsr.bench.workload import Workload, make_sweeps
 from selfsr.console import progress_bar
 from selfsr.errors import InputError
+from selfsr.fileio import write_atomic
 
 # Largest number of masked pixels for the baseline in a sweep: it takes a second or two, and its cost is linear.
 SWEEP_BASELINE_PIXELS = 400
@@ -105,11 +107,9 @@ def _write_files(
                 for result in results
             ],
         }
-        out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_atomic(out, json.dumps(record, indent=2) + "\n")
     if plot is not None:
-        plot.write_text(
-            draw_plot(_collect_panels(measured), f"value and gradient; {machine['summary']}"), encoding="utf-8"
-        )
+        write_atomic(plot, draw_plot(_collect_panels(measured), f"value and gradient; {machine['summary']}"))
 
 
 def _check_names(names: list[str] | None, device: torch.device) -> list[str]:
@@ -163,7 +163,7 @@ def _print_table(measured: Measured, machine: dict[str, str | int]) -> None:
         for i, result in enumerate(results):
             first = (str(workload), str(result.pixels)) if i == 0 else ("", "")
             if result.skipped is not None:
-                table.add_row(*first, result.implementation, "", "", "", "[dim]-[/dim]")
+                table.add_row(*first, result.implementation, "", "", "", Text("-", style="dim"))
                 skipped[f"{result.implementation}: {result.skipped}"].append(str(workload))
                 continue
             cells = (
@@ -175,10 +175,11 @@ def _print_table(measured: Measured, machine: dict[str, str | int]) -> None:
             )
             table.add_row(*first, result.implementation, *cells)
         table.add_section()
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     console.print(table)
     for reason, names in skipped.items():
-        console.print(f"[dim]- {reason} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})[/dim]")
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        console.print(f"- {reason} ({names[0]}{more})", style="dim")
     print(f"Value and gradient in float32; errors against float64; {machine['summary']}")
 
 

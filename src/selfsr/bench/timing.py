@@ -35,7 +35,7 @@ def time_in_turns(timers: dict[str, Callable[[], float]], seconds: float, *, min
     Args:
         timers: functions that return their seconds, by name.
         seconds: start no further turn after this time.
-        min_turns: number of turns at least.
+        min_turns: smallest number of turns.
 
     Returns:
         The seconds of each timer, one for each turn.

@@ -40,7 +40,9 @@ def bench(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Also vary image size, mask density, batch size and search size.")
     ] = False,
-    seconds: Annotated[float, typer.Option(min=0, help="Seconds to repeat each workload; at least three turns.")] = 5,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Seconds to repeat each workload; it is always repeated three times or more.")
+    ] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     json: Annotated[Path | None, typer.Option(help="Write all results to this JSON file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the sweep into this SVG file.")] = None,

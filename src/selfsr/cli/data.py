@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfsr.cli.messages import describe_left_out, print_left_out
+
 if TYPE_CHECKING:
     from selfsr.data.check import CheckSummary
     from selfsr.data.prepare import PrepareSummary
@@ -65,6 +67,7 @@ def check(
         )
     summary = check_folder(folder, lr, scale or 1, crop, masks=masks)
     _show(summary)
+    print_left_out(describe_left_out([folder] if lr is None else [folder, lr]), summary.further_frames)
     if summary.problems:
         raise typer.Exit(1)
 
@@ -97,7 +100,10 @@ def prepare(
         typer.Option(min=1, help="One more size, by its shorter side in pixels; default: the size of a sub-image."),
     ] = None,
     own_size_only: Annotated[
-        bool, typer.Option("--own-size-only", help="Cut the images in their own size only; faster and smaller.")
+        bool,
+        typer.Option(
+            "--own-size-only", help="Cut the images in their own size only; faster, and needs less disk space."
+        ),
     ] = False,
     workers: Annotated[
         int | None,
@@ -107,14 +113,15 @@ def prepare(
     """Cut large images into overlapping sub-images, which load faster, in several sizes, which train better.
 
     The sizes are those of Real-ESRGAN and SSL: the image's own, 3/4, 3/5 and 1/3 of it where they are not smaller than
-    a sub-image, and one by its shorter side. Edge masks are not needed on disk: the training step makes them.
+    a sub-image, and one by its shorter side. Edge masks are not needed on disk: the training step computes them.
     """
     from selfsr.data.prepare import SubImageSettings, prepare_folder
     from selfsr.errors import InputError
 
     if own_size_only and (factor or shortest):
         raise InputError(
-            "data prepare: expected --own-size-only without --factor and --shortest, got both; leave one side out."
+            "data prepare: expected --own-size-only without --factor and --shortest, got both; leave out "
+            "--own-size-only or the others."
         )
     factors = () if own_size_only else tuple(factor) if factor else SubImageSettings().factors
     settings = SubImageSettings(
@@ -123,10 +130,11 @@ def prepare(
         factors=factors,
         shortest_px=None if own_size_only else shortest or size,
     )
-    _report(prepare_folder(folder, output, settings, workers), output)
+    left_out = describe_left_out([folder])
+    _report(prepare_folder(folder, output, settings, workers), output, left_out)
 
 
-def _report(summary: "PrepareSummary", output: Path) -> None:
+def _report(summary: "PrepareSummary", output: Path, left_out: list[str]) -> None:
     from selfsr.console import print_line
 
     skipped = f", {summary.skipped:,} of them finished before" if summary.skipped else ""
@@ -134,6 +142,7 @@ def _report(summary: "PrepareSummary", output: Path) -> None:
     if summary.too_small:
         first = summary.too_small[0]
         typer.echo(f"Note: {len(summary.too_small):,} images are smaller than a sub-image, the first is {first}.")
+    print_left_out(left_out, summary.further_frames)
     for sentence in summary.failures[:_LISTED]:
         print_line(f"selfsr: {sentence}")
     if summary.failures:
@@ -142,14 +151,14 @@ def _report(summary: "PrepareSummary", output: Path) -> None:
 
 
 def _show(summary: "CheckSummary") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from selfsr.console import print_table
+
     table = Table("Format", "Layout", "Bits", "Files", box=None, pad_edge=False)
     for (kind, mode, bits), count in summary.layouts.items():
         table.add_row(kind, mode, str(bits), f"{count:,}")
-    console.print(table)
+    print_table(table)
     if summary.sizes:
         smallest, middle, largest = (summary.sizes[i] for i in (0, len(summary.sizes) // 2, -1))
         sizes = ", ".join(f"{h} x {w}" for h, w in (smallest, middle, largest))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfsr.cli.messages import describe_left_out, print_left_out
+
 if TYPE_CHECKING:
     from selfsr.degrade.presets import PresetSpec
 
@@ -12,7 +14,7 @@ EPILOG = """[bold]Presets[/bold]
 
 real_esrgan, bsrgan: strong degradations, as in the original papers.
 
-real_esrgan_ssl, bsrgan_ssl, stablesr_ssl: milder ones, as the self-similarity paper trains with.
+real_esrgan_ssl, bsrgan_ssl, stablesr_ssl: milder ones, from the training of the self-similarity paper.
 
 real_esrgan_ssl_test, bsrgan_ssl_test, ssl_test (a 60:40 mixture of these two): that paper's blind test sets.
 
@@ -36,7 +38,9 @@ def degrade(
     preset: Annotated[str | None, typer.Option(help="Preset of the degradation; see below.")] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="Instead of --preset: use the degradation of this recipe, to see what its training sees."),
+        typer.Option(
+            help="Instead of --preset: use the degradation of this recipe, to make the LR images of its training."
+        ),
     ] = None,
     scale: Annotated[
         int | None, typer.Option(min=2, help="How many times smaller LR is. Default: 4, or the scale of the recipe.")
@@ -56,7 +60,7 @@ def degrade(
 ) -> None:
     """Make LR images by random blur, resize, noise and JPEG, as in BSRGAN and Real-ESRGAN.
 
-    The LR image of a.png is ax4.png at scale 4; data of kind: pairs finds it by this name.
+    The LR image of a.png is ax4.png at scale 4; a recipe with data.kind: pairs finds it by this name.
 
     All parameters are saved to degradations.jsonl in the output folder.
 
@@ -65,20 +69,16 @@ def degrade(
     from selfsr.console import progress_bar
     from selfsr.degrade.contact_sheet import write_contact_sheet
     from selfsr.degrade.files import degrade_files, plan_jobs
-    from selfsr.errors import InputError
-    from selfsr.images.files import check_format
 
     degradation, scale = _select_degradation(preset, recipe, scale)
     if contact_sheet is not None:
-        check_format(contact_sheet, height=1, width=1, bits=8, alpha=False)
-        if contact_sheet.resolve().parent == folder.resolve():
-            raise InputError(
-                f"degrade: expected a contact sheet outside of {folder}, got {contact_sheet}; write it elsewhere."
-            )
+        _check_contact_sheet(contact_sheet, folder, output)
     jobs = plan_jobs(folder, output, scale=scale, per_image=per_image, overwrite=overwrite)
+    left_out = describe_left_out([folder])
     with progress_bar(f"Degrading {folder}", len(jobs)) as advance:
         result = degrade_files(jobs, output, degradation, scale=scale, seed=seed, advance=advance)
     typer.echo(f"{result.written:,} of {len(jobs):,} images written to {output}.")
+    print_left_out(left_out, result.further_frames)
     for sentence in result.failures[:20]:
         typer.echo(f"selfsr: {sentence}", err=True)
     if contact_sheet is not None:
@@ -89,6 +89,17 @@ def degrade(
     if result.failures:
         typer.echo(f"selfsr: {len(result.failures):,} of {len(jobs):,} images failed.", err=True)
         raise typer.Exit(1)
+
+
+def _check_contact_sheet(sheet: Path, folder: Path, output: Path) -> None:
+    """Check that the contact sheet does not go among the images, where a later call would read it."""
+    from selfsr.errors import InputError
+    from selfsr.images.files import check_format
+    from selfsr.images.paths import is_inside
+
+    check_format(sheet, height=1, width=1, bits=8, alpha=False)
+    if is_inside(sheet, folder) and not (is_inside(output, folder) and is_inside(sheet, output)):
+        raise InputError(f"degrade: expected a contact sheet outside of {folder}, got {sheet}; write it elsewhere.")
 
 
 def _select_degradation(preset: str | None, recipe: Path | None, scale: int | None) -> "tuple[PresetSpec, int]":

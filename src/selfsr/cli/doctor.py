@@ -6,7 +6,7 @@ selfsr doctor      (put its output into every bug report)"""
 
 
 def doctor() -> None:
-    """Print versions, devices and backends, and why one is unavailable."""
+    """Print versions, devices and backends, and the reason if one is unavailable."""
     import torch
     import typer
     from rich.console import Console
@@ -29,11 +29,23 @@ def doctor() -> None:
         typer.echo(f"cuda: unavailable, {reason}")
 
     console.rule("backends of the operators")
-    probe = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
     reasons = {
         "eager": None,
         "cpu": backends.why_not_cpu(torch.zeros(1)),
-        "triton": backends.why_not_triton(probe),
+        "triton": _why_not_triton(),
     }
     for backend, reason in reasons.items():
         typer.echo(f"{backend}: {'available' if reason is None else 'unavailable, ' + reason}")
+
+
+def _why_not_triton() -> str | None:
+    """Return why no device of this machine runs the Triton backend, or None if one does."""
+    import torch
+
+    from selfsr._ops.backends import why_not_triton
+
+    if torch.cuda.is_available():
+        return why_not_triton(torch.zeros(1, device="cuda"))
+    if (reason := why_not_triton()) is not None:
+        return reason
+    return why_not_triton(torch.zeros(1)) and "no GPU here that Triton supports"

@@ -1,20 +1,22 @@
 """`selfsr evaluate`."""
 
-from collections.abc import Callable
+import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfsr.cli.options import DeviceOption, SelfEnsembleOption
-from selfsr.evaluation.metrics import METRICS, list_extra_metrics
+from selfsr.cli.messages import describe_left_out, print_left_out
+from selfsr.cli.options import DeviceOption, SelfEnsembleOption, refuse_unused
+from selfsr.evaluation.metrics import METRICS, list_extra_metrics, list_standard_metrics
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from selfsr.evaluation.benchmark import ImageSet, SetScores, UpscaleFn
+    from selfsr.evaluation.files import SavedImages
     from selfsr.evaluation.metrics import MetricFn
 
 EPILOG = """[bold]Examples[/bold]
@@ -31,15 +33,17 @@ selfsr evaluate best.safetensors --data DIV2K=DIV2K_valid_HR --lr DIV2K_valid_LR
 
 [bold]Protocol[/bold]
 
-8-bit RGB. PSNR and SSIM on BT.601 studio-range luma (Y) and on RGB, peak 255, without a border of the scale. LR is made
-by antialiased bicubic and rounded to 8 bit, unless --lr provides it. A network with one channel is evaluated by its own
-Y; its colors are those of bicubic."""
+8-bit RGB. PSNR and SSIM on BT.601 studio-range luma (Y) and on RGB, with peak 255. They leave out a border as wide as
+the scale. LR is made by antialiased bicubic and rounded to 8 bits, unless --lr provides it. A network with one channel
+is evaluated by its own Y; its colors are those of bicubic."""
 
 _BETTER = "; ".join(
     f"{better} is better: {', '.join(name for name in list_extra_metrics() if METRICS[name].better == better)}"
     for better in ("higher", "lower")
     if any(METRICS[name].better == better for name in list_extra_metrics())
 )
+
+_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,6 @@ class _Task:
         border_px: pixels at each side that the scores leave out, or None for the scale.
         extra: further metrics by name.
         device: the device of the networks.
-        images: the folder for the output images, or None.
     """
 
     sets: "dict[str, ImageSet]"
@@ -62,7 +65,6 @@ class _Task:
     border_px: int | None
     extra: "dict[str, MetricFn]"
     device: "torch.device"
-    images: Path | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class _Contestant:
         title: its name in tables and results.
         upscale: the upscaler.
         luma_only: whether it is a network with one channel.
-        options: the options that results of it name.
+        options: the options that its results list.
     """
 
     title: str
@@ -84,7 +86,7 @@ class _Contestant:
 
 ModelArgument = Annotated[
     Path | None,
-    typer.Argument(help="Weights file: .safetensors, .pth, .pt or .ckpt, of any network that spandrel knows."),
+    typer.Argument(help="Weights file: .safetensors, .pth, .pt or .ckpt, of any network that spandrel supports."),
 ]
 DataOption = Annotated[
     list[str] | None,
@@ -107,7 +109,7 @@ BicubicOption = Annotated[
 LrOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of LR images with the names of the HR images; for several sets, with a folder for each. "
+        help="Folder of LR images with the names of the HR images; for several sets, with a subfolder for each. "
         "Default: made by bicubic. Use it for inputs with another degradation."
     ),
 ]
@@ -127,7 +129,7 @@ SaveImagesOption = Annotated[
 MetricOption = Annotated[
     list[str] | None,
     typer.Option(
-        help=f"Further metric next to PSNR and SSIM, for outputs with invented detail ({_BETTER}). Repeatable."
+        help=f"Metric in addition to PSNR and SSIM, for outputs with generated detail ({_BETTER}). Repeatable."
     ),
 ]
 PerImageOption = Annotated[
@@ -143,6 +145,7 @@ EvaluateTileOption = Annotated[
 
 
 def evaluate(
+    context: typer.Context,
     model: ModelArgument = None,
     data: DataOption = None,
     scale: EvaluateScaleOption = None,
@@ -158,23 +161,18 @@ def evaluate(
     self_ensemble: SelfEnsembleOption = False,
 ) -> None:
     """Score a model, or bicubic, on sets of images by the protocol of the literature (in float32)."""
-    from selfsr.errors import InputError
     from selfsr.evaluation.benchmark import find_sets, make_bicubic_upscaler
+    from selfsr.evaluation.files import plan_saved_images
     from selfsr.evaluation.metrics import load_metrics
     from selfsr.machine.device import choose_device
 
-    if model is None and not bicubic:
-        raise InputError("evaluate: expected a model, --bicubic or both, got neither; name a weights file.")
-    if not data:
-        raise InputError("evaluate: expected a folder of images, got none; name one or more with --data.")
-    sets = find_sets(data)
+    sets = find_sets(_check_options(context, data, out))
     chosen_device = choose_device(device)
     contestants: list[_Contestant] = []
     if model is not None:
         contestant, scale = _load(model, scale, chosen_device, {"tile": tile, "self_ensemble": self_ensemble})
         contestants.append(contestant)
-    if scale is None:
-        raise InputError("evaluate: expected --scale with --bicubic only, got none; add --scale 2, 3 or 4.")
+    assert scale is not None, "without a model, it is checked"
     if bicubic:
         contestants.insert(0, _Contestant("bicubic", make_bicubic_upscaler(scale), False, {}))
     task = _Task(
@@ -184,12 +182,63 @@ def evaluate(
         border_px=border,
         extra=dict(load_metrics(metric or (), chosen_device)),
         device=chosen_device,
-        images=save_images,
     )
-    results = _score(contestants, task)
-    _show(results, scale, per_image)
-    if out is not None:
-        _write(out, results, contestants, task)
+    saved = None
+    if save_images is not None:
+        roots = [image_set.root for image_set in sets.values()] + ([] if lr is None else [lr])
+        saved = plan_saved_images(save_images, sets, roots, scale)
+    _run(contestants, task, saved, out, per_image)
+
+
+def _check_options(context: typer.Context, data: list[str] | None, out: Path | None) -> list[str]:
+    """Check the options that do not fit together; return those of `--data`."""
+    from selfsr.errors import InputError
+
+    model, bicubic = context.params["model"], context.params["bicubic"]
+    if model is None and not bicubic:
+        raise InputError("evaluate: expected a model, --bicubic or both, got neither; name a weights file.")
+    if not data:
+        raise InputError("evaluate: expected a folder of images, got none; name one or more with --data.")
+    if model is None and context.params["scale"] is None:
+        raise InputError("evaluate: expected --scale N with --bicubic, got none; add --scale 2, 3 or 4.")
+    for name in context.params["metric"] or ():
+        if name in list_standard_metrics():
+            raise InputError(
+                f"evaluate: expected an additional metric for --metric ({', '.join(list_extra_metrics())}), "
+                f"got {name}, which is always computed; leave it out."
+            )
+    if model is None:
+        refuse_unused(context, "tile", "self_ensemble", reason="without a model")
+    if out is not None and (out.is_dir() or (model is not None and os.path.realpath(out) == os.path.realpath(model))):
+        raise InputError(
+            f"evaluate: expected a JSON file to write for --out, got {out}, which is not; name a new file."
+        )
+    return data
+
+
+def _run(
+    contestants: list[_Contestant], task: _Task, saved: "SavedImages | None", out: Path | None, per_image: bool
+) -> None:
+    """Score the upscalers, then print and write the scores; exit with 1 if an image failed."""
+    from selfsr.console import print_line
+
+    lr_paths, further_frames = _check_inputs(task)
+    left_out = describe_left_out(image_set.root for image_set in task.sets.values())
+    results: dict[str, dict[str, SetScores]] = {}
+    failures: list[str] | None = None
+    try:
+        failures = _score(contestants, task, lr_paths, saved, results)
+    finally:  # what is scored is kept, also after Ctrl-C and on a full disk
+        if failures is None:
+            print_line("evaluate: stopped early; the scores are those of the images before.")
+        if any(scores.images for of_sets in results.values() for scores in of_sets.values()):
+            _show(results, task.scale, per_image)
+            if out is not None:
+                _write(out, results, contestants, task, failures)
+    print_left_out(left_out, further_frames)
+    if failures:
+        print_line(f"selfsr: {len(failures):,} images failed; the means are those of the others.")
+        raise typer.Exit(1)
 
 
 def _load(path: Path, scale: int | None, device: "torch.device", options: dict[str, Any]) -> tuple[_Contestant, int]:
@@ -214,23 +263,45 @@ def _load(path: Path, scale: int | None, device: "torch.device", options: dict[s
     return _Contestant(str(path), upscaler, model.channels == 1, options), model.scale
 
 
-def _score(contestants: list[_Contestant], task: _Task) -> "dict[str, dict[str, SetScores]]":
-    """Score each upscaler on each set; write the images of the last upscaler, which is the model if there is one."""
-    from selfsr.console import progress_bar
-    from selfsr.evaluation.benchmark import evaluate_set
-    from selfsr.images.pairing import pair_lr
+def _score(
+    contestants: list[_Contestant],
+    task: _Task,
+    lr_paths: "dict[str, list[Path] | None]",
+    saved: "SavedImages | None",
+    results: "dict[str, dict[str, SetScores]]",
+) -> list[str]:
+    """Score each upscaler on each set; save the images of the last upscaler, which is the model if there is one.
 
-    lr_paths: dict[str, list[Path] | None] = {}
-    for name, image_set in task.sets.items():
-        lr_folder = _choose_lr_folder(task, name)
-        lr_paths[name] = lr_folder and pair_lr(image_set.folder, image_set.paths, lr_folder, task.scale)
+    Args:
+        contestants: the upscalers.
+        task: the sets and options.
+        lr_paths: the LR images of each set, or None.
+        saved: where the images go, or None.
+        results: receives the scores as soon as they are known.
+
+    Returns:
+        A sentence for each image that could not be scored.
+    """
+    from selfsr.console import print_line, progress_bar
+    from selfsr.evaluation.benchmark import SetScores, evaluate_set
+
+    failures: list[str] = []
+
+    def add_failure(sentence: str) -> None:
+        if sentence in failures:  # of another upscaler before
+            return
+        failures.append(sentence)
+        if len(failures) <= _LISTED:
+            print_line(f"selfsr: {sentence}")
+
     images = len(contestants) * sum(len(image_set.paths) for image_set in task.sets.values())
-    results = {}
     with progress_bar("Evaluating", images) as advance:
         for contestant in contestants:
-            folder = task.images if contestant is contestants[-1] else None
-            results[contestant.title] = {
-                name: evaluate_set(
+            saves = saved if contestant is contestants[-1] else None
+            results[contestant.title] = {}
+            for name, image_set in task.sets.items():
+                scores = results[contestant.title][name] = SetScores(name, {})
+                evaluate_set(
                     contestant.upscale,
                     name,
                     image_set.paths,
@@ -240,12 +311,26 @@ def _score(contestants: list[_Contestant], task: _Task) -> "dict[str, dict[str, 
                     border_px=task.border_px,
                     extra=task.extra,
                     luma_only=contestant.luma_only,
-                    on_image=folder and _make_image_writer(folder / name, task.scale),
+                    on_image=saves and partial(saves.write, name),
                     advance=advance,
+                    scored=scores.images,
+                    on_failure=add_failure,
                 )
-                for name, image_set in task.sets.items()
-            }
-    return results
+    return failures
+
+
+def _check_inputs(task: _Task) -> "tuple[dict[str, list[Path] | None], int]":
+    """Return the LR images of each set, or None, and the number of further frames, from the headers of all images."""
+    from selfsr.evaluation.files import check_headers
+    from selfsr.images.pairing import pair_lr
+
+    lr_paths: dict[str, list[Path] | None] = {}
+    further_frames = 0
+    for name, image_set in task.sets.items():
+        lr_folder = _choose_lr_folder(task, name)
+        lr_paths[name] = lr_folder and pair_lr(image_set.folder, image_set.paths, lr_folder, task.scale)
+        further_frames += check_headers(image_set.paths, lr_paths[name], scale=task.scale, border_px=task.border_px)
+    return lr_paths, further_frames
 
 
 def _choose_lr_folder(task: _Task, name: str) -> Path | None:
@@ -258,27 +343,10 @@ def _choose_lr_folder(task: _Task, name: str) -> Path | None:
     return task.lr if len(task.sets) == 1 else task.lr / name
 
 
-def _make_image_writer(folder: Path, scale: int) -> "Callable[[str, Tensor, Tensor, Tensor], None]":
-    """Return a function that writes an output, and a comparison: bicubic, output and ground truth side by side."""
-    import torch
-
-    from selfsr.images.files import DecodedImage, tensor_to_pixels, write_image
-    from selfsr.images.resize import imresize
-
-    def write(name: str, lr: "Tensor", sr: "Tensor", hr: "Tensor") -> None:
-        gap = torch.ones(1, 3, hr.shape[2], 8)
-        comparison = torch.cat([imresize(lr, scale=scale), gap, sr, gap, hr], dim=3)
-        for suffix, image in (("", sr), ("_compare", comparison)):
-            path = folder / f"{name}{suffix}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_image(path, DecodedImage(tensor_to_pixels(image[0])))
-
-    return write
-
-
 def _show(results: "dict[str, dict[str, SetScores]]", scale: int, per_image: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from selfsr.console import print_table
 
     def add_row(name: str, upscaler: str, count: str, values: dict[str, float], style: str = "") -> None:
         numbers = (f"{value:.{METRICS[metric].decimals}f}" for metric, value in values.items())
@@ -286,25 +354,36 @@ def _show(results: "dict[str, dict[str, SetScores]]", scale: int, per_image: boo
 
     table = Table(box=None, pad_edge=False)
     for title in (f"x{scale}", "upscaler"):
-        table.add_column(title, overflow="fold")
-    first = next(iter(next(iter(results.values())).values()))
-    for title in ("images", *(METRICS[metric].title for metric in first.mean)):
+        table.add_column(title, no_wrap=True)
+    means = [scores.mean for of_sets in results.values() for scores in of_sets.values()]
+    metrics = max(means, key=len)  # a set whose images failed has none
+    for title in ("images", *(METRICS[metric].title for metric in metrics)):
         table.add_column(title, justify="right")
     for name in next(iter(results.values())):
         for upscaler, scored in results.items():
+            if name not in scored:  # after an interruption
+                continue
             if per_image:
                 for image, values in scored[name].images.items():
                     add_row(f"{name}/{image}", Path(upscaler).name, "", values, style="dim")
             add_row(name, Path(upscaler).name, str(len(scored[name].images)), scored[name].mean)
-    Console(highlight=False).print(table)
+    print_table(table)
 
 
-def _write(path: Path, results: "dict[str, dict[str, SetScores]]", contestants: list[_Contestant], task: _Task) -> None:
+def _write(
+    path: Path,
+    results: "dict[str, dict[str, SetScores]]",
+    contestants: list[_Contestant],
+    task: _Task,
+    failures: list[str] | None,
+) -> None:
+    """Write the scores; `failures` is None if the evaluation was interrupted."""
     import json
 
     from selfsr import __version__
     from selfsr.console import print_line
     from selfsr.evaluation.benchmark import describe_protocol
+    from selfsr.fileio import write_atomic
 
     record = {
         "selfsr": __version__,
@@ -316,8 +395,12 @@ def _write(path: Path, results: "dict[str, dict[str, SetScores]]", contestants: 
                 "sets": {name: scores.as_json() for name, scores in results[contestant.title].items()},
             }
             for contestant in contestants
+            if contestant.title in results
         ],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if failures is None:
+        record["complete"] = False
+    elif failures:
+        record["failures"] = failures
+    write_atomic(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
     print_line(f"Scores: {path}")

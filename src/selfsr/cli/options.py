@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the check that every given option has an effect."""
 
 from typing import Annotated
 
@@ -9,3 +9,27 @@ SelfEnsembleOption = Annotated[
     bool,
     typer.Option("--self-ensemble", help="Average over the 8 flips and rotations: slightly better, 8 times slower."),
 ]
+
+
+def refuse_unused(context: typer.Context, *names: str, reason: str) -> None:
+    """Refuse options that were given but would do nothing.
+
+    Args:
+        context: the command's call.
+        names: the options, as parameters of the function.
+        reason: when they do nothing, such as "with --dry-run".
+
+    Raises:
+        InputError: one of the options was given.
+    """
+    from selfsr.errors import InputError
+
+    for parameter in context.command.params:
+        name = parameter.name
+        source = None if name is None or name not in names else context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = parameter.opts[0]
+            raise InputError(
+                f"{context.command.name}: expected no {option} {reason}, where it does nothing, got one; "
+                f"leave {option} out."
+            )

@@ -11,17 +11,20 @@ app: typer.Typer = typer.Typer(no_args_is_help=True)
 @app.command("list")
 def list_recipes() -> None:
     """List the shipped recipes with their networks, scales and steps."""
-    from rich.console import Console
     from rich.table import Table
 
+    from selfsr.console import print_table
     from selfsr.recipe import load_recipe, shipped_recipes
 
-    table = Table("recipe", "network", "scale", "steps", "description", box=None)
+    table = Table(box=None)
+    table.add_column("recipe", no_wrap=True)
+    for title in ("network", "scale", "steps", "description"):
+        table.add_column(title)
     for name, path in shipped_recipes().items():
         recipe = load_recipe(path)
         scales = ", ".join(f"x{scale}" for scale in recipe.scales)
         table.add_row(name, recipe.network.kind, scales, f"{recipe.steps:,}", _title(path))
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()
@@ -35,8 +38,9 @@ def copy(
     name: Annotated[str, typer.Argument(help="Name from `selfsr recipes list`.")],
     to: Annotated[Path, typer.Argument(help="File or folder to write to.")],
 ) -> None:
-    """Copy a shipped recipe to change it."""
+    """Copy a shipped recipe, so that you can change it."""
     from selfsr.errors import InputError
+    from selfsr.fileio import write_atomic
 
     source = _find(name)
     if to.is_dir():
@@ -45,7 +49,7 @@ def copy(
         raise InputError(
             f"recipes copy: expected a new file, got {to}, which exists; choose another name or delete it."
         )
-    to.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    write_atomic(to, source.read_bytes())
     typer.echo(f"Wrote {to}; train it with: selfsr train {to}")
 
 
@@ -54,13 +58,14 @@ def schema(to: Annotated[Path | None, typer.Argument(help="File to write; withou
     """Write the JSON Schema of recipes, for completion and checks in editors."""
     import json
 
+    from selfsr.fileio import write_atomic
     from selfsr.recipe import Recipe
 
     text = json.dumps(Recipe.model_json_schema(), indent=2)
     if to is None:
         typer.echo(text)
     else:
-        to.write_text(text + "\n", encoding="utf-8")
+        write_atomic(to, text + "\n")
         typer.echo(f"Wrote {to}; name it in a recipe's first line: # yaml-language-server: $schema={to}")
 
 

@@ -37,4 +37,4 @@ def report(
     page = write_report(runs, out or (runs[0] / "report.html" if single else Path("report.html")), against=against)
     typer.echo(page)
     if open_page:
-        typer.launch(str(page.resolve()))
+        typer.launch(str(page.absolute()))

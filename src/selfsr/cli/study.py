@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfsr.cli.options import refuse_unused
+
 if TYPE_CHECKING:
     from selfsr.study.plan import PlannedRun, StudyPlan
     from selfsr.study.results import StudyResults
@@ -23,12 +25,15 @@ selfsr study studies/self_paced --summary"""
 
 
 def study(
+    context: typer.Context,
     study: Annotated[Path, typer.Argument(help="A study file (YAML), or a study folder to resume.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Study folder; studies/NAME by default.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Number of runs at once; by default one for each GPU, or one on a CPU.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs), cuda:1 or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda (all GPUs), cuda:1 or mps; --summary needs none.")
+    ] = "auto",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change all recipes (base.steps=1000) or the study (seeds=[1,2]); repeatable."),
@@ -52,12 +57,18 @@ def study(
     """Compare training variants over recipes and seeds. Ctrl-C saves and stops; the same command resumes."""
     from selfsr.errors import InputError
     from selfsr.study import dry_run_study, open_study, run_study, summarize
+    from selfsr.study.devices import choose_slots
     from selfsr.study.runner import print_resume_command
 
     if summary and (dry_run or extend):
         raise InputError(
             "study: --summary was given with --dry-run or --extend; leave these out, since it trains nothing."
         )
+    if summary:
+        refuse_unused(context, "jobs", "no_reports", reason="with --summary")
+    if dry_run:
+        refuse_unused(context, "no_reports", reason="with --dry-run")
+        choose_slots(device, jobs)  # refuses a device that this machine does not have
     plan, folder = open_study(study, settings or (), out, any_version=summary)
     if summary:
         _print_results(summarize(plan, folder), folder)
@@ -103,10 +114,9 @@ def _print_remaining(reached: "list[tuple[PlannedRun, int]]") -> None:
 
 def _print_results(results: "StudyResults", folder: Path) -> None:
     """Print the final scores and the paths of the complete results."""
-    from rich.console import Console
     from rich.table import Table
 
-    from selfsr.console import print_line
+    from selfsr.console import print_line, print_table
     from selfsr.study.tables import describe_results, make_main_table
     from selfsr.study.wording import ScoreFormat
 
@@ -122,7 +132,7 @@ def _print_results(results: "StudyResults", folder: Path) -> None:
                 table.add_column(complete.headings[index], justify="right" if index else "left")
             for row in complete.rows:
                 table.add_row(*(row[index] for index in columns))
-            Console().print(table)
+            print_table(table)
         for sentence in describe_results(setup, numbers):
             print_line(sentence)
     for note in results.notes:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from selfsr.cli.options import refuse_unused
+
 EPILOG = """[bold]Examples[/bold]
 
 selfsr recipes copy small_edsr_x2 my.yaml
@@ -21,6 +23,7 @@ torchrun --nproc-per-node 4 -m selfsr train my.yaml"""
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[
         Path, typer.Argument(help="Recipe file (YAML), name of a shipped recipe, or with --resume a run folder.")
     ],
@@ -41,9 +44,9 @@ def train(
     ] = False,
     runs: Annotated[Path, typer.Option(help="Folder in which the run folder is created.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html at the end.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html at the end.")] = False,
 ) -> None:
-    """Train a model by a recipe. Ctrl-C saves and stops; --resume continues bit for bit on a CPU."""
+    """Train a model from a recipe. Ctrl-C saves and stops; --resume continues bit for bit on a CPU."""
     from selfsr.console import print_line
     from selfsr.errors import InputError
     from selfsr.recipe import load_recipe, shipped_recipes
@@ -51,12 +54,20 @@ def train(
     from selfsr.training.guard import Diverged
     from selfsr.training.loop import check_run_folder, fit
 
+    if dry_run:
+        refuse_unused(context, "resume", "runs", "no_report", reason="with --dry-run")
     if recipe.is_dir():
+        refuse_unused(context, "runs", reason="with a run folder")
         if not resume:
             raise InputError(
                 f"train: expected a recipe, got the folder {recipe}; add --resume to continue the run in it."
             )
         folder, loaded = recipe, load_recipe(recipe / "recipe.yaml", settings or ())
+    elif resume and not recipe.is_file() and str(recipe) not in shipped_recipes():
+        raise InputError(
+            f"train: expected a run folder or a recipe to resume, got {recipe}, which does not exist; "
+            f"{_suggest_run(recipe)}"
+        )
     else:
         loaded = load_recipe(shipped_recipes().get(str(recipe), recipe), settings or ())
         folder = runs / loaded.name
@@ -77,6 +88,14 @@ def train(
 
         print_line(f"Report: {write_report([folder], folder / 'report.html')}")
         print_line(f"Weights: {folder / 'weights'}")
+
+
+def _suggest_run(path: Path) -> str:
+    from selfsr.errors import find_similar
+
+    folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+    similar = find_similar(path.name, sorted(folders))
+    return f"did you mean {path.parent / similar}?" if similar else "name a run folder, such as runs/NAME."
 
 
 def _is_main_process() -> bool:

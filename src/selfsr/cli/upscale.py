@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfsr.cli.options import DeviceOption, SelfEnsembleOption
+from selfsr.cli.messages import describe_left_out, print_left_out
+from selfsr.cli.options import DeviceOption, SelfEnsembleOption, refuse_unused
 from selfsr.upscaling.options import OutputFormat, RequestedPrecision
 
 EPILOG = """[bold]Examples[/bold]
@@ -19,6 +20,12 @@ selfsr upscale scans -m 4xModel.pth -o scans_x4 --format keep --self-ensemble
 
 selfsr upscale a.png b.png more/ -m best.safetensors -o out --skip-existing"""
 
+if TYPE_CHECKING:
+    from selfsr.images.files import DecodedImage
+    from selfsr.upscaling.files import UpscaleJob
+    from selfsr.upscaling.upscaler import Upscaler
+
+    OnImageTile = Callable[[str, int, int], None]
 
 InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="IN...", help="Images, and folders with their subfolders.")
@@ -28,7 +35,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Weights file: .safetensors, .pth, .pt or .ckpt, of any network that spandrel knows.",
+        help="Weights file: .safetensors, .pth, .pt or .ckpt, of any network that spandrel supports.",
     ),
 ]
 OutputOption = Annotated[
@@ -37,7 +44,11 @@ OutputOption = Annotated[
 ]
 UpscaleScaleOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Upscaling factor; default: that of the model. Needed for networks with several scales."),
+    typer.Option(
+        min=1,
+        help="Upscaling factor; default: that of the model. Selects one of a network with several scales. With another "
+        "factor than the model's, the model runs at its own and bicubic interpolation resizes the result.",
+    ),
 ]
 UpscaleTileOption = Annotated[
     str,
@@ -56,7 +67,7 @@ OverlapOption = Annotated[
 ]
 PrecisionOption = Annotated[
     RequestedPrecision,
-    typer.Option(help="Precision of the network; auto: half precision where supported and invisible at 8 bit."),
+    typer.Option(help="Precision of the network; auto: half precision where supported and invisible at 8 bits."),
 ]
 FormatOption = Annotated[
     OutputFormat | None,
@@ -69,6 +80,7 @@ SkipExistingOption = Annotated[
 
 
 def upscale(
+    context: typer.Context,
     inputs: InputsArgument,
     model: ModelOption,
     output: OutputOption,
@@ -82,7 +94,7 @@ def upscale(
     overwrite: OverwriteOption = False,
     skip_existing: SkipExistingOption = False,
 ) -> None:
-    """Upscale images with a model; alpha, gray, 16 bit, ICC profile and orientation are kept."""
+    """Upscale images with a model; alpha, gray, 16-bit depth, ICC profile and orientation are kept."""
     from selfsr.console import print_line
     from selfsr.errors import InputError
     from selfsr.machine.device import choose_device
@@ -92,8 +104,11 @@ def upscale(
 
     if overwrite and skip_existing:
         raise InputError("upscale: expected --overwrite or --skip-existing, got both; give one of them.")
+    if tile == "off":
+        refuse_unused(context, "overlap", reason="with --tile off")
     existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     jobs, skipped = plan_jobs(inputs, output, format, existing)
+    left_out = describe_left_out(inputs)
     upscaler = Upscaler(
         load_model(model, scale),
         device=choose_device(device),
@@ -102,23 +117,38 @@ def upscale(
         ensemble=self_ensemble,
         overlap_px=overlap,
     )
-    title = f"{upscaler.model.architecture} x{upscaler.model.scale} on {upscaler.device} in {upscaler.precision}"
-    print_line(title)
+    model_scale = upscaler.model.scale
+    wanted_scale = scale or model_scale
+    print_line(f"{upscaler.model.architecture} x{model_scale} on {upscaler.device} in {upscaler.describe_precision()}")
+    if wanted_scale != model_scale:
+        print_line(
+            f"The model upscales x{model_scale}; bicubic interpolation then resizes its output to x{wanted_scale}."
+        )
     with _progress(len(jobs)) as (advance, on_tile):
         summary = upscale_files(
             jobs,
-            lambda image, job: upscaler.upscale_image(
-                image, scratch=job.target.parent, on_tile=partial(on_tile, job.source.name)
-            ),
-            scale=upscaler.model.scale,
+            partial(_upscale_image, upscaler, wanted_scale, on_tile),
+            scale=wanted_scale,
             advance=advance,
             on_failure=lambda sentence: print_line(f"selfsr: {sentence}"),
         )
     note = f", {skipped} skipped" if skipped else ""
     typer.echo(f"{summary.written} of {len(jobs)} images written to {output}{note}.")
+    print_left_out(left_out, summary.further_frames)
     if summary.failures:
         print_line(f"selfsr: {len(summary.failures)} of {len(jobs)} images failed.")
         raise typer.Exit(1)
+
+
+def _upscale_image(
+    upscaler: "Upscaler", scale: int, on_tile: "OnImageTile", image: "DecodedImage", job: "UpscaleJob"
+) -> "DecodedImage":
+    """Upscale an image by the model, and resize the result if `scale` is not the model's."""
+    from selfsr.upscaling.resize_output import resize_output
+
+    scratch = job.target.parent
+    upscaled = upscaler.upscale_image(image, scratch=scratch, on_tile=partial(on_tile, job.source.name))
+    return resize_output(upscaled, model_scale=upscaler.model.scale, scale=scale, scratch=scratch)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Find all files that would stop or spoil a training run, before its first step."""
+"""Find all files that would stop a training run or harm its results, before its first step."""
 
 import os
 from collections import Counter
@@ -12,6 +12,7 @@ from selfsr.console import progress_bar
 from selfsr.data.masks import check_mask, check_mask_folder, find_mask
 from selfsr.errors import InputError
 from selfsr.images.files import ImageHeader, read_header, read_image
+from selfsr.images.formats import FORMATS
 from selfsr.images.pairing import find_size_problem, match_lr
 from selfsr.images.paths import list_images
 
@@ -45,6 +46,7 @@ class CheckSummary:
         layouts: number of readable files by (format, Pillow's mode, bits).
         sizes: (height, width) of the readable HR images, smallest area first.
         decoded_bytes: memory of all readable images in RGB, in bytes.
+        further_frames: number of frames and pages after the first ones, which are not read.
     """
 
     files: int
@@ -53,6 +55,7 @@ class CheckSummary:
     layouts: dict[tuple[str, str, int], int]
     sizes: list[tuple[int, int]]
     decoded_bytes: int
+    further_frames: int
 
 
 def check_folder(
@@ -110,6 +113,7 @@ def check_folder(
             ((headers[p].height, headers[p].width) for p in hr_paths if p in headers), key=lambda s: s[0] * s[1]
         ),
         decoded_bytes=sum(h.height * h.width * 3 * h.bits // 8 for h in headers.values()),
+        further_frames=sum(h.frames - 1 for h in headers.values()),
     )
 
 
@@ -192,14 +196,18 @@ def _collect_notes(
     hr: Path, hr_paths: list[Path], lr_paths: list[Path], headers: dict[Path, ImageHeader], colors: Counter[str]
 ) -> dict[str, int]:
     names = Counter(path.relative_to(hr).with_suffix("") for path in hr_paths)
-    formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
-    formats |= {".tif": "TIFF", ".tiff": "TIFF"}
+    formats = {
+        suffix: image_format.load_decoder().format
+        for image_format in FORMATS
+        if image_format.is_available
+        for suffix in image_format.suffixes
+    }
     return {
         "have the name of another file with another suffix, so may be the same image twice": sum(
             n for n in names.values() if n > 1
         ),
         "have another format than their suffix": sum(
-            header.format != formats[path.suffix.lower()] for path, header in headers.items()
+            header.format != formats.get(path.suffix.lower(), header.format) for path, header in headers.items()
         ),
         "in the LR folder are JPEG; the model learns to remove its artifacts": sum(
             headers[path].format == "JPEG" for path in lr_paths if path in headers

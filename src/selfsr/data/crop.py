@@ -37,7 +37,7 @@ class TrainingCrop:
         lr: `[crop / scale, crop / scale, 3]`, uint8, uint16 or (in [0, 1], not rounded) float32; None if the device
             makes LR from `hr`.
         mask: `[crop, crop, 1]`, uint8, 1 at edges; None if the device makes masks.
-        degradation: what the device does to `hr`, a window around the crop; None if it does nothing.
+        degradation: the degradation that the device applies to `hr`, a window around the crop; None for none.
     """
 
     hr: np.ndarray
@@ -60,7 +60,7 @@ def check_sizes(hr: ImageStore, scale: int, crop_px: int) -> None:
     """Check that no image is smaller than the crop.
 
     Raises:
-        InputError: an image is; the sentence has the largest crop that fits all.
+        InputError: an image is smaller; the message has the largest crop that fits all images.
     """
     too_small = [i for i, header in enumerate(hr.headers) if min(header.height, header.width) < crop_px]
     if not too_small:

@@ -50,6 +50,10 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
+    def files(self) -> dict[str, list[Path]]:
+        """Return all files of the dataset, by the key of the recipe: hr, and lr and masks if there are any."""
+        ...
+
     def sample(self, index: int, rng: np.random.Generator) -> TrainingCrop:
         """Return a random crop of image `index`, determined by the image and `rng` only.
 
@@ -68,7 +72,7 @@ class BaseDataset:
         cache: see `ArrayStore`.
 
     Raises:
-        InputError: a file is no image, or the cache does not fit.
+        InputError: a file is not an image, or the cache does not fit.
     """
 
     is_degraded = False
@@ -102,6 +106,10 @@ class BaseDataset:
     def __len__(self) -> int:
         return len(self._hr)
 
+    def files(self) -> dict[str, list[Path]]:
+        """Return all files, by the key of the recipe."""
+        return {"hr": self._hr.paths} | ({"masks": self._masks.paths} if self._masks else {})
+
 
 class HrOnlyDataset(BaseDataset):
     """Base of datasets that make LR from HR, and so work at any scale."""
@@ -134,7 +142,7 @@ class HrFolderDataset(HrOnlyDataset):
         mask_paths: the edge masks in the order of `paths`; None if training makes them.
 
     Raises:
-        InputError: a file is no image or smaller than the crop, a mask does not fit, or the cache does not fit.
+        InputError: a file is not an image or smaller than the crop, a mask does not fit, or the cache does not fit.
     """
 
     def __init__(
@@ -183,7 +191,7 @@ class PairedDataset(BaseDataset):
         mask_paths: the edge masks in the order of `hr_paths`; None if training makes them.
 
     Raises:
-        InputError: a file is no image or smaller than the crop, or a pair, a mask or the cache does not fit.
+        InputError: a file is not an image or smaller than the crop, or a pair, a mask or the cache does not fit.
     """
 
     def __init__(
@@ -224,6 +232,10 @@ class PairedDataset(BaseDataset):
     def cached(self) -> bool:
         """Whether decoded images stay in memory."""
         return super().cached and self._lr.cached
+
+    def files(self) -> dict[str, list[Path]]:
+        """Return all files, by the key of the recipe."""
+        return {**super().files(), "lr": self._lr.paths}
 
     def sample(self, index: int, rng: np.random.Generator) -> TrainingCrop:
         """Return a random crop of pair `index`, both with the same symmetry."""

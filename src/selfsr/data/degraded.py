@@ -44,8 +44,8 @@ class DegradedDataset(HrOnlyDataset):
         window_px: side of the degraded window, which is the crop and its context.
 
     Raises:
-        InputError: a file is no image or smaller than the crop, a mask or the cache does not fit, or the degradation
-            can shrink the window to nothing.
+        InputError: a file is not an image or smaller than the crop, a mask or the cache does not fit, or the
+            degradation can shrink the window to nothing.
     """
 
     is_degraded = True

@@ -60,8 +60,8 @@ class Loader:
     """Iterate over the batches of steps `start_step`, `start_step` + 1, ... without end.
 
     Images come in epochs, each with its own permutation. Sample j of the global batch of a step is determined by
-    (seed, step, j) only. Process `rank` of `world` gets its contiguous share of the batch. So all processes together
-    see the same batches as a single process, and a resumed run sees the same batches as an uninterrupted one. With
+    (seed, step, j) only. Process `rank` of `world` loads a contiguous share of the batch. So all processes together
+    load the same batches as a single process, and a resumed run has the same batches as an uninterrupted one. With
     datasets at several scales, each step has one scale, sampled uniformly and determined by (seed, step) only.
 
     If a file becomes unreadable during the run, the next image of the list replaces it; the file is reported once and
@@ -112,7 +112,7 @@ class Loader:
         """Return the crops of the next step.
 
         Raises:
-            InputError: no image is readable any more, or a loader process died.
+            InputError: no image is left that can be read, or a loader process died.
         """
         if self._steps is None:
             self._steps = self._start()
@@ -280,7 +280,7 @@ class _StepDataset(TorchDataset):
 
 
 def _stack(windows: list[np.ndarray]) -> Tensor:
-    """Copy views `[H, W, C]` into one tensor `[n, H, W, C]`; a mixture of 8 and 16 bit becomes 16 bit."""
+    """Copy views `[H, W, C]` into one tensor `[n, H, W, C]`; a mixture of 8 and 16 bits becomes 16 bits."""
     deepest = max((window.dtype for window in windows), key=lambda dtype: dtype.itemsize)
     out = np.empty((len(windows), *windows[0].shape), deepest)
     # A pixel as one opaque item: transposed views are copied 2.5 times faster than value by value.

@@ -155,7 +155,7 @@ def _read_size(path: Path) -> tuple[int, ...]:
         header = read_header(path)
         if header.mode not in ("1", "L"):
             raise InputError(
-                f"{path}: expected a gray mask of 8 bit, got Pillow's mode {header.mode}; write it as gray, 0 and 255."
+                f"{path}: expected an 8-bit gray mask, got Pillow's mode {header.mode}; write it as gray, 0 and 255."
             )
         return header.height, header.width
     scipy_io = _scipy_io(path)

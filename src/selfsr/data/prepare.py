@@ -16,7 +16,7 @@ from selfsr.console import progress_bar
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
 from selfsr.images.files import DecodedImage, read_image, write_image
-from selfsr.images.paths import list_images
+from selfsr.images.paths import is_inside, list_images
 
 MANIFEST = "prepared.jsonl"
 
@@ -81,6 +81,7 @@ class PrepareSummary:
         written: number of sub-images that this call wrote.
         too_small: images without sub-images.
         failures: one sentence for each unreadable image.
+        further_frames: number of frames and pages after the first ones, which are not cut.
     """
 
     images: int
@@ -88,6 +89,7 @@ class PrepareSummary:
     written: int
     too_small: list[Path]
     failures: list[str]
+    further_frames: int = 0
 
 
 def prepare_folder(source: Path, out: Path, settings: SubImageSettings, threads: int | None = None) -> PrepareSummary:
@@ -117,7 +119,7 @@ def prepare_folder(source: Path, out: Path, settings: SubImageSettings, threads:
     for path in todo:
         if path.stem in finished:
             _delete_sub_images(finished[path.stem][0], out, settings)  # the image changed and may give fewer now
-    written, too_small, failures = 0, [], []
+    written, too_small, failures, further_frames = 0, [], [], 0
     pool = ThreadPoolExecutor(threads or os.cpu_count())
     with (out / MANIFEST).open("a", encoding="utf-8") as manifest:
         if not finished:
@@ -129,14 +131,16 @@ def prepare_folder(source: Path, out: Path, settings: SubImageSettings, threads:
                     if isinstance(result, str):
                         failures.append(result)
                     else:
-                        written += result
-                        too_small += [] if result else [path]
+                        count, frames = result
+                        written += count
+                        further_frames += frames - 1
+                        too_small += [] if count else [path]
                         record = {"image": path.stem, "stem": stems[path], **_file_identity(path)}
-                        _write_line(manifest, {**record, "sub_images": result})
+                        _write_line(manifest, {**record, "sub_images": count})
                     advance(note=path.name)
         finally:  # after Ctrl-C or on a full disk do not continue to the last image
             pool.shutdown(cancel_futures=True)
-    return PrepareSummary(len(paths), len(paths) - len(todo), written, too_small, failures)
+    return PrepareSummary(len(paths), len(paths) - len(todo), written, too_small, failures, further_frames)
 
 
 def list_starts(length: int, size_px: int, step_px: int) -> list[int]:
@@ -163,37 +167,35 @@ def list_sizes(height: int, width: int, settings: SubImageSettings) -> list[tupl
     return sizes
 
 
-def _cut_file(path: Path, output_stem: str, out: Path, settings: SubImageSettings) -> int | str:
-    """Write the sub-images of one image; return their number, or an error message."""
+def _cut_file(path: Path, output_stem: str, out: Path, settings: SubImageSettings) -> tuple[int, int] | str:
+    """Write the sub-images of one image; return their number and that of its frames, or an error message."""
     try:
-        pixels = read_image(path).pixels
+        image = read_image(path)
     except InputError as error:
         return str(error)
     except OSError as error:
         return f"{path}: expected a readable file, got {error.strerror or error}; check its permissions and the disk."
-    count = 0
-    own_height, own_width = pixels.shape[:2]
-    for suffix, height, width in list_sizes(own_height, own_width, settings):
+    count, pixels = 0, image.pixels
+    for suffix, height, width in list_sizes(image.height, image.width, settings):
         stem = output_stem + suffix
         for number, window in enumerate(_iterate_sub_images(resize_lanczos(pixels, height, width), settings), start=1):
             write_image(
                 out / f"{stem}_s{number:03d}.png", DecodedImage(np.ascontiguousarray(window)), png_level=_PNG_LEVEL
             )
             count += 1
-    return count
+    return count, image.frames
 
 
 def _list_sources(source: Path, out: Path) -> list[Path]:
     """List the images of `source`, without those that an earlier call wrote to a folder in it."""
-    source_path, out_path = source.resolve(), out.resolve()
-    if out_path == source_path:
+    if os.path.realpath(out) == os.path.realpath(source):
         raise InputError(
             f"data prepare: expected an output folder other than the input, got {out} for both; choose another -o."
         )
     paths = list_images(source)
-    if source_path not in out_path.parents:
+    if not is_inside(out, source):
         return paths
-    kept = [path for path in paths if out_path not in path.resolve().parents]
+    kept = [path for path in paths if not is_inside(path, out)]
     if not kept:
         raise InputError(
             f"data prepare: expected images in {source}, got none outside of {out}; pass the folder of the originals."
@@ -250,7 +252,7 @@ def resize_lanczos(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     if pixels.dtype == np.uint8:
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)).reshape(height, width, -1)
-    # Pillow has no 16-bit color: resize each channel in float32, which is exact for 16 bit.
+    # Pillow has no 16-bit color: resize each channel in float32, which is exact for 16 bits.
     planes = [
         np.asarray(Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.LANCZOS))
         for plane in np.moveaxis(pixels, 2, 0)

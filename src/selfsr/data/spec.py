@@ -14,12 +14,10 @@ from selfsr.degrade.presets import Degradation
 from selfsr.errors import InputError
 from selfsr.images.pairing import pair_lr
 from selfsr.images.paths import list_images
-from selfsr.spec import PathByScale, Spec, select_path
+from selfsr.spec import PathByScale, Spec, expand_home, select_path
 
-_CACHE = (
-    "where decoded images are kept: memory, off, or auto, which is memory if they fit in a quarter of the free memory"
-)
-_MASKS = "folder of edge masks, .mat or .png with the names of the images; null makes them in the training step"
+_CACHE = "cache of decoded images: memory, off, or auto, which is memory if they fit in a quarter of the free memory"
+_MASKS = "folder of edge masks, .mat or .png with the names of the images; null computes them in the training step"
 
 
 class FolderSpec(Spec):
@@ -51,7 +49,7 @@ class FolderSpec(Spec):
     @field_validator("hr", "masks")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser()
+        return None if path is None else expand_home(path)
 
     @model_validator(mode="after")
     def _check_degrade_on(self) -> Self:
@@ -119,14 +117,14 @@ class PairsSpec(Spec):
     @field_validator("hr", "masks")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser()
+        return None if path is None else expand_home(path)
 
     @field_validator("lr")
     @classmethod
     def _expand_homes(cls, lr: Path | dict[int, Path]) -> Path | dict[int, Path]:
         if isinstance(lr, Path):
-            return lr.expanduser()
-        return {scale: path.expanduser() for scale, path in lr.items()}
+            return expand_home(lr)
+        return {scale: expand_home(path) for scale, path in lr.items()}
 
     def build(self, *, scale: int, crop_px: int) -> PairedDataset:
         """List both folders, match the files, check the headers and return the dataset.

@@ -111,7 +111,7 @@ class ImageStore(ArrayStore):
         cache: see `ArrayStore`.
 
     Raises:
-        InputError: a file is no image by its header, or the cache is "memory", and the images do not fit.
+        InputError: a file is not an image by its header, or the cache is "memory" and the images do not fit.
         OSError: a file cannot be read.
     """
 
@@ -138,7 +138,7 @@ def read_headers(paths: Sequence[Path]) -> list[ImageHeader]:
     """Read all headers, several at a time, since each takes a round trip on a network drive.
 
     Raises:
-        InputError: a file is no image.
+        InputError: a file is not an image.
         OSError: a file cannot be read.
     """
     with ThreadPoolExecutor(8) as pool:

@@ -88,7 +88,9 @@ class Bsrgan(PresetSpec):
         description="preset that provides all keys that are not given"
     )
     halve: Probability = Field(description="probability of a first resize by 1/2, at scale 4 only")
-    anisotropic: Probability = Field(description="probability of an anisotropic Gaussian kernel; otherwise isotropic")
+    anisotropic: Probability = Field(
+        description="probability of an anisotropic Gaussian kernel; the others are isotropic"
+    )
     variance_max: Bound = Field(
         description="largest variance of an anisotropic kernel along an axis; the smallest is 0"
     )
@@ -97,7 +99,7 @@ class Bsrgan(PresetSpec):
     )
     kernel_px: KernelSizes = Field(description="sides of blur kernels in pixels, equally likely")
     resize: Probability = Field(
-        description="probability that the first downsampling is a resize; else a shifted Gaussian and every n-th pixel"
+        description="probability that the first downsampling is a resize, not a shifted Gaussian and every n-th pixel"
     )
     resize_max: Bound = Field(description="largest divisor of that resize; the smallest is 1")
     resize_uniform: Literal["divisor", "factor"] = Field(
@@ -107,12 +109,13 @@ class Bsrgan(PresetSpec):
     shifted_sigma_min: float = Field(ge=0, description="smallest standard deviation of the shifted Gaussian, in pixels")
     shifted_sigma_max: Bound = Field(description="largest standard deviation of the shifted Gaussian, in pixels")
     noise_level: Annotated[
-        tuple[int, int], Field(description="range of the noise's standard deviation: integers, of 255")
+        tuple[int, int],
+        Field(description="range of the noise's standard deviation: integers, on the scale of 0 to 255"),
     ]
     noise: Annotated[dict[NoiseKind, float], AfterValidator(check_sum_to_one)] = Field(
-        description="probability of each kind"
+        description="probability of each kind of noise"
     )
-    jpeg: Probability = Field(description="probability of a JPEG before the last one")
+    jpeg: Probability = Field(description="probability of a JPEG compression before the final one")
     jpeg_quality: QualityRange = Field(
         description="range of the JPEG quality, integers from 1 to 100, both ends included"
     )

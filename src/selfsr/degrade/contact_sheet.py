@@ -56,7 +56,7 @@ def write_contact_sheet(
     for source, name in images:
         try:
             image = read_hr(source, degradation, scale)
-        except InputError:
+        except (InputError, OSError):
             continue
         degraded = [sample_lr(image, degradation, name, number + 1, scale=scale, seed=seed) for number in range(draws)]
         side = min(_CROP_PX, *image.shape[:2]) // scale * scale

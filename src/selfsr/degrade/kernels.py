@@ -27,7 +27,7 @@ class GaussianKernel:
     Attributes:
         size_px: side of the kernel, odd.
         sigma_px: standard deviations along the two axes of the ellipse.
-        rotation: angle in radians from the x axis (columns) to the first axis, towards growing y (rows).
+        rotation: angle in radians from the x axis (columns) to the first axis, toward growing y (rows).
         profile: the function of q.
         beta: exponent of the generalized and plateau profiles.
         shift_px: shift of the peak to the upper left, by linear interpolation of the weights.

@@ -55,9 +55,9 @@ class Stage(Spec):
         description="range of the exponent of plateau kernels; half of them are below 1, half above"
     )
     resize: Annotated[dict[Direction, float], AfterValidator(check_sum_to_one)] = Field(
-        description="probability of enlarging (up), shrinking (down) and keeping the size (keep)"
+        description="probability of upscaling (up), downscaling (down) and keeping the size (keep)"
     )
-    resize_range: PositiveRange = Field(description="smallest factor of shrinking, largest factor of enlarging")
+    resize_range: PositiveRange = Field(description="smallest factor of downscaling, largest factor of upscaling")
     gaussian: Probability = Field(description="probability of Gaussian noise; otherwise Poisson noise")
     gaussian_sigma: Range = Field(
         description="range of the standard deviation of Gaussian noise, on the scale of 0 to 255"
@@ -137,7 +137,7 @@ _ORIGINAL: dict[str, Any] = {
         "gray": 0.4,
         "jpeg_quality": (30, 95),
     },
-    "second_stage": 1.0,
+    "second_probability": 1.0,
     "second": {
         "blur": 0.8,
         "kernel_px": (7, 9, 11, 13, 15, 17, 19, 21),
@@ -178,7 +178,7 @@ _SSL: dict[str, Any] = {
         "gray": 0.2,
         "jpeg_quality": (85, 95),
     },
-    "second_stage": 1.0,
+    "second_probability": 1.0,
     "second": {
         "blur": 0.8,
         "kernel_px": (3, 5),
@@ -210,7 +210,7 @@ _SSL_TEST: dict[str, Any] = {
         "resize_range": (0.8, 1.1),
         "jpeg_quality": (87, 95),
     },
-    "second_stage": 0.2,
+    "second_probability": 0.2,
     "second": {
         **_SSL["second"],
         "sigma_px": (0.1, 0.3),
@@ -238,7 +238,7 @@ _STABLESR: dict[str, Any] = {
         "poisson_scale": (0.05, 2.0),
         "jpeg_quality": (60, 95),
     },
-    "second_stage": 1.0,
+    "second_probability": 1.0,
     "second": {
         **_ORIGINAL["second"],
         "blur": 0.5,
@@ -274,7 +274,7 @@ class RealEsrgan(PresetSpec):
     usm: bool = Field(description="sharpen HR by unsharp masking, both as input of the degradation and as target")
     clean: Probability = Field(description="probability of bicubic LR instead of this degradation")
     first: Stage = Field(description="first stage, at the size of HR")
-    second_stage: Probability = Field(description="probability of the second stage and the final sinc filter")
+    second_probability: Probability = Field(description="probability of the second stage and the final sinc filter")
     second: Stage = Field(description="second stage, at the size of LR")
     final_sinc: Probability = Field(description="probability of a sinc filter at the end of the second stage")
     final_sinc_px: KernelSizes = Field(description="sides of that filter in pixels, equally likely")
@@ -298,7 +298,7 @@ class RealEsrgan(PresetSpec):
             first.sample_noise(rng),
             first.sample_jpeg(rng),
         ]
-        if not bernoulli(rng, self.second_stage):
+        if not bernoulli(rng, self.second_probability):
             return (*steps, Resize(*out, mode))
         second = self.second
         if bernoulli(rng, second.blur):

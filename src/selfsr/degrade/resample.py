@@ -1,4 +1,4 @@
-"""Resizing by the resamplers of the published code.
+"""Resize images with the resamplers of the published code.
 
 A target is always a size in pixels, never a factor: a factor whose product is not an integer would shift the image
 against its ground truth, by up to a pixel at the far edge.

@@ -1,1 +1,1 @@
-"""What images score by the protocol of the literature, and a model on sets of them."""
+"""Metrics by the protocol of the literature, and the evaluation of a model on sets of images."""

@@ -41,7 +41,8 @@ class SetScores:
     def mean(self) -> dict[str, float]:
         """The mean of each metric over the images that have it; every image counts the same."""
         rows = list(self.images.values())
-        return {key: _mean([row[key] for row in rows if not math.isnan(row[key])]) for key in rows[0]}
+        keys = rows[0] if rows else ()
+        return {key: _mean([row[key] for row in rows if not math.isnan(row[key])]) for key in keys}
 
     def as_json(self) -> dict[str, Any]:
         """Return mean and images for JSON, with null for infinity and NaN."""
@@ -64,15 +65,17 @@ def evaluate_set(
     luma_only: bool = False,
     on_image: OnImage | None = None,
     advance: Callable[..., None] | None = None,
+    scored: dict[str, dict[str, float]] | None = None,
+    on_failure: Callable[[str], None] | None = None,
 ) -> SetScores:
     """Upscale the low-resolution version of each image and score the result against the image.
 
-    Images are evaluated as 8-bit RGB: 16 bit is rounded, alpha is ignored, and gray counts as R = G = B, so that its
+    Images are evaluated as 8-bit RGB: 16 bits are rounded, alpha is ignored, and gray counts as R = G = B, so that its
     luma is in studio range like that of the others. (Set14 has one gray image. Some MATLAB code takes its gray values
     as luma, which lowers the mean of the set by 0.09 dB.)
 
     With `luma_only`, the upscaler receives the luma of the input, which is made and rounded in RGB. The scores on luma
-    then compare its output, rounded to 8 bit of 16 to 235, with the unrounded luma of the image, as networks with one
+    then compare its output, rounded to 8 bits of 16 to 235, with the unrounded luma of the image, as networks with one
     channel were published. The scores on RGB are those of this output with the colors of bicubic.
 
     Args:
@@ -81,18 +84,23 @@ def evaluate_set(
         name: name of the set.
         hr_paths: the ground truths; they are cropped at the right and bottom to a multiple of `scale`.
         scale: the upscaling factor.
-        lr_paths: the inputs in the order of `hr_paths`; None makes them by antialiased bicubic, rounded to 8 bit.
+        lr_paths: the inputs in the order of `hr_paths`; None makes them by antialiased bicubic, rounded to 8 bits.
         device: the device of `upscale`.
         border_px: pixels at each side that the scores leave out; None takes the scale.
         extra: further metrics by name, from `load_metrics`.
         luma_only: whether the network has one channel.
         on_image: called as `on_image(image name, lr, sr, hr)` with float `[1, 3, ., .]` in [0, 1] on the CPU; `sr` is
-            rounded to 8 bit.
+            rounded to 8 bits.
         advance: called as `advance(note=image name)` after each image.
+        scored: receives the scores of each image as soon as they are known, for a caller that keeps them when a later
+            image fails.
+        on_failure: called with a sentence for each image that cannot be read or scored, which is then left out; None
+            raises the first one.
 
     Raises:
         InputError: there are no images, sizes do not fit, an image is too small, or an output has NaN or infinite
             values; the sentence names the file.
+        OSError: an image cannot be read.
     """
     if not hr_paths:
         raise InputError(f"evaluate: expected images in the set {name}, got none; pass a folder with images.")
@@ -101,21 +109,30 @@ def evaluate_set(
             f"evaluate: expected {len(hr_paths)} LR images for the set {name}, got {len(lr_paths)}; "
             "pass one LR image for each HR image."
         )
-    images: dict[str, dict[str, float]] = {}
+    images: dict[str, dict[str, float]] = {} if scored is None else scored
     for index, (key, path) in enumerate(zip(name_images(hr_paths), hr_paths, strict=True)):
-        lr, hr = _read_pair(path, None if lr_paths is None else lr_paths[index], scale)
-        with torch.inference_mode():
-            sr, y = _upscale_rgb(upscale, lr.to(device), scale, luma_only)
         try:
-            _check_output(lr, sr, hr, scale)
-            images[key] = _score_output(sr, y, hr, scale if border_px is None else border_px, extra or {})
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        if on_image is not None:
-            on_image(key, lr, round_to_bits(sr).cpu(), hr)
+            lr, hr = _read_pair(path, None if lr_paths is None else lr_paths[index], scale)
+            with torch.inference_mode():
+                sr, y = _upscale_rgb(upscale, lr.to(device), scale, luma_only)
+            images[key] = _score_output(
+                path, lr, sr, y, hr, scale if border_px is None else border_px, scale, extra or {}
+            )
+        except (InputError, OSError) as error:
+            if on_failure is None:
+                raise
+            on_failure(_name_file(path, error))
+        else:
+            if on_image is not None:
+                on_image(key, lr, round_to_bits(sr).cpu(), hr)
         if advance is not None:
             advance(note=key)
     return SetScores(name, images)
+
+
+def _name_file(path: Path, error: Exception) -> str:
+    """Return the sentence of an error with the name of the image."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
 def _upscale_rgb(upscale: UpscaleFn, lr: Tensor, scale: int, luma_only: bool) -> tuple[Tensor, Tensor | None]:
@@ -126,6 +143,28 @@ def _upscale_rgb(upscale: UpscaleFn, lr: Tensor, scale: int, luma_only: bool) ->
     return (y, None) if y.shape[-2:] != colors.shape[-2:] else (y + colors, y)
 
 
+def _score_output(
+    path: Path,
+    lr: Tensor,
+    sr: Tensor,
+    y: Tensor | None,
+    hr: Tensor,
+    border_px: int,
+    scale: int,
+    extra: Mapping[str, MetricFn],
+) -> dict[str, float]:
+    """Return all scores of an output; `y` is the output of a network with one channel, or None."""
+    try:
+        _check_output(lr, sr, hr, scale)
+        hr_levels = to_levels(hr).to(sr.device)
+        scores = score_image(to_levels(sr), hr_levels, border_px)
+        if y is not None:
+            scores |= score_luma_output(255 * y, hr_levels, border_px)
+        return scores | _score_extra(extra, round_to_bits(sr), hr.to(sr.device), border_px)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def _check_output(lr: Tensor, sr: Tensor, hr: Tensor, scale: int) -> None:
     if list(sr.shape) != list(hr.shape):
         raise InputError(
@@ -134,17 +173,6 @@ def _check_output(lr: Tensor, sr: Tensor, hr: Tensor, scale: int) -> None:
         )
     if not bool(sr.isfinite().all()):
         raise InputError("expected a finite output, got NaN or infinity; use another model.")
-
-
-def _score_output(
-    sr: Tensor, y: Tensor | None, hr: Tensor, border_px: int, extra: Mapping[str, MetricFn]
-) -> dict[str, float]:
-    """Return all scores of an output; `y` is the output of a network with one channel, or None."""
-    hr_levels = to_levels(hr).to(sr.device)
-    scores = score_image(to_levels(sr), hr_levels, border_px)
-    if y is not None:
-        scores |= score_luma_output(255 * y, hr_levels, border_px)
-    return scores | _score_extra(extra, round_to_bits(sr), hr.to(sr.device), border_px)
 
 
 def make_bicubic_upscaler(scale: int) -> UpscaleFn:
@@ -174,11 +202,11 @@ def describe_protocol(scale: int, border_px: int | None = None, lr: str | None =
     return {
         "scale": scale,
         "border_px": scale if border_px is None else border_px,
-        "hr": f"cropped at the right and bottom to a multiple of {scale}, 8 bit, gray as R = G = B",
-        "lr": lr or f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bit",
-        "sr": "clamped and rounded to 8 bit",
+        "hr": f"cropped at the right and bottom to a multiple of {scale}, 8 bits, gray as R = G = B",
+        "lr": lr or f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bits",
+        "sr": "clamped and rounded to 8 bits",
         "luma": f"BT.601 studio range, 16 + ({red} R + {green} G + {blue} B) / 255, not rounded; "
-        "the output of a network with one channel rounded to 8 bit",
+        "the output of a network with one channel rounded to 8 bits",
         "psnr": "peak 255, float64; null where the images are identical",
         "ssim": "11x11 Gaussian window of sigma 1.5 inside the image, K1 0.01, K2 0.03; RGB: mean over channels",
         **{name: metric.protocol for name, metric in METRICS.items() if metric.protocol},
@@ -202,10 +230,12 @@ class ImageSet:
     Attributes:
         folder: the folder that contains them.
         paths: the images.
+        root: the folder that was named by the user; it may contain several sets.
     """
 
     folder: Path
     paths: list[Path]
+    root: Path
 
 
 def find_sets(data: Sequence[str]) -> dict[str, ImageSet]:
@@ -215,23 +245,33 @@ def find_sets(data: Sequence[str]) -> dict[str, ImageSet]:
         The sets by name.
 
     Raises:
-        InputError: a folder is missing or empty, or two sets have one name.
+        InputError: a folder is missing or empty, or two sets have one name, or a name leads out of a folder.
     """
     sets: dict[str, ImageSet] = {}
     for entry in data:
         name, equals, rest = entry.partition("=")
         if not equals or Path(entry).is_dir():
             name, rest = "", entry
-        folder = Path(rest)
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"evaluate: expected a plain name in --data NAME=DIR, got {name}; use another name.")
+        folder = _expand_home(Path(rest))
         for subfolder, paths in _split_sets(folder).items():
-            key = "/".join(filter(None, (name, subfolder))) or folder.resolve().name
+            key = "/".join(filter(None, (name, subfolder))) or Path(os.path.realpath(folder)).name
             if key in sets:
                 raise InputError(
                     f"evaluate: expected sets of different names, got two called {key}; "
                     f"name one of them with --data NAME={folder}."
                 )
-            sets[key] = ImageSet(folder / subfolder, paths)
+            sets[key] = ImageSet(folder / subfolder, paths, folder)
     return sets
+
+
+def _expand_home(path: Path) -> Path:
+    """Replace a leading `~`, as a shell does only at the start of a word."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such user
+        return path
 
 
 def _split_sets(folder: Path) -> dict[str, list[Path]]:
@@ -246,7 +286,7 @@ def _split_sets(folder: Path) -> dict[str, list[Path]]:
 
 
 def _read_pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[Tensor, Tensor]:
-    """Return LR and HR of one image, float `[1, 3, ., .]` in [0, 1] on the CPU, HR rounded to 8 bit."""
+    """Return LR and HR of one image, float `[1, 3, ., .]` in [0, 1] on the CPU, HR rounded to 8 bits."""
     hr = round_to_bits(image_to_tensor(read_image(hr_path)))
     size = (hr.shape[-2], hr.shape[-1])
     try:

@@ -29,7 +29,7 @@ class Metric:
         compute: computes it for every evaluation, from `(sr, hr, border_px)` with images `[1, 3, H, W]` of whole
             numbers from 0 to 255.
         load: prepares it on a device if a recipe or command asks for it; the result maps `(sr, hr)`, `[1, 3, H, W]` in
-            [0, 1], rounded to 8 bit and without the border, to a number.
+            [0, 1], rounded to 8 bits and without the border, to a number.
     """
 
     title: str

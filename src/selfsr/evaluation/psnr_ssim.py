@@ -3,7 +3,7 @@
 Every number depends on five choices, and papers are comparable only where all five agree. These are the choices of
 the literature since SRCNN (the text of EDSR, section 4, and the code of BasicSR):
 
-* Both images are rounded to 8 bit first (`to_levels`); for networks with one channel see `score_luma_output`.
+* Both images are rounded to 8 bits first (`to_levels`); for networks with one channel see `score_luma_output`.
 * Luma is BT.601 in studio range, not rounded (`rgb_to_y_studio`).
 * The peak is 255, also for luma, which only spans 16 to 235. A full-range luma gives 1.32 dB less.
 * A border of `border_px` (by convention the scale) is left out on every side.
@@ -27,7 +27,7 @@ def to_levels(image: Tensor, peak: int = 255) -> Tensor:
 
     Args:
         image: float, any shape; values outside [0, 1] are clamped.
-        peak: 255 for 8 bit, 65535 for 16 bit.
+        peak: 255 for 8 bits, 65535 for 16 bits.
 
     Returns:
         Whole numbers from 0 to `peak`, in the dtype of `image`; halves are rounded up.

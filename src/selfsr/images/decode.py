@@ -1,19 +1,18 @@
 """Decode an image file to upright samples: by Pillow, and 16-bit color by tifffile and OpenCV."""
 
 import io
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import BmpImagePlugin, Image, ImageCms, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, ImageCms
 from PIL.ImageFile import ImageFile
 
 from selfsr.errors import InputError
-from selfsr.images import png, tiff
+from selfsr.images import exif, formats, jpeg, png, tiff
 from selfsr.images.sixteen_bit import decode_by_opencv
 from selfsr.machine.memory import measure_free_bytes
-
-FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
 
 # EXIF orientation: (swap rows and columns, then flip rows, then flip columns).
 _ORIENTATIONS = {
@@ -25,57 +24,107 @@ _ORIENTATIONS = {
     7: (True, True, True),
     8: (True, True, False),
 }
-_ORIENTATION_TAG = 0x0112
 
 
-def open_image(file: BinaryIO) -> ImageFile:
+@dataclass(frozen=True)
+class Decoded:
+    """The content of an image file, upright.
+
+    Attributes:
+        pixels: `[H, W, 1 or 3]`, uint8 or uint16.
+        alpha: `[H, W]` of the same dtype, or None.
+        icc: ICC profile or None.
+        exif: EXIF data or None, as in `DecodedImage`.
+        dpi: resolution or None, as in `DecodedImage`.
+        frames: number of frames or pages in the file.
+        defects: descriptions of damage to the file that does not affect its image.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    icc: bytes | None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    frames: int = 1
+    defects: tuple[str, ...] = ()
+
+
+def open_image(file: BinaryIO, suffix: str = "") -> ImageFile:
     """Open an image with Pillow by its content, not by its suffix, and without `Image.open`.
 
     `Image.open` has a module-wide limit of pixels and warns or raises on legitimate panoramas; `decode_image` has a
     limit of its own.
 
+    Args:
+        file: the content.
+        suffix: the suffix of the file's name; it decides only for TGA, which has no signature.
+
     Raises:
         InputError: the content has none of the supported signatures.
+        MissingDecoderError: the decoder of its format is not installed.
     """
-    start = file.read(16)
+    start = file.read(formats.SIGNATURE_BYTES)
     file.seek(0)
-    if start.startswith(png.SIGNATURE):
-        return PngImagePlugin.PngImageFile(file)
-    if start.startswith(b"\xff\xd8\xff"):
-        return JpegImagePlugin.JpegImageFile(file)
-    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile(file)
-    if start.startswith(tiff.SIGNATURES):
-        return TiffImagePlugin.TiffImageFile(file)
-    if start.startswith(b"BM"):
-        return BmpImagePlugin.BmpImageFile(file)
-    raise InputError(f"a file that is not {FORMATS} (it begins with {start[:4]!r})")
+    return formats.find_format(start, suffix).load_decoder()(file)
 
 
-def decode_image(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
+def decode_image(data: bytes, suffix: str = "") -> Decoded:
     """Decode the content of an image file.
 
     Raises whatever the decoder raises on damaged data, without the file's name.
 
-    Returns:
-        (pixels `[H, W, 1 or 3]`, alpha `[H, W]` or None, ICC profile or None), upright, uint8 or uint16.
+    Args:
+        data: the content.
+        suffix: as in `open_image`.
     """
     if data.startswith(tiff.SIGNATURES):
         layout = tiff.read_layout(io.BytesIO(data))
-        if layout is not None:
+        tags, dpi = exif.read_tiff_tags(data)
+        if layout is None:
+            decoded = _decode_by_pillow(data, suffix)
+        else:
             _check_memory(layout.height, layout.width, layout.samples, 16)
             pixels, alpha, icc, orientation = tiff.decode_tiff(data, layout)
-            return *_upright(pixels, alpha, orientation), icc
+            decoded = Decoded(*_upright(pixels, alpha, orientation), icc)
+        return replace(decoded, exif=tags, dpi=dpi, frames=tiff.count_pages(io.BytesIO(data)))
     try:
-        return _decode_by_pillow(data)
-    except ValueError:
-        if not data.startswith(png.SIGNATURE):
+        return _decode_by_pillow(data, suffix)
+    except (OSError, ValueError, SyntaxError, Warning):  # Pillow warns of broken EXIF data
+        decoded = _decode_repaired(data, suffix)
+        if decoded is None:
             raise
-        return _decode_by_pillow(png.remove_text(data))  # Pillow refuses long texts, which are no part of the image
+        return decoded
 
 
-def read_header(file: BinaryIO) -> tuple[int, int, int, str, str]:
-    """Return (height, width, bits, mode, format) of an image, upright, without decoding its pixels.
+def _decode_repaired(data: bytes, suffix: str) -> Decoded | None:
+    """Decode a PNG or JPEG whose image is complete though Pillow refuses the file; None if that is not so."""
+    if data.startswith(png.SIGNATURE):
+        repaired = png.repair_png(data)
+        decoded = _decode_by_pillow(repaired.data, suffix)
+        return replace(decoded, icc=repaired.icc, defects=repaired.defects)
+    if data.startswith(b"\xff\xd8\xff"):
+        plain = jpeg.remove_exif(data)
+        defects = () if plain == data or _is_open(data) else ("damaged EXIF data",)
+        data = plain if defects else data
+        complete = jpeg.restore_end(data)
+        if complete is not None:
+            defects = (*defects, "a file without its end marker")
+        if defects:
+            return replace(_decode_by_pillow(complete or data, suffix), defects=defects)
+    return None
+
+
+def _is_open(data: bytes) -> bool:
+    """Return whether Pillow opens the file, without decoding its pixels."""
+    try:
+        open_image(io.BytesIO(data))
+    except Exception:
+        return False
+    return True
+
+
+def read_header(file: BinaryIO, suffix: str = "") -> tuple[int, int, int, str, str, int]:
+    """Return (height, width, bits, mode, format, frames) of an image, upright, without decoding its pixels.
 
     Raises:
         InputError: the content is not an image, or of a kind that is not supported, as far as its header shows.
@@ -84,23 +133,30 @@ def read_header(file: BinaryIO) -> tuple[int, int, int, str, str]:
     file.seek(0)
     if start.startswith(tiff.SIGNATURES):
         layout = tiff.read_layout(file)
+        file.seek(0)
+        frames = tiff.count_pages(file)
+        file.seek(0)
         if layout is not None:
             sides = (layout.width, layout.height) if layout.orientation >= 5 else (layout.height, layout.width)
-            return *sides, 16, layout.mode, "TIFF"
-        file.seek(0)
-    try:
+            return *sides, 16, layout.mode, "TIFF", frames
         image = open_image(file)
-    except ValueError:
-        if not start.startswith(png.SIGNATURE):
-            raise
+        return *_upright_size(image), _bits(image), image.mode, "TIFF", frames
+    try:
+        image = open_image(file, suffix)
+    except (OSError, ValueError, SyntaxError, Warning):
         file.seek(0)
-        image = open_image(io.BytesIO(png.remove_text(file.read())))
-    return *_upright_size(image), _bits(image), image.mode, image.format or ""
+        if start.startswith(png.SIGNATURE):
+            image = open_image(io.BytesIO(png.repair_png(file.read()).data))
+        elif start.startswith(b"\xff\xd8\xff"):
+            image = open_image(io.BytesIO(jpeg.remove_exif(file.read())))
+        else:
+            raise
+    return *_upright_size(image), _bits(image), image.mode, image.format or "", _count_frames(image)
 
 
-def _decode_by_pillow(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
-    image = open_image(io.BytesIO(data))
-    bits = _bits(image)
+def _decode_by_pillow(data: bytes, suffix: str) -> Decoded:
+    image = open_image(io.BytesIO(data), suffix)
+    bits, frames = _bits(image), _count_frames(image)
     _check_memory(image.height, image.width, len(image.getbands()), bits)
     icc = image.info.get("icc_profile") or None
     if bits == 16 and not image.mode.startswith("I"):
@@ -117,11 +173,27 @@ def _decode_by_pillow(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bytes
         image.load()
         orientation = _orientation(image)  # after loading, since Pillow turns a TIFF when it loads it
         pixels, alpha, icc = _eight_bit_or_gray(image, icc)
-    return *_upright(pixels, alpha, orientation), icc
+    metadata = exif.read_exif(image)
+    lost = formats.find_lost_bits(formats.find_format(data[: formats.SIGNATURE_BYTES], suffix).name, data)
+    return Decoded(
+        *_upright(pixels, alpha, orientation),
+        icc,
+        exif=metadata,
+        dpi=exif.read_dpi(image, metadata),
+        frames=frames,
+        defects=() if lost is None or bits == 16 else (f"{lost} bits per sample, which are read as 8",),
+    )
+
+
+def _count_frames(image: ImageFile) -> int:
+    try:
+        return max(1, int(getattr(image, "n_frames", 1)))
+    except Exception:  # of a damaged file; its first frame may still be intact
+        return 1
 
 
 def _eight_bit_or_gray(image: Image.Image, icc: bytes | None) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
-    """Return (pixels `[H, W, C]`, alpha, profile) of an image that Pillow holds without loss."""
+    """Return (pixels `[H, W, C]`, alpha, profile) of an image that Pillow decodes without loss."""
     mode, transparent = image.mode, image.info.get("transparency")
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
         gray = np.asarray(image).astype(np.uint16)
@@ -183,8 +255,9 @@ def _layout(image: ImageFile) -> str:
     return args if isinstance(args, str) else str((args or ("",))[0])
 
 
-def _orientation(image: Image.Image) -> int:
-    return image.getexif().get(_ORIENTATION_TAG, 1)
+def _orientation(image: ImageFile) -> int:
+    """Return the orientation to apply; decoders of JPEG XL apply the one that counts (ISO/IEC 18181-1) themselves."""
+    return 1 if image.format == "JXL" else exif.read_orientation(image)
 
 
 def _upright(pixels: np.ndarray, alpha: np.ndarray | None, orientation: int) -> tuple[np.ndarray, np.ndarray | None]:

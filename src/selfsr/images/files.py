@@ -1,5 +1,6 @@
-"""Image files to arrays and back: 8 or 16 bits, with alpha, ICC profile and orientation."""
+"""Read and write image files of 8 or 16 bits, with alpha, ICC profile, EXIF data, resolution and orientation."""
 
+import errno
 import io
 import os
 from dataclasses import dataclass
@@ -10,15 +11,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfsr.console import print_line
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
-from selfsr.images import decode, large
+from selfsr.images import decode, exif, large
+from selfsr.images.formats import MissingDecoderError
 from selfsr.images.paths import SUFFIXES, missing_path_error
 from selfsr.images.png import encode_png
-from selfsr.images.tiff import encode_tiff
+from selfsr.images.tiff import append_tags, encode_tiff
 
 # The largest side that WebP can store, and libjpeg's own limit, below that of the format.
 _LARGEST_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
+# A JPEG marker segment has 16 bits for its length.
+_LARGEST_JPEG_EXIF_BYTES = 65533
+# The errors of a path that is not a file; a symbolic link to itself causes one of them.
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,17 @@ class DecodedImage:
         pixels: `[H, W, C]` uint8 or uint16, C = 1 (gray) or 3 (RGB).
         alpha: `[H, W]` of the same dtype, or None where the file has none.
         icc: the ICC profile's bytes, or None.
+        exif: EXIF data from the header of its TIFF structure on, with orientation 1 and no thumbnail, or None.
+        dpi: horizontal and vertical resolution in dots per inch, or None.
+        frames: number of frames or pages in the file; the image is the first of them.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     icc: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    frames: int = 1
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 3, self.pixels.shape
@@ -73,7 +86,8 @@ class ImageHeader:
         width: columns, once upright.
         bits: 8 or 16, the depth that `read_image` returns.
         mode: Pillow's name for the pixel layout, such as "RGB", "P", "CMYK".
-        format: "PNG", "JPEG", "WEBP", "TIFF" or "BMP".
+        format: Pillow's name for the format: "PNG", "JPEG", "WEBP", "TIFF", "BMP" and so on.
+        frames: number of frames or pages in the file, of which the first is read.
     """
 
     height: int
@@ -81,26 +95,40 @@ class ImageHeader:
     bits: int
     mode: str
     format: str
+    frames: int = 1
 
 
 def read_image(path: Path) -> DecodedImage:
     """Read an image file.
 
     Palettes are expanded, the EXIF orientation is applied, 16 bits are kept, CMYK and Lab are converted to sRGB.
-    Only the first page or frame of a file is read.
+    Only the first page or frame of a file is read. A file whose image is complete in spite of a defect, such as a JPEG
+    without its end marker, is read with a message on stderr, once in a process.
 
     Raises:
-        InputError: the file is missing, empty, damaged or of a kind that is not supported; names the file.
+        InputError: the file is missing, empty, damaged, too large for the memory, or of a kind that is not supported;
+            names the file.
         OSError: the file cannot be read (permission, a failing disk).
     """
     data = _read_bytes(path)
     try:
-        return DecodedImage(*decode.decode_image(data))
-    except MemoryError:
-        raise
+        decoded = decode.decode_image(data, path.suffix)
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: expected an image that fits into memory, got one whose pixels could not be allocated; "
+            "check its size, or close other programs."
+        ) from error
     # Decoders of damaged data raise nearly anything: OSError, SyntaxError, zlib.error, struct.error, ...
     except Exception as error:
         raise _unreadable(path, error) from error
+    if decoded.defects and path not in _reported:
+        _reported.add(path)
+        print_line(f"{path}: expected an intact file, got {' and '.join(decoded.defects)}; check the image.")
+    return DecodedImage(decoded.pixels, decoded.alpha, decoded.icc, decoded.exif, decoded.dpi, decoded.frames)
+
+
+# The files whose defects were reported; they are read many times.
+_reported: set[Path] = set()
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -112,13 +140,13 @@ def read_header(path: Path) -> ImageHeader:
     """
     try:
         file = path.open("rb")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise missing_path_error(path, "an image") from error
+    except OSError as error:
+        raise _not_a_file(path, error) from error
     with file:
         if os.fstat(file.fileno()).st_size == 0:
             raise InputError(_empty_file(path))
         try:
-            return ImageHeader(*decode.read_header(file))
+            return ImageHeader(*decode.read_header(file, path.suffix))
         except Exception as error:
             raise _unreadable(path, error) from error
 
@@ -129,6 +157,9 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6) -> None:
     PNG, TIFF and WebP are lossless; JPEG has quality 95 without chroma subsampling. WebP has no gray and stores it
     as RGB, as TIFF does for 16-bit gray with alpha. An ICC profile that does not fit the channels (a gray image
     written as RGB) is left out, as is any profile in a BMP.
+
+    EXIF data is kept in PNG, JPEG (up to 64 KB), WebP and TIFF (without tags of the camera's file), with the size of
+    the written image; the resolution in PNG, JPEG, TIFF and BMP.
 
     Args:
         path: the file.
@@ -150,7 +181,8 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6) -> None:
     suffix = path.suffix.lower()
     check_format(path, height=image.height, width=image.width, bits=image.bits, alpha=image.alpha is not None)
     if suffix == ".png" and (image.bits == 16 or image.pixels.nbytes > large.LARGE_BYTES):
-        write_atomic(path, encode_png(image.pixels, image.alpha, _fitting_profile(image)))
+        metadata = _fit_exif(image)
+        write_atomic(path, encode_png(image.pixels, image.alpha, _fitting_profile(image), metadata, image.dpi))
         return
     try:
         data = _encode(suffix, image, png_level)
@@ -210,11 +242,16 @@ def tensor_to_pixels(image: Tensor, bits: int = 8) -> np.ndarray:
 def _read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise missing_path_error(path, "an image") from error
+    except OSError as error:
+        raise _not_a_file(path, error) from error
     if not data:
         raise InputError(_empty_file(path))
     return data
+
+
+def _not_a_file(path: Path, error: OSError) -> Exception:
+    """Return an `InputError` if the path is not a file, else the error itself."""
+    return missing_path_error(path, "an image") if error.errno in _NO_FILE else error
 
 
 def _empty_file(path: Path) -> str:
@@ -222,7 +259,9 @@ def _empty_file(path: Path) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).strip().rstrip(".") or type(error).__name__
+    if isinstance(error, MissingDecoderError):
+        return InputError(f"{path}: {error}")
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return InputError(f"{path}: expected a readable image, got {reason}; replace or delete it.")
 
 
@@ -234,26 +273,36 @@ def _fitting_profile(image: DecodedImage) -> bytes | None:
     return image.icc
 
 
+def _fit_exif(image: DecodedImage) -> bytes | None:
+    """Return the EXIF data with the size of the image."""
+    return None if image.exif is None else exif.normalize_exif(image.exif, image.height, image.width)
+
+
 def _encode(suffix: str, image: DecodedImage, png_level: int) -> bytes:
-    samples, icc = image.pixels, _fitting_profile(image)
+    samples, icc, metadata = image.pixels, _fitting_profile(image), _fit_exif(image)
     if image.alpha is not None:
         samples = np.concatenate((samples, image.alpha[:, :, None]), axis=2)
     if image.bits == 16:  # TIFF
         if samples.shape[2] == 2:  # gray with alpha: few programs read it
             samples, icc = samples[:, :, [0, 0, 0, 1]], None
-        return encode_tiff(samples, icc)
+        return encode_tiff(samples, icc, metadata, image.dpi)
     by_pillow = Image.fromarray(np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples))
     buffer = io.BytesIO()
+    dpi = {} if image.dpi is None else {"dpi": image.dpi}
+    prefixed = b"" if metadata is None else exif.PREFIX + metadata
     if suffix == ".png":
-        by_pillow.save(buffer, "PNG", icc_profile=icc, compress_level=png_level)
+        by_pillow.save(buffer, "PNG", icc_profile=icc, compress_level=png_level, exif=prefixed or None, **dpi)
     elif suffix in (".jpg", ".jpeg"):
-        by_pillow.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=icc)
+        prefixed = prefixed if len(prefixed) <= _LARGEST_JPEG_EXIF_BYTES else b""
+        by_pillow.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=icc, exif=prefixed, **dpi)
     elif suffix == ".webp":
         by_pillow = by_pillow.convert("RGB" if image.alpha is None else "RGBA")
         icc = icc if image.channels == 3 else None
-        by_pillow.save(buffer, "WEBP", lossless=True, exact=True, icc_profile=icc or b"")
+        by_pillow.save(buffer, "WEBP", lossless=True, exact=True, icc_profile=icc or b"", exif=metadata or b"")
     elif suffix == ".bmp":
-        by_pillow.save(buffer, "BMP")
+        by_pillow.save(buffer, "BMP", **dpi)
     else:
-        by_pillow.save(buffer, "TIFF", compression="tiff_adobe_deflate", icc_profile=icc)
+        by_pillow.save(buffer, "TIFF", compression="tiff_adobe_deflate", icc_profile=icc, **dpi)
+        if metadata is not None:
+            return append_tags(buffer.getvalue(), metadata)
     return buffer.getvalue()

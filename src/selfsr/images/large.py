@@ -1,4 +1,4 @@
-"""Arrays that are too large for memory and live in a file."""
+"""Arrays that are stored in a file because they are too large for memory."""
 
 import errno
 import os

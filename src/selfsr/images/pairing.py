@@ -10,7 +10,7 @@ from selfsr.images.paths import list_images
 
 # How many candidates an error names.
 _SHOWN = 3
-# What published LR images have after the name of their HR image.
+# The endings that published LR images add to the name of their HR image.
 _ENDING = r"(?:[_-]?LR(?:BI)?)?[_-]?[xX]{scale}"
 
 

@@ -1,14 +1,49 @@
 """List the images of a folder, and describe a path that does not exist."""
 
-import difflib
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from selfsr.errors import InputError
-from selfsr.images.decode import FORMATS
+from selfsr.errors import InputError, find_similar
+from selfsr.images.formats import FORMATS, find_missing_package, list_formats, readable_suffixes
 
+# The suffixes of files that are written; `readable_suffixes` has those that are read.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+# How many suffixes a sentence names.
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FolderListing:
+    """The files of a folder and its subfolders, without hidden ones.
+
+    Attributes:
+        images: the image files, sorted by path.
+        others: number of the other files by suffix, in lower case.
+        closed: the subfolders that cannot be read.
+    """
+
+    images: list[Path]
+    others: Counter[str]
+    closed: list[Path]
+
+    def describe_left_out(self) -> str | None:
+        """Return a sentence about the files that are not listed, or None if there are none.
+
+        Example:
+            >>> FolderListing([], Counter({".gif": 2, ".txt": 1}), []).describe_left_out()
+            '3 files of other kinds left out (2 .gif, 1 .txt).'
+        """
+        parts = []
+        if total := self.others.total():
+            kinds = f"{total:,} file{'s' if total > 1 else ''} of {'other kinds' if total > 1 else 'another kind'}"
+            parts.append(f"{kinds} left out ({_join_counts(self.others)}){_advise_packages(self.others)}")
+        if self.closed:
+            more = f" and {len(self.closed) - 1:,} more" if len(self.closed) > 1 else ""
+            parts.append(f"no permission to read the folder {self.closed[0]}{more}")
+        return f"{'; '.join(parts)}." if parts else None
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -16,17 +51,57 @@ def list_images(folder: Path) -> list[Path]:
 
     Raises:
         InputError: the folder is missing, is a file, or contains no image.
+        OSError: the folder cannot be read.
+    """
+    return list_folder(folder).images
+
+
+def list_folder(folder: Path) -> FolderListing:
+    """List the image files in a folder and its subfolders, and count what is left out.
+
+    Raises:
+        InputError: the folder is missing, is a file, or contains no image.
+        OSError: the folder cannot be read.
     """
     if not folder.is_dir():
         if folder.exists():
             raise InputError(f"{folder}: expected a folder of images, got a file; name the folder that contains it.")
         raise missing_path_error(folder, "a folder of images")
-    images = sorted(path for path in _walk_files(folder) if path.suffix.lower() in SUFFIXES)
+    os.listdir(folder)  # raises if it cannot be read; of subfolders, the others are read
+    closed: list[Path] = []
+    paths = list(_walk_files(folder, closed))
+    readable = readable_suffixes()
+    images = sorted(path for path in paths if path.suffix.lower() in readable)
+    others = Counter(path.suffix.lower() for path in paths if path.suffix.lower() not in readable)
     if not images:
-        suffixes = sorted({path.suffix for path in _walk_files(folder) if path.suffix})[:5]
-        got = f"only other files ({', '.join(suffixes)})" if suffixes else "none"
-        raise InputError(f"{folder}: expected images ({FORMATS}), got {got}; name a folder that contains some.")
-    return images
+        got = f"only other files ({_join_counts(others)})" if others else "none"
+        advice = _advise_packages(others) or "; name a folder that contains some"
+        raise InputError(f"{folder}: expected images ({list_formats()}), got {got}{advice}.")
+    return FolderListing(images, others, closed)
+
+
+def is_image_name(path: Path) -> bool:
+    """Return whether a path has the suffix of an image format, even of one that cannot be read or written here."""
+    return any(path.suffix.lower() in image_format.suffixes for image_format in FORMATS)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path is below a folder, once links are followed; a link to itself is where it stands."""
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def _join_counts(others: Counter[str]) -> str:
+    shown = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    names = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in shown[:_SHOWN]]
+    if len(shown) > _SHOWN:
+        names.append(f"{sum(count for _, count in shown[_SHOWN:]):,} more")
+    return ", ".join(names)
+
+
+def _advise_packages(suffixes: Sequence[str] | Counter[str]) -> str:
+    """Return advice to install what reads files with these suffixes, or an empty string."""
+    packages = sorted({package for suffix in suffixes if (package := find_missing_package(suffix)) is not None})
+    return f"; run `pip install --upgrade {' '.join(packages)}` to read more of them" if packages else ""
 
 
 def missing_path_error(path: Path, expected: str) -> InputError:
@@ -38,21 +113,36 @@ def missing_path_error(path: Path, expected: str) -> InputError:
     """
     if path.is_dir():
         return InputError(f"{path}: expected {expected}, got a folder; name a file.")
+    if path.is_symlink():
+        return InputError(
+            f"{path}: expected {expected}, got a link to {os.readlink(path)}, which leads to no file; replace it."
+        )
     lost, parent = path.name, path.parent
+    folders, files = "folder" in expected, expected.startswith("an image")
     while not parent.is_dir() and parent != parent.parent:
         lost, parent = parent.name, parent.parent
+        folders, files = True, False
     try:
-        names = os.listdir(parent)
+        names = [
+            name
+            for name in sorted(os.listdir(parent))
+            if (folders if os.path.isdir(parent / name) else files and is_image_name(Path(name)))
+        ]
     except OSError:
         names = []
-    close = difflib.get_close_matches(lost, names, n=1, cutoff=0.6)
-    hint = f"did you mean {parent / close[0]}?" if close else f"check the path; {parent.resolve()} has no {lost}."
+    similar = find_similar(lost, names)
+    hint = f"did you mean {parent / similar}?" if similar else f"check the path; {parent.resolve()} has no {lost}."
     return InputError(f"{path}: expected {expected}, got a path that does not exist; {hint}")
 
 
-def _walk_files(folder: Path) -> Iterator[Path]:
+def _walk_files(folder: Path, closed: list[Path]) -> Iterator[Path]:
+    """Yield the files; collect the folders that cannot be read."""
     seen = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+
+    def note(error: OSError) -> None:
+        closed.append(Path(error.filename))
+
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=note):
         real = os.path.realpath(root)
         if real in seen:  # a link that leads back up
             folders.clear()

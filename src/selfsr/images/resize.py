@@ -23,7 +23,7 @@ def imresize(image: Tensor, scale: float | None = None, size: tuple[int, int] | 
     """Resize images like MATLAB's bicubic `imresize`, with antialiasing when an axis shrinks.
 
     It computes in the dtype of `image` (float16 and bfloat16: in float32) and on its device, independent of autocast
-    and TF32 settings. It is deterministic, any number of times differentiable, and needs a host sync only at the first
+    and TF32 settings. It is deterministic, differentiable any number of times, and needs a host sync only at the first
     call for a size.
 
     Args:
@@ -90,7 +90,7 @@ def mod_crop(image: Tensor, scale: int) -> Tensor:
 
 
 def bicubic_lr(hr: Tensor, scale: int, *, bits: int | None = 8, halo_px: int = 0) -> Tensor:
-    """Make the LR image like published LR files: bicubic by 1 / scale, clipped, rounded.
+    """Make the LR image as in published LR files: bicubic by 1 / scale, clipped and rounded.
 
     Args:
         hr: float `[N, C, H, W]` in [0, 1], H and W multiples of `scale`.

@@ -1,4 +1,4 @@
-"""Check the tags of TIFF files, and read and write 16-bit samples, which Pillow cannot hold in color.
+"""Check the tags of TIFF files, and read and write 16-bit samples, which Pillow does not support in color.
 
 Tags and sections are those of the TIFF 6.0 specification.
 """
@@ -6,13 +6,16 @@ Tags and sections are those of the TIFF 6.0 specification.
 import contextlib
 import io
 import logging
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from selfsr.errors import InputError
+from selfsr.images.exif import load_exif, select_tags
 from selfsr.images.sixteen_bit import decode_by_opencv
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -67,6 +70,21 @@ def read_layout(file: BinaryIO) -> TiffLayout | None:
         return _check_tags(page)
 
 
+def count_pages(file: BinaryIO) -> int:
+    """Return the number of pages, without reduced copies of others (NewSubfileType, bit 0); 1 if a later one is broken.
+
+    Args:
+        file: a TIFF file.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            return max(1, sum(not getattr(page, "is_reduced", False) for page in tiff.pages))
+    except Exception:  # the library raises nearly anything for damaged files
+        return 1
+
+
 def decode_tiff(data: bytes, layout: TiffLayout) -> tuple[np.ndarray, np.ndarray | None, bytes | None, int]:
     """Decode gray and RGB of 16 bits per sample.
 
@@ -96,15 +114,20 @@ def decode_tiff(data: bytes, layout: TiffLayout) -> tuple[np.ndarray, np.ndarray
     return np.ascontiguousarray(pixels), alpha, icc, 1 if upright else layout.orientation
 
 
-def encode_tiff(samples: np.ndarray, icc: bytes | None) -> bytes:
+def encode_tiff(
+    samples: np.ndarray, icc: bytes | None, exif: bytes | None = None, dpi: tuple[float, float] | None = None
+) -> bytes:
     """Return a TIFF file, compressed with deflate; larger than 4 GB it is a BigTIFF.
 
     Args:
         samples: uint16 `[H, W, C]`; C of 1, 3, 4 is gray, RGB, RGB and (unassociated) alpha.
         icc: profile to embed.
+        exif: EXIF data to embed, without the tags of how its own file is stored.
+        dpi: horizontal and vertical resolution.
     """
     import tifffile
 
+    resolution = {} if dpi is None else {"resolution": dpi, "resolutionunit": "INCH"}
     channels = samples.shape[2]
     buffer = io.BytesIO()
     tifffile.imwrite(
@@ -118,8 +141,37 @@ def encode_tiff(samples: np.ndarray, icc: bytes | None) -> bytes:
         iccprofile=icc,
         metadata=None,
         software=False,
+        **resolution,
     )
-    return buffer.getvalue()
+    return buffer.getvalue() if exif is None else append_tags(buffer.getvalue(), exif)
+
+
+def append_tags(data: bytes, exif: bytes) -> bytes:
+    """Return a TIFF file of one page with the tags of EXIF data that describe the image.
+
+    They follow the rest, with a new directory (TIFF 6.0, section 2). BigTIFF files stay as they are.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None:
+        return data
+    content = bytearray(data + bytes(len(data) % 2))
+    position = len(content)
+    directory = ImageFileDirectory_v2(data[:4] + bytes(4))
+    try:
+        for tag, value in select_tags(load_exif(exif)).items():
+            directory[tag] = value
+        content += directory.tobytes(position)
+    except Exception:  # Pillow raises nearly anything for broken tags
+        return data
+    entries = {}
+    for start in (struct.unpack_from(f"{order}I", content, 4)[0], position):
+        (count,) = struct.unpack_from(f"{order}H", content, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            entries[struct.unpack_from(f"{order}H", content, at)[0]] = content[at : at + 12]
+    content += bytes(len(content) % 2)
+    struct.pack_into(f"{order}I", content, 4, len(content))
+    content += struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    return bytes(content)
 
 
 @contextlib.contextmanager
@@ -135,7 +187,7 @@ def _open_page(file: BinaryIO) -> Iterator[Any]:
 
 
 def _check_tags(page: Any) -> TiffLayout | None:
-    """Return the layout of 16-bit gray or RGB, None for what Pillow reads; refuse the rest."""
+    """Return the layout of 16-bit gray or RGB, or None if Pillow reads the file; refuse all other files."""
     for value in np.atleast_1d(page.sampleformat or 1).tolist():
         if value != 1:
             raise _unsupported("SampleFormat", value, _SAMPLE_FORMATS.get(value, "unknown"), "1 (unsigned integer)")

@@ -1,4 +1,4 @@
-"""Loss functions of super-resolution papers; each module names its paper. Needs torch only."""
+"""Loss functions of super-resolution papers; each module names its paper. They need torch only."""
 
 from selfsr.losses.adversarial import discriminator_losses, generator_loss, gradient_penalty, r1_penalty
 from selfsr.losses.artifact import artifact_loss, artifact_map

@@ -14,7 +14,7 @@ def prepare_images(caller: str, **images: Tensor) -> tuple[Tensor, ...]:
         images: tensors by the name of their argument.
 
     Raises:
-        InputError: they are no float images `[N, C, H, W]` of one shape on one device.
+        InputError: they are not float images `[N, C, H, W]` of one shape on one device.
     """
     check_images(caller, **images)
     return tuple(image.float() if image.element_size() < 4 else image for image in images.values())

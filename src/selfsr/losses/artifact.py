@@ -22,8 +22,8 @@ def artifact_map(sr: Tensor, hr: Tensor, ema_sr: Tensor | None = None, *, window
         A = Var(r)^(1/5) * Var_window(r),    and A = 0 where r < r'.
 
     The first variance is over the full image, the second in the window around each pixel (reflected at the border);
-    both are unbiased. The map is differentiable in `sr`. For a constant residual, map and gradient are 0 (the power
-    alone would make the gradient NaN). Half-precision images are computed in float32.
+    both are unbiased. The map is differentiable in `sr`. For a constant residual, map and gradient are 0 (without
+    that, the power would make the gradient NaN). Half-precision images are computed in float32.
 
     Args:
         sr: super-resolved images, float `[N, C, H, W]` in [0, 1], H and W above `window_px // 2`.

@@ -133,7 +133,7 @@ def flat_mask(hr: Tensor, *, window_px: int = FLAT_WINDOW_PX, threshold: float =
         bool `[N, 1, H, W]`.
 
     Raises:
-        InputError: `hr` is no float image with 1 or 3 channels, or the window does not fit it.
+        InputError: `hr` is not a float image with 1 or 3 channels, or the window does not fit it.
 
     >>> flat_mask(torch.full((1, 3, 8, 8), 0.5)).all().item()
     True
@@ -149,7 +149,7 @@ def luma_deviation(hr: Tensor, *, window_px: int = FLAT_WINDOW_PX) -> Tensor:
         window_px: side of the window, odd.
 
     Raises:
-        InputError: `hr` is no float image with 1 or 3 channels, or the window does not fit it.
+        InputError: `hr` is not a float image with 1 or 3 channels, or the window does not fit it.
     """
     caller = "flat_mask"
     (hr,) = prepare_images(caller, hr=hr.detach())

@@ -29,7 +29,7 @@ def gradient_map(image: Tensor, *, eps: float = EPS) -> Tensor:
         Like `image`, from `sqrt(eps)` to `sqrt(2 + eps)`.
 
     Raises:
-        InputError: `image` is no float tensor `[N, C, H, W]`.
+        InputError: `image` is not a float tensor `[N, C, H, W]`.
 
     >>> ramp = torch.arange(5.0).expand(1, 1, 3, 5) / 10
     >>> gradient_map(ramp)[0, 0, 1].tolist()  # the right border falls to 0

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from selfsr.errors import InputError, check_images
+from selfsr.errors import InputError, RangeCheck, check_images
 from selfsr.losses.pixel import Criterion, PixelLoss, pixel_loss
 from selfsr.losses.vgg import LAYERS, Vgg19, VggWeights, check_layers
 
@@ -25,8 +25,9 @@ class PerceptualLoss(nn.Module):
 
         L = sum_k w_k ( feature_weight * mean l(F_k(sr), F_k(hr)) + style_weight * mean l(G_k(sr), G_k(hr)) ).
 
-    Computed in the dtype of the network (float32 unless you convert it), also under autocast. The network is frozen and
-    as deep as the deepest layer needs. The ground truth gets no gradient.
+    Computed in the dtype of the network (float32 unless you convert it), even under autocast. The network is frozen and
+    as deep as the deepest layer needs. The ground truth gets no gradient. The first call warns with
+    `selfsr.RangeWarning` if the images are not in [0, 1].
 
     Args:
         layers: w_k by name, from `conv1_1` to `conv5_4`.
@@ -81,6 +82,7 @@ class PerceptualLoss(nn.Module):
         self.feature_weight: float = feature_weight
         self.style_weight: float = style_weight
         self.before_relu: bool = before_relu
+        self.check_range: RangeCheck = RangeCheck(caller)
         self.vgg: Vgg19 = Vgg19(max(layers, key=LAYERS.__getitem__), weights)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
@@ -94,6 +96,7 @@ class PerceptualLoss(nn.Module):
             InputError: the images differ in shape, are neither RGB nor gray, are too small or on another device.
         """
         self._check(sr, hr)
+        self.check_range(sr, hr)
         with torch.autocast(sr.device.type, enabled=False):
             with torch.no_grad():
                 hr_features = self._features(hr)

@@ -27,8 +27,8 @@ def rank_loss(sr: Tensor, ranker: Callable[[Tensor], Tensor]) -> Tensor:
         A scalar from 0 to 1.
 
     Raises:
-        InputError: `sr` is no float tensor `[N, C, H, W]`, or the ranker is in training mode or does not return one
-            number for each image.
+        InputError: `sr` is not a float tensor `[N, C, H, W]`, or the ranker is in training mode or does not return
+            one number for each image.
 
     >>> import torch
     >>> rank_loss(torch.zeros(2, 3, 8, 8), lambda image: image.mean(dim=(1, 2, 3))).item()

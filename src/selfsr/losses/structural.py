@@ -28,7 +28,7 @@ _FLOOR = 1e-4
 
 @functools.cache
 def gaussian_taps() -> tuple[float, ...]:
-    """Return one side of the window, from its center outwards; the sum of the full window is 1.
+    """Return one side of the window, from its center outward; the sum of the full window is 1.
 
     >>> taps = gaussian_taps()
     >>> len(taps), round(taps[0] + 2 * sum(taps[1:]), 12)

@@ -23,7 +23,7 @@ def total_variation(image: Tensor, *, criterion: Criterion = "l1") -> Tensor:
         A scalar.
 
     Raises:
-        InputError: `image` is no float tensor `[N, C, H, W]` or too small, or the criterion is unknown.
+        InputError: `image` is not a float tensor `[N, C, H, W]` or too small, or the criterion is unknown.
 
     >>> import torch
     >>> ramp = torch.arange(4.0).expand(1, 1, 4, 4)

@@ -54,14 +54,14 @@ def why_not_bfloat16(device: torch.device) -> str | None:
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """Return the precision of networks; "auto" takes bfloat16 if the device computes it natively.
+    """Return the precision of networks; "auto" is bfloat16 if the device computes it natively, else float32.
 
     Args:
         name: "auto", "float32", "bfloat16" or "float16".
         device: the device of the networks.
 
     Raises:
-        InputError: the name is unknown, or the CPU is to compute in float16.
+        InputError: the name is unknown, or it is float16 on a CPU.
 
     Example:
         >>> choose_precision("float32", torch.device("cpu"))

@@ -45,3 +45,12 @@ class _Mean(torch.autograd.Function):
 def local_process_count() -> int:
     """Return the number of processes on this machine, from the environment of torchrun and accelerate."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first process of a run, before it has joined the others.
+
+    The variables are those that accelerate reads: of torchrun, Intel MPI, Open MPI and MVAPICH.
+    """
+    names = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from selfsr.fileio import write_atomic
 from selfsr.machine.device import choose_precision, why_not_bfloat16
 
 # The packages that results depend on, and the extra that installs each; "" is installed with selfsr or torch.
@@ -63,7 +64,7 @@ def write_environment(path: Path, device: torch.device) -> None:
         "platform": platform.platform(terse=True),
         **list_versions(),
     }
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_atomic(path, json.dumps(record, indent=2) + "\n")
 
 
 def _name(device: torch.device) -> str:

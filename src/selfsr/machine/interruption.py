@@ -8,7 +8,7 @@ from selfsr.console import print_line
 
 
 class Interruption:
-    """Context in which Ctrl-C and SIGTERM request a stop after the step; a second signal stops at once.
+    """Context in which Ctrl-C and SIGTERM request a stop after the step; a second signal stops immediately.
 
     Attributes:
         stop_requested: whether a signal came.

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that memory ran out, on a GPU or on the CPU."""
+    """Return whether an exception is an out-of-memory error of a GPU or of the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     signs = ("out of memory", "not enough memory", "can't allocate memory", "STATUS_ALLOC_FAILED")

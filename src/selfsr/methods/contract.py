@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from selfsr.spec import DropNulls, Spec
+from selfsr.spec import DropNulls, EntryName, Spec
 from selfsr.step import GENERATOR, Batch, Clock, Update
 from selfsr.terms import Term
 from selfsr.terms.loss_weights import check_matches
@@ -22,7 +22,7 @@ from selfsr.terms.objective import Objective
 
 @dataclass(frozen=True)
 class MethodSetup:
-    """What a method is built from, in addition to its own options.
+    """The inputs of `MethodSpec.build`, in addition to the method's own options.
 
     Attributes:
         generator: maps `[N, C, h, w]` to `[N, C, s*h, s*w]`; already on `device`.
@@ -65,7 +65,7 @@ class MethodSpec(Spec):
     where its training differs from "one generator, updated once in each step".
     """
 
-    terms: Annotated[dict[str, Term], DropNulls] = Field(
+    terms: Annotated[dict[EntryName, Term], DropNulls] = Field(
         min_length=1,
         description="losses of the generator by name; the names appear in logs. null removes one",
     )
@@ -113,7 +113,12 @@ class MethodSpec(Spec):
         return Objective(self.terms, setup.device, setup.ema_forward, self.extra_loss_weights)
 
     @model_validator(mode="after")
-    def _check_matches(self) -> Self:
+    def _check_losses(self) -> Self:
+        for name in self.extra_loss_weights:
+            if name in self.terms:
+                raise ValueError(
+                    f"terms must not contain {name}, the name of a loss that the method adds; rename the term"
+                )
         check_matches({name: term.weight for name, term in self.terms.items()} | self.extra_loss_weights)
         return self
 

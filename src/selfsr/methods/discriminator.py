@@ -42,7 +42,7 @@ class DiscriminatorSpec(Spec):
     )
     form: AdversarialForm = Field(
         "relativistic",
-        description="standard: score each image by itself; relativistic: score it against the mean of the other kind, "
+        description="standard: score each image by itself; relativistic: score it against the mean of the other class, "
         "as in ESRGAN",
     )
     weight: PositiveFloat = Field(description="weight of the adversarial loss in the generator's loss")
@@ -52,7 +52,7 @@ class DiscriminatorSpec(Spec):
     )
     r1_every_steps: PositiveInt | None = Field(
         None,
-        description="compute the R1 penalty only in every n-th step, n times as large, to save time; null is 1",
+        description="compute the R1 penalty only in every n-th step, multiplied by n (lazy regularization); null is 1",
     )
     gradient_penalty_weight: PositiveFloat | None = Field(
         None,

@@ -10,7 +10,7 @@ from torch import nn
 
 from selfsr.methods.contract import Method, MethodSetup, MethodSpec, RunOptions
 from selfsr.methods.discriminator import Discriminator, DiscriminatorSpec, loss_name
-from selfsr.spec import DropNulls
+from selfsr.spec import DropNulls, EntryName
 from selfsr.step import GENERATOR, Batch, Clock, Outputs, Update
 from selfsr.terms.objective import Objective
 
@@ -19,27 +19,23 @@ class GanSpec(MethodSpec):
     """Minimize the terms plus an adversarial loss for each discriminator, and train the discriminators."""
 
     kind: Literal["gan"]
-    discriminators: Annotated[dict[str, DiscriminatorSpec], DropNulls] = Field(
+    discriminators: Annotated[dict[EntryName, DiscriminatorSpec], DropNulls] = Field(
         min_length=1,
-        description="discriminators by name, which is also the name of their optimizer. null removes one",
+        description="discriminators by name; each has the optimizer of the same name. null removes one",
     )
     warmup_steps: int = Field(
-        0, ge=0, description="steps at the start that train only the discriminators; useful if the generator is trained"
+        0,
+        ge=0,
+        description="steps at the start that train only the discriminators; useful if the generator is pretrained",
     )
     generator_every_steps: PositiveInt = Field(
-        1, description="update the generator only in every n-th step; more than 1 gives the discriminators a lead"
+        1, description="update the generator only in every n-th step; raise it to train the discriminators more often"
     )
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         if GENERATOR in self.discriminators:
             raise ValueError(f"discriminators must not be named {GENERATOR}, which is the generator; call it d")
-        for name in self.discriminators:
-            if loss_name(name) in self.terms:
-                raise ValueError(
-                    f"terms must not contain {loss_name(name)}, the name of the loss that discriminator {name} adds; "
-                    "rename one"
-                )
         return self
 
     @property
@@ -86,7 +82,7 @@ class GanSpec(MethodSpec):
                     )
         if not self.generator_updates(run.steps):
             raise ValueError(
-                f"method.warmup_steps and method.generator_every_steps leave the generator no update in steps "
+                f"method.warmup_steps and method.generator_every_steps must leave the generator an update in steps "
                 f"{run.steps}, got {self.warmup_steps} and {self.generator_every_steps}; lower them or raise steps"
             )
         if run.precision == "float16" and any(spec.penalized for spec in self.discriminators.values()):

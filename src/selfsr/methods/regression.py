@@ -1,4 +1,4 @@
-"""Regression: one network, one update per step, any losses. For PSNR-oriented training and as the start of a GAN."""
+"""Regression: train one network with any losses, for a high PSNR or as the start of a GAN."""
 
 from collections.abc import Iterator
 from typing import Literal

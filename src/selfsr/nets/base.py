@@ -54,7 +54,7 @@ class NetworkSpec(Spec):
     Attributes:
         title: the network's name in messages.
         paper: where the network was published.
-        convolutional: built only of convolutions, so that the channels-last layout pays off.
+        convolutional: built only of convolutions, so that the channels-last layout is faster.
         has_branch: in training mode, the network returns two images of one shape: the output and its branch's output.
         tiling: whether an image may be cut into tiles; "discouraged" if the network depends on the complete image.
         scales_reason: why there are no other scales, as the end of a sentence; empty if this needs no reason.

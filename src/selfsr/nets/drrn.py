@@ -25,7 +25,7 @@ class DrrnSpec(NetworkSpec):
 
     kind: Literal["drrn"] = "drrn"
     features: PositiveInt = Field(default=128, description="channels of the body (n_feats)")
-    recursions: PositiveInt = Field(default=_RECURSIONS, description="how often the unit is applied (U)")
+    recursions: PositiveInt = Field(default=_RECURSIONS, description="number of recursions of the unit (U)")
 
     @property
     def channel_counts(self) -> tuple[int, ...]:
@@ -56,7 +56,7 @@ class Drrn(SrNetwork):
         scale: 2, 3, 4 or 8.
         channels: 1.
         features: channels of the body.
-        recursions: how often the shared unit is applied.
+        recursions: number of recursions of the shared unit.
     """
 
     def __init__(self, scale: int, channels: int = 1, *, features: int, recursions: int) -> None:

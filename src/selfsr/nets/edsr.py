@@ -1,7 +1,7 @@
 """EDSR (Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017).
 
 Key names (`head.0`, `body.3.body.0`, `tail.0.2`, ...) and the internal range of 0 to 255 are those of the published
-weights files, so these load. Input and output are in [0, 1].
+weights files, which therefore load without conversion. Input and output are in [0, 1].
 """
 
 from collections.abc import Mapping

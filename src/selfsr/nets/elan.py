@@ -31,14 +31,16 @@ class ElanSpec(NetworkSpec):
 
     kind: Literal["elan"] = "elan"
     features: int = Field(default=180, ge=6, description="channels of the body, a multiple of 3 (c_elan)")
-    blocks: PositiveInt = Field(default=36, description="attention layers, one after the other (m_elan)")
+    blocks: PositiveInt = Field(default=36, description="number of attention layers (m_elan)")
     windows_px: tuple[_WindowPx, _WindowPx, _WindowPx] = Field(
         default=(4, 8, 16), description="sides of the attention windows, even; each is used for a third of the channels"
     )
     shared: int = Field(
         default=0, ge=0, description="attention layers that reuse the attention of the one before (n_share)"
     )
-    expansion: PositiveInt = Field(default=2, description="hidden channels per channel in each local layer (r_expand)")
+    expansion: PositiveInt = Field(
+        default=2, description="hidden channels of each local layer, as a multiple of its input channels (r_expand)"
+    )
     norm: Literal["layer", "batch"] = Field(
         default="layer", description="norm of the attention's input: layer norm or batch norm"
     )

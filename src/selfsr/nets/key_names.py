@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from selfsr.nets.layers import VALUE_RANGE
@@ -24,7 +25,7 @@ _RRDB = (
 def is_rrdb(names: NamedTensors) -> bool:
     """Return whether these are the tensors of an RRDB under its first names, which spandrel's class has.
 
-    SPSR contains an RRDB, but is none: its tensors have these names in all programs.
+    SPSR contains an RRDB but does not count as one: its tensors have these names in all programs.
     """
     return "model.1.sub.0.RDB1.conv1.0.weight" in names and "b_fea_conv.0.weight" not in names
 
@@ -61,11 +62,13 @@ def count_layers(tensors: NamedTensors, pattern: str) -> int:
     """Return one more than the largest number that the group of `pattern` matches at the start of a name.
 
     Raises:
-        ValueError: no name matches.
+        ValueError: no name matches, or the number is far larger than the number of tensors.
     """
     numbers = [int(match[1]) for name in tensors if (match := re.match(pattern, name))]
     if not numbers:
         raise ValueError(f"no tensor has a name that starts with {pattern}")
+    if max(numbers) > 1000 + 10 * len(tensors):  # a caller may make a list of so many names
+        raise ValueError(f"a tensor has number {max(numbers)} in its name, where {len(tensors)} tensors are in all")
     return max(numbers) + 1
 
 
@@ -135,3 +138,44 @@ def to_range_255(tensors: NamedTensors) -> dict[str, Tensor]:
     # The mean of DIV2K is below 0.45 of the range, so the bias of a mean shift shows the range.
     is_range_1 = shift is not None and 0 < float(shift.abs().max()) < 1
     return scale_biases(tensors, VALUE_RANGE) if is_range_1 else dict(tensors)
+
+
+def unfold_span(tensors: NamedTensors) -> dict[str, Tensor]:
+    """Give a SPAN that was folded for deployment (`eval_conv` only) the trained form that folds to the same numbers.
+
+    SPAN trains a 1x1, a 3x3 and a 1x1 convolution and a 1x1 skip in place of each 3x3 convolution that it runs later.
+    Here the 3x3 one contains that convolution, the 1x1 ones pass channels through, and the skip is 0.
+    """
+    folded = [name.removesuffix("eval_conv.weight") for name in tensors if name.endswith("eval_conv.weight")]
+    if "block_1.c1_r." not in folded or any(f"{layer}sk.weight" in tensors for layer in folded):
+        return dict(tensors)
+    unfolded = dict(tensors)
+    for layer in folded:
+        weight = tensors[f"{layer}eval_conv.weight"]
+        bias = tensors.get(f"{layer}eval_conv.bias")
+        if weight.shape[2:] != (3, 3) or bias is None or bias.shape != weight.shape[:1]:
+            return dict(tensors)
+        outputs, inputs = weight.shape[:2]
+        first = _make_like(weight, 2 * inputs, inputs, 1)
+        first[:inputs, :, 0, 0] = torch.eye(inputs)
+        middle = _make_like(weight, 2 * outputs, 2 * inputs, 3)
+        middle[:outputs, :inputs] = weight
+        middle_bias = weight.new_zeros(2 * outputs)
+        middle_bias[:outputs] = bias
+        last = _make_like(weight, outputs, 2 * outputs, 1)
+        last[:, :outputs, 0, 0] = torch.eye(outputs)
+        unfolded |= {
+            f"{layer}sk.weight": _make_like(weight, outputs, inputs, 1),
+            f"{layer}sk.bias": torch.zeros_like(bias),
+            f"{layer}conv.0.weight": first,
+            f"{layer}conv.0.bias": weight.new_zeros(2 * inputs),
+            f"{layer}conv.1.weight": middle,
+            f"{layer}conv.1.bias": middle_bias,
+            f"{layer}conv.2.weight": last,
+            f"{layer}conv.2.bias": torch.zeros_like(bias),
+        }
+    return unfolded
+
+
+def _make_like(tensor: Tensor, outputs: int, inputs: int, kernel_px: int) -> Tensor:
+    return tensor.new_zeros(outputs, inputs, kernel_px, kernel_px)

@@ -1,7 +1,7 @@
 """First and last layers of networks, which stay in float32 when the other layers run in bfloat16.
 
 The input and the output of a network are image values. bfloat16 has 8 significant bits and rounds these to the next
-half or whole gray level. Hidden layers spread the image over many channels, where such errors average out. Float32 is
+half or full gray level. Hidden layers spread the image over many channels, where such errors average out. Float32 is
 therefore needed only at both ends, where it costs almost nothing.
 """
 
@@ -23,7 +23,7 @@ _STUDIO_BLACK, _STUDIO_SPAN = 16.0, 219.0
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A convolution that computes in float32 (or float64), also under autocast and with half-precision weights.
+    """A convolution that computes in float32 (or float64), even under autocast and with half-precision weights.
 
     Use it as the last layer of a network, with the arguments of `torch.nn.Conv2d`.
     """
@@ -62,7 +62,7 @@ class Float32Conv2d(nn.Conv2d):
 
 
 class Float32ConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution that computes in float32 (or float64), also under autocast.
+    """A transposed convolution that computes in float32 (or float64), even under autocast.
 
     Use it as the last layer of a network, with the arguments of `torch.nn.ConvTranspose2d`.
     """
@@ -128,7 +128,7 @@ def from_studio_range(luma: Tensor) -> Tensor:
 
 
 def upscale_bicubic(lr: Tensor, scale: int) -> Tensor:
-    """Upscale `[N, C, h, w]` as the first SR networks need it; float32, or float64 for float64, also under autocast."""
+    """Upscale `[N, C, h, w]` as the first SR networks need it; float32, or float64 for float64, even under autocast."""
     return imresize(lr.to(torch.promote_types(lr.dtype, torch.float32)), scale=scale)
 
 

@@ -1,4 +1,4 @@
-"""Build a network without memory, to count its parameters or compare its shapes."""
+"""Build a network without allocating its tensors, to count its parameters or compare its shapes."""
 
 from functools import cache
 from typing import Any
@@ -36,7 +36,7 @@ def build_on_meta(spec: NetworkSpec, scale: int, channels: int) -> nn.Module:
 
 @cache
 def count_parameters(spec_type: type[NetworkSpec]) -> int:
-    """Count the trained numbers of a network with its default options, at x4 and for RGB where it supports them."""
+    """Count the trained parameters of a network with default options, at x4 and for RGB where it supports them."""
     spec = spec_type()
     net = build_on_meta(spec, 4 if 4 in spec.scales else max(spec.scales), max(spec.channel_counts))
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)

@@ -46,7 +46,7 @@ class Ranker(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rank images; lower is better,, as for the metric that it imitates.
+        """Rank images; lower is better, as for the metric that it imitates.
 
         Args:
             x: `[N, C, H, W]` in [0, 1], at least 32 px a side. Published for 296 px; the mean over positions accepts

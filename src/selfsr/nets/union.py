@@ -61,7 +61,7 @@ class NetworkInfo:
         paper: where it was published.
         scales: the scales that it can be built for.
         channel_counts: the numbers of channels that it can be built for.
-        parameters: how many numbers are trained, see `count_parameters`.
+        parameters: number of trained parameters, see `count_parameters`.
     """
 
     kinds: tuple[str, ...]

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from selfsr.nets import key_names
 from selfsr.nets.base import Detected, NetworkSpec, SrNetwork
 from selfsr.nets.blocks import conv
-from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift, upscale_bicubic
+from selfsr.nets.layers import VALUE_RANGE, Float32Conv2d, MeanShift, studio_mean_shifts, upscale_bicubic
 
 
 class VdsrSpec(NetworkSpec):
@@ -29,7 +30,9 @@ class VdsrSpec(NetworkSpec):
 
     @classmethod
     def detect(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
-        """Detect the names of the self-paced paper's code, `body.0.0` to `body.19.0`."""
+        """Detect the names of the self-paced paper's code, `body.0.0` to `body.19.0`, and of `residual_layer`."""
+        if {"input.weight", "output.weight"} <= set(tensors) and "residual_layer.0.conv.weight" in tensors:
+            return cls._detect_other_names(tensors)
         if "body.0.0.weight" not in tensors:
             return None
         convs = key_names.count_layers(tensors, r"body\.(\d+)\.")
@@ -39,6 +42,21 @@ class VdsrSpec(NetworkSpec):
             return None
         features, channels = tensors["body.0.0.weight"].shape[:2]
         return Detected(cls(features=features, convs=convs), (), channels, key_names.to_range_255(tensors))
+
+    @classmethod
+    def _detect_other_names(cls, tensors: Mapping[str, Tensor]) -> Detected | None:
+        """Detect another common PyTorch implementation: no biases, and Y of 16 to 235 without a mean shift."""
+        convs = key_names.count_layers(tensors, r"residual_layer\.(\d+)\.") + 2
+        layers = ["input", *(f"residual_layer.{n}.conv" for n in range(convs - 2)), "output"]
+        if set(tensors) != {f"{layer}.weight" for layer in layers}:
+            return None
+        features, channels = tensors["input.weight"].shape[:2]
+        renamed = {f"body.{n}.0.weight": tensors[f"{layer}.weight"] for n, layer in enumerate(layers)}
+        biases = {f"body.{n}.0.bias": torch.zeros(channels if n == convs - 1 else features) for n in range(convs)}
+        # Without biases the network is as good for 0 to 255 as for 0 to 1.
+        return Detected(
+            cls(features=features, convs=convs), (), channels, {**renamed, **biases, **studio_mean_shifts(channels)}
+        )
 
 
 class Vdsr(SrNetwork):

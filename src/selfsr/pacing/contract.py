@@ -75,7 +75,7 @@ class PacingBackend(Protocol):
         reduction: PacingReduction,
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss of eq. 5 and its elementwise derivative by `sr` (eq. 6, not yet divided by n).
+        """Return the loss of eq. 5 and its elementwise derivative with respect to `sr` (eq. 6, before division by n).
 
         The first result is the mean over all elements or, for "none", the loss of each. The second is empty if
         `with_gradient` is false.

@@ -53,7 +53,7 @@ def loss(
     reduction: PacingReduction,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of eq. 5 and its elementwise derivative by `sr` (eq. 6)."""
+    """Return the loss of eq. 5 and its elementwise derivative with respect to `sr` (eq. 6)."""
     dtype = compute_dtype(sr, hr)
     gradient = torch.empty_like(sr, dtype=dtype) if with_gradient else sr.new_empty(0)
     sums = np.zeros(_count_tasks(sr))
@@ -233,7 +233,7 @@ def _weigh(s, constants, out):
 
 @helper
 def _differentiate(x, y, w, constants, loss, value, slope):
-    """Write the loss of each pixel to `value` and its derivative by x to `slope` (eq. 5 and 6)."""
+    """Write the loss of each pixel to `value` and its derivative with respect to x to `slope` (eq. 5 and 6)."""
     two, eps2 = constants[_TWO], constants[_EPS2]
     if loss == _L1:
         for j in range(value.size):

@@ -63,7 +63,7 @@ def loss(
     reduction: PacingReduction,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of eq. 5 and its elementwise derivative by `sr` (eq. 6)."""
+    """Return the loss of eq. 5 and its elementwise derivative with respect to `sr` (eq. 6)."""
     dtype = compute_dtype(sr, hr)
     gradient = torch.empty_like(sr) if with_gradient else sr.new_empty(0)
     each = torch.empty_like(sr, dtype=dtype) if reduction == "none" else sr.new_empty(0)
@@ -87,7 +87,7 @@ def _weigh(s: Tensor, sigma: Tensor, pacing: PacingOptions) -> Tensor:
 
 
 def _differentiate(difference: Tensor, w: Tensor, pacing: PacingOptions) -> tuple[Tensor, Tensor]:
-    """Return the loss of each element and its derivative by sr (eq. 5 and 6); overwrites its arguments."""
+    """Return the loss of each element and its derivative with respect to sr (eq. 5 and 6); overwrites its arguments."""
     if pacing.loss == "l1":
         slope = difference.sign() * w
         return difference.abs_().mul_(w), slope

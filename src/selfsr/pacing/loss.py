@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from selfsr.errors import InputError, check_choice, check_images
+from selfsr.errors import InputError, RangeCheck, check_choice, check_images
 from selfsr.losses.pixel import CHARBONNIER_EPS, charbonnier, check_eps, l1, l2
 from selfsr.pacing.contract import TINY, LossName, PacingReduction, Padding, compute_dtype
 from selfsr.pacing.operator import loss_op, ssim_op, weight_op
@@ -119,6 +119,8 @@ class SelfPacedLoss(nn.Module):
     For a loss given by name, one pass over the images computes value and gradient, and one tensor is saved for
     backward. A callable is differentiated by autograd, which is slower and saves more tensors.
 
+    The first call warns with `selfsr.RangeWarning` if the images are not in [0, data_range].
+
     Args:
         loss: "l1", "l2", "charbonnier", or a callable `(a, b) -> elementwise loss` with the shape of a and b.
         alpha: growth of sigma per epoch, at least 0.
@@ -175,6 +177,7 @@ class SelfPacedLoss(nn.Module):
         self.eps: float = CHARBONNIER_EPS if eps is None else eps
         self.reduction: PacingReduction = reduction
         self.backend: str = backend
+        self.check_range: RangeCheck = RangeCheck(caller, data_range)
 
     def forward(self, sr: Tensor, hr: Tensor, epoch: float | Tensor) -> Tensor:
         """Return the loss of `sr` against `hr`; only `sr` gets a gradient.
@@ -192,6 +195,7 @@ class SelfPacedLoss(nn.Module):
         """
         caller = type(self).__name__
         check_images(caller, sr=sr, hr=hr)
+        self.check_range(sr, hr)
         if not isinstance(self.loss, str):
             return self._apply_callable(caller, sr, hr.detach(), epoch)
         sigma = _compute_sigma(caller, epoch, self.alpha, self.beta, sr, hr)

@@ -1,8 +1,8 @@
 """The torch.library operators of self-paced weighting, their dispatch to backends and their gradients.
 
 Backends are chosen inside the operators, where torch.compile does not trace. The weight has no gradient, so the
-derivative by `sr` is elementwise. The forward pass computes it together with the loss, and it is the only tensor
-saved for backward.
+derivative with respect to `sr` is elementwise. The forward pass computes it together with the loss, and it is the only
+tensor saved for backward.
 """
 
 from typing import cast
@@ -61,7 +61,7 @@ def loss_op(
     with_gradient: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of eq. 5 and its elementwise derivative by `sr` (eq. 6), empty without a gradient."""
+    """Return the loss of eq. 5 and its derivative with respect to `sr` (eq. 6), empty without a gradient."""
     options = SsimOptions(c1, c2, cast(Padding, padding))
     pacing = PacingOptions(peak, cast(LossName, loss), eps)
     with disable_autocast(sr):

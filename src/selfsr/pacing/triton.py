@@ -2,7 +2,7 @@
 
 A program owns a tile of one plane, `ROWS` x `BLOCK` pixels, and goes down its rows. The horizontal moments of the last
 11 rows stay in registers; each new row completes the window of one output row (docs/pacing.md, eq. 8 and 9). Every
-output has one owner and each program writes one partial sum: no atomics, the same bits each time.
+output has one owner and each program writes one partial sum. There are no atomics, so the bits are the same each time.
 
 In a channels-last image a row is one line of W * C values whose horizontal neighbors are C apart, so that memory is
 read in order in both layouts.
@@ -20,7 +20,7 @@ from torch import Tensor
 from selfsr.losses.structural import gaussian_taps
 from selfsr.pacing.contract import PacingOptions, PacingReduction, SsimOptions, compute_dtype
 
-# One value of a row for each thread, and so many rows that the ten around a tile are a small share.
+# One value of a row for each thread, and enough rows that the ten around a tile are a small share.
 BLOCK = 128
 ROWS = 32
 WARPS = 4
@@ -54,7 +54,7 @@ def loss(
     reduction: PacingReduction,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of eq. 5 and its elementwise derivative by `sr` (eq. 6)."""
+    """Return the loss of eq. 5 and its elementwise derivative with respect to `sr` (eq. 6)."""
     dtype = compute_dtype(sr, hr)
     gradient = torch.empty_like(sr) if with_gradient else None
     if reduction == "none":
@@ -94,7 +94,7 @@ def _launch(
     if x.numel() == 0:
         return
     dtype = compute_dtype(x, y)
-    # Unused pointers must be valid, too: the kernel gets x for them.
+    # Unused pointers must also be valid: the kernel gets x for them.
     out_or_x, gradient_or_x = (x if tensor is None else tensor for tensor in (out, gradient))
     pacing_kernel[(_count_programs(x),)](
         x,

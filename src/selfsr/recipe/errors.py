@@ -1,10 +1,15 @@
 """Describe a validation error of a recipe in one sentence: key, expectation, value, and the nearest known key."""
 
 import difflib
+import re
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
+
+from selfsr.errors import describe_value, shorten
+
+_LONGEST = 1500  # characters of a sentence, of which a list of all known layers has the most
 
 
 def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
@@ -13,16 +18,18 @@ def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
     # An unknown key is often the misspelled form of a missing one, so it comes first.
     problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
     sentence = _describe_problem(problems[0], model)
+    sentence = re.sub(r"\S{200,}", lambda match: f"{match[0][:80]}...{match[0][-20:]}", sentence)
+    sentence = shorten(sentence, _LONGEST)
     more = len(problems) - 1
     return sentence + (f" ({more} more {'problem' if more == 1 else 'problems'} after this one.)" if more else "")
 
 
 def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
     owner, path = _resolve(problem["loc"], model)
-    key = ".".join(map(str, path)) or model.__name__.lower()
+    key = shorten(".".join(map(str, path))) or model.__name__.lower()
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{key}: unknown key; {_suggest_key(str(path[-1]), owner)}."
+        return f"{key}: unknown key; {_suggest_key(str(path[-1]), owner)}"
     if kind == "missing":
         return f"{key}: missing; add it, it has no default."
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -31,7 +38,10 @@ def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
         message = str(context["error"]).rstrip(".")
         return f"{key}: {message}" + ("" if message.endswith("?") else ".")
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{key}: {message}, got {problem['input']!r}."
+    # A folder or a name such as 2024 is a number in YAML.
+    quotable = kind in ("path_type", "string_type") and isinstance(problem["input"], int | float)
+    advice = "; put it in quotes" if quotable else ""
+    return f"{key}: {message}, got {describe_value(problem['input'])}{advice}."
 
 
 def _describe_kind(context: dict[str, Any]) -> str:
@@ -40,13 +50,13 @@ def _describe_kind(context: dict[str, Any]) -> str:
     kind = context.get("tag")
     nearest = difflib.get_close_matches(str(kind), kinds.split(", "), 1)
     advice = f"; did you mean {nearest[0]}?" if nearest else "."
-    return f"expected one of {kinds}, got {repr(kind) if kind is not None else 'none'}{advice}"
+    return f"expected one of {kinds}, got {describe_value(kind) if kind is not None else 'none'}{advice}"
 
 
 def _suggest_key(key: str, owner: type[BaseModel] | None) -> str:
     known = sorted(owner.model_fields) if owner else []
     nearest = difflib.get_close_matches(key, known, 1)
-    return f"did you mean {nearest[0]}" if nearest else f"known keys are {', '.join(known)}"
+    return f"did you mean {nearest[0]}?" if nearest else f"known keys are {', '.join(known)}."
 
 
 def _resolve(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[BaseModel] | None, list[int | str]]:

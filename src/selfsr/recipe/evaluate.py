@@ -1,4 +1,4 @@
-"""The part of a recipe that says when, on which images and with which metrics a run is evaluated."""
+"""The `evaluate` part of a recipe: when, on which images and with which metrics a run is evaluated."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from selfsr.evaluation.metrics import METRICS, list_extra_metrics
-from selfsr.spec import DropNulls, PathByScale, Spec
+from selfsr.spec import DropNulls, EntryName, PathByScale, Spec, expand_home
 
 # The names are those of the registry of metrics.
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ class EvalSet(Spec):
         description="folder of input images, or with several scales one folder for each; null computes them by bicubic",
     )
 
+    @field_validator("hr", "lr")
+    @classmethod
+    def _expand_homes(cls, paths: Path | dict[int, Path] | None) -> Path | dict[int, Path] | None:
+        if isinstance(paths, dict):
+            return {scale: expand_home(path) for scale, path in paths.items()}
+        return None if paths is None else expand_home(paths)
+
 
 class Evaluate(Spec):
     """When, on which images and with which metrics the run is evaluated."""
@@ -33,7 +40,7 @@ class Evaluate(Spec):
     every_steps: PositiveInt = Field(
         1000, description="steps between evaluations; the last step is always evaluated. Raise it for slow metrics"
     )
-    sets: Annotated[dict[str, EvalSet], DropNulls] = Field(
+    sets: Annotated[dict[EntryName, EvalSet], DropNulls] = Field(
         min_length=1,
         description="evaluation sets by name, each evaluated at every scale; a path is short for {hr: path}. null "
         "removes one",
@@ -50,7 +57,7 @@ class Evaluate(Spec):
         4, description="number of sample images that each evaluation writes, for each scale; 0 writes none"
     )
     sample_px: PositiveInt = Field(
-        384, description="largest side of a sample, in pixels; of a larger image the center is written"
+        384, description="largest side of a sample, in pixels; larger images are cropped to their center"
     )
 
     @model_validator(mode="after")

@@ -85,7 +85,9 @@ class MultiStepSpec(_ScheduleSpec):
     """A learning rate that is multiplied by `gamma` after each of `at_steps`."""
 
     kind: Literal["multistep"] = "multistep"
-    at_steps: tuple[PositiveInt, ...] = Field(description="steps after which the learning rate drops, increasing")
+    at_steps: tuple[PositiveInt, ...] = Field(
+        description="milestones: steps after which the learning rate drops, in increasing order"
+    )
     gamma: float = Field(0.5, gt=0, description="factor of the learning rate at each drop")
 
     @model_validator(mode="after")

@@ -1,66 +1,29 @@
 """Read recipes from YAML files, apply settings, and write them back with every default."""
 
-import re
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
-from selfsr.errors import InputError
+from selfsr.errors import InputError, describe_value, shorten
 from selfsr.recipe.errors import describe_error
 from selfsr.recipe.schema import Recipe
+from selfsr.recipe.settings import Setting, check_removal, read_value, split_setting
+from selfsr.recipe.yaml12 import read_text, read_yaml, write_yaml
 from selfsr.spec import Spec
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
-class _Yaml(yaml.SafeLoader):
-    """YAML 1.1 with two changes: `1e-4` is a number, and a duplicate key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is a duplicate", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def read_yaml(text: str, source: str) -> Any:
-    """Parse one YAML document.
-
-    Args:
-        text: the document.
-        source: its file or origin, for error messages.
-
-    Raises:
-        InputError: the text is not valid YAML; the message has the line.
-    """
-    try:
-        return yaml.load(text, Loader=_Yaml)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise InputError(f"{source}{line}: expected valid YAML, got an error: {problem}.") from error
-
-
-def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path, settings: Sequence[Setting] = ()) -> Recipe:
     """Read a recipe and apply settings to it.
 
     Args:
         path: a YAML file.
-        settings: changes such as `"method.terms.pixel.weight=2"`.
+        settings: changes such as `"method.terms.pixel.weight=2"`, or a path and its value. The text of a word or a
+            file is taken as it stands; other text is YAML.
 
     Raises:
         InputError: the file is missing or wrong; the message has the key, the expectation and the value.
@@ -97,7 +60,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is not valid YAML, or not a mapping.
     """
-    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    document = read_yaml(read_text(path), str(path))
     if not isinstance(document, dict):
         raise InputError(f"{path}: expected a mapping of options, got {type(document).__name__}.")
     return document
@@ -115,24 +78,31 @@ def parse_settings(model: type[SpecT], document: dict[str, Any], source: str) ->
         raise InputError(f"{source}: {describe_error(error, model)}") from error
 
 
-def _apply_setting(document: dict[str, Any], setting: str) -> None:
-    path, equals, text = setting.partition("=")
-    if not equals or not path:
-        raise InputError(f"--set: expected path=value, such as steps=1000, got {setting!r}.")
+def _apply_setting(document: dict[str, Any], setting: Setting) -> None:
+    path, value = split_setting(setting, "path=value, such as steps=1000") if isinstance(setting, str) else setting
     *parents, leaf = path.split(".")
     node = document
     for depth, parent in enumerate(parents):
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            key = ".".join(parents[: depth + 1])
-            raise InputError(f"--set {setting}: {key} must have options to set, got the value {child!r}.")
+            key, text = ".".join(parents[: depth + 1]), setting if isinstance(setting, str) else path
+            raise InputError(
+                f"--set {shorten(text)}: {shorten(key)} must have options to set, got the value "
+                f"{describe_value(child)}."
+            )
         node = child
-    node[leaf] = read_yaml(text, f"--set {path}")
+    if not isinstance(setting, str):
+        node[leaf] = copy.deepcopy(value)
+        return
+    value = read_value(Recipe, document, path, value)
+    if value is None:
+        check_removal(Recipe, document, node, path)
+    node[leaf] = value
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return a recipe as YAML, with every default."""
-    return yaml.safe_dump(_kind_first(recipe.model_dump(mode="json")), sort_keys=False)
+    return write_yaml(_kind_first(recipe.model_dump(mode="json")))
 
 
 def _kind_first(value: Any) -> Any:

@@ -3,14 +3,23 @@
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from selfsr.data.spec import DataSpec
 from selfsr.methods.union import MethodChoice
 from selfsr.nets import AnyNetwork, Network
 from selfsr.recipe.evaluate import EvalSet, Evaluate
 from selfsr.recipe.optim import Optimizer, Schedule
-from selfsr.spec import DropNulls, Spec
+from selfsr.spec import DropNulls, Name, Spec, expand_home
 from selfsr.terms import Term
 from selfsr.terms.loss_weights import MatchLargest
 
@@ -44,7 +53,7 @@ class Checkpoints(Spec):
 
 
 class Log(Spec):
-    """What is logged."""
+    """How often values are logged, and to which files."""
 
     every_steps: PositiveInt = Field(
         100, description="steps between lines of metrics.jsonl; each line has the means over these steps"
@@ -55,13 +64,11 @@ class Log(Spec):
 class Recipe(Spec):
     """One training run. Sizes are in pixels of the ground truth, times in optimizer steps."""
 
-    name: str = Field(pattern=r"^[\w.\-]+$", description="name of the run and of its folder")
-    scale: Scale = Field(
-        description="size of the output relative to the input; of several scales, each step draws one at random"
-    )
+    name: Name = Field(description="name of the run and of its folder")
+    scale: Scale = Field(description="upscaling factor, or a list of factors, of which each step samples one")
     steps: PositiveInt = Field(description="optimizer steps of the run; raise it if the loss still falls at the end")
     steps_per_epoch: PositiveInt = Field(
-        1000, description="steps in an epoch, the time unit of self-paced weighting; it changes nothing else"
+        1000, description="steps in an epoch, the time unit of self-paced weighting; nothing else depends on it"
     )
     seed: NonNegativeInt = Field(
         1, description="seed of all random choices; runs with the same seed see the same crops in the same order"
@@ -93,11 +100,11 @@ class Recipe(Spec):
     schedule: Schedule
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         0.999,
-        description="fraction of the weights' moving average that is kept at each step; lower it for short runs. null "
+        description="decay of the EMA: the fraction of the average that each step keeps; lower it for short runs. null "
         "evaluates and saves the weights themselves",
     )
     clip_norm: PositiveFloat | None = Field(
-        None, description="largest gradient norm of a network; larger gradients are scaled down. Set it if runs diverge"
+        None, description="gradient clipping: the largest gradient norm of a network. Set it if runs diverge"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -114,6 +121,11 @@ class Recipe(Spec):
     evaluate: Evaluate | None = Field(None, description="evaluation during the run; null never evaluates")
     checkpoints: Checkpoints = Checkpoints()  # pyright: ignore[reportCallIssue]
     log: Log = Log()  # pyright: ignore[reportCallIssue]
+
+    @field_validator("start_from")
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else expand_home(path)
 
     @property
     def scales(self) -> tuple[int, ...]:

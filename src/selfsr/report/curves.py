@@ -60,7 +60,7 @@ class Chart:
         percent: whether values are shares, shown in percent.
         log_scale: whether the chart has a button for a logarithmic axis.
         noisy: whether smoothing applies.
-        markers: whether every point has a mark, as for evaluations.
+        markers: whether every point has a marker, as for evaluations.
         signed: whether values are differences, shown with their sign. The axis then includes the lowest value.
     """
 

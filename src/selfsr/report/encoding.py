@@ -22,7 +22,9 @@ def _read(path: Path, mode: str, notes: list[str]) -> np.ndarray | None:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert(mode))
-    except (OSError, SyntaxError, ValueError):  # Pillow raises any of these for a broken PNG
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises nearly anything for a broken file
         notes.append(f"{'/'.join(path.parts[-4:])} is not a readable image.")
         return None
 

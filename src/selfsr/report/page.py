@@ -111,6 +111,7 @@ def _list_mean_scores(run: RunFolder, evaluation: dict[str, Any], set_name: str)
                 "value": cell.text,
                 "unit": metric.unit,
                 "gain": gain,
+                "below": gain.startswith("-"),
                 "direction": cell.direction,
             }
         )

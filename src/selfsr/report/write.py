@@ -1,5 +1,6 @@
 """Write the run report: one HTML page that works offline, made from run folders."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,17 +26,18 @@ def write_report(runs: Sequence[Path], out: Path, *, against: Path | None = None
         `out`.
 
     Raises:
-        InputError: `runs` is empty, or a folder is missing or is not a run folder.
+        InputError: `runs` is empty, a folder is missing or is not a run folder, or `out` cannot be a file.
         OSError: the page cannot be written.
     """
     from selfsr.console import progress_bar
 
     if not runs:
         raise InputError("report: expected at least one run folder, got none; pass a folder made by selfsr train.")
-    folders = list(dict.fromkeys(Path(run).resolve() for run in runs))
+    _check_target(out)
+    folders = list(dict.fromkeys(Path(os.path.realpath(run)) for run in runs))
     index = None
     if against is not None:
-        folder = Path(against).resolve()
+        folder = Path(os.path.realpath(against))
         folders = list(dict.fromkeys([*folders, folder]))
         index = folders.index(folder)
     run_folders = read_run_folders(folders)
@@ -48,3 +50,17 @@ def write_report(runs: Sequence[Path], out: Path, *, against: Path | None = None
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, page)
     return out
+
+
+def _check_target(out: Path) -> None:
+    """Check, before the work, that the page can be a file at `out`."""
+    if out.is_dir():
+        raise InputError(
+            f"report: expected an HTML file to write, got {out}, which is a folder; name a file, such as "
+            f"{out / 'report.html'}."
+        )
+    for folder in out.parents:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(
+                f"report: expected an HTML file to write, got {out}, but {folder} is a file; choose another folder."
+            )

@@ -1,1 +1,1 @@
-"""The run folder: its format is written and read here and nowhere else."""
+"""Write and read the run folder; no other part of the package depends on its format."""

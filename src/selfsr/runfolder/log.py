@@ -9,7 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from selfsr.errors import InputError
+from selfsr.console import print_line
+from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
 
 
@@ -54,19 +55,31 @@ class Jsonl:
 
     Args:
         path: the file; the first `write` creates it.
-        after_step: remove the lines of later steps, since a resumed run writes those steps again.
+        after_step: remove the lines of later steps, since a resumed run writes those steps again. Broken lines are
+            removed and reported.
     """
 
     def __init__(self, path: Path, after_step: int) -> None:
         self.path = path
-        if path.exists():
-            kept = [line for line in self._complete_lines() if json.loads(line)["step"] <= after_step]
-            write_atomic(path, "".join(kept))
+        if not path.exists():
+            return
+        kept, broken = [], []
+        for number, line in enumerate(self._complete_lines(), 1):
+            record = parse_line(line)
+            if record is None:
+                broken.append(str(number))
+            elif record["step"] <= after_step:
+                kept.append(line)
+        if broken and after_step >= 0:
+            print_line(
+                f"{path}: expected a JSON object with a step in every line, got broken lines, which are removed: "
+                f"{shorten(', '.join(broken))}."
+            )
+        write_atomic(path, b"".join(kept))
 
-    def _complete_lines(self) -> list[str]:
+    def _complete_lines(self) -> list[bytes]:
         # A run that was killed during a write leaves an incomplete line at the end.
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [line for line in lines if line.endswith("\n")]
+        return [line + b"\n" for line in self.path.read_bytes().split(b"\n")[:-1]]
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record."""
@@ -74,8 +87,19 @@ class Jsonl:
             file.write(json.dumps(record) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the records of all complete lines."""
-        return [json.loads(line) for line in self._complete_lines()] if self.path.exists() else []
+        """Return the records of all complete lines that are not broken."""
+        records = [parse_line(line) for line in self._complete_lines()] if self.path.exists() else []
+        return [record for record in records if record is not None]
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """Return the record of a line; None if it is broken."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # broken UTF-8 and numbers of too many digits are ValueErrors as well
+        return None
+    step = record.get("step") if isinstance(record, dict) else None
+    return record if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
 
 
 class RunLog:
@@ -83,7 +107,7 @@ class RunLog:
 
     Args:
         folder: the run folder.
-        after_step: the last finished step; lines of later steps are removed.
+        after_step: the last finished step; lines of later steps are removed. -1 begins both logs again.
         tensorboard: also write TensorBoard events to `folder/tensorboard`.
     """
 

@@ -2,19 +2,24 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from selfsr.errors import InputError
 from selfsr.evaluation.metrics import METRICS
+from selfsr.recipe.yaml12 import read_text, read_yaml
 
 EXPECTED_ENTRIES = ("recipe.yaml", "metrics.jsonl", "eval.jsonl", "samples")
-_NUMBERED = re.compile(r"(sr|pixel_weights)_(\d+)\.png")
+_NUMBERED = re.compile(r"(sr|pixel_weights)_(\d{1,18})\.png")
+# A recipe has some hundred values, a few levels deep. YAML's aliases can describe many more in a small file.
+_MAX_VALUES, _MAX_DEPTH = 100_000, 50
+_MAX_STEP = 2**53
+_MAX_SECONDS = 1e12
+_MAX_NUMBER = 1e300
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class SampleFiles:
     """The files of one sample image.
 
     Attributes:
-        name: name of the folder.
+        name: path of the folder below `samples/`.
         hr: the ground truth; None if it is missing.
         bicubic: the bicubic baseline; None if it is missing.
         sr: the outputs by step.
@@ -105,7 +110,7 @@ class RunFolder:
         for line in self.log:
             speed = line.get("steps_per_s")
             if isinstance(speed, int | float) and math.isfinite(speed) and speed > 0:
-                seconds += (line["step"] - previous_step) / speed
+                seconds = min(seconds + (line["step"] - previous_step) / speed, _MAX_SECONDS)
                 points.append((line["step"], seconds))
             previous_step = line["step"]
         return points
@@ -120,7 +125,9 @@ class RunFolder:
     def best_evaluation(self) -> dict[str, Any] | None:
         """Return the evaluation of `weights/best`; step 0 counts only if there is no other. None without scores."""
         trained = [line for line in self.evaluations if line["step"] > 0] or self.evaluations
-        scored = [(line.get("score", first_score(line, self.best_by)), line) for line in trained]
+        scored = [
+            (_number(line["score"]) if "score" in line else first_score(line, self.best_by), line) for line in trained
+        ]
         scored = [(score, line) for score, line in scored if score is not None]
         choose = min if METRICS[self.best_by].better == "lower" else max
         return choose(scored, key=lambda pair: pair[0])[1] if scored else None
@@ -129,8 +136,13 @@ class RunFolder:
 def first_score(evaluation: dict[str, Any], metric: str) -> float | None:
     """Return the mean of a metric over the first set of an evaluation; None if it is missing."""
     scores = next(iter(evaluation["sets"].values()))
-    value = scores.get("mean", {}).get(metric)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return _number(scores.get("mean", {}).get(metric))
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, or None for anything else that a broken file may have."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
+    return float(value) if is_number else None
 
 
 def read_run_folders(folders: list[Path]) -> list[RunFolder]:
@@ -144,7 +156,7 @@ def read_run_folders(folders: list[Path]) -> list[RunFolder]:
 
 def _choose_names(folders: list[Path]) -> list[str]:
     """Name each folder by the fewest last parts of its path that make all names different."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [Path(os.path.realpath(folder)).parts for folder in folders]
     depth = 1
     while len({p[-depth:] for p in parts}) < len(set(parts)):
         depth += 1
@@ -162,8 +174,8 @@ def _read_run(folder: Path, name: str) -> RunFolder:
     recipe, text = _read_recipe(folder / "recipe.yaml", notes)
     log = _read_jsonl(folder / "metrics.jsonl", notes)
     evaluations = _read_jsonl(folder / "eval.jsonl", notes)
-    bicubic = next((line["bicubic"] for line in evaluations if isinstance(line.get("bicubic"), dict)), {})
-    evaluations = [line for line in evaluations if isinstance(line.get("sets"), dict) and line["sets"]]
+    bicubic = next((scores for line in evaluations if (scores := _keep_scores(line.get("bicubic")))), {})
+    evaluations = [{**line, "sets": sets} for line in evaluations if (sets := _keep_scores(line.get("sets")))]
     if not evaluations and (folder / "eval.jsonl").exists():
         notes.append("eval.jsonl has no evaluation of the network yet.")
     elif evaluations and not bicubic:
@@ -171,22 +183,52 @@ def _read_run(folder: Path, name: str) -> RunFolder:
     samples = _read_samples(folder / "samples")
     if not any(sample.sr for sample in samples.values()):
         notes.append("There are no sample images yet, so comparisons, weight maps and graphs are not shown.")
-    return RunFolder(name, folder, recipe, text, log, evaluations, bicubic, samples, _read_environment(folder), notes)
+    environment = _read_environment(folder, notes)
+    return RunFolder(name, folder, recipe, text, log, evaluations, bicubic, samples, environment, notes)
 
 
 def _read_recipe(path: Path, notes: list[str]) -> tuple[dict[str, Any], str]:
     if not path.exists():
         notes.append("recipe.yaml is missing: network, scale and planned steps are unknown.")
         return {}, ""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = ""
     try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError:
+        text = read_text(path)
+        recipe = read_yaml(text, path.name)
+    except (InputError, OSError):
         recipe = None
-    if not isinstance(recipe, dict):
+    if not isinstance(recipe, dict) or not _is_small(recipe):
         notes.append("recipe.yaml is not readable as YAML: network, scale and planned steps are unknown.")
         return {}, text
     return recipe, text
+
+
+def _is_small(tree: Any) -> bool:
+    """Return whether nested mappings and lists have a usual number of values, each counted as often as it is shown."""
+    remaining, values = [(tree, 0)], 0
+    while remaining:
+        node, depth = remaining.pop()
+        values += 1
+        if values > _MAX_VALUES or depth > _MAX_DEPTH:
+            return False
+        children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        remaining += [(child, depth + 1) for child in children]
+    return True
+
+
+def _keep_scores(sets: Any) -> dict[str, Any]:
+    """Return the sets of an evaluation that have the form of scores: `mean`, and optionally `images` by name."""
+    if not isinstance(sets, dict):
+        return {}
+    kept = {}
+    for name, scores in sets.items():
+        if isinstance(scores, dict) and isinstance(scores.get("mean", {}), dict):
+            images = scores.get("images", {})
+            rows = (
+                {key: row for key, row in images.items() if isinstance(row, dict)} if isinstance(images, dict) else {}
+            )
+            kept[name] = {**scores, "images": rows}
+    return kept
 
 
 def _read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -197,18 +239,23 @@ def _read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     if not path.exists():
         notes.append(f"{path.name} is missing.")
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        notes.append(f"{path.name} cannot be read: {error.strerror or error}.")
+        return []
     kept: list[dict[str, Any]] = []
     broken: list[int] = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             broken.append(number)
             continue
         if record is None:
             continue
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        step = record.get("step") if isinstance(record, dict) else None
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < _MAX_STEP or not _is_small(record):
             broken.append(number)
             continue
         while kept and kept[-1]["step"] > record["step"]:
@@ -228,16 +275,20 @@ def _read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _read_samples(folder: Path) -> dict[str, SampleFiles]:
+    """Return the samples by their paths below `folder`; those of images in subfolders are in subfolders as well."""
     samples = {}
-    for sample in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not sample.is_dir():
-            continue
+    for root, subfolders, names in os.walk(folder):
+        subfolders.sort()
+        sample = Path(root)
         numbered: dict[str, dict[int, Path]] = {"sr": {}, "pixel_weights": {}}
-        for path in sample.iterdir():
-            if match := _NUMBERED.fullmatch(path.name):
-                numbered[match[1]][int(match[2])] = path
-        samples[sample.name] = SampleFiles(
-            sample.name,
+        for name in names:
+            if match := _NUMBERED.fullmatch(name):
+                numbered[match[1]][int(match[2])] = sample / name
+        if sample == folder or not (any(numbered.values()) or "hr.png" in names):
+            continue
+        key = sample.relative_to(folder).as_posix()
+        samples[key] = SampleFiles(
+            key,
             _none_if_missing(sample / "hr.png"),
             _none_if_missing(sample / "bicubic.png"),
             dict(sorted(numbered["sr"].items())),
@@ -250,13 +301,18 @@ def _none_if_missing(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _read_environment(folder: Path) -> dict[str, str]:
+def _read_environment(folder: Path, notes: list[str]) -> dict[str, str]:
     path = folder / "environment.json"
-    try:
-        environment = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    if not path.exists():
         return {}
-    return dict(flatten(environment)) if isinstance(environment, dict) else {}
+    try:
+        environment = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        environment = None
+    if not isinstance(environment, dict):
+        notes.append("environment.json is not readable as JSON: versions and devices are unknown.")
+        return {}
+    return dict(flatten(environment))
 
 
 def flatten(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:

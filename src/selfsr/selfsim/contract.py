@@ -1,8 +1,8 @@
 """The interface of the backends of the self-similarity operator, and the types that they share.
 
-A backend is a module with the three functions of `Backend`. Rows of the graph are
-kept displacement-major, `[search_px**2, M]` for M masked pixels: each pass over one displacement then reads
-and writes memory in order, and sums over a row run over the outer axis.
+A backend is a module with the three functions of `Backend`. Rows of the graph are stored displacement-major,
+`[search_px**2, M]` for M masked pixels. Each pass over one displacement then reads and writes memory in order, and sums
+over a row run over the outer axis.
 """
 
 from dataclasses import dataclass
@@ -117,7 +117,7 @@ class Backend(Protocol):
         kl_weight: float,
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the loss and its gradient towards `q_sr`; both arguments may be overwritten.
+        """Return the loss and its gradient with respect to `q_sr`; both arguments may be overwritten.
 
         The first result is float64 `[2]` (float32 on a device without float64): the weighted L1 and KL parts,
         each summed over the M rows of the mean over a row's entries (eq. 4 and 5 times M). The second is the
@@ -126,5 +126,5 @@ class Backend(Protocol):
         ...
 
     def window_distances_backward(self, padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
-        """Return the gradient towards `padded`, given the gradient towards q; may overwrite `grad_q`."""
+        """Return the gradient with respect to `padded`, given that with respect to q; may overwrite `grad_q`."""
         ...

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from selfsr.errors import InputError, check_choice, check_images, check_mask
+from selfsr.errors import InputError, RangeCheck, check_choice, check_images, check_mask
 from selfsr.masks import THRESHOLD, edge_mask
 from selfsr.selfsim.contract import Geometry, default_memory_mb
 from selfsr.selfsim.operator import graph_op, loss_op
@@ -36,7 +36,7 @@ def self_similarity_graph(
         q(p, d) = 1/(C k^2) sum_{c, o} (I_c(p + o) - [p + d + o inside p's search area] I_c(p + d + o))^2
         s(p, d) = exp(-q(p, d) / sigma), divided by its sum over d if `normalize`.
 
-    Differentiable in `image`, once. Computes in float32 (float64 for a float64 image), also under autocast.
+    Differentiable in `image`, once. Computes in float32 (float64 for a float64 image), even under autocast.
     Inside torch.compile the number of rows depends on the mask, so `fullgraph=True` needs
     `torch._dynamo.config.capture_dynamic_output_shape_ops`.
 
@@ -48,7 +48,7 @@ def self_similarity_graph(
         window_px: side k of the compared windows, odd, at most `search_px`.
         sigma: bandwidth of the similarity `exp(-q / sigma)`, above 0.
         normalize: divide each row by its sum.
-        backend: "auto" or the name of one: "cpu", "triton" or "eager".
+        backend: "auto", "cpu", "triton" or "eager".
         memory_mb: MiB of working memory in addition to the images and the result. None is 256 on a CPU, else 1024.
 
     Returns:
@@ -91,12 +91,12 @@ def self_similarity_loss(
 ) -> Tensor:
     r"""Return the distance between the self-similarity graphs X of `sr` and Y of `hr`.
 
-    With M masked pixels in the whole batch and S*S entries in each row (eq. 4 and 5),
+    With M masked pixels in the batch and S*S entries in each row (eq. 4 and 5),
 
         l1_weight * mean |X - Y| + kl_weight * mean Y' (ln Y' - ln X'),   X' = max(X, 1e-10), Y' = max(Y, 1e-10)
 
     The gradient goes to `sr` only and is computed together with the value. There are no second derivatives.
-    Computes in float32 (float64 for float64 images), also under autocast. The result is the same bit for bit each
+    Computes in float32 (float64 for float64 images), even under autocast. The result is the same bit for bit each
     time. On a GPU the host waits once, for the number of masked pixels; see `max_pixels`.
 
     Args:
@@ -114,7 +114,7 @@ def self_similarity_loss(
         kl_weight: weight of the KL part.
         reduction: "mean" over masked pixels and entries, so that a pixel weighs the same in every image of the
             batch; or "sum" over masked pixels of the mean over entries, for a caller that divides by itself.
-        backend: "auto" or the name of one: "cpu", "triton" or "eager".
+        backend: "auto", "cpu", "triton" or "eager".
         memory_mb: MiB of working memory in addition to the images and the gradient; the batch is split into chunks
             to stay within it. None is 256 on a CPU, else 1024.
         max_pixels: an upper bound of the number of masked pixels, needed only if the host must not wait for the
@@ -171,7 +171,7 @@ class SelfSimilarityLoss(nn.Module):
         l1_weight: weight of the L1 part. Published recipes use 1000 or 500 for both weights.
         kl_weight: weight of the KL part.
         reduction: "mean" or "sum", see `self_similarity_loss`.
-        backend: "auto" or the name of one: "cpu", "triton" or "eager".
+        backend: "auto", "cpu", "triton" or "eager".
         memory_mb: see `self_similarity_loss`.
         max_pixels: see `self_similarity_loss`.
         mask_threshold: threshold of the edge mask of `hr`, which `forward` uses if it gets no mask; see `edge_mask`,
@@ -182,6 +182,7 @@ class SelfSimilarityLoss(nn.Module):
     Attributes:
         options: the options of `self_similarity_loss`, by name.
         mask_options: the options of `edge_mask`, by name.
+        check_range: warns at the first call if the images are not in [0, 1].
 
     Example:
         >>> criterion = SelfSimilarityLoss(l1_weight=1000, kl_weight=1000)
@@ -224,11 +225,14 @@ class SelfSimilarityLoss(nn.Module):
             "stride": mask_stride,
             "two_sided": two_sided,
         }
+        self.check_range: RangeCheck = RangeCheck(type(self).__name__)
 
     def forward(self, sr: Tensor, hr: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the loss of `sr` against `hr`, both `[N, C, H, W]`; without a mask, at the edges of `hr`."""
         if mask is None:
             mask = edge_mask(hr, **self.mask_options)
+        check_images("self_similarity_loss", sr=sr, hr=hr)
+        self.check_range(sr, hr)
         return self_similarity_loss(sr, hr, mask, **self.options)
 
     def extra_repr(self) -> str:

@@ -29,7 +29,7 @@ def loss_and_gradient(
     memory_mb: float,
     max_pixels: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss summed over masked pixels, and its gradient towards `sr` if `with_gradient`, else empty."""
+    """Return the loss summed over masked pixels, and its gradient with respect to `sr` (empty if not requested)."""
     caller, h = "self_similarity_loss", geometry.half_search
     stages = load_backend(PACKAGE, caller, backend, sr)
     check_budget(caller, sr, geometry, memory_mb, max_pixels)
@@ -69,7 +69,7 @@ def _zero_nonfinite(band: Tensor) -> Tensor:
 
     A backend multiplies differences with weights that may be 0, and 0 * NaN would reach neighbors whose search areas
     are clean, and the next image of a flat batch. A pixel with NaN in its search area still has a gradient of NaN
-    towards q (0 at an infinite distance).
+    with respect to q (0 at an infinite distance).
     """
     return torch.nan_to_num(band, nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -186,7 +186,7 @@ def graph_backward_op(
     backend: str,
     memory_mb: float,
 ) -> Tensor:
-    """Return the gradient towards `image`, given that towards its graph `[M, S*S]` (eq. 10 to 12)."""
+    """Return the gradient with respect to `image`, given that of its graph `[M, S*S]` (eq. 10 to 12)."""
     geometry = Geometry(search_px, window_px, sigma, normalize)
     h = geometry.half_search
     with disable_autocast(image):

@@ -1,6 +1,6 @@
 """Tolerances of the backends of the self-similarity operator against the definition in float64.
 
-The tests and the benchmark, which times no backend with wrong numbers, use the same table. docs/numerics.md has the
+The tests use this table, and so does the benchmark, which skips backends with wrong results. docs/numerics.md has the
 reason for each number.
 """
 

@@ -1,4 +1,4 @@
-"""Choose the devices of a study: how many runs train at once, and where."""
+"""Choose the devices of a study, and the number of runs that train at once on each."""
 
 import os
 from dataclasses import dataclass

@@ -3,18 +3,16 @@
 import contextlib
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from selfsr import __version__
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
 from selfsr.recipe import dump_recipe, parse_recipe, read_yaml
+from selfsr.recipe.yaml12 import read_text, write_yaml
 from selfsr.runfolder.checkpoints import list_checkpoints
+from selfsr.runfolder.lock import LOCK_NAME, lock_folder
 from selfsr.study.differences import describe_differences, find_differences
 from selfsr.study.plan import PlannedRun, StudyPlan, StudySetup
 
@@ -22,7 +20,6 @@ from selfsr.study.plan import PlannedRun, StudyPlan, StudySetup
 FORMAT = 2
 DEFINITION = "study.yaml"
 
-_LOCK = ".lock"
 _TAIL_BYTES = 2**20  # far more than one line of scores
 
 
@@ -145,7 +142,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: the folder has other files.
     """
-    if folder.is_dir() and not (folder / DEFINITION).exists() and any(e.name != _LOCK for e in folder.iterdir()):
+    if folder.is_dir() and not (folder / DEFINITION).exists() and any(e.name != LOCK_NAME for e in folder.iterdir()):
         raise InputError(
             f"study: {folder} is not empty and has no study ({DEFINITION} is missing); "
             "choose another folder with --out."
@@ -154,7 +151,7 @@ def check_folder(folder: Path) -> None:
 
 def _write(path: Path, plan: StudyPlan) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, yaml.safe_dump(to_document(plan), sort_keys=False))
+    write_atomic(path, write_yaml(to_document(plan)))
 
 
 def get_run_folder(folder: Path, run: PlannedRun) -> Path:
@@ -204,8 +201,8 @@ def check_run(folder: Path, run: PlannedRun) -> None:
     path = get_run_folder(folder, run) / "recipe.yaml"
     if not path.exists():
         return
-    trained = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    differences = find_differences(trained, yaml.safe_load(dump_recipe(run.recipe)))
+    trained = read_yaml(read_text(path), str(path))
+    differences = find_differences(trained, read_yaml(dump_recipe(run.recipe), str(path)))
     if differences:
         raise InputError(
             f"study: {path.parent} was trained with another recipe than the study's: "
@@ -213,41 +210,22 @@ def check_run(folder: Path, run: PlannedRun) -> None:
         )
 
 
-@contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[int | None]:
-    """Lock the folder against other studies; yield the lock's file descriptor, which the runs inherit.
+def lock_study(folder: Path) -> contextlib.AbstractContextManager[int | None]:
+    """Lock the folder against other studies; the context is the lock's file descriptor, which the runs inherit.
 
-    The lock lasts as long as any process has the descriptor open. When a study is killed, its runs keep the lock, so
-    that a second study cannot train the same runs at the same time.
+    When a study is killed, its runs keep the lock, so that a second study cannot train the same runs at the same time.
 
     Raises:
         InputError: another process uses the folder.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
-        yield None
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"study: {folder} is in use by another selfsr study, or by a run of a killed one; "
-                "wait for it or stop it."
-            ) from error
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    return lock_folder(folder, "study", "another selfsr study, or by a run of a killed one")
 
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / DEFINITION
     if not path.is_file():
-        raise InputError(f"study: {folder} is no study folder ({DEFINITION} is missing); name a study file.")
-    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
+        raise InputError(f"study: {folder} is not a study folder ({DEFINITION} is missing); pass a study file.")
+    document = read_yaml(read_text(path), str(path))
     if not isinstance(document, dict) or "format" not in document:
         raise InputError(f"study: {path} is not the definition of a study folder; choose another folder with --out.")
     return document

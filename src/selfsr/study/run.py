@@ -9,7 +9,7 @@ from selfsr.study.devices import choose_slots
 from selfsr.study.folder import (
     check_folder,
     check_run,
-    lock_folder,
+    lock_study,
     match_folder,
     read_plan,
     read_step,
@@ -75,7 +75,7 @@ def run_study(
     slots = choose_slots(device, jobs)
     check_inputs(plan)
     check_folder(folder)
-    with lock_folder(folder) as lock:
+    with lock_study(folder) as lock:
         plan = write_definition(plan, folder, extend=extend)
         for run in plan.runs():
             check_run(folder, run)

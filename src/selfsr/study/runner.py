@@ -1,4 +1,4 @@
-"""Train the runs of a study: each in a process of its own, several at once, resumed from checkpoints."""
+"""Train the runs of a study, each in its own process, several at once, resuming from checkpoints."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from selfsr.console import console
+from selfsr.fileio import write_atomic
 from selfsr.machine.interruption import Interruption
 from selfsr.recipe import dump_recipe
 from selfsr.runfolder.checkpoints import list_checkpoints
@@ -103,7 +104,7 @@ class _Job:
         self.log = folder / "logs" / f"{run.name}.log"
         for path in (recipe, self.log):
             path.parent.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(dump_recipe(run.recipe), encoding="utf-8")
+        write_atomic(recipe, dump_recipe(run.recipe))
         command = [sys.executable, "-m", "selfsr", "train", str(recipe), "--runs", str(folder / "runs")]
         command += ["--device", slot.device]
         command += ["--resume"] if list_checkpoints(self.run_folder) else []

@@ -1,6 +1,5 @@
 """The study file: recipes, arms, seeds and the metric to compare."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from selfsr.errors import InputError
+from selfsr.errors import InputError, describe_value, shorten
 from selfsr.evaluation.metrics import list_standard_metrics
-from selfsr.recipe.reading import parse_settings, read_settings, read_yaml
-from selfsr.spec import Spec
+from selfsr.recipe import Recipe
+from selfsr.recipe.reading import parse_settings, read_settings
+from selfsr.recipe.settings import Setting, read_value, split_setting
+from selfsr.spec import Name, Spec
 
 # The names are those of the registry.
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Arm(Spec):
 class Study(Spec):
     """A study: recipes x arms x seeds, and the metric to compare."""
 
-    name: str = Field(pattern=r"^[\w.\-]+$", description="name of the study and of its folder")
+    name: Name = Field(description="name of the study and of its folder")
     base: str | None = Field(None, description="the recipe: a file, or the name of a shipped recipe")
     recipes: dict[str, BaseRecipe] | None = Field(
         None, description="several recipes by name, instead of base; a list of files or names also works"
@@ -132,31 +133,33 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> Study:
     if not path.is_file():
         raise InputError(f"study: {path} does not exist; see docs/studies/README.md for how to write one.")
     document = read_settings(path)
+    if {"network", "method"} <= document.keys() and not {"arms", "seeds"} & document.keys():
+        raise InputError(f"study: expected a study file, got {path}, which is a recipe; run `selfsr train {path}`.")
     for setting in settings:
         _apply_setting(document, setting)
     return parse_settings(Study, document, str(path))
 
 
 def _apply_setting(document: dict[str, Any], setting: str) -> None:
-    path, equals, text = setting.partition("=")
+    path, text = split_setting(setting, "path=value, such as base.steps=1000 or seeds=[1,2]")
     head, _, rest = path.partition(".")
-    if not equals or not path:
-        raise InputError(f"--set: expected path=value, such as base.steps=1000 or seeds=[1,2], got {setting!r}.")
-    value = read_yaml(text, f"--set {path}")
     if not rest:
-        document[head] = value
+        document[head] = read_value(Study, document, head, text)
     elif head == "base":
         common = document.setdefault("set", {})
         if not isinstance(common, dict):
-            raise InputError(f"--set {setting}: expected set to be a mapping in the study file, got {common!r}.")
-        common[rest] = value
+            raise InputError(
+                f"--set {shorten(setting)}: expected set to be a mapping in the study file, got "
+                f"{describe_value(common)}."
+            )
+        common[rest] = read_value(Recipe, {}, rest, text)
     else:
         raise InputError(
-            f"--set {setting}: expected base.path=value for all recipes or key=value for the study; "
+            f"--set {shorten(setting)}: expected base.path=value for all recipes or key=value for the study; "
             "change arms and recipes in the file."
         )
 
 
-def to_recipe_settings(changes: dict[str, Any]) -> list[str]:
-    """Return changes as a recipe's `path=value` settings; values are JSON, which YAML reads unchanged."""
-    return [f"{path}={json.dumps(value, default=str)}" for path, value in changes.items()]
+def to_recipe_settings(changes: dict[str, Any]) -> list[Setting]:
+    """Return changes as settings of a recipe, with values that are read already."""
+    return list(changes.items())

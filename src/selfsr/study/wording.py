@@ -1,4 +1,4 @@
-"""Write results in words and rounded numbers, as cautiously as the number of seeds requires."""
+"""Write results in words and rounded numbers; sentences over few seeds claim less."""
 
 from typing import Any
 

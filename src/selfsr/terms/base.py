@@ -57,7 +57,7 @@ class TermSpec(Spec):
     needs_branch: ClassVar[bool] = False
     takes_masks: ClassVar[bool] = False
 
-    weight: Weight = Field(1.0, description="factor of the loss, or how to find it in training")
+    weight: Weight = Field(1.0, description="factor of the loss, or how to calibrate it in training")
 
     @property
     def minimum_px(self) -> int:

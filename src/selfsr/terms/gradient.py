@@ -16,7 +16,7 @@ class GradientTerm(TermSpec):
     """Distance of the gradient maps of output and ground truth (SPSR, Ma et al., CVPR 2020)."""
 
     kind: Literal["gradient"] = "gradient"
-    weight: Weight = Field(0.01, description="factor of the loss, or how to find it in training")
+    weight: Weight = Field(0.01, description="factor of the loss, or how to calibrate it in training")
     criterion: Criterion = Field("l2", description="elementwise loss between the maps")
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:

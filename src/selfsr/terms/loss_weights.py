@@ -13,14 +13,14 @@ from selfsr.step import MaskedSum
 
 
 class MatchLargest(Spec):
-    """Find the weight in training: bring the loss to the size of the largest other loss, then keep the weight.
+    """Calibrate the weight in training: bring the loss to the size of the largest other loss, then keep the weight.
 
     The size of a loss is the norm of its gradient with respect to the output, over the full batch, averaged over the
     first `calibrate_steps` updates of the generator (docs/gan.md, eq. 7). Until then an update uses the estimate from
     the updates before it. The first update has no estimate and leaves the loss out.
     """
 
-    match: Literal["largest"] = Field(description="the largest of the losses whose weight is a number")
+    match: Literal["largest"] = Field(description="the loss to match: the largest of those whose weight is a number")
     calibrate_steps: PositiveInt = Field(
         description="updates of the generator over which sizes are measured; 100 is usual, more for small batches"
     )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfsr.errors import RangeCheck
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Outputs, Update
 from selfsr.terms import Term
 from selfsr.terms.loss_weights import LossWeights
@@ -29,6 +30,7 @@ class Objective:
         ema_forward: Callable[[Tensor], Tensor] | None = None,
         extra_weights: Mapping[str, float] | None = None,
     ) -> None:
+        self.check_range: RangeCheck = RangeCheck("train")
         self.terms = {name: spec.build(device) for name, spec in specs.items()}
         self.ema_forward = ema_forward if any(spec.needs_ema for spec in specs.values()) else None
         weights = {name: spec.weight for name, spec in specs.items()}
@@ -52,11 +54,12 @@ class Objective:
     def weighted_losses(
         self, outputs: Outputs, batch: Batch, clock: Clock, extra_losses: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor | MaskedSum]:
-        """Return every weighted loss by name, computed in float32 whatever the precision of the network."""
+        """Return every weighted loss by name, computed in float32 for any precision of the network."""
         if self.ema_forward is not None:
             outputs = replace(outputs, ema_sr=self.ema_forward(batch.lr))
         with torch.autocast(outputs.sr.device.type, enabled=False):
             outputs = outputs.float()
+            self.check_range(outputs.sr, batch.hr)
             losses = {name: term(outputs, batch, clock) for name, term in self.terms.items()}
             return self.loss_weights({**losses, **(extra_losses or {})}, outputs.sr)
 

@@ -24,7 +24,7 @@ class Pace(Spec):
     alpha: float = Field(
         ALPHA,
         ge=0,
-        description="growth of sigma per epoch, or over the full run with clock: run; larger values reach uniform "
+        description="growth of sigma per epoch, or over the complete run with clock: run; larger values reach uniform "
         "weights sooner",
     )
     beta: float = Field(
@@ -41,10 +41,12 @@ class Pace(Spec):
         "epoch", description="unit of the age: epochs, or the fraction of the run, 0 to 1"
     )
     order: Literal["hard_first", "easy_first"] = Field(
-        "hard_first", description="pixels with weight at the start: the least similar ones, or the most similar ones"
+        "hard_first",
+        description="pixels with weight at the start: hard_first, the least similar ones; easy_first, the most similar",
     )
     ssim: Literal["channel", "pixel", "image"] = Field(
-        "channel", description="resolution of the weights: one for each channel of a pixel, each pixel, or each image"
+        "channel",
+        description="granularity of the weights: one for each channel of a pixel, for each pixel, or for each image",
     )
 
     @model_validator(mode="after")

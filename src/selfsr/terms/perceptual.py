@@ -28,7 +28,9 @@ class PerceptualTerm(TermSpec):
     style_weight: float = Field(
         0.0, ge=0, description="weight of the distance of Gram matrices, a style loss; 0 leaves it out"
     )
-    before_relu: bool = Field(True, description="compare features before the ReLU, as ESRGAN; false: after it")
+    before_relu: bool = Field(
+        True, description="compare features before the ReLU, as in ESRGAN; false compares those after it"
+    )
     weights: Path | None = Field(
         None, description="weights file of torchvision's VGG19; null downloads it once into torch.hub's folder"
     )
@@ -64,4 +66,5 @@ class PerceptualTerm(TermSpec):
             before_relu=self.before_relu,
             weights=None if self.weights is None else read_weights(self.weights).tensors,
         ).to(device)
+        loss.check_range.skip()  # the objective looks at the images
         return NetworkTerm(lambda outputs, batch: loss(outputs.sr, batch.hr))

@@ -21,8 +21,8 @@ class RankTerm(TermSpec):
     kind: Literal["rank"] = "rank"
     weight: Weight = Field(
         0.03 * 32,
-        description="factor of the mean, or how to find it in training; the default is the published 0.03 of a sum "
-        "over 32 images",
+        description="factor of the mean, or how to calibrate it in training; the default is the published 0.03 of a "
+        "sum over 32 images",
     )
     weights: Path = Field(description="weights file of the ranker, in the layout of mmsr_Ranker_PI.pth")
 

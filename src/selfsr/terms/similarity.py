@@ -27,7 +27,7 @@ class SelfSimilarityTerm(TermSpec):
     takes_masks: ClassVar[bool] = True
 
     kind: Literal["self_similarity"] = "self_similarity"
-    weight: Weight = Field(1000.0, description="factor of both parts, or how to find it in training")
+    weight: Weight = Field(1000.0, description="factor of both parts, or how to calibrate it in training")
     l1_weight: float = Field(1.0, ge=0, description="weight of the L1 distance of the graphs")
     kl_weight: float = Field(1.0, ge=0, description="weight of the KL divergence of the graphs")
     search_px: PositiveInt = Field(
@@ -51,14 +51,14 @@ class SelfSimilarityTerm(TermSpec):
         "pixels",
     )
     stride: PositiveInt = Field(3, description="keep every n-th diagonal of the mask, to save time; 1 keeps all edges")
-    two_sided: bool = Field(False, description="count pixels that are brighter than their neighbors as edges as well")
+    two_sided: bool = Field(False, description="also count pixels that are brighter than their neighbors as edges")
     pace: Pace | None = Field(
         None,
         description="leave out pixels whose self-paced weight is below half of its peak (docs/pacing.md, eq. 14); null "
         "keeps all",
     )
     backend: Literal["auto", "eager", "cpu", "triton"] = Field(
-        "auto", description="implementation; auto takes the fastest one that is available"
+        "auto", description="implementation; auto selects the fastest one that is available"
     )
     memory_mb: PositiveFloat | None = Field(
         None,

@@ -26,7 +26,7 @@ class SsimTerm(TermSpec):
 
 
 class MsSsimTerm(TermSpec):
-    """1 - MS-SSIM (Wang et al., Asilomar 2003); each scale doubles the smallest crop, to 176 px for five."""
+    """1 - MS-SSIM (Wang et al., Asilomar 2003); the smallest crop doubles with each scale, to 176 px for five."""
 
     kind: Literal["ms_ssim"] = "ms_ssim"
     scale_weights: tuple[PositiveFloat, ...] = Field(

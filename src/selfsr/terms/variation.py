@@ -12,7 +12,7 @@ from selfsr.terms.base import TermSpec
 
 
 class TotalVariationTerm(TermSpec):
-    """Total variation of the output, whatever the ground truth (Rudin et al., Physica D 1992)."""
+    """Total variation of the output, without the ground truth (Rudin et al., Physica D 1992)."""
 
     kind: Literal["total_variation"] = "total_variation"
     criterion: Criterion = Field("l1", description="elementwise loss between neighboring pixels")

@@ -1,1 +1,1 @@
-"""A run: the one loop, the parts that a recipe becomes, and what the loop calls."""
+"""Training: the loop, the parts that are built from a recipe, and the functions that the loop calls."""

@@ -12,17 +12,19 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from selfsr import __version__
+from selfsr.console import print_line
 from selfsr.data.loader import Loader
-from selfsr.errors import InputError
+from selfsr.errors import InputError, shorten
 from selfsr.machine.device import choose_device, choose_precision
 from selfsr.methods import Method, MethodSetup
 from selfsr.nets.weights.load import load_into
 from selfsr.recipe import Recipe, dump_recipe
-from selfsr.runfolder.checkpoints import load_state
+from selfsr.runfolder.checkpoints import check_same_network, load_state
 from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.ema import Ema
 
+_OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay")
 _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -85,7 +87,10 @@ class TrainingRun:
         self.method.load(state["method"])
         self.ema.load_state_dict(state["ema"])
         for name, optimizer in self.optimizers.items():
+            options = [{key: group[key] for key in _OPTIMIZER_OPTIONS} for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizers"][name])
+            for group, own in zip(optimizer.param_groups, options, strict=True):
+                group.update(own)  # those of the recipe, which may have changed since
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.best = state["best"]
@@ -124,7 +129,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     ema = Ema(generator, recipe.ema_decay or 0.0)
     method = _build_method(recipe, generator, ema, accelerator, resume)
     optimizers = _prepare_networks(recipe, method, accelerator, memory_format)
-    state = load_state(folder) if resume else {"step": 0}
+    state = _load_state(recipe, folder, accelerator) if resume else {"step": 0}
     loader = Loader(
         recipe.data.build_each(recipe.crops_px),
         batch=recipe.batch,
@@ -136,8 +141,38 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     )
     run = TrainingRun(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format)
     if resume:
-        run.load(state)
+        _restore(run, state)
     return run
+
+
+def _load_state(recipe: Recipe, folder: Path, accelerator: Accelerator) -> dict[str, Any]:
+    """Return the newest readable checkpoint, after checking that the recipe can continue it."""
+    state = load_state(folder, print_line if accelerator.is_main_process else lambda _: None)
+    check_same_network(recipe, folder)
+    step = state["step"]
+    if recipe.steps < step:
+        raise InputError(
+            f"resume: steps must be at least {step}, the steps that the run in {folder} has done, got {recipe.steps}; "
+            "raise steps, or use the weights of the run as they are."
+        )
+    steps = torch.as_tensor(accelerator.gather(torch.tensor([step], device=accelerator.device))).tolist()
+    if len(set(steps)) > 1:
+        raise InputError(
+            f"resume: all processes must read one checkpoint of {folder}, got those of steps {sorted(set(steps))}; "
+            "make the folder readable on every machine."
+        )
+    return state
+
+
+def _restore(run: TrainingRun, state: dict[str, Any]) -> None:
+    try:
+        run.load(state)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"resume: the checkpoint of step {state['step']} in {run.folder} must fit the recipe, got one that does "
+            f"not ({shorten(reason)}); resume with the recipe of the run: selfsr train {run.folder} --resume"
+        ) from error
 
 
 def _build_accelerator(recipe: Recipe, device_name: str) -> Accelerator:

@@ -16,7 +16,7 @@ class DistributedBatchNorm2d(nn.BatchNorm2d):
 
     where `a` is `momentum`, or one over the number of passes if `momentum` is None. Every process must have the same
     number of values. The gradient flows through `m` and `v` into all processes. Statistics are float32 or float64,
-    also under autocast. In evaluation, and in a run of one process, it equals `nn.BatchNorm2d`.
+    even under autocast. In evaluation, and in a run of one process, it equals `nn.BatchNorm2d`.
 
     `torch.nn.SyncBatchNorm` computes the same, but only on GPUs, so it could not be tested without one. Its gradient
     also has no derivative, which the penalties R1 and WGAN-GP need. This class has every derivative, since it consists

@@ -23,7 +23,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
-        """Move the average one update towards `net`."""
+        """Update the average with the weights of `net`."""
         averages = [p.detach() for p in self.net.parameters()]
         weights = [p.detach() for p in net.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]

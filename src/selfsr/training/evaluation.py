@@ -85,7 +85,7 @@ class Evaluator:
         return {**record, "score": self._mean_score(record)}
 
     def score(self, record: dict[str, Any]) -> float:
-        """Return the score that selects the best weights; higher is better, whatever the metric."""
+        """Return the score that selects the best weights; higher is better for every metric."""
         higher = METRICS[self.spec.best_by].better == "higher"
         value = self._mean_score(record)
         if value is None:  # an infinite PSNR, or a distance that is undefined for every image of the set

@@ -53,7 +53,8 @@ class FiniteGuard:
         last_good = f"the last good checkpoint is {paths[-1]}" if paths else "no checkpoint was written before it"
         raise Diverged(
             f"train: {names} became NaN or infinite at step {first:.0f}; {last_good}. "
-            "Lower the learning rate, set clip_norm, or set precision to float32; then continue with --resume."
+            "Lower the learning rate, set clip_norm, or set precision to float32; then "
+            f"{'continue with --resume' if paths else 'start the run again'}."
         )
 
 

@@ -1,4 +1,4 @@
-"""The training loop, one for every method. Read `fit` from top to bottom, then `take_step`."""
+"""The training loop of all methods. Read `_fit` from top to bottom, then `take_step`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfsr.console import progress_bar
+from selfsr.console import print_line, progress_bar
 from selfsr.errors import InputError
+from selfsr.fileio import write_atomic
+from selfsr.machine.distributed import is_first_process
 from selfsr.machine.environment import write_environment
 from selfsr.machine.interruption import Interruption
 from selfsr.machine.memory import measure_memory_mb
@@ -16,15 +18,17 @@ from selfsr.nets.base import set_scale
 from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import Recipe, dump_recipe
 from selfsr.runfolder.checkpoints import list_checkpoints, save_state
+from selfsr.runfolder.lock import lock_folder
 from selfsr.runfolder.log import Meter, RunLog, nest
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.assemble import TrainingRun, assemble
+from selfsr.training.data_record import record_data
 from selfsr.training.evaluation import Evaluator, check_sets
 from selfsr.training.guard import FiniteGuard, Stopwatch
 
 
 def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = False) -> bool:
-    """Train by a recipe; return True if the run is finished, False if it was interrupted and saved.
+    """Train from a recipe; return True if the run is finished, False if it was interrupted and saved.
 
     Args:
         recipe: describes the run.
@@ -33,14 +37,23 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
         resume: continue from the newest checkpoint in `folder`.
 
     Raises:
-        InputError: something that the recipe names is missing or does not fit.
+        InputError: something that the recipe names is missing or does not fit, or another training uses the folder.
         Diverged: a loss or a gradient became NaN or infinite; the message names it and the step.
     """
     check_sets(recipe)
+    with _lock(folder):
+        return _fit(recipe, folder, device, resume)
+
+
+def _fit(recipe: Recipe, folder: Path, device: str, resume: bool) -> bool:
     run = assemble(recipe, folder, device=device, resume=resume)
     if is_main := run.accelerator.is_main_process:
         _write_definition(run)
-    log = RunLog(folder, after_step=run.step, tensorboard=recipe.log.tensorboard) if is_main else None
+        record_data(folder, run.loader.datasets, resume=resume)
+        if resume and run.step == recipe.steps:
+            print_line(f"resume: the run in {folder} has done all its {recipe.steps} steps; nothing is left to train.")
+    after_step = run.step if resume else -1
+    log = RunLog(folder, after_step=after_step, tensorboard=recipe.log.tensorboard) if is_main else None
     evaluator = Evaluator(recipe, folder, run.accelerator.device) if is_main and recipe.evaluate else None
     meter, guard, stopwatch = Meter(), FiniteGuard(), Stopwatch()
     with contextlib.closing(run.loader), Interruption() as interruption, _progress(run) as advance:
@@ -83,6 +96,11 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
         log.close()
     run.accelerator.wait_for_everyone()
     return run.step == recipe.steps
+
+
+def _lock(folder: Path) -> contextlib.AbstractContextManager[int | None]:
+    """Lock the run folder against other training runs; of several processes, the first one does."""
+    return lock_folder(folder, "train", "another training") if is_first_process() else contextlib.nullcontext()
 
 
 def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter, guard: FiniteGuard) -> None:
@@ -179,8 +197,7 @@ def _step_seed(seed: int, process: int, step: int) -> int:
 
 def _write_definition(run: TrainingRun) -> None:
     """Write the resolved recipe and the environment into the run folder."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "recipe.yaml").write_text(dump_recipe(run.recipe), encoding="utf-8")
+    write_atomic(run.folder / "recipe.yaml", dump_recipe(run.recipe))
     write_environment(run.folder / "environment.json", run.accelerator.device)
 
 

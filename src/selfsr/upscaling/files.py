@@ -1,5 +1,6 @@
-"""Plan and run the upscaling of many files, robust against bad files, full disks and Ctrl-C."""
+"""Plan and run the upscaling of many files; unreadable files, full disks and Ctrl-C do no damage."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import Literal
 
 from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, check_format, read_image, write_image
-from selfsr.images.paths import SUFFIXES, list_images, missing_path_error
+from selfsr.images.paths import SUFFIXES, is_image_name, is_inside, list_images, missing_path_error
 from selfsr.upscaling.options import OutputFormat
 
 ExistingFiles = Literal["refuse", "overwrite", "skip"]
@@ -38,10 +39,12 @@ class UpscaleSummary:
     Attributes:
         written: number of images that were written.
         failures: one sentence for each image that could not be upscaled.
+        further_frames: number of frames and pages after the first ones, which are not upscaled.
     """
 
     written: int = 0
     failures: list[str] = field(default_factory=list)
+    further_frames: int = 0
 
 
 def plan_jobs(
@@ -65,15 +68,15 @@ def plan_jobs(
         InputError: an input is missing or empty, two images have the same target, an image would replace itself, or a
             target exists.
     """
+    _check_output(inputs, output)
     is_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
     if is_file and (len(inputs) != 1 or inputs[0].is_dir()):
         raise InputError(f"upscale: expected a folder for several images, got {output}; name a folder with -o.")
     jobs = []
     for source in inputs:
         if source.is_dir():
-            target = output if len(inputs) == 1 else output / source.resolve().name
-            inside = output.resolve()
-            paths = [p for p in list_images(source) if inside == source.resolve() or inside not in p.resolve().parents]
+            target = output if len(inputs) == 1 else output / Path(os.path.realpath(source)).name
+            paths = _list_sources(source, output)
             jobs += [UpscaleJob(path, _with_format(target / path.relative_to(source), suffix)) for path in paths]
         elif not source.exists():
             raise missing_path_error(source, "an image or a folder of images")
@@ -82,6 +85,7 @@ def plan_jobs(
         else:
             jobs.append(UpscaleJob(source, _with_format(output / source.name, suffix)))
     _check_targets(jobs)
+    _check_target_folders([source for source in inputs if source.is_dir()], output, jobs)
     present = [job for job in jobs if job.target.exists()]
     if present and existing == "refuse":
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
@@ -92,6 +96,52 @@ def plan_jobs(
     if existing == "skip":
         return [job for job in jobs if job not in present], len(present)
     return jobs, 0
+
+
+def _check_output(inputs: Sequence[Path], output: Path) -> None:
+    """Check that the name of a file in another format is not taken for the name of a folder."""
+    suffix = output.suffix.lower()
+    is_one_file = len(inputs) == 1 and not inputs[0].is_dir()
+    is_file_name = is_image_name(output) or (is_one_file and suffix[1:].isalpha())
+    if is_file_name and suffix not in SUFFIXES and not output.is_dir():
+        raise InputError(
+            f"upscale: expected a file that ends in {', '.join(SUFFIXES)}, or a folder, got {output}; "
+            "choose one of these formats."
+        )
+
+
+def _list_sources(source: Path, output: Path) -> list[Path]:
+    """List the images of an input folder, without earlier results if the output folder is in it.
+
+    Raises:
+        InputError: there are no others.
+    """
+    paths = list_images(source)
+    if not is_inside(output, source):
+        return paths
+    kept = [path for path in paths if not is_inside(path, output)]
+    if not kept:
+        raise InputError(
+            f"upscale: expected images in {source}, got none outside of {output}; pass the folder of the originals."
+        )
+    return kept
+
+
+def _check_target_folders(sources: Sequence[Path], output: Path, jobs: Sequence[UpscaleJob]) -> None:
+    """Check that results do not go among the images of an input folder, where a later call would read them.
+
+    A folder of results inside an input folder is left out when it is listed.
+    """
+    folders = dict.fromkeys(job.target.parent for job in jobs)
+    for source in sources:
+        if is_inside(output, source):
+            continue
+        for folder in folders:
+            if is_inside(folder / "any", source):
+                raise InputError(
+                    f"upscale: expected an output folder other than the input, got {folder} for both; "
+                    "choose another -o."
+                )
 
 
 class _Tally:
@@ -155,6 +205,7 @@ def upscale_files(
                 except (InputError, OSError) as error:
                     tally.add_failure(job, error)
                     continue
+                tally.summary.further_frames += image.frames - 1
                 job.target.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     _check_format(job, image, scale)
@@ -211,10 +262,10 @@ def _check_suffix(output: Path, suffix: OutputFormat | None) -> Path:
 
 
 def _check_targets(jobs: Sequence[UpscaleJob]) -> None:
-    sources = {job.source.resolve() for job in jobs}
+    sources = {os.path.realpath(job.source) for job in jobs}
     taken: dict[Path, Path] = {}
     for job in jobs:
-        if job.target.resolve() in sources:
+        if os.path.realpath(job.target) in sources:
             raise InputError(f"upscale: expected a target that is not an input, got {job.target}; choose another -o.")
         other = taken.setdefault(job.target, job.source)
         if other != job.source:

@@ -1,4 +1,4 @@
-"""The choices of upscaling that commands offer; light to import."""
+"""The values of upscaling options, in a module that imports quickly."""
 
 from typing import Literal
 

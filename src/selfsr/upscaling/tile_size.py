@@ -1,4 +1,4 @@
-"""Find the largest tile that fits: memory per pixel, measured, and free memory."""
+"""Find the largest tile that fits into free memory, by measuring the memory per pixel."""
 
 import math
 from collections.abc import Callable

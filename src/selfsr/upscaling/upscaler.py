@@ -39,7 +39,7 @@ class Upscaler:
         model: the model.
         device: the device that it runs on.
         precision: precision of the network; "auto" takes float16 or bfloat16 if the device computes it natively, the
-            model supports it and its rounding is invisible at 8 bit, and float32 for 16-bit images.
+            model supports it and its rounding is invisible at 8 bits, and float32 for 16-bit images.
         tile: the largest tile in input pixels; "auto" finds what fits into free memory, "off" uses no tiles.
         overlap_px: pixels that neighboring tiles share, at most half a tile (see `tiling`); None takes 64.
         ensemble: whether to average over the eight flips and rotations of each tile (EDSR, section 3.4); 8 times
@@ -100,6 +100,17 @@ class Upscaler:
         """The precision for 8-bit images."""
         return str(self._half or torch.float32).removeprefix("torch.")
 
+    def describe_precision(self) -> str:
+        """Return the precision, and that of 16-bit images where it is another one."""
+        fine = self._choose_dtype(16)
+        other = "" if fine == self._choose_dtype(8) else f" ({str(fine).removeprefix('torch.')} for 16-bit images)"
+        return self.precision + other
+
+    def _choose_dtype(self, bits: int) -> torch.dtype:
+        """Return the dtype of the network for images of 8 or 16 bits."""
+        is_fine = self._precision_option == "auto" and bits == 16
+        return torch.float32 if self._half is None or is_fine else self._half
+
     def __call__(self, lr: Tensor) -> Tensor:
         """Upscale float `[N, C, h, w]` in [0, 1], C 1 or 3, to float32 `[N, C, s h, s w]`."""
         self._network.dtype = self._half or torch.float32
@@ -118,7 +129,7 @@ class Upscaler:
             return self._retry_smaller(attempt, max(lr.shape[-2:]))
 
     def upscale_image(self, image: DecodedImage, *, scratch: Path, on_tile: OnTile | None = None) -> DecodedImage:
-        """Upscale an image; gray stays gray, 16 bit stays 16 bit, alpha and ICC profile are kept.
+        """Upscale an image; gray stays gray, 16 bits stay 16 bits, alpha, ICC profile, EXIF data and dpi are kept.
 
         The model also upscales alpha, clamped to the values of its neighborhood, so that opaque stays opaque. First,
         nearby colors replace the colors of fully transparent pixels, which are often black, so that these do not bleed
@@ -133,8 +144,7 @@ class Upscaler:
             InputError: the smallest tile does not fit into memory, or the output has NaN or infinity.
             OSError: `scratch` has no space.
         """
-        fine = self._precision_option == "auto" and image.bits == 16
-        self._network.dtype = torch.float32 if self._half is None or fine else self._half
+        self._network.dtype = self._choose_dtype(image.bits)
         scale, peak, dtype = self.model.scale, 2**image.bits - 1, image.pixels.dtype
         alpha = image.alpha if image.alpha is not None and int(image.alpha.min()) < peak else None
         size = (image.height * scale, image.width * scale)
@@ -169,7 +179,7 @@ class Upscaler:
 
         with torch.inference_mode():
             self._retry_smaller(attempt, max(image.height, image.width))
-        return DecodedImage(out_pixels, out_alpha, image.icc)
+        return replace(image, pixels=out_pixels, alpha=out_alpha)
 
     def _upscale_in_range(self, lr: Tensor) -> Tensor:
         """Upscale a tile; if half precision leaves its range, use float32 from now on."""

@@ -52,7 +52,7 @@ class DiscriminatorNetworkSpec(Spec):
 
         Returns:
             A module in training mode that maps float `[N, channels, crop_px, crop_px]` in [0, 1] to logits `[N, 1]`, or
-            to a map of them `[N, 1, h, w]`; float32 also under autocast. Large logits mean "real".
+            to a map of them `[N, 1, h, w]`; float32 even under autocast. Large logits mean "real".
 
         Raises:
             InputError: the discriminator cannot be built for crops of this size.

@@ -15,7 +15,7 @@ class SpectralConv2d(nn.Module):
 
     The weight is seen as a matrix `W` `[outputs, inputs * height * width]`. In training mode, each forward pass does
     one step of the power iteration, `v = W'u / |W'u|`, `u = Wv / |Wv|`, and divides `W` by `u'Wv`. The gradient flows
-    through `u'Wv` to `W`; `u` and `v` are constants. This is computed in float32, also under autocast. The names in the
+    through `u'Wv` to `W`; `u` and `v` are constants. This is computed in float32, even under autocast. The names in the
     state dict are those of `torch.nn.utils.spectral_norm`. In contrast to it, the divided weight is not stored in the
     module, so that the module can always be copied.
 
@@ -68,7 +68,7 @@ class SpectralConv2d(nn.Module):
 
 
 class Float32Linear(nn.Linear):
-    """A linear layer that computes in float32 (or float64), also under autocast."""
+    """A linear layer that computes in float32 (or float64), even under autocast."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `[N, inputs]` of any float dtype; the result is float32, or float64 for float64."""

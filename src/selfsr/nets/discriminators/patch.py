@@ -23,11 +23,14 @@ class PatchDiscriminatorSpec(DiscriminatorNetworkSpec):
 
     kind: Literal["patch"] = "patch"
     layers: int = Field(
-        default=3, ge=1, le=6, description="halvings; 1, 2, 3, 4 give patches of 16, 34, 70, 142 px (n_layers)"
+        default=3,
+        ge=1,
+        le=6,
+        description="convolutions of stride 2; 1, 2, 3, 4 give patches of 16, 34, 70, 142 px (n_layers)",
     )
     norm: Literal["batch", "instance", "spectral", "none"] = Field(
         default="batch",
-        description="batch and instance norm leave out the first and the last layer, spectral norm is on all",
+        description="norm of the convolutions; batch and instance norm are not on the first and the last one",
     )
 
     def crop_problem(self, crop_px: int) -> str:

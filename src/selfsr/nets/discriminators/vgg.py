@@ -32,7 +32,7 @@ class VggDiscriminatorSpec(DiscriminatorNetworkSpec):
     )
     stages: PositiveInt | None = Field(
         default=None,
-        description="how often the crop is halved; by default to a side of 3 to 5 px (296 as published: 9 px)",
+        description="number of halvings of the crop; by default to a side of 3 to 5 px (296 as published: 9 px)",
     )
 
     def crop_problem(self, crop_px: int) -> str:
@@ -61,7 +61,7 @@ class VggDiscriminator(nn.Module):
         channels: channels of the image.
         crop_px: side of the image, which determines the size of the first linear layer.
         features: channels of the first stage.
-        stages: how often the image is halved.
+        stages: number of halvings of the image.
         norm: whether convolutions have batch norm.
     """
 
@@ -100,7 +100,7 @@ class VggDiscriminator(nn.Module):
 
 
 def _count_stages(crop_px: int) -> int:
-    """Return how often a crop is halved: as published, otherwise down to a side of 3 to 5 px."""
+    """Return the number of halvings of a crop: as published, or down to a side of 3 to 5 px."""
     if crop_px in _PUBLISHED_STAGES:
         return _PUBLISHED_STAGES[crop_px]
     stages = 0

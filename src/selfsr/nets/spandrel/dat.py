@@ -25,9 +25,13 @@ class DatSpec(NetworkSpec):
         default=(8, 32), description="the two sides of the attention window (split_size)"
     )
     expansion: PositiveFloat = Field(
-        default=4.0, description="hidden channels per channel in each block's MLP (expansion_factor)"
+        default=4.0,
+        description="hidden channels of each MLP, as a multiple of its input channels (expansion_factor)",
     )
-    drop_path: DropRate = Field(default=0.1, description="probability that the last block is skipped in training")
+    drop_path: DropRate = Field(
+        default=0.1,
+        description="stochastic depth: probability that the last block is skipped in training (drop_path_rate)",
+    )
     upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = Field(
         default="pixelshuffle", description="pixelshuffle in stages, or in one step (direct), as in the light model"
     )
@@ -42,7 +46,7 @@ class DatSpec(NetworkSpec):
 
     @property
     def minimum_batch(self) -> int:
-        """Two, because the attention normalizes one number per image and channel over the batch."""
+        """Two, because batch norm in the attention gets one value per image and channel."""
         return 2
 
     @model_validator(mode="after")

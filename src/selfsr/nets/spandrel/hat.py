@@ -11,7 +11,7 @@ from selfsr.nets.spandrel.fixes import end_in_float32, ignore_meshgrid_warning
 
 
 class HatSpec(NetworkSpec):
-    """HAT, attention over windows, overlapping windows, channels; `features=144, compress_ratio=24` is HAT-S."""
+    """HAT, attention over windows, overlapping windows and channels; HAT-S is `features=144, compress_ratio=24`."""
 
     title: ClassVar[str] = "HAT"
     paper: ClassVar[str] = "Chen et al., CVPR 2023"
@@ -22,11 +22,20 @@ class HatSpec(NetworkSpec):
     depths: Depths = Field(default=(6,) * 6, description="attention blocks in each group")
     heads: Depths = Field(default=(6,) * 6, description="attention heads in each group (num_heads)")
     window_px: int = Field(default=16, ge=2, le=32, description="side of the attention window (window_size)")
-    compress_ratio: PositiveInt = Field(default=3, description="channels per channel of the convolution branch")
-    squeeze_factor: PositiveInt = Field(default=30, description="channels per channel of the attention's bottleneck")
+    compress_ratio: PositiveInt = Field(
+        default=3, description="channel reduction in the convolution branch (compress_ratio)"
+    )
+    squeeze_factor: PositiveInt = Field(
+        default=30, description="channel reduction in the bottleneck of the channel attention (squeeze_factor)"
+    )
     overlap_ratio: float = Field(default=0.5, ge=0, le=1, description="overlap of windows, as a fraction of a window")
-    mlp_ratio: PositiveFloat = Field(default=2.0, description="hidden channels per channel in each block's MLP")
-    drop_path: DropRate = Field(default=0.1, description="probability that the last block is skipped in training")
+    mlp_ratio: PositiveFloat = Field(
+        default=2.0, description="hidden channels of each MLP, as a multiple of its input channels (mlp_ratio)"
+    )
+    drop_path: DropRate = Field(
+        default=0.1,
+        description="stochastic depth: probability that the last block is skipped in training (drop_path_rate)",
+    )
 
     @property
     def minimum_px(self) -> int:

@@ -21,7 +21,9 @@ class RcanSpec(NetworkSpec):
     features: PositiveInt = Field(default=64, description="channels of the body (n_feats)")
     groups: PositiveInt = Field(default=10, description="residual groups (n_resgroups)")
     blocks: PositiveInt = Field(default=20, description="attention blocks in each group (n_resblocks)")
-    reduction: PositiveInt = Field(default=16, description="channels per channel of the attention's bottleneck")
+    reduction: PositiveInt = Field(
+        default=16, description="channel reduction in the bottleneck of the channel attention (reduction)"
+    )
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:

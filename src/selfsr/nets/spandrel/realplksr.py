@@ -31,7 +31,9 @@ class RealPlksrSpec(NetworkSpec):
     layer_norm: bool = Field(
         default=False, description="layer norm at the start of each block in place of group norm at its end"
     )
-    dysample: bool = Field(default=False, description="upscale by learned sampling in place of pixel shuffle")
+    dysample: bool = Field(
+        default=False, description="upscale by DySample, a learned sampling, in place of pixel shuffle"
+    )
 
     @property
     def channel_counts(self) -> tuple[int, ...]:

@@ -22,8 +22,8 @@ class RrdbSpec(NetworkSpec):
     blocks: PositiveInt = Field(default=23, description="residual-in-residual dense blocks (num_block, nb)")
     unshuffle: Literal[1, 2, 4] = Field(
         default=1,
-        description="first move blocks of this side in pixels into channels and upscale by as much more, which is 4 or "
-        "16 times faster; Real-ESRGAN uses 2 for x2",
+        description="factor of a pixel unshuffle at the input; the network then upscales by as much more. This is 4 "
+        "or 16 times faster; Real-ESRGAN uses 2 for x2",
     )
 
     @property

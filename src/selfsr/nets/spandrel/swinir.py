@@ -26,8 +26,13 @@ class SwinIrSpec(NetworkSpec):
     depths: Depths = Field(default=(6,) * 6, description="transformer blocks in each group")
     heads: Depths = Field(default=(6,) * 6, description="attention heads in each group (num_heads)")
     window_px: int = Field(default=8, ge=2, le=32, description="side of the attention window (window_size)")
-    mlp_ratio: PositiveFloat = Field(default=2.0, description="hidden channels per channel in each block's MLP")
-    drop_path: DropRate = Field(default=0.1, description="probability that the last block is skipped in training")
+    mlp_ratio: PositiveFloat = Field(
+        default=2.0, description="hidden channels of each MLP, as a multiple of its input channels (mlp_ratio)"
+    )
+    drop_path: DropRate = Field(
+        default=0.1,
+        description="stochastic depth: probability that the last block is skipped in training (drop_path_rate)",
+    )
     upsampler: Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv"] = Field(
         default="pixelshuffle",
         description="classical; lightweight, in one step; or real-world, without checkerboard artifacts",

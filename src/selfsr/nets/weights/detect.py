@@ -2,12 +2,15 @@
 
 import json
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from selfsr.errors import InputError
 from selfsr.nets import AnyNetwork, Network
@@ -18,11 +21,17 @@ from selfsr.nets.weights.read import WeightsFile
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
-# Constants that a network computes for itself, so a file may lack them or hold them for another crop size:
+# Constants that a network computes for itself, so a file may lack them or contain them for another crop size:
 # attention masks, the counter of batch norm, SPAN's fused convolutions, the mean color.
 _DERIVED = re.compile(
     r"(.*\.)?(attn_mask(_[01])?|num_batches_tracked|eval_conv\.(weight|bias))$|(sub|add)_mean\.(weight|bias)$"
 )
+# What detecting or building a network raises if the tensors contradict each other.
+_CONTRADICTION = (
+    ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError, ArithmeticError, MemoryError,
+)  # fmt: skip
+# Above any number of channels, layers or recursions; no tensors show the last.
+_OPTION_LIMIT = 4096
 # How many names of tensors a message lists.
 _LISTED = 3
 
@@ -33,15 +42,50 @@ def is_derived(name: str) -> bool:
 
 
 def tensors_fit(tensors: Mapping[str, Tensor], net: nn.Module) -> bool:
-    """Return whether tensors make up the network `net`: every name and shape, except for derived constants."""
+    """Return whether the tensors match all names and shapes of `net`, except for derived constants."""
     state = net.state_dict()
     return set(tensors) <= set(state) and all(
         tensors[name].shape == tensor.shape if name in tensors else is_derived(name) for name, tensor in state.items()
     )
 
 
+class NetworkTooLargeError(ValueError):
+    """A file asks for a network that is many times as large as the file."""
+
+
+@contextmanager
+def limit_parameters(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Stop building a network that is many times as large as its file, before it takes all time or memory.
+
+    A number in a name, an option in the metadata or the shape of a single tensor can ask for any number of layers.
+
+    Raises:
+        NetworkTooLargeError: a network built within the context has far more parameters than `tensors`.
+    """
+    count_limit = 20 * len(tensors) + 1000
+    numbers_limit = 20 * sum(tensor.numel() for tensor in tensors.values()) + 2**24
+    thread, count, numbers = threading.get_ident(), 0, 0
+
+    def add(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal count, numbers
+        if parameter is None or threading.get_ident() != thread:
+            return
+        count += 1
+        numbers += parameter.numel()
+        if count > count_limit or numbers > numbers_limit:
+            raise NetworkTooLargeError(
+                f"a network of more than {count} layers, where the file has {len(tensors)} tensors"
+            )
+
+    handle = register_module_parameter_registration_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def detect_network(path: Path, weights: WeightsFile) -> Detected | None:
-    """Return which of our networks a file holds, or None if it holds none of them.
+    """Return which of our networks a file contains, or None if it contains none of them.
 
     A file that was saved here states its network in the metadata. Other files are detected by `NetworkSpec.detect`.
 
@@ -53,7 +97,7 @@ def detect_network(path: Path, weights: WeightsFile) -> Detected | None:
     for spec_type in get_args(AnyNetwork):
         try:
             detected = spec_type.detect(weights.tensors)
-        except (ValueError, IndexError) as error:  # a tensor with other axes, or options that no network can have
+        except _CONTRADICTION as error:  # a tensor with other axes, or options that no network can have
             raise resembles(path, f"{spec_type.title} ({_first_line(error)})") from error
         if detected is not None:
             return detected
@@ -64,12 +108,17 @@ def _read_entry(path: Path, weights: WeightsFile) -> Detected:
     metadata = weights.metadata
     advice = f"open it with the version that saved it, or delete the metadata entry {NETWORK_ENTRY}"
     try:
-        spec = TypeAdapter[NetworkSpec](Network).validate_python(json.loads(metadata[NETWORK_ENTRY]))
+        options = json.loads(metadata[NETWORK_ENTRY])
+        large = [name for name, value in options.items() if isinstance(value, int) and value > _OPTION_LIMIT]
+        if large:
+            raise ValueError(f"{large[0]} {options[large[0]]}")
+        spec = TypeAdapter[NetworkSpec](Network).validate_python(options)
         scales = tuple(int(scale) for scale in metadata["scale"].split(","))
         channels = int(metadata["channels"])
         scale = spec.scales[0] if spec.multi_scale else scales[0]
-        net = build_on_meta(spec, scale, channels)
-    except (ValueError, KeyError) as error:
+        with limit_parameters(weights.tensors):
+            net = build_on_meta(spec, scale, channels)
+    except _CONTRADICTION as error:
         raise InputError(
             f"weights {path}: expected metadata that state a network of this version with scale and channels, "
             f"got {_first_line(error).rstrip('.')}; {advice}."
@@ -85,15 +134,15 @@ def _read_entry(path: Path, weights: WeightsFile) -> Detected:
 
 
 def resembles(path: Path, network: str) -> InputError:
-    """Return the error for tensors with the names of a network that they do not make up."""
+    """Return the error for tensors that have the names of a network but do not form it."""
     return InputError(
-        f"weights {path}: the names are those of {network}, but the tensors do not make up one; "
+        f"weights {path}: the names are those of {network}, but the tensors do not fit it; "
         "use the file with the program that wrote it."
     )
 
 
 def detect_with_spandrel(path: Path, tensors: Mapping[str, Tensor]) -> "ImageModelDescriptor[nn.Module]":
-    """Build the network of a file that spandrel knows.
+    """Build the network of a file that spandrel supports.
 
     Raises:
         InputError: spandrel does not know the network, or it is not one from image to image.
@@ -103,17 +152,17 @@ def detect_with_spandrel(path: Path, tensors: Mapping[str, Tensor]) -> "ImageMod
     from selfsr.nets.spandrel.fixes import ignore_meshgrid_warning
 
     try:
-        with ignore_meshgrid_warning():
+        with ignore_meshgrid_warning(), limit_parameters(tensors):
             descriptor = ModelLoader().load_from_state_dict(dict(tensors))
     except UnsupportedModelError as error:
         names = ", ".join(list(tensors)[:_LISTED])
         raise InputError(
-            f"weights {path}: expected a network that selfsr or spandrel knows, got {len(tensors)} tensors named "
+            f"weights {path}: expected a network that selfsr or spandrel supports, got {len(tensors)} tensors named "
             f"{names}, ...{_discriminator_hint(tensors)}; convert the file with the program that wrote it."
         ) from error
-    except (RuntimeError, KeyError, ValueError, AssertionError, IndexError, TypeError, AttributeError) as error:
+    except _CONTRADICTION as error:
         raise InputError(
-            f"weights {path}: the tensors resemble a known network but do not make up one ({_first_line(error)}); "
+            f"weights {path}: the tensors resemble a known network but do not fit it ({_first_line(error)}); "
             "use the file with the program that wrote it."
         ) from error
     if not isinstance(descriptor, ImageModelDescriptor):

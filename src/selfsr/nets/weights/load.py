@@ -11,6 +11,7 @@ from selfsr.errors import InputError
 from selfsr.nets import key_names
 from selfsr.nets.base import Detected
 from selfsr.nets.weights.detect import (
+    NetworkTooLargeError,
     describe_file,
     describe_net,
     detect_network,
@@ -18,6 +19,7 @@ from selfsr.nets.weights.detect import (
     format_options,
     format_scales,
     is_derived,
+    limit_parameters,
     resembles,
     tensors_fit,
 )
@@ -29,7 +31,7 @@ _LISTED = 3
 
 
 def load_model(path: Path, scale: int | None = None) -> Model:
-    """Open the model in `path`: a network of ours, or any that spandrel knows.
+    """Open the model in `path`: a network of ours, or any that spandrel supports.
 
     Args:
         path: .safetensors, .pth, .pt or .ckpt, in any layout that `read_weights` knows.
@@ -144,7 +146,11 @@ def _choose_scale(path: Path, detected: Detected, metadata: Mapping[str, str], s
 
 def _build_model(path: Path, detected: Detected, scale: int) -> Model:
     spec = detected.spec
-    net = spec.build(scale, detected.channels)
+    try:
+        with limit_parameters(detected.tensors):
+            net = spec.build(scale, detected.channels)
+    except (NetworkTooLargeError, RuntimeError, MemoryError) as error:
+        raise resembles(path, f"{spec.title} with {format_options(spec)}") from error
     if not tensors_fit(detected.tensors, net):
         raise resembles(path, f"{spec.title} with {format_options(spec)}")
     net.load_state_dict({**net.state_dict(), **detected.tensors})
@@ -163,7 +169,7 @@ def _build_model(path: Path, detected: Detected, scale: int) -> Model:
 
 
 def _rename_alike(net: nn.Module, file_tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the tensors of the network and of the file under names with one meaning, whatever their scales."""
+    """Return the tensors of the network and of the file under names with one meaning, for any scales."""
     net_tensors = net.state_dict()
     if not key_names.is_rrdb(net_tensors):
         return net_tensors, file_tensors
@@ -217,14 +223,16 @@ def _advise(path: Path, weights: WeightsFile, net: nn.Module) -> str:
         return "choose the network and the options that the file was trained with"
     run_network = describe_net(path, net)
     contrast = f", the network is {run_network}" if run_network not in (None, file_network) else ""
-    return f"the file holds {file_network}{contrast}: set network and scale to match it"
+    return f"the file contains {file_network}{contrast}: set network and scale to match it"
 
 
 def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if bool(tensor.isnan().any()):
+        kind = "NaN" if bool(tensor.isnan().any()) else "infinity" if bool(tensor.isinf().any()) else None
+        if kind == "NaN" or (kind and not is_derived(name)):  # masks may have -infinity
             raise InputError(
-                f"weights {path}: expected numbers, got NaN in {name}; use weights from before the training diverged."
+                f"weights {path}: expected numbers, got {kind} in {name}; "
+                "use weights from before the training diverged."
             )
 
 

@@ -19,7 +19,7 @@ class Model:
 
     Attributes:
         net: in evaluation mode and float32; maps `[N, channels, h, w]` to `[N, channels, scale * h, scale * w]`.
-        architecture: the network's name; spandrel's name if spandrel knows it.
+        architecture: the network's name; spandrel's name if spandrel supports it.
         scale: upscaling factor; 1 for networks that only restore.
         channels: channels of the input; 1 for gray, 3 for RGB, 4 for RGB and alpha.
         tiling: whether an image may be cut into tiles; "internal" networks do so themselves.

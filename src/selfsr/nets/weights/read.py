@@ -4,22 +4,29 @@ Files contain the tensors bare or under a key (`params_ema`, `state_dict`, ...),
 added prefixes (`module.`, `_orig_mod.`). The result is bare tensors under the network's own names.
 """
 
-import difflib
+import json
 import pickle
 import re
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
-from selfsr.errors import InputError
+from selfsr.errors import InputError, find_similar
+from selfsr.nets.key_names import unfold_span
+from selfsr.nets.weights.unpickle import RefusedNameError, read_pickle_inertly
 
+# Suffixes of files to suggest; a file is recognized by its contents.
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 # Keys of the weights in a file that contains more, EMA weights first.
 _SECTIONS = (
     "params_ema",
@@ -42,10 +49,17 @@ _GENERATORS = ("ema_model", "net_g_ema", "net_g", "netG", "generator")
 _OTHER_NETWORKS = frozenset({"online_model", "net_d", "netD", "discriminator"})
 # Counters of EMA wrappers among the tensors.
 _COUNTERS = frozenset({"n_averaged", "initted", "step"})
-# The refused name in the messages of both unpicklers.
-_REFUSED_NAME = re.compile(r"(?:GLOBAL |Global ')([\w.]+)")
+# What the readers of pickles, archives and .safetensors raise for content that contradicts itself.
+_DAMAGE = (
+    pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, SafetensorError, RuntimeError, EOFError,
+    ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, MemoryError, StopIteration,
+)  # fmt: skip
 # The format's limit, in bytes.
 _SAFETENSORS_HEADER_LIMIT = 100_000_000
+# How deep in a file a dict of tensors may be.
+_DEPTH_LIMIT = 16
+# A tensor may repeat its numbers, as an expanded one, up to this many.
+_REPEATED_LIMIT = 2**26
 
 
 @dataclass(frozen=True)
@@ -66,29 +80,58 @@ class WeightsFile:
 def read_weights(path: Path) -> WeightsFile:
     """Read the weights in `path`; the content determines the format, not the suffix.
 
+    Nothing that a file contains is run. Objects of unknown classes are ignored, and a pickled module gives its tensors.
+
     Raises:
-        InputError: there is no such file or no weights in it, or the file is a pickle that names anything but tensors
-            and plain containers. Such a file is refused, and no code of it is run.
+        InputError: there is no such file or no weights in it, or the file is a pickle that calls anything but the
+            constructors of tensors and of plain values.
         OSError: the file cannot be read.
     """
     if _detect_format(path) == "safetensors":
         try:
-            with safe_open(path, "pt", device="cpu") as file:
-                metadata = file.metadata() or {}
-                content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except SafetensorError as error:
+            tensors, metadata = _read_safetensors(path)
+        except _DAMAGE as error:
             raise _damaged_error(path, error) from error
-        return WeightsFile(_strip_prefixes(content), metadata, "")
-    content = _unpickle(path)
-    metadata = content.get("metadata", {}) if isinstance(content, Mapping) else {}
-    tensors, section = _find_weights(path, content)
-    entries = {name: value for name, value in dict(metadata).items() if isinstance(value, str)}
-    return WeightsFile(_strip_prefixes(tensors), entries, section)
+        section = ""
+    else:
+        content = _unpickle(path)
+        entries = content.get("metadata") if isinstance(content, Mapping) else None
+        entries = entries if isinstance(entries, Mapping) else {}
+        metadata = {k: v for k, v in entries.items() if isinstance(k, str) and isinstance(v, str)}
+        tensors, section = _find_weights(path, content)
+    _check_plain(path, tensors)
+    # PyTorch computes almost nothing with the types of 8 bit.
+    tensors = {k: t.float() if t.itemsize == 1 and t.is_floating_point() else t for k, t in tensors.items()}
+    return WeightsFile(unfold_span(_strip_prefixes(tensors)), metadata, section)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # safe_open takes no name that is not UTF-8
+        content = path.read_bytes()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return safetensors.torch.load(content), header.get("__metadata__", {})
+    with safe_open(path, "pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
+
+
+def _check_plain(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
+        if not is_plain or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+            kind = "quantized" if tensor.is_quantized else f"{tensor.layout} {tensor.dtype} {tensor.device}"
+            raise InputError(
+                f"weights {path}: expected tensors of real numbers, got {name}, which is {kind}; "
+                "convert it on the machine that saved it."
+            )
+        if tensor.numel() > max(_REPEATED_LIMIT, tensor.untyped_storage().nbytes() // tensor.itemsize):
+            raise _damaged_error(path, ValueError(f"{name} has more numbers than the file"))
 
 
 def _detect_format(path: Path) -> Literal["safetensors", "torch"]:
     if not path.exists():
-        raise InputError(f"weights {path}: there is no such file; {_suggest_path(path)}.")
+        raise InputError(f"weights {path}: there is no such file; {_suggest_path(path)}")
     if path.is_dir():
         best = path / "weights" / "best.safetensors"
         advice = f"give {best}" if best.exists() else "give a weights file, .safetensors or .pth"
@@ -112,7 +155,7 @@ def _check_archive(path: Path) -> Literal["torch"]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except (*_DAMAGE, OSError) as error:
         raise _damaged_error(path, error) from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise InputError(
@@ -143,24 +186,20 @@ def _unpickle(path: Path) -> Any:
     try:
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+                warnings.simplefilter("ignore")  # of pickle protocols and of storage classes
                 return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            if _REFUSED_NAME.search(str(error)):
-                raise
-            # Torch's unpickler reads only one protocol. Spandrel's reads all of them, and allows no more names.
-            from spandrel.__helpers.unpickler import RestrictedUnpickle
-
-            return torch.load(path, map_location="cpu", pickle_module=RestrictedUnpickle, weights_only=False)
-    except pickle.UnpicklingError as error:
-        refused = _REFUSED_NAME.search(str(error))
-        if refused is None:
-            raise _damaged_error(path, error) from error
+        except pickle.UnpicklingError:  # a name that PyTorch refuses, or a protocol that it does not know
+            return read_pickle_inertly(path)
+    except RefusedNameError as error:
         raise InputError(
-            f"weights {path}: expected only tensors, got a pickle that names {refused[1]}, which loading would run; "
+            f"weights {path}: expected only tensors, got a pickle that names {error.name}, which loading would run; "
             "ask for a .safetensors file, or save the bare state dict on a machine where you trust the file."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise _damaged_error(path, error) from error
+    except _DAMAGE as error:
         raise _damaged_error(path, error) from error
 
 
@@ -177,6 +216,8 @@ def _find_weights(path: Path, content: Any) -> tuple[dict[str, Tensor], str]:
             inner = [name for name, value in content.items() if isinstance(value, Mapping)]
         if not inner:
             break
+        if len(keys) == _DEPTH_LIMIT:  # such as a dict that contains itself
+            raise _damaged_error(path, ValueError(f"more than {_DEPTH_LIMIT} dicts in each other"))
         keys.append(str(inner[0]))
         content = content[inner[0]]
     tensors: dict[str, Tensor] = {}
@@ -210,7 +251,7 @@ def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
                 break
     while True:
         for prefix in ("module.", "_orig_mod.", "model."):
-            # In ESRGAN's oldest layout, `model.` is followed by a number and is no prefix of a wrapper.
+            # In ESRGAN's oldest layout, `model.` is followed by a number and is not a wrapper's prefix.
             if tensors and all(re.match(re.escape(prefix) + r"(?!\d)", name) for name in tensors):
                 tensors = _select_prefix(tensors, prefix)
                 break
@@ -224,7 +265,9 @@ def _select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
 
 def _suggest_path(path: Path) -> str:
     if not path.parent.is_dir():
-        return f"its folder {path.parent} does not exist either"
-    names = [p.name for p in path.parent.iterdir() if p.is_file()]
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"did you mean {path.parent / close[0]}" if close else f"look into {path.parent}"
+        return f"its folder {path.parent} does not exist either."
+    names = [p.name for p in path.parent.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file()]
+    similar = find_similar(path.name, names)
+    if similar is not None:
+        return f"did you mean {path.parent / similar}?"
+    return f"check the path; {path.parent.resolve()} has no weights file with a similar name."

@@ -68,7 +68,7 @@ def _compare_rows(counter, q_sr, q_hr, constants, normalize, with_gradient, part
 
     docs/selfsim.md, eq. 2 to 6; X and Y are the graphs of q_sr and q_hr. The logarithm of a graph is
     ln X = t - ln Z, t = -q / sigma: the sum Z of a row and the bracket ln Y - ln X are kept in float64, since an
-    error in ln Z moves a whole row, whose KL is small against its logarithms.
+    error in ln Z moves an entire row, whose KL is small against its logarithms.
 
     constants: -1 / sigma, the floor, and the two weights divided by S*S, in the dtype of q.
     """

@@ -29,9 +29,9 @@ def _sum_truncated(counter, energy, pitch, position, f, reach, search, edges, q)
     h = search // 2
     count = position.size
     patch = np.empty((k, k, BLOCK), energy.dtype)
-    whole = np.empty((k, BLOCK), energy.dtype)
+    complete = np.empty((k, BLOCK), energy.dtype)
     strip = np.empty((k, BLOCK), energy.dtype)
-    # truncated_rows[t]: sum of `whole` over t rows at one end; inside[t]: sum of `strip` over t rows at the other.
+    # truncated_rows[t]: sum of `complete` over t rows at one end; inside[t]: sum of `strip` over t rows at the other.
     truncated_rows = np.zeros((f + 1, BLOCK), energy.dtype)
     inside = np.zeros((k + 1, BLOCK), energy.dtype)
     while True:
@@ -41,9 +41,9 @@ def _sum_truncated(counter, energy, pitch, position, f, reach, search, edges, q)
         width = min(BLOCK, count - start)
         at = position[start : start + width]
         for oy in range(k):
-            whole[oy].fill(0)
+            complete[oy].fill(0)
             for ox in range(k):
-                cell, line, shift = patch[oy, ox], whole[oy], (oy - f) * pitch + ox - f
+                cell, line, shift = patch[oy, ox], complete[oy], (oy - f) * pitch + ox - f
                 for j in range(width):
                     value = energy[at[j] + shift]
                     cell[j] = value
@@ -67,7 +67,7 @@ def _sum_truncated(counter, energy, pitch, position, f, reach, search, edges, q)
                         for j in range(BLOCK):
                             above[j] = below[j] + line[j]
                     for t in range(f):
-                        line = whole[k - 1 - t if side_y > 0 else t]
+                        line = complete[k - 1 - t if side_y > 0 else t]
                         below, above = truncated_rows[t], truncated_rows[t + 1]
                         for j in range(BLOCK):
                             above[j] = below[j] + line[j]
@@ -104,7 +104,7 @@ def _spread_truncated(counter, grad_q, index, row_start, height, pitch, bands, f
     h = search // 2
     # Gradient of each class, its rows' sums, and those of the classes whose windows lose a column.
     classes = np.empty((k, k, BLOCK), grad_q.dtype)
-    whole = np.empty((k, BLOCK), grad_q.dtype)
+    complete = np.empty((k, BLOCK), grad_q.dtype)
     strip = np.empty((k, BLOCK), grad_q.dtype)
     weight = np.empty(BLOCK, grad_q.dtype)
     while True:
@@ -129,7 +129,7 @@ def _spread_truncated(counter, grad_q, index, row_start, height, pitch, bands, f
                         for j in range(width):
                             cell[j] += source[j]
             for cy in range(k):
-                line = whole[cy]
+                line = complete[cy]
                 line.fill(0)
                 for cx in range(k):
                     cell = classes[cy, cx]
@@ -153,7 +153,7 @@ def _spread_truncated(counter, grad_q, index, row_start, height, pitch, bands, f
                             # Classes that lose the row give their full sum, the others only that of the lost columns.
                             weight.fill(0)
                             for cy in range(-f, f + 1):
-                                line = whole[cy + f] if side_y * cy > f - depth_y else strip[cy + f]
+                                line = complete[cy + f] if side_y * cy > f - depth_y else strip[cy + f]
                                 for j in range(BLOCK):
                                     weight[j] += line[j]
                             shift = side_y * depth_y * pitch + side_x * depth_x

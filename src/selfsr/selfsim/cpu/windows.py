@@ -2,7 +2,7 @@
 
 Flat images. An image plane is kept with rows of `pitch` values and zeros around it, so that a displacement
 (dy, dx) is one offset `dy * pitch + dx`, and a window sum adds shifted slices of one array. Values computed across
-the ends of rows land in columns that are never read. `pitch` is a multiple of LANES, so rows are whole vectors.
+the ends of rows land in columns that are never read. `pitch` is a multiple of LANES, so rows are full vectors.
 
 The kernels share this file with all functions that they call, except vectors.py: numba's disk cache looks only at the
 age of a kernel's file.

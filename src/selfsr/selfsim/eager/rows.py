@@ -43,7 +43,7 @@ def _compare_rows(
     ln_floor: float | Tensor = math.log(FLOOR)
     if geometry.normalize:
         sum_x, sum_y = x.sum(0), y.sum(0)
-        # ln sum_x - ln sum_y, exact also where the two are close: a rounding error here would shift a whole
+        # ln sum_x - ln sum_y, exact also where the two are close: a rounding error here would shift an entire
         # row of logarithms, whose weighted mean, the divergence, is much smaller than they are. Below, both
         # logarithms lack the term -ln sum_y, which their difference does not need.
         ln_x -= (difference.sum(0) / sum_y).log1p_()

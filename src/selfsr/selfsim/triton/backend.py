@@ -126,7 +126,7 @@ def loss_and_row_gradient(
 
 
 def window_distances_backward(padded: Tensor, grad_q: Tensor, pixels: Pixels, geometry: Geometry) -> Tensor:
-    """Return the gradient towards `padded`; see `contract.Backend`."""
+    """Return the gradient with respect to `padded`; see `contract.Backend`."""
     if geometry.window_px > MAX_WINDOW_PX:
         return eager.window_distances_backward(padded, grad_q, pixels, geometry)
     with _use_device_of(padded):

@@ -1,4 +1,4 @@
-"""Triton kernels of the last stage: from the gradient towards q to the gradient towards the images.
+"""Triton kernels of the last stage, which computes the gradient of the images from the gradient of q.
 
 Equations 10 and 11 of docs/selfsim.md: `spread_kernel` sums gradients over windows, `collect_kernel` adds their
 products with the image at each pixel.
@@ -31,7 +31,7 @@ def spread_kernel(
     H: tl.constexpr, F: tl.constexpr, TRUNCATED_Y: tl.constexpr, TRUNCATED_X: tl.constexpr,
     PITCH: tl.constexpr, LEFT: tl.constexpr, TOP: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """Write M_d of eq. 10, window sums of the gradients towards q, for `count` displacements of a class.
+    """Write M_d of eq. 10, window sums of the gradients of q, for `count` displacements of a class.
 
     `spread` [count, group_panels, H + height, PITCH] has H rows of zeros above each panel, and stays zero
     wherever no masked pixel is near.

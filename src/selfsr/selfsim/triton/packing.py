@@ -131,7 +131,7 @@ class PanelLayout:
 
 
 class PackedBatch:
-    """What both directions need: the packed images, and the masked pixels among them.
+    """The packed images and their masked pixels, for the forward and the backward pass.
 
     Attributes:
         layout: sizes of the panels.

@@ -67,7 +67,7 @@ def row_kernel(
         x = x + (tl.exp2(q[i] * rate2),)
         y = y + (tl.exp2(p[i] * rate2),)
     if NORMALIZE:
-        # A rounding of ln Z would shift a whole row of KL, so it and the ratio of the two Z are kept in float64.
+        # A rounding of ln Z would shift an entire row of KL, so it and the ratio of the two Z are kept in float64.
         total_x = tl.where(listed, _column_total(x), 1.0)
         total_y = tl.where(listed, _column_total(y), 1.0)
         over_x = (1.0 / total_x).to(dtype)[None, :]
@@ -105,7 +105,7 @@ def row_kernel(
             divergence = tl.where(d + i * SIZE < ENTRIES, divergence, 0.0)
         kl = kl + (divergence,)
         l1 = l1 + (tl.abs(x_i - y_i),)
-        # X times the gradient towards X.
+        # X times the gradient with respect to X.
         toward = tl.where(x_i >= floor, above, 0.0)
         if NORMALIZE:
             # Subtracting X changes nothing, as a row of X sums to 1, and leaves no rounding error where X = Y.

@@ -24,7 +24,7 @@ def _sum_truncated(square, step_y, step_x, sums, pixels, n, listed, R: tl.conste
         tl.store(sums + (F * K + F) * pixels + n, zero, mask=listed)
     for side in tl.static_range(2):
         sign = 1 - 2 * side
-        # j = 0: whole rows, from the rim inwards.
+        # j = 0: full rows, from the rim inwards.
         total = zero
         for i in range(1, F + 1):
             line = square + sign * (R + 1 - i) * step_y
@@ -33,7 +33,7 @@ def _sum_truncated(square, step_y, step_x, sums, pixels, n, listed, R: tl.conste
             tl.store(sums + ((sign * i + F) * K + F) * pixels + n, total, mask=listed)
     tl.debug_barrier()
     for side in tl.static_range(2 if F > 0 else 0):
-        # The other j: to the whole rows, the outer columns of the other rows, from the opposite rim.
+        # The other j: to the full rows, the outer columns of the other rows, from the opposite rim.
         sign = 1 - 2 * side
         columns = (zero,)
         for _ in tl.static_range(2 * F - 1):

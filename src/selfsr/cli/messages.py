@@ -1,0 +1,26 @@
+"""Messages that several commands print."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def describe_left_out(paths: Iterable[Path]) -> list[str]:
+    """Return a sentence for each folder with files that are not read as images; call it before files are written."""
+    from selfsr.images.paths import list_folder
+
+    folders = [path for path in dict.fromkeys(paths) if path.is_dir()]
+    sentences = ((folder, list_folder(folder).describe_left_out()) for folder in folders)
+    return [f"{folder}: {sentence}" for folder, sentence in sentences if sentence]
+
+
+def print_left_out(sentences: Iterable[str], further_frames: int = 0) -> None:
+    """Print what was not read: files of other kinds, and all frames and pages but the first."""
+    from selfsr.console import print_line
+
+    for sentence in sentences:
+        print_line(f"Note: {sentence}")
+    if further_frames:
+        print_line(
+            f"Note: {further_frames:,} further frame{'s' if further_frames > 1 else ''} or page"
+            f"{'s' if further_frames > 1 else ''} left out; only the first of each file is read."
+        )

@@ -1,0 +1,77 @@
+"""Record the training files at the start of a run, and report changes when it resumes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selfsr.console import print_line
+from selfsr.data.datasets import Dataset
+from selfsr.fileio import write_atomic
+
+_NAME = "data.json"
+
+
+def record_data(folder: Path, datasets: Sequence[Dataset], *, resume: bool) -> None:
+    """Write `data.json` at the start of a run; when it resumes, report on stderr whether files have changed since.
+
+    A run resumes bit for bit only with the same files. The record has their number and a digest of names and sizes.
+
+    Args:
+        folder: the run folder.
+        datasets: the datasets of the run, one for each scale.
+        resume: compare with the record of the start.
+    """
+    path = folder / _NAME
+    record = _describe(datasets)
+    started = _read(path) if resume else None
+    if started is None:
+        write_atomic(path, json.dumps(record, indent=2) + "\n")
+        return
+    for key in sorted({*started, *record}):
+        then, now = started.get(key), record.get(key)
+        if then != now:
+            print_line(
+                f"data.{key}: expected the files of the start of the run, got {_describe_change(then, now)}; the run "
+                "continues, but differs from one without a stop. Restore the files to continue bit for bit."
+            )
+
+
+def _describe(datasets: Sequence[Dataset]) -> dict[str, Any]:
+    """Return number and digest of the files by the key of the recipe; LR has one for each scale."""
+    record = {}
+    for dataset in datasets:
+        for key, paths in dataset.files().items():
+            name = f"{key} x{dataset.scale}" if key == "lr" and len(datasets) > 1 else key
+            record[name] = {"files": len(paths), "digest": _digest(paths)}
+    return record
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """Return a digest of names, below the folder that all files share, and sizes in bytes."""
+    shared = os.path.commonpath([path.parent for path in paths])
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        try:
+            size = path.stat().st_size
+        except OSError:  # removed since it was listed
+            size = -1
+        digest.update(os.fsencode(os.path.relpath(path, shared)) + f"\0{size}\0".encode())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the record of the start; None if it is missing or broken."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _describe_change(then: Any, now: dict[str, Any] | None) -> str:
+    before = then.get("files") if isinstance(then, dict) else 0
+    after = now["files"] if now else 0
+    return f"{after} instead of {before}" if before != after else f"{after} of which names or sizes differ"
