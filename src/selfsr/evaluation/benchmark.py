@@ -19,6 +19,7 @@ from selfsr.images.pairing import find_size_problem
 from selfsr.images.paths import list_images
 from selfsr.images.resize import bicubic_lr, imresize, mod_crop, round_to_bits
 from selfsr.masks import LUMA_STUDIO
+from selfsr.spec import expand_home
 
 UpscaleFn = Callable[[Tensor], Tensor]
 OnImage = Callable[[str, Tensor, Tensor, Tensor], None]
@@ -254,7 +255,7 @@ def find_sets(data: Sequence[str]) -> dict[str, ImageSet]:
             name, rest = "", entry
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"evaluate: expected a plain name in --data NAME=DIR, got {name}; use another name.")
-        folder = _expand_home(Path(rest))
+        folder = expand_home(Path(rest))
         for subfolder, paths in _split_sets(folder).items():
             key = "/".join(filter(None, (name, subfolder))) or Path(os.path.realpath(folder)).name
             if key in sets:
@@ -264,14 +265,6 @@ def find_sets(data: Sequence[str]) -> dict[str, ImageSet]:
                 )
             sets[key] = ImageSet(folder / subfolder, paths, folder)
     return sets
-
-
-def _expand_home(path: Path) -> Path:
-    """Replace a leading `~`, as a shell does only at the start of a word."""
-    try:
-        return path.expanduser()
-    except RuntimeError:  # there is no such user
-        return path
 
 
 def _split_sets(folder: Path) -> dict[str, list[Path]]:
