@@ -35,6 +35,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image, features
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
 from selfsr.errors import InputError
@@ -261,6 +262,14 @@ def _good_image(rng: random.Random) -> tuple[bytes, str]:
         exif[0x010F], exif[0x0112], exif[0x011A] = "Maker", rng.randint(0, 9), 300
         exif[0x8769] = {0x829A: 0.25, 0x927C: rng.randbytes(40), 0xA002: 23, 0xA003: 17}
         options["exif"] = exif.tobytes()
+    if form in ("PNG", "JPEG", "WEBP", "AVIF") and rng.random() < 0.3:
+        orientation = f'tiff:Orientation="{rng.randint(0, 9)}"' if "exif" not in options else ""
+        packet = f'<rdf:Description xmp:Label="é" {orientation} tiff:ImageWidth="23"/>'
+        if form == "PNG":
+            options["pnginfo"] = PngInfo()
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", packet, zip=rng.random() < 0.5)
+        else:
+            options["xmp"] = packet.encode()
     buffer = io.BytesIO()
     try:
         image.save(buffer, form, **options)
@@ -282,6 +291,8 @@ def _check_writing(image: Any, folder: Path) -> None:
         path = folder / f"written{suffix}"
         write_image(path, replace(image, alpha=None) if suffix in (".jpg", ".bmp") else image)
         again = read_image(path)
+        if (again.xmp is None) != (image.xmp is None or suffix == ".bmp"):
+            raise Finding(f"XMP data {again.xmp!r} after writing {image.xmp!r} as {suffix}")
         if suffix != ".jpg" and not np.array_equal(*np.broadcast_arrays(again.pixels, image.pixels)):
             raise Finding(f"other pixels after writing as {suffix}")
 
@@ -314,7 +325,7 @@ def fuzz_images(rng: random.Random, folder: Path) -> None:
             raise Finding(f"header says {header}, the pixels are {image.height} x {image.width}")
         _check_writing(image, folder)
         with contextlib.suppress(Exception), Image.open(path) as other:
-            if other.mode in ("L", "RGB", "RGBA") and image.bits == 8 and not other.getexif():
+            if other.mode in ("L", "RGB", "RGBA") and image.bits == 8 and not other.getexif() and not image.xmp:
                 expected = (
                     np.asarray(other)[..., : image.channels] if other.mode != "L" else np.asarray(other)[..., None]
                 )

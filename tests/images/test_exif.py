@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from selfsr.images import large
 from selfsr.images.exif import normalize_exif
@@ -67,6 +68,16 @@ def test_exif_is_kept_with_the_new_size_and_upright(tmp_path, source, target, bi
         assert again.dpi == pytest.approx((300, 150), abs=0.03)
         with Image.open(out) as other:
             assert other.info["dpi"] == pytest.approx((300, 150), abs=0.03)
+
+
+def test_header_and_image_are_turned_by_exif_in_a_text_of_a_png(tmp_path):
+    """As ImageMagick writes it: a line with the length, then lines of hexadecimal digits."""
+    content = make_exif(6).tobytes()
+    texts = PngInfo()
+    texts.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n", zip=True)
+    Image.fromarray(noise()).save(tmp_path / "a.png", pnginfo=texts)
+    header, image = read_header(tmp_path / "a.png"), read_image(tmp_path / "a.png")
+    assert (header.height, header.width) == (image.height, image.width) == (8, 6)
 
 
 def test_exif_without_a_change_is_kept_byte_for_byte(tmp_path):

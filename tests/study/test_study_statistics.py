@@ -12,7 +12,8 @@ from selfsr.study import open_study, summarize
 from selfsr.study.compare import compare, compute_band, compute_mean_height, find_steps_to_reach, summarize_scores
 from selfsr.study.folder import write_definition
 from selfsr.study.plan import StudyPlan
-from selfsr.study.wording import ScoreFormat, describe_convergence, describe_verdict
+from selfsr.study.tables import make_seed_table
+from selfsr.study.wording import ScoreFormat, describe_convergence, describe_steps_to_reach, describe_verdict
 
 # Areas from 0 to 20, divided by 20: plain 28 and 28.75, paced 29.25 and 28.625.
 PLAIN = {1: [(0, 20.0), (10, 30.0), (20, 32.0)], 2: [(0, 20.0), (10, 31.0), (20, 33.0)]}
@@ -41,6 +42,29 @@ def test_paired_differences_by_hand() -> None:
     assert [plain.seeds[s].steps_to_reach for s in (1, 2)] == [None, 17.5]
     assert (plain.reached, plain.steps_to_reach) == (1, None)
     assert (plain.difference.mean, plain.difference.sd, plain.mean_difference.mean) == (0.0, 0.0, 0.0)
+
+
+def test_a_start_above_the_baseline_is_no_number_of_steps() -> None:
+    """The baseline's mean final score is 32.5."""
+    above = [(0, 33.0), (10, 33.5), (20, 34.0)]
+    numbers = ScoreFormat("psnr_y")
+    for curves, cell, sentence in (
+        (
+            {1: above, 2: above},
+            "at the start",
+            "It has reached plain's final mean (32.500 dB) at the start, before tra",
+        ),
+        ({1: above, 2: PACED[2]}, "1 of 2 seeds at the start, 1 later", "start, before training on 1 of 2 seeds; over"),
+        ({1: above, 2: PLAIN[1]}, "1 of 2 seeds at the start", "start, before training on 1 of 2 seeds; over"),
+        (PACED, "18 (88 %)", "It first reaches plain's final mean (32.500 dB) after 18 of 20 steps on average"),
+    ):
+        result = compare({"plain": PLAIN, "fine": curves}, "plain")
+        assert result is not None
+        assert describe_steps_to_reach(result.arms["fine"], 20) == cell
+        assert sentence in describe_convergence("fine", result, numbers, 20)
+        of_seed_1 = make_seed_table(result, numbers).rows[1]
+        assert of_seed_1[:2] == ["1", "fine"]
+        assert (of_seed_1[5] == of_seed_1[6] == "at the start") == (curves is not PACED)
 
 
 def test_only_seeds_that_every_arm_has_are_compared() -> None:

@@ -1,4 +1,4 @@
-"""The commands `selfsr recipes`: list, print and copy the shipped recipes."""
+"""The commands `selfsr recipes`: list, print and copy the shipped recipes, and list the networks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,28 @@ def list_recipes() -> None:
         recipe = load_recipe(path)
         scales = ", ".join(f"x{scale}" for scale in recipe.scales)
         table.add_row(name, recipe.network.kind, scales, f"{recipe.steps:,}", _title(path))
+    print_table(table)
+
+
+@app.command()
+def networks() -> None:
+    """List the networks that a recipe can train, with the size of their default options."""
+    from rich.table import Table
+
+    from selfsr.console import print_table
+    from selfsr.nets.union import list_networks
+
+    table = Table(box=None)
+    table.add_column("kind", no_wrap=True)
+    for title in ("network", "scales", "channels"):
+        table.add_column(title)
+    table.add_column("weights", justify="right")
+    table.add_column("paper")
+    for network in list_networks():
+        scales = ", ".join(f"x{scale}" for scale in network.scales)
+        channels = ", ".join(map(str, network.channel_counts))
+        kinds = ", ".join(network.kinds)
+        table.add_row(kinds, network.title, scales, channels, f"{network.parameters:,}", network.paper)
     print_table(table)
 
 

@@ -52,7 +52,7 @@ def train(
     from selfsr.recipe import load_recipe, shipped_recipes
     from selfsr.training import dryrun
     from selfsr.training.guard import Diverged
-    from selfsr.training.loop import check_run_folder, fit
+    from selfsr.training.loop import fit
 
     if dry_run:
         refuse_unused(context, "resume", "runs", "no_report", reason="with --dry-run")
@@ -74,7 +74,6 @@ def train(
     if dry_run:
         dryrun.dry_run(loaded, device=device)
         return
-    check_run_folder(folder, resume)
     try:
         finished = fit(loaded, folder, device=device, resume=resume)
     except Diverged as error:
@@ -84,10 +83,15 @@ def train(
         print_line(f"Stopped and saved. Continue with: selfsr train {folder} --resume")
         raise typer.Exit(130)
     if not no_report and _is_main_process():
-        from selfsr.report import write_report
+        try:
+            from selfsr.report import write_report
 
-        print_line(f"Report: {write_report([folder], folder / 'report.html')}")
-        print_line(f"Weights: {folder / 'weights'}")
+            print_line(f"Report: {write_report([folder], folder / 'report.html')}")
+        except KeyboardInterrupt:
+            print_line(f"The training is finished and saved, without a report. Write it with: selfsr report {folder}")
+            raise typer.Exit(130) from None
+        finally:
+            print_line(f"Weights: {folder / 'weights'}")
 
 
 def _suggest_run(path: Path) -> str:

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from PIL.ImageFile import ImageFile
 
 from selfsr.errors import InputError
-from selfsr.images import exif, formats, jpeg, png, tiff
+from selfsr.images import exif, formats, jpeg, png, tiff, xmp
 from selfsr.images.sixteen_bit import decode_by_opencv
 from selfsr.machine.memory import measure_free_bytes
 
@@ -36,6 +36,7 @@ class Decoded:
         icc: ICC profile or None.
         exif: EXIF data or None, as in `DecodedImage`.
         dpi: resolution or None, as in `DecodedImage`.
+        xmp: XMP packet or None, as in `DecodedImage`.
         frames: number of frames or pages in the file.
         defects: descriptions of damage to the file that does not affect its image.
     """
@@ -45,6 +46,7 @@ class Decoded:
     icc: bytes | None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    xmp: bytes | None = None
     frames: int = 1
     defects: tuple[str, ...] = ()
 
@@ -79,14 +81,14 @@ def decode_image(data: bytes, suffix: str = "") -> Decoded:
     """
     if data.startswith(tiff.SIGNATURES):
         layout = tiff.read_layout(io.BytesIO(data))
-        tags, dpi = exif.read_tiff_tags(data)
+        tags, dpi, packet = exif.read_tiff_tags(data)
         if layout is None:
             decoded = _decode_by_pillow(data, suffix)
         else:
             _check_memory(layout.height, layout.width, layout.samples, 16)
             pixels, alpha, icc, orientation = tiff.decode_tiff(data, layout)
             decoded = Decoded(*_upright(pixels, alpha, orientation), icc)
-        return replace(decoded, exif=tags, dpi=dpi, frames=tiff.count_pages(io.BytesIO(data)))
+        return replace(decoded, exif=tags, dpi=dpi, xmp=packet, frames=tiff.count_pages(io.BytesIO(data)))
     try:
         return _decode_by_pillow(data, suffix)
     except (OSError, ValueError, SyntaxError, Warning):  # Pillow warns of broken EXIF data
@@ -180,6 +182,7 @@ def _decode_by_pillow(data: bytes, suffix: str) -> Decoded:
         icc,
         exif=metadata,
         dpi=exif.read_dpi(image, metadata),
+        xmp=xmp.read_xmp(image),
         frames=frames,
         defects=() if lost is None or bits == 16 else (f"{lost} bits per sample, which are read as 8",),
     )
@@ -243,9 +246,13 @@ def _bits(image: ImageFile) -> int:
 def _upright_size(image: ImageFile) -> tuple[int, int]:
     """Return (height, width) once the EXIF orientation is applied, without decoding."""
     width, height = image.size
-    # Pillow has already turned a TIFF's size. For a PNG without EXIF, asking for it would decode the image.
-    has_orientation = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
-    swap = has_orientation and _ORIENTATIONS.get(_orientation(image), (False,))[0]
+    if image.format == "TIFF":  # Pillow has already turned its size
+        orientation = 1
+    elif image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+        orientation = xmp.read_orientation(image)  # asking Pillow would decode the image
+    else:
+        orientation = _orientation(image)
+    swap = _ORIENTATIONS.get(orientation, (False,))[0]
     return (width, height) if swap else (height, width)
 
 

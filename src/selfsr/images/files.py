@@ -1,4 +1,4 @@
-"""Read and write image files of 8 or 16 bits, with alpha, ICC profile, EXIF data, resolution and orientation."""
+"""Read and write image files of 8 or 16 bits, with alpha, ICC profile, EXIF and XMP data, dpi and orientation."""
 
 import errno
 import io
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from selfsr.console import print_line
@@ -19,6 +20,7 @@ from selfsr.images.formats import MissingDecoderError
 from selfsr.images.paths import SUFFIXES, missing_path_error
 from selfsr.images.png import encode_png
 from selfsr.images.tiff import append_tags, encode_tiff
+from selfsr.images.xmp import LARGEST_JPEG_BYTES, PNG_KEY, normalize_xmp
 
 # The largest side that WebP can store, and libjpeg's own limit, below that of the format.
 _LARGEST_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
@@ -38,6 +40,7 @@ class DecodedImage:
         icc: the ICC profile's bytes, or None.
         exif: EXIF data from the header of its TIFF structure on, with orientation 1 and no thumbnail, or None.
         dpi: horizontal and vertical resolution in dots per inch, or None.
+        xmp: XMP packet in UTF-8, with orientation 1, or None.
         frames: number of frames or pages in the file; the image is the first of them.
     """
 
@@ -46,6 +49,7 @@ class DecodedImage:
     icc: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    xmp: bytes | None = None
     frames: int = 1
 
     def __post_init__(self) -> None:
@@ -124,7 +128,9 @@ def read_image(path: Path) -> DecodedImage:
     if decoded.defects and path not in _reported:
         _reported.add(path)
         print_line(f"{path}: expected an intact file, got {' and '.join(decoded.defects)}; check the image.")
-    return DecodedImage(decoded.pixels, decoded.alpha, decoded.icc, decoded.exif, decoded.dpi, decoded.frames)
+    return DecodedImage(
+        decoded.pixels, decoded.alpha, decoded.icc, decoded.exif, decoded.dpi, decoded.xmp, decoded.frames
+    )
 
 
 # The files whose defects were reported; they are read many times.
@@ -158,8 +164,8 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6) -> None:
     as RGB, as TIFF does for 16-bit gray with alpha. An ICC profile that does not fit the channels (a gray image
     written as RGB) is left out, as is any profile in a BMP.
 
-    EXIF data is kept in PNG, JPEG (up to 64 KB), WebP and TIFF (without tags of the camera's file), with the size of
-    the written image; the resolution in PNG, JPEG, TIFF and BMP.
+    EXIF data is kept in PNG, JPEG (up to 64 KB), WebP and TIFF (without tags of the camera's file), and so is the XMP
+    packet, both with the size of the written image; the resolution in PNG, JPEG, TIFF and BMP.
 
     Args:
         path: the file.
@@ -181,8 +187,8 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6) -> None:
     suffix = path.suffix.lower()
     check_format(path, height=image.height, width=image.width, bits=image.bits, alpha=image.alpha is not None)
     if suffix == ".png" and (image.bits == 16 or image.pixels.nbytes > large.LARGE_BYTES):
-        metadata = _fit_exif(image)
-        write_atomic(path, encode_png(image.pixels, image.alpha, _fitting_profile(image), metadata, image.dpi))
+        profile, tags, packet = _fitting_profile(image), _fit_exif(image), _fit_xmp(image)
+        write_atomic(path, encode_png(image.pixels, image.alpha, profile, tags, image.dpi, packet))
         return
     try:
         data = _encode(suffix, image, png_level)
@@ -278,31 +284,45 @@ def _fit_exif(image: DecodedImage) -> bytes | None:
     return None if image.exif is None else exif.normalize_exif(image.exif, image.height, image.width)
 
 
+def _fit_xmp(image: DecodedImage) -> bytes | None:
+    """Return the XMP packet with the size of the image."""
+    return normalize_xmp(image.xmp, image.height, image.width)
+
+
 def _encode(suffix: str, image: DecodedImage, png_level: int) -> bytes:
-    samples, icc, metadata = image.pixels, _fitting_profile(image), _fit_exif(image)
+    samples, icc, metadata, packet = image.pixels, _fitting_profile(image), _fit_exif(image), _fit_xmp(image)
     if image.alpha is not None:
         samples = np.concatenate((samples, image.alpha[:, :, None]), axis=2)
     if image.bits == 16:  # TIFF
         if samples.shape[2] == 2:  # gray with alpha: few programs read it
             samples, icc = samples[:, :, [0, 0, 0, 1]], None
-        return encode_tiff(samples, icc, metadata, image.dpi)
+        return encode_tiff(samples, icc, metadata, image.dpi, packet)
     by_pillow = Image.fromarray(np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples))
     buffer = io.BytesIO()
     dpi = {} if image.dpi is None else {"dpi": image.dpi}
     prefixed = b"" if metadata is None else exif.PREFIX + metadata
     if suffix == ".png":
-        by_pillow.save(buffer, "PNG", icc_profile=icc, compress_level=png_level, exif=prefixed or None, **dpi)
+        texts = PngInfo()
+        if packet is not None:
+            texts.add_itxt(PNG_KEY, packet.decode())
+        by_pillow.save(
+            buffer, "PNG", icc_profile=icc, compress_level=png_level, exif=prefixed or None, pnginfo=texts, **dpi
+        )
     elif suffix in (".jpg", ".jpeg"):
         prefixed = prefixed if len(prefixed) <= _LARGEST_JPEG_EXIF_BYTES else b""
-        by_pillow.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=icc, exif=prefixed, **dpi)
+        packet = packet if packet is not None and len(packet) <= LARGEST_JPEG_BYTES else None
+        by_pillow.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=icc, exif=prefixed, xmp=packet, **dpi)
     elif suffix == ".webp":
         by_pillow = by_pillow.convert("RGB" if image.alpha is None else "RGBA")
-        icc = icc if image.channels == 3 else None
-        by_pillow.save(buffer, "WEBP", lossless=True, exact=True, icc_profile=icc or b"", exif=metadata or b"")
+        embedded = {
+            "icc_profile": icc if icc and image.channels == 3 else b"",
+            "exif": metadata or b"",
+            "xmp": packet or b"",
+        }
+        by_pillow.save(buffer, "WEBP", lossless=True, exact=True, **embedded)
     elif suffix == ".bmp":
         by_pillow.save(buffer, "BMP", **dpi)
     else:
         by_pillow.save(buffer, "TIFF", compression="tiff_adobe_deflate", icc_profile=icc, **dpi)
-        if metadata is not None:
-            return append_tags(buffer.getvalue(), metadata)
+        return append_tags(buffer.getvalue(), metadata, packet)
     return buffer.getvalue()

@@ -17,12 +17,14 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from selfsr.errors import InputError
 from selfsr.images.exif import load_exif, select_tags
 from selfsr.images.sixteen_bit import decode_by_opencv
+from selfsr.images.xmp import TIFF_TAG
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _EXTRA_SAMPLES, _ICC_PROFILE, _ORIENTATION = 338, 34675, 274
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _CMYK = 0, 1, 2, 5  # PhotometricInterpretation
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples
+_BYTE = 1  # type of a tag's values
 _PLANAR = 2  # PlanarConfiguration
 _SAMPLE_FORMATS = {2: "signed integer", 3: "floating point", 4: "undefined", 5: "complex integer", 6: "complex float"}
 # Level 6 takes three times as long and saves a few percent: noise fills the low byte.
@@ -115,7 +117,11 @@ def decode_tiff(data: bytes, layout: TiffLayout) -> tuple[np.ndarray, np.ndarray
 
 
 def encode_tiff(
-    samples: np.ndarray, icc: bytes | None, exif: bytes | None = None, dpi: tuple[float, float] | None = None
+    samples: np.ndarray,
+    icc: bytes | None,
+    exif: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+    xmp: bytes | None = None,
 ) -> bytes:
     """Return a TIFF file, compressed with deflate; larger than 4 GB it is a BigTIFF.
 
@@ -124,6 +130,7 @@ def encode_tiff(
         icc: profile to embed.
         exif: EXIF data to embed, without the tags of how its own file is stored.
         dpi: horizontal and vertical resolution.
+        xmp: XMP packet to embed.
     """
     import tifffile
 
@@ -143,23 +150,26 @@ def encode_tiff(
         software=False,
         **resolution,
     )
-    return buffer.getvalue() if exif is None else append_tags(buffer.getvalue(), exif)
+    return append_tags(buffer.getvalue(), exif, xmp)
 
 
-def append_tags(data: bytes, exif: bytes) -> bytes:
-    """Return a TIFF file of one page with the tags of EXIF data that describe the image.
+def append_tags(data: bytes, exif: bytes | None, xmp: bytes | None = None) -> bytes:
+    """Return a TIFF file of one page with the tags of EXIF data that describe the image, and with an XMP packet.
 
     They follow the rest, with a new directory (TIFF 6.0, section 2). BigTIFF files stay as they are.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
-    if order is None:
+    if order is None or (exif is None and xmp is None):
         return data
     content = bytearray(data + bytes(len(data) % 2))
     position = len(content)
     directory = ImageFileDirectory_v2(data[:4] + bytes(4))
     try:
-        for tag, value in select_tags(load_exif(exif)).items():
+        for tag, value in select_tags(load_exif(exif)).items() if exif is not None else ():
             directory[tag] = value
+        if xmp is not None:
+            directory.tagtype[TIFF_TAG] = _BYTE
+            directory[TIFF_TAG] = xmp
         content += directory.tobytes(position)
     except Exception:  # Pillow raises nearly anything for broken tags
         return data

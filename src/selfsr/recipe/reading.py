@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from selfsr.errors import InputError, describe_value, shorten
+from selfsr.errors import InputError, describe_value, find_similar, shorten
 from selfsr.recipe.errors import describe_error
 from selfsr.recipe.schema import Recipe
 from selfsr.recipe.settings import Setting, check_removal, read_value, split_setting
@@ -15,6 +15,7 @@ from selfsr.recipe.yaml12 import read_text, read_yaml, write_yaml
 from selfsr.spec import Spec
 
 SpecT = TypeVar("SpecT", bound=Spec)
+_SUFFIXES = (".yaml", ".yml")
 
 
 def load_recipe(path: Path, settings: Sequence[Setting] = ()) -> Recipe:
@@ -34,7 +35,7 @@ def load_recipe(path: Path, settings: Sequence[Setting] = ()) -> Recipe:
         100
     """
     if not path.is_file():
-        raise InputError(f"recipe: {path} does not exist; list the shipped recipes with: selfsr recipes list")
+        raise _missing_recipe_error(path)
     document = read_settings(path)
     for setting in settings:
         _apply_setting(document, setting)
@@ -113,6 +114,27 @@ def _kind_first(value: Any) -> Any:
         return value
     keys = sorted(value, key=lambda key: key != "kind")
     return {key: _kind_first(value[key]) for key in keys}
+
+
+def _missing_recipe_error(path: Path) -> InputError:
+    """Return the error for a path without a file; it names a similar recipe in the folder or among the shipped ones."""
+    state = "which is a folder" if path.is_dir() else "which does not exist"
+    files = {file.name: file for file in _list_yaml_files(path.parent)}
+    stem = path.stem if path.suffix in _SUFFIXES else path.name
+    starts = sorted((name for name in shipped_recipes() if name.startswith(stem)), key=len)
+    similar = find_similar(path.name, files) or next(iter(starts), None) or find_similar(stem, shipped_recipes())
+    if similar is None:
+        advice = "list the shipped recipes with: selfsr recipes list"
+    else:
+        advice = f"did you mean {files.get(similar, similar)}?"
+    return InputError(f"recipe: expected a YAML file or the name of a shipped recipe, got {path}, {state}; {advice}")
+
+
+def _list_yaml_files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    except OSError:  # missing or closed
+        return []
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -14,7 +14,10 @@ from selfsr.evaluation.metrics import METRICS
 from selfsr.recipe.yaml12 import read_text, read_yaml
 
 EXPECTED_ENTRIES = ("recipe.yaml", "metrics.jsonl", "eval.jsonl", "samples")
-_NUMBERED = re.compile(r"(sr|pixel_weights)_(\d{1,18})\.png")
+# The standard deviation over seeds that is white in its maps, for images in [0, 1].
+SEED_STD_PEAK = 0.1
+_NUMBERED = re.compile(r"(sr|pixel_weights|seed_std|stages)_(\d{1,18})\.png")
+_SEEDED = re.compile(r"sr_(\d{1,18})_seed(\d{1,18})\.png")
 # A recipe has some hundred values, a few levels deep. YAML's aliases can describe many more in a small file.
 _MAX_VALUES, _MAX_DEPTH = 100_000, 50
 _MAX_STEP = 2**53
@@ -32,6 +35,9 @@ class SampleFiles:
         bicubic: the bicubic baseline; None if it is missing.
         sr: the outputs by step.
         pixel_weights: the self-paced weight maps by step (gray; 255 is the largest possible weight).
+        seeds: the samples of several seeds, by step and seed.
+        seed_std: their standard deviation by step (gray; 255 is `SEED_STD_PEAK`).
+        stages: a square in each stage of sampling and in the ground truth, side by side, by step.
     """
 
     name: str
@@ -39,6 +45,9 @@ class SampleFiles:
     bicubic: Path | None
     sr: dict[int, Path]
     pixel_weights: dict[int, Path]
+    seeds: dict[int, dict[int, Path]]
+    seed_std: dict[int, Path]
+    stages: dict[int, Path]
 
 
 @dataclass(frozen=True)
@@ -280,10 +289,13 @@ def _read_samples(folder: Path) -> dict[str, SampleFiles]:
     for root, subfolders, names in os.walk(folder):
         subfolders.sort()
         sample = Path(root)
-        numbered: dict[str, dict[int, Path]] = {"sr": {}, "pixel_weights": {}}
+        numbered: dict[str, dict[int, Path]] = {"sr": {}, "pixel_weights": {}, "seed_std": {}, "stages": {}}
+        seeds: dict[int, dict[int, Path]] = {}
         for name in names:
             if match := _NUMBERED.fullmatch(name):
                 numbered[match[1]][int(match[2])] = sample / name
+            elif match := _SEEDED.fullmatch(name):
+                seeds.setdefault(int(match[1]), {})[int(match[2])] = sample / name
         if sample == folder or not (any(numbered.values()) or "hr.png" in names):
             continue
         key = sample.relative_to(folder).as_posix()
@@ -293,6 +305,9 @@ def _read_samples(folder: Path) -> dict[str, SampleFiles]:
             _none_if_missing(sample / "bicubic.png"),
             dict(sorted(numbered["sr"].items())),
             dict(sorted(numbered["pixel_weights"].items())),
+            {step: dict(sorted(paths.items())) for step, paths in sorted(seeds.items())},
+            dict(sorted(numbered["seed_std"].items())),
+            dict(sorted(numbered["stages"].items())),
         )
     return samples
 

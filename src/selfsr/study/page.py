@@ -96,6 +96,7 @@ def _make_section(setup: SetupResult, numbers: ScoreFormat, arms: list[str]) -> 
     return {
         "name": setup.name,
         "evaluation_set": setup.evaluation_set,
+        "better": numbers.better,
         "steps": setup.steps,
         "bicubic": None if setup.bicubic is None else f"{numbers.format_score(setup.bicubic)} {numbers.unit}".strip(),
         "seeds": comparison.seeds if comparison else [],

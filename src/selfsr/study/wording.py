@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from selfsr.evaluation.metrics import METRICS
+from selfsr.evaluation.metrics import METRICS, PLUS_MINUS
 from selfsr.study.compare import ArmResult, Comparison, ScoreSpread
 
-PLUS_MINUS = "\u00b1"
 # Below this number, sentences give a range and no deviation, since that of three values is unreliable.
 FEW_SEEDS = 5
+# Instead of 0 steps, where an arm reaches a score before training.
+AT_START = "at the start"
 
 
 class ScoreFormat:
@@ -57,11 +58,20 @@ def describe_higher(arm: ArmResult) -> str:
 
 
 def describe_steps_to_reach(arm: ArmResult, steps: int) -> str:
-    """Return the mean number of steps to reach the baseline's mean final score, or the number of seeds that do."""
+    """Return the mean number of steps to reach the baseline's mean final score, or the number of seeds that do.
+
+    The mean is over all seeds only if none is there at the start, where it would count 0 steps.
+    """
+    seeds, at_start = len(arm.seeds), arm.reached_at_start
+    if at_start == seeds:
+        return AT_START
+    if at_start:
+        later = f", {arm.reached - at_start} later" if arm.reached > at_start else ""
+        return f"{at_start} of {seeds} seeds {AT_START}{later}"
     if arm.steps_to_reach is not None:
         mean = arm.steps_to_reach.mean
         return f"{mean:,.0f} ({100 * mean / steps:.0f} %)"
-    return "never" if arm.reached == 0 else f"{arm.reached} of {len(arm.seeds)} seeds"
+    return "never" if arm.reached == 0 else f"{arm.reached} of {seeds} seeds"
 
 
 def describe_verdict(name: str, comparison: Comparison, numbers: ScoreFormat) -> str:
@@ -104,7 +114,10 @@ def describe_convergence(name: str, comparison: Comparison, numbers: ScoreFormat
     arm, baseline = comparison.arms[name], comparison.baseline
     seeds = len(comparison.seeds)
     target = f"{baseline}'s final mean ({numbers.format_score(comparison.target)} {numbers.unit}".strip() + ")"
-    if arm.steps_to_reach is not None:
+    if arm.reached_at_start:
+        others = "" if arm.reached_at_start == seeds else f" on {arm.reached_at_start} of {seeds} seeds"
+        sentence = f"It has reached {target} {AT_START}, before training{others}"
+    elif arm.steps_to_reach is not None:
         mean = arm.steps_to_reach.mean
         sentence = f"It first reaches {target} after {mean:,.0f} of {steps:,} steps{' on average' if seeds > 1 else ''}"
     elif arm.reached:

@@ -12,7 +12,7 @@ from selfsr.terms.pace import Pace
 
 
 class SampleWriter:
-    """Write `samples/<set>-<image>/` for the first images of an evaluation, at one scale.
+    """Write `samples/<set>/<image>/` for the first images of an evaluation, at one scale.
 
     If a term has self-paced weighting, a map of its pixel weights is written next to each output.
 
@@ -32,7 +32,7 @@ class SampleWriter:
         self.pace: Pace | None = next((pace for pace in paces if pace is not None), None)
         self._chosen: list[str] = []
 
-    def write(self, set_name: str, image_name: str, clock: Clock, lr: Tensor, sr: Tensor, hr: Tensor) -> None:
+    def write(self, set_name: str, image_name: str, clock: Clock, lr: Tensor, sr: Tensor, hr: Tensor) -> Path | None:
         """Write the files of one image, if it is among the first `evaluate.samples` images.
 
         Args:
@@ -42,15 +42,18 @@ class SampleWriter:
             lr: input `[1, C, h, w]` in [0, 1].
             sr: output `[1, C, s*h, s*w]` in [0, 1].
             hr: ground truth of the size of `sr`.
+
+        Returns:
+            The folder of the image; None if it is not among the first ones.
         """
-        name = f"{set_name}-{image_name}"
+        name = f"{set_name}/{image_name}"  # no set has "/" in its name
         if name not in self._chosen:
             if len(self._chosen) == self.count:
-                return
+                return None
             self._chosen.append(name)
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        lr, sr, hr = self._crop_center(lr, sr, hr)
+        lr, sr, hr = self.crop_center(lr, 1), self.crop_center(sr), self.crop_center(hr)
         if not (folder / "hr.png").exists():
             _write(folder / "hr.png", hr)
             _write(folder / "lr.png", lr)
@@ -59,17 +62,19 @@ class SampleWriter:
         if self.pace is not None and clock.step > 0:
             weight = self.pace.weight(sr, hr, clock).mean(dim=1, keepdim=True)
             _write(folder / f"pixel_weights_{clock.step:08d}.png", weight / self.pace.peak)
+        return folder
 
-    def _crop_center(self, lr: Tensor, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def crop_center(self, image: Tensor, scale: int | None = None) -> Tensor:
+        """Return the part of an image that the files show.
+
+        Args:
+            image: `[1, C, H, W]`.
+            scale: side of the image over that of the input; None takes that of the output.
+        """
+        scale = self.scale if scale is None else scale
         side_px = self.side_px // self.scale
-        top = max(0, (lr.shape[2] - side_px) // 2)
-        left = max(0, (lr.shape[3] - side_px) // 2)
-
-        def crop(image: Tensor, scale: int) -> Tensor:
-            rows = slice(top * scale, (top + side_px) * scale)
-            return image[:, :, rows, left * scale : (left + side_px) * scale]
-
-        return crop(lr, 1), crop(sr, self.scale), crop(hr, self.scale)
+        top, left = (max(0, (length // scale - side_px) // 2) * scale for length in image.shape[2:])
+        return image[:, :, top : top + side_px * scale, left : left + side_px * scale]
 
 
 def _write(path: Path, image: Tensor) -> None:
