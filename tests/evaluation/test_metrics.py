@@ -7,7 +7,14 @@ import sys
 import pytest
 import torch
 
-from selfsr.evaluation.metrics import METRICS, Metric, list_extra_metrics, list_standard_metrics, score_image
+from selfsr.evaluation.metrics import (
+    METRICS,
+    Metric,
+    list_extra_metrics,
+    list_seed_metrics,
+    list_standard_metrics,
+    score_image,
+)
 
 # Registers a metric before anything else is imported.
 PROGRAM = """
@@ -57,8 +64,10 @@ def test_one_entry_reaches_recipe_study_help_evaluate_and_results(tmp_path):
     assert report["recipe"] == [["fake"], "fake"]
     assert "metrics" in report["refused"]
     assert report["study"] == ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "bias"]
-    assert f"lower is better: {', '.join(list_extra_metrics())}, fake" in report["help"]
-    heading, row = (line.split() for line in report["table"].splitlines() if line.strip())
+    lower = [name for name in list_extra_metrics() if METRICS[name].better == "lower"]
+    assert f"lower is better: {', '.join(lower)}, fake" in report["help"]
+    heading, row, caption = (line.split() for line in report["table"].splitlines() if line.strip())
+    assert " ".join(caption).endswith("Lower is better: Fake.")
     assert heading[-2:] == ["Bias", "Fake"]
     assert row[-1] == "7.000"
     assert report["scores"]["protocol"]["fake"] == "seven"
@@ -70,9 +79,8 @@ def test_one_entry_reaches_recipe_study_help_evaluate_and_results(tmp_path):
 def test_metrics_are_standard_or_extra():
     assert list_standard_metrics()[:4] == ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
     assert list_extra_metrics()[:3] == ("self_similarity", "lpips", "dists")
-    assert {*list_standard_metrics()} | {*list_extra_metrics()} == {*METRICS}
-    assert METRICS["lpips"].needs_network
-    assert METRICS["dists"].needs_network
+    assert list_seed_metrics() == ("psnr_y_of_mean", "seed_spread")
+    assert {*list_standard_metrics(), *list_extra_metrics(), *list_seed_metrics()} == {*METRICS}
     assert {METRICS[name].better for name in ("self_similarity", "lpips", "dists")} == {"lower"}
     with pytest.raises(AssertionError):
         Metric("both or neither", "", 1)

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
@@ -16,7 +15,8 @@ from selfsr.errors import InputError
 from selfsr.evaluation.benchmark import SetScores, evaluate_set
 from selfsr.evaluation.metrics import load_metrics
 from selfsr.evaluation.perceptual import self_similarity_distance
-from selfsr.images.files import DecodedImage, write_image
+from selfsr.images.files import DecodedImage, image_to_tensor, read_image, write_image
+from selfsr.losses.features import ARCHITECTURES
 from selfsr.masks import edge_mask
 from selfsr.selfsim import reference
 
@@ -74,41 +74,59 @@ def test_extra_metrics_get_8_bit_images_without_border(tmp_path: Path) -> None:
     torch.testing.assert_close(sr * 255, (sr * 255).round())
 
 
-@pytest.mark.parametrize("name", ["lpips", "dists"])
-def test_loaded_metrics_score_with_random_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "network"), [("lpips", "alexnet"), ("dists", "vgg16")])
+def test_loaded_metrics_score_with_random_networks(
+    name: str, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models = pytest.importorskip("torchvision.models")
     pytest.importorskip("torchmetrics")
     torch.manual_seed(0)
-    # The convolutions alone: of the classifiers' hundred million weights neither score has any use.
-    layers = {"alexnet": models.alexnet(num_classes=1).features}
-    layers["vgg16"] = models.vgg.make_layers(models.vgg.cfgs["D"])
-    monkeypatch.setattr("torchvision.models.alexnet", lambda **_: SimpleNamespace(features=layers["alexnet"]))
-    monkeypatch.setattr(
-        "torchmetrics.functional.image.dists.vgg16", lambda **_: SimpleNamespace(features=layers["vgg16"])
-    )
+    layers = {
+        "alexnet": lambda: models.alexnet(num_classes=1).features,
+        "vgg16": lambda: models.vgg.make_layers(models.vgg.cfgs["D"]),
+    }[network]()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = ARCHITECTURES[network].weights.path
+    path.parent.mkdir(parents=True)
+    torch.save({f"features.{key}": tensor for key, tensor in layers.state_dict().items()}, path)
     score = load_metrics([name], CPU)[name]
     sr, hr = pair(64, 72)
     assert score(hr, hr) == pytest.approx(0, abs=1e-5)
     assert score(sr, hr) > 1e-4
     assert score(sr, hr) == pytest.approx(score(hr, sr), rel=1e-4)
+    small = pair(20, 40)
+    assert math.isnan(score(*small)) == (name == "lpips")  # AlexNet needs 31 px
 
 
-@pytest.mark.parametrize("name", ["lpips", "dists"])
-def test_load_metrics_without_weights_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "network"), [("lpips", "alexnet"), ("dists", "vgg16")])
+def test_load_metrics_without_weights_is_one_sentence(
+    name: str, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("torchmetrics")
 
-    def offline(**_):
+    def offline(*_, **__):
         raise URLError("no network")
 
-    monkeypatch.setattr("torchvision.models.alexnet", offline)
-    monkeypatch.setattr("torchmetrics.functional.image.dists.vgg16", offline)
-    with pytest.raises(InputError, match=rf"metrics: {name} needs the weights .* could not be downloaded .*no network"):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    weights = ARCHITECTURES[network].weights
+    with pytest.raises(InputError, match=rf"^{weights.title}: expected the weights file {weights.file} .*no network"):
         load_metrics([name], CPU)
 
 
+def test_published_scores_of_the_authors_examples(torch_home: Path) -> None:
+    def read(name: str) -> torch.Tensor:
+        return image_to_tensor(read_image(torch_home / "metrics" / "examples" / f"{name}.png"))
+
+    scores = load_metrics(["lpips", "dists"], CPU)
+    assert scores["lpips"](read("lpips_ex_p0"), read("lpips_ex_ref")) == pytest.approx(0.722, abs=5e-4)
+    assert scores["lpips"](read("lpips_ex_p1"), read("lpips_ex_ref")) == pytest.approx(0.138, abs=5e-4)
+    assert scores["dists"](read("dists_r0"), read("dists_r1")) == pytest.approx(0.3347, abs=5e-5)
+
+
 def test_load_metrics_of_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"expected some of self_similarity, lpips, dists, got 'niqe'"):
-        load_metrics(["niqe"], CPU)
+    with pytest.raises(InputError, match=r"expected some of self_similarity, lpips, dists, niqe, .*, got 'nique'"):
+        load_metrics(["nique"], CPU)
 
 
 def test_evaluate_with_metric_writes_score_and_protocol(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from torch.nn import functional
 
 from selfsr.errors import InputError
 from selfsr.losses import PerceptualLoss
-from selfsr.losses.vgg import LAYERS, WEIGHTS_FILE, Vgg19
+from selfsr.losses.features import ARCHITECTURES, FeatureNetwork
 
+LAYERS = ARCHITECTURES["vgg19"].layers
+WEIGHTS_FILE = "vgg19-dcbb9e9d.pth"
 MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
 REAL_ESRGAN = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
@@ -60,9 +62,9 @@ def test_layers_equal_those_of_torchvision() -> None:
 
 @pytest.mark.parametrize("before_relu", [True, False])
 def test_features_equal_those_of_torchvision(oracle, weights, images, before_relu: bool) -> None:
-    vgg = Vgg19("conv5_4", weights)
+    vgg = FeatureNetwork("vgg19", LAYERS, weights)
     with torch.no_grad():
-        result = vgg(images[0], LAYERS, before_relu=before_relu)
+        result = vgg(images[0], before_relu=before_relu)
         assert list(result) == list(LAYERS)
         x = (images[0] - MEAN) / STD
         expected = {}
@@ -119,7 +121,7 @@ def test_style_compares_gram_matrices(oracle, weights, images, criterion: str) -
 
 def test_only_required_layers_are_built(weights) -> None:
     loss = PerceptualLoss({"conv2_1": 1.0, "conv1_2": 1.0}, weights=weights)
-    names = [name.removeprefix("vgg.") for name in loss.state_dict()]
+    names = [name.removeprefix("network.") for name in loss.state_dict()]
     assert names == [f"features.{n}.{part}" for n in (0, 2, 5) for part in ("weight", "bias")]
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
@@ -186,7 +188,7 @@ def test_weights_are_read_from_a_file(weights, images, tmp_path: Path, suffix: s
     layers = {"conv2_2": 1.0}
     assert PerceptualLoss(layers, weights=path)(*images) == PerceptualLoss(layers, weights=weights)(*images)
     with pytest.raises(
-        InputError, match=r"^Vgg19: weights must contain features\.10\.weight of shape \[256, 128, 3, 3\]"
+        InputError, match=r"^VGG19: weights .*vgg\.\w+ must contain features\.10\.weight of shape \[256, 128, 3, 3\]"
     ):
         PerceptualLoss({"conv3_1": 1.0}, weights=path)
 
@@ -206,7 +208,7 @@ def test_weights_are_downloaded_once(weights, images, tmp_path: Path, monkeypatc
     assert fetched == [(f"https://download.pytorch.org/models/{WEIGHTS_FILE}", "dcbb9e9d")]
 
 
-def test_failed_download_raises_with_advice(tmp_path: Path, monkeypatch) -> None:
+def test_failed_download_raises_with_advice(tmp_path: Path, monkeypatch, capsys) -> None:
     from urllib.error import URLError
 
     def fetch(url: str, target: str, hash_prefix: str) -> None:
@@ -215,28 +217,32 @@ def test_failed_download_raises_with_advice(tmp_path: Path, monkeypatch) -> None
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     message = (
-        f"Vgg19: the perceptual loss needs torchvision's {WEIGHTS_FILE} (548 MB), and the download failed "
-        f"(<urlopen error Name or service not known>); put the file into {tmp_path / 'checkpoints'}, or pass its path "
-        "as weights."
+        f"VGG19: expected the weights file {WEIGHTS_FILE} in {tmp_path / 'checkpoints'}, got none, and the download "
+        "failed (<urlopen error Name or service not known>); put the file there, or set TORCH_HOME to a folder with "
+        f"hub/checkpoints/{WEIGHTS_FILE}."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         PerceptualLoss()
+    # Our line is the only one: PyTorch's own would hide the sentence.
+    url = f"https://download.pytorch.org/models/{WEIGHTS_FILE}"
+    target = tmp_path / "checkpoints" / WEIGHTS_FILE
+    assert capsys.readouterr() == ("", f"VGG19: downloading {url} (548 MB) to {target}.\n")
 
 
 def test_unreadable_weights_file_raises(tmp_path: Path) -> None:
     path = tmp_path / "vgg.pth"
     message = rf"weights must be a weights file, got .*vgg\.pth, which does not exist; pass the path of {WEIGHTS_FILE}"
-    with pytest.raises(InputError, match=f"^Vgg19: {message}"):
-        Vgg19("conv1_1", path)
+    with pytest.raises(InputError, match=f"^VGG19: {message}"):
+        FeatureNetwork("vgg19", ["conv1_1"], path)
     for content in (b"", b"not weights", b"PK\x03\x04 cut"):
         path.write_bytes(content)
         with pytest.raises(
             InputError, match=r"vgg\.pth must be a weights file, got one that cannot be read \(.+\); download"
         ):
-            Vgg19("conv1_1", path)
+            FeatureNetwork("vgg19", ["conv1_1"], path)
     torch.save(torch.zeros(3), path)
-    with pytest.raises(InputError, match=r"must contain tensors by name, got a Tensor\.$"):
-        Vgg19("conv1_1", path)
+    with pytest.raises(InputError, match=r"must contain tensors by name, got a Tensor; pass vgg19-dcbb9e9d.pth"):
+        FeatureNetwork("vgg19", ["conv1_1"], path)
 
 
 def test_mistake_raises_one_sentence(weights, images) -> None:

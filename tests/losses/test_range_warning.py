@@ -202,7 +202,11 @@ def test_trainer_warns_once_for_all_terms():
     take_step(objective, (2 * hr - 1).requires_grad_(), hr)
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("small")])
+# The images of latents are those of the autoencoder, which is trained.
+PIXEL_RECIPES = [name for name, path in shipped_recipes().items() if "autoencoder:" not in path.read_text()]
+
+
+@pytest.mark.parametrize("name", [name for name in PIXEL_RECIPES if name.startswith("small")])
 def test_untrained_networks_of_shipped_recipes_do_not_warn(name):
     from selfsr.recipe import load_recipe
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from selfsr.errors import InputError
-from selfsr.losses import focal_frequency_loss, rank_loss, total_variation
+from selfsr.losses import edge_l1_loss, focal_frequency_loss, rank_loss, total_variation
 
 
 def images(n: int = 2, height: int = 6, width: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,3 +169,29 @@ MISTAKES = {
 def test_mistake_raises_one_sentence(message: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         MISTAKES[message](torch.rand(2, 3, 8, 8))
+
+
+def test_edge_l1_is_the_mean_over_masked_pixels() -> None:
+    generator = torch.Generator().manual_seed(4)
+    sr, hr = (torch.rand(2, 3, 5, 6, dtype=torch.float64, generator=generator) for _ in range(2))
+    mask = torch.rand(2, 1, 5, 6, generator=generator) < 0.3
+    expected = [(sr[n, :, i, j] - hr[n, :, i, j]).abs().sum().item() / 3 for n, _, i, j in mask.nonzero().tolist()]
+    assert len(expected) > 5
+    assert edge_l1_loss(sr, hr, mask).item() == pytest.approx(sum(expected) / len(expected), rel=1e-12)
+    assert edge_l1_loss(sr, hr, mask, reduction="sum").item() == pytest.approx(sum(expected), rel=1e-12)
+    assert edge_l1_loss(sr, hr, torch.zeros_like(mask)).item() == 0
+
+
+def test_edge_l1_acts_on_masked_pixels_only() -> None:
+    sr, hr = torch.full((1, 1, 2, 2), 0.7, requires_grad=True), torch.zeros(1, 1, 2, 2)
+    edge_l1_loss(sr, hr, torch.tensor([[[[True, False], [False, True]]]])).backward()
+    assert sr.grad is not None
+    assert sr.grad.flatten().tolist() == [0.5, 0.0, 0.0, 0.5]
+
+
+def test_edge_l1_refuses_other_shapes_and_reductions() -> None:
+    image = torch.rand(1, 3, 4, 4)
+    with pytest.raises(InputError, match=r"mask must have the shape \[1, 1, 4, 4\], got \[1, 3, 4, 4\]"):
+        edge_l1_loss(image, image, torch.ones(1, 3, 4, 4, dtype=torch.bool))
+    with pytest.raises(InputError, match="reduction must be 'mean' or 'sum', got 'none'"):
+        edge_l1_loss(image, image, torch.ones(1, 1, 4, 4, dtype=torch.bool), reduction="none")  # pyright: ignore

@@ -1,27 +1,47 @@
 """`selfsr evaluate`."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from selfsr.cli.evaluate_options import (
+    BicubicOption,
+    BorderOption,
+    DataOption,
+    EvaluateScaleOption,
+    EvaluateTileOption,
+    LrOption,
+    MetricOption,
+    ModelArgument,
+    OutOption,
+    PerImageOption,
+    SaveImagesOption,
+)
 from selfsr.cli.messages import describe_left_out, print_left_out
 from selfsr.cli.options import DeviceOption, SelfEnsembleOption, refuse_unused
-from selfsr.evaluation.metrics import METRICS, list_extra_metrics, list_standard_metrics
+from selfsr.cli.sampling import ColorFixOption, StepsOption
+from selfsr.cli.seeds import SeedsOption, choose_seeds
+from selfsr.evaluation.metrics import list_extra_metrics, list_standard_metrics
 
 if TYPE_CHECKING:
     import torch
 
     from selfsr.evaluation.benchmark import ImageSet, SetScores, UpscaleFn
     from selfsr.evaluation.files import SavedImages
-    from selfsr.evaluation.metrics import MetricFn
+    from selfsr.evaluation.kinds import ImageMetric, SetMetric
+    from selfsr.evaluation.seeds import Sampler
+    from selfsr.nets.weights.model import Model
 
 EPILOG = """[bold]Examples[/bold]
 
 selfsr evaluate best.safetensors --data Set5 --data Set14
+
+selfsr evaluate photo_x4 --data Set5 --metric lpips
 
 selfsr evaluate 4xModel.pth --bicubic --data benchmark --out results.json --save-images out --per-image
 
@@ -36,12 +56,6 @@ selfsr evaluate best.safetensors --data DIV2K=DIV2K_valid_HR --lr DIV2K_valid_LR
 8-bit RGB. PSNR and SSIM on BT.601 studio-range luma (Y) and on RGB, with peak 255. They leave out a border as wide as
 the scale. LR is made by antialiased bicubic and rounded to 8 bits, unless --lr provides it. A network with one channel
 is evaluated by its own Y; its colors are those of bicubic."""
-
-_BETTER = "; ".join(
-    f"{better} is better: {', '.join(name for name in list_extra_metrics() if METRICS[name].better == better)}"
-    for better in ("higher", "lower")
-    if any(METRICS[name].better == better for name in list_extra_metrics())
-)
 
 _LISTED = 20
 
@@ -63,7 +77,7 @@ class _Task:
     scale: int
     lr: Path | None
     border_px: int | None
-    extra: "dict[str, MetricFn]"
+    extra: "dict[str, ImageMetric | SetMetric]"
     device: "torch.device"
 
 
@@ -76,72 +90,16 @@ class _Contestant:
         upscale: the upscaler.
         luma_only: whether it is a network with one channel.
         options: the options that its results list.
+        sampler: the seeds of a network that samples; None for others.
+        sampling: how it samples, for the protocol.
     """
 
     title: str
     upscale: "UpscaleFn"
     luma_only: bool
     options: dict[str, Any]
-
-
-ModelArgument = Annotated[
-    Path | None,
-    typer.Argument(help="Weights file: .safetensors, .pth, .pt or .ckpt, of any network that spandrel supports."),
-]
-DataOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[NAME=]DIR",
-        help="Folder of HR images, or folder of such folders; NAME renames it in tables. Repeatable.",
-    ),
-]
-EvaluateScaleOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Upscaling factor; default: that of the model. Needed without a model, and for networks with "
-        "several scales.",
-    ),
-]
-BicubicOption = Annotated[
-    bool, typer.Option("--bicubic", help="Also evaluate bicubic upscaling, as a baseline; needs no model.")
-]
-LrOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of LR images with the names of the HR images; for several sets, with a subfolder for each. "
-        "Default: made by bicubic. Use it for inputs with another degradation."
-    ),
-]
-BorderOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Pixels at each side that the scores leave out; default: the scale. "
-        "Change it only to compare with papers that do.",
-    ),
-]
-OutOption = Annotated[Path | None, typer.Option(help="JSON file to write, with scores and protocol.")]
-SaveImagesOption = Annotated[
-    Path | None,
-    typer.Option(help="Folder to write, with each output and a comparison of bicubic, output and HR."),
-]
-MetricOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help=f"Metric in addition to PSNR and SSIM, for outputs with generated detail ({_BETTER}). Repeatable."
-    ),
-]
-PerImageOption = Annotated[
-    bool, typer.Option("--per-image", help="Print the scores of each image, not only the means.")
-]
-EvaluateTileOption = Annotated[
-    str,
-    typer.Option(
-        help="Largest tile in pixels of LR, auto (measured from free memory) or off. "
-        "Change it when memory runs out; tiles change the scores slightly."
-    ),
-]
+    sampler: "Sampler | None" = None
+    sampling: dict[str, Any] = field(default_factory=dict)
 
 
 def evaluate(
@@ -159,6 +117,9 @@ def evaluate(
     device: DeviceOption = "auto",
     tile: EvaluateTileOption = "off",
     self_ensemble: SelfEnsembleOption = False,
+    seeds: SeedsOption = "0",
+    steps: StepsOption = None,
+    color_fix: ColorFixOption = None,
 ) -> None:
     """Score a model, or bicubic, on sets of images by the protocol of the literature (in float32)."""
     from selfsr.evaluation.benchmark import find_sets, make_bicubic_upscaler
@@ -170,7 +131,9 @@ def evaluate(
     chosen_device = choose_device(device)
     contestants: list[_Contestant] = []
     if model is not None:
-        contestant, scale = _load(model, scale, chosen_device, {"tile": tile, "self_ensemble": self_ensemble})
+        sample = partial(choose_seeds, context, seeds=seeds, steps=steps, color_fix=color_fix)
+        options = {"tile": tile, "self_ensemble": self_ensemble}
+        contestant, scale = _load(model, scale, chosen_device, options, sample)
         contestants.append(contestant)
     assert scale is not None, "without a model, it is checked"
     if bicubic:
@@ -196,7 +159,9 @@ def _check_options(context: typer.Context, data: list[str] | None, out: Path | N
 
     model, bicubic = context.params["model"], context.params["bicubic"]
     if model is None and not bicubic:
-        raise InputError("evaluate: expected a model, --bicubic or both, got neither; name a weights file.")
+        raise InputError(
+            "evaluate: expected a model, --bicubic or both, got neither; name a weights file or a shipped model."
+        )
     if not data:
         raise InputError("evaluate: expected a folder of images, got none; name one or more with --data.")
     if model is None and context.params["scale"] is None:
@@ -208,7 +173,8 @@ def _check_options(context: typer.Context, data: list[str] | None, out: Path | N
                 f"got {name}, which is always computed; leave it out."
             )
     if model is None:
-        refuse_unused(context, "tile", "self_ensemble", reason="without a model")
+        unused = ("tile", "self_ensemble", "seeds", "steps", "color_fix")
+        refuse_unused(context, *unused, reason="without a model")
     if out is not None and (out.is_dir() or (model is not None and os.path.realpath(out) == os.path.realpath(model))):
         raise InputError(
             f"evaluate: expected a JSON file to write for --out, got {out}, which is not; name a new file."
@@ -220,6 +186,7 @@ def _run(
     contestants: list[_Contestant], task: _Task, saved: "SavedImages | None", out: Path | None, per_image: bool
 ) -> None:
     """Score the upscalers, then print and write the scores; exit with 1 if an image failed."""
+    from selfsr.cli.score_table import print_score_table, tabulate_scores
     from selfsr.console import print_line
 
     lr_paths, further_frames = _check_inputs(task)
@@ -232,7 +199,7 @@ def _run(
         if failures is None:
             print_line("evaluate: stopped early; the scores are those of the images before.")
         if any(scores.images for of_sets in results.values() for scores in of_sets.values()):
-            _show(results, task.scale, per_image)
+            print_score_table(tabulate_scores(results, task.scale, per_image=per_image))
             if out is not None:
                 _write(out, results, contestants, task, failures)
     print_left_out(left_out, further_frames)
@@ -241,18 +208,26 @@ def _run(
         raise typer.Exit(1)
 
 
-def _load(path: Path, scale: int | None, device: "torch.device", options: dict[str, Any]) -> tuple[_Contestant, int]:
-    """Return a model as contestant, and its scale."""
+def _load(
+    path: str,
+    scale: int | None,
+    device: "torch.device",
+    options: dict[str, Any],
+    sample: "Callable[[Model], tuple[Sampler | None, dict[str, Any]]]",
+) -> tuple[_Contestant, int]:
+    """Return a model as contestant, and its scale; `sample` sets how it samples."""
     from selfsr.errors import InputError
+    from selfsr.models import find_model
     from selfsr.nets.weights.load import load_model
     from selfsr.upscaling.upscaler import Upscaler, parse_tile
 
-    model = load_model(path, scale)
+    model = load_model(find_model(path), scale)
     if scale not in (None, model.scale):
         raise InputError(
             f"evaluate: expected --scale {model.scale}, the scale of {path}, got {scale}; leave --scale out, "
             "or choose another model."
         )
+    sampler, sampling = sample(model)
     upscaler = Upscaler(
         model,
         device=device,
@@ -260,7 +235,7 @@ def _load(path: Path, scale: int | None, device: "torch.device", options: dict[s
         tile=parse_tile(options["tile"]),
         ensemble=options["self_ensemble"],
     )
-    return _Contestant(str(path), upscaler, model.channels == 1, options), model.scale
+    return _Contestant(path, upscaler, model.channels == 1, options, sampler, sampling), model.scale
 
 
 def _score(
@@ -311,9 +286,10 @@ def _score(
                     border_px=task.border_px,
                     extra=task.extra,
                     luma_only=contestant.luma_only,
+                    sampler=contestant.sampler,
                     on_image=saves and partial(saves.write, name),
                     advance=advance,
-                    scored=scores.images,
+                    scores=scores,
                     on_failure=add_failure,
                 )
     return failures
@@ -322,6 +298,7 @@ def _score(
 def _check_inputs(task: _Task) -> "tuple[dict[str, list[Path] | None], int]":
     """Return the LR images of each set, or None, and the number of further frames, from the headers of all images."""
     from selfsr.evaluation.files import check_headers
+    from selfsr.evaluation.metrics import check_set_size
     from selfsr.images.pairing import pair_lr
 
     lr_paths: dict[str, list[Path] | None] = {}
@@ -329,6 +306,7 @@ def _check_inputs(task: _Task) -> "tuple[dict[str, list[Path] | None], int]":
     for name, image_set in task.sets.items():
         lr_folder = _choose_lr_folder(task, name)
         lr_paths[name] = lr_folder and pair_lr(image_set.folder, image_set.paths, lr_folder, task.scale)
+        check_set_size(task.extra, name, len(image_set.paths))
         further_frames += check_headers(image_set.paths, lr_paths[name], scale=task.scale, border_px=task.border_px)
     return lr_paths, further_frames
 
@@ -341,33 +319,6 @@ def _choose_lr_folder(task: _Task, name: str) -> Path | None:
         if subfolder.is_dir():
             return subfolder
     return task.lr if len(task.sets) == 1 else task.lr / name
-
-
-def _show(results: "dict[str, dict[str, SetScores]]", scale: int, per_image: bool) -> None:
-    from rich.table import Table
-
-    from selfsr.console import print_table
-
-    def add_row(name: str, upscaler: str, count: str, values: dict[str, float], style: str = "") -> None:
-        numbers = (f"{value:.{METRICS[metric].decimals}f}" for metric, value in values.items())
-        table.add_row(name, upscaler, count, *numbers, style=style)
-
-    table = Table(box=None, pad_edge=False)
-    for title in (f"x{scale}", "upscaler"):
-        table.add_column(title, no_wrap=True)
-    means = [scores.mean for of_sets in results.values() for scores in of_sets.values()]
-    metrics = max(means, key=len)  # a set whose images failed has none
-    for title in ("images", *(METRICS[metric].title for metric in metrics)):
-        table.add_column(title, justify="right")
-    for name in next(iter(results.values())):
-        for upscaler, scored in results.items():
-            if name not in scored:  # after an interruption
-                continue
-            if per_image:
-                for image, values in scored[name].images.items():
-                    add_row(f"{name}/{image}", Path(upscaler).name, "", values, style="dim")
-            add_row(name, Path(upscaler).name, str(len(scored[name].images)), scored[name].mean)
-    print_table(table)
 
 
 def _write(
@@ -387,7 +338,13 @@ def _write(
 
     record = {
         "selfsr": __version__,
-        "protocol": describe_protocol(task.scale, task.border_px, None if task.lr is None else str(task.lr)),
+        "protocol": describe_protocol(
+            task.scale,
+            task.border_px,
+            None if task.lr is None else str(task.lr),
+            tuple(task.extra),
+            contestants[-1].sampling or None,
+        ),
         "results": [
             {
                 "upscaler": contestant.title,

@@ -1,5 +1,6 @@
 """The registry of metrics. To add one, add an entry to `METRICS`; recipes, commands and reports follow from it."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,40 +10,79 @@ import torch
 from torch import Tensor
 
 from selfsr.errors import InputError
+from selfsr.evaluation.inception import load_fid, load_kid
+from selfsr.evaluation.kinds import ImageMetric, SetMetric
+from selfsr.evaluation.niqe import load_niqe
 from selfsr.evaluation.perceptual import load_dists, load_lpips, self_similarity_distance
 from selfsr.evaluation.psnr_ssim import psnr, ssim
+from selfsr.evaluation.seeds import psnr_y_of_mean, seed_spread
+from selfsr.evaluation.with_pyiqa import load_pyiqa
 
-MetricFn = Callable[[Tensor, Tensor], float]
+Better = Literal["higher", "lower"]
+PLUS_MINUS = "\u00b1"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: how it is computed and shown. Exactly one of `compute` and `load` is set.
+    """One metric: how it is computed and shown. Exactly one of `compute`, `load` and `compute_over_seeds` is set.
 
     Attributes:
         title: its name in tables and figures.
         unit: its unit, empty without one.
         decimals: digits after the point in tables.
         better: which of two values is better.
-        needs_network: whether it compares features of a trained network, which is downloaded on first use.
+        least_images: images that a set must have; above 1 for a metric of a set.
         protocol: the sentence that a results file has about it; PSNR and SSIM have theirs in `describe_protocol`.
         compute: computes it for every evaluation, from `(sr, hr, border_px)` with images `[1, 3, H, W]` of whole
             numbers from 0 to 255.
-        load: prepares it on a device if a recipe or command asks for it; the result maps `(sr, hr)`, `[1, 3, H, W]` in
-            [0, 1], rounded to 8 bits and without the border, to a number.
+        load: prepares it on a device if a recipe or command asks for it; the result is a function of `(sr, hr)`,
+            `[1, 3, H, W]` in [0, 1], rounded to 8 bits and without the border, or a `SetMetric`.
+        compute_over_seeds: computes it where a network that samples is evaluated with several seeds, from
+            `(samples, hr, border_px)`: one output for each seed `[S, 3, H, W]` in [0, 1], not rounded, and `hr` as for
+            `compute`.
     """
 
     title: str
     unit: str
     decimals: int
-    better: Literal["higher", "lower"] = "higher"
-    needs_network: bool = False
+    better: Better = "higher"
+    least_images: int = 1
     protocol: str = ""
     compute: Callable[[Tensor, Tensor, int], Tensor] | None = None
-    load: Callable[[torch.device], MetricFn] | None = None
+    load: Callable[[torch.device], ImageMetric | SetMetric] | None = None
+    compute_over_seeds: Callable[[Tensor, Tensor, int], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        assert (self.compute is None) != (self.load is None), self.title
+        given = [way for way in (self.compute, self.load, self.compute_over_seeds) if way is not None]
+        assert len(given) == 1, self.title
+
+    def format_score(self, value: float, spread: float = math.nan) -> str:
+        """Return a score as text, with its spread over the seeds of a network that samples, if there is one.
+
+        Args:
+            value: the score; NaN is "-".
+            spread: the standard deviation over the seeds; NaN for none.
+
+        Example:
+            >>> METRICS["psnr_y"].format_score(27.123, 0.0449)
+            '27.12 \u00b1 0.04'
+        """
+        if math.isnan(value):
+            return "-"
+        text = f"{value:.{self.decimals}f}"
+        return text if math.isnan(spread) else f"{text} {PLUS_MINUS} {spread:.{self.decimals}f}"
+
+
+def _through_pyiqa(name: str, title: str, decimals: int, training: str, *, needs_hr: bool = False) -> Metric:
+    """Return a metric of the package pyiqa; higher is better for all that are registered here."""
+    compared = "" if needs_hr else ", without HR"
+    return Metric(
+        title,
+        "",
+        decimals,
+        protocol=f"pyiqa's {name} ({training}), RGB{compared}",
+        load=lambda device: load_pyiqa(name, device, needs_hr=needs_hr, lower_is_better=False),
+    )
 
 
 METRICS = {
@@ -58,11 +98,56 @@ METRICS = {
         protocol="1000 (mean |X - Y| + KL / S^2) at all edges of HR; search 25, window 9, sigma 0.004",
         load=lambda device: self_similarity_distance,  # noqa: ARG005 - metrics share one signature
     ),
-    "lpips": Metric(
-        "LPIPS", "", 4, "lower", needs_network=True, protocol="AlexNet, version 0.1, RGB", load=load_lpips
+    "lpips": Metric("LPIPS", "", 4, "lower", protocol="AlexNet, version 0.1, RGB", load=load_lpips),
+    "dists": Metric("DISTS", "", 4, "lower", protocol="VGG16, RGB, at full size", load=load_dists),
+    "niqe": Metric(
+        "NIQE",
+        "",
+        3,
+        "lower",
+        protocol="published parameters, patches of 96 px, Y in studio range rounded, float64, without HR; "
+        "null below two patches",
+        load=load_niqe,
     ),
-    "dists": Metric(
-        "DISTS", "", 4, "lower", needs_network=True, protocol="VGG16, RGB, at full size", load=load_dists
+    "fid": Metric(
+        "FID",
+        "",
+        2,
+        "lower",
+        least_images=2,
+        protocol="of the set, against the HR images: 2048 features of Inception v3 of 2015, images resized to 299 px "
+        "by bilinear without antialiasing; biased for few images",
+        load=load_fid,
+    ),
+    "kid": Metric(
+        "KID",
+        "",
+        5,
+        "lower",
+        least_images=2,
+        protocol="of the set: features as for fid, cubic kernel, unbiased, one subset with all images",
+        load=load_kid,
+    ),
+    "pyiqa:musiq": _through_pyiqa("musiq", "MUSIQ", 2, "trained on KonIQ-10k"),
+    "pyiqa:maniqa": _through_pyiqa("maniqa", "MANIQA", 4, "trained on KonIQ-10k"),
+    "pyiqa:clipiqa": _through_pyiqa("clipiqa", "CLIPIQA", 4, "CLIP with fixed prompts"),
+    "pyiqa:topiq_nr": _through_pyiqa("topiq_nr", "TOPIQ-NR", 4, "trained on KonIQ-10k"),
+    "pyiqa:topiq_fr": _through_pyiqa("topiq_fr", "TOPIQ-FR", 4, "trained on KADID-10k", needs_hr=True),
+    "psnr_y_of_mean": Metric(
+        "PSNR-Y of mean",
+        "dB",
+        2,
+        protocol="psnr_y of the mean of the outputs over the seeds, which is then rounded to 8 bits",
+        compute_over_seeds=psnr_y_of_mean,
+    ),
+    "seed_spread": Metric(
+        "Seed spread",
+        "levels",
+        2,
+        "lower",
+        protocol="standard deviation (n - 1) of an RGB value over the seeds, rounded to 8 bits, mean over pixels and "
+        "channels without the border, in gray levels of 255",
+        compute_over_seeds=seed_spread,
     ),
 }  # fmt: skip
 
@@ -77,7 +162,20 @@ def list_extra_metrics() -> tuple[str, ...]:
     return tuple(name for name, metric in METRICS.items() if metric.load is not None)
 
 
-def load_metrics(names: Iterable[str], device: torch.device) -> Mapping[str, MetricFn]:
+def list_seed_metrics() -> tuple[str, ...]:
+    """Return the names of the metrics that are computed where a network is evaluated with several seeds."""
+    return tuple(name for name, metric in METRICS.items() if metric.compute_over_seeds is not None)
+
+
+def describe_better(names: Iterable[str]) -> str:
+    """Return which metrics are better higher and which lower, by their titles, as one or two sentences."""
+    titles: dict[Better, list[str]] = {"higher": [], "lower": []}
+    for name in names:
+        titles[METRICS[name].better].append(METRICS[name].title)
+    return " ".join(f"{better.title()} is better: {', '.join(listed)}." for better, listed in titles.items() if listed)
+
+
+def load_metrics(names: Iterable[str], device: torch.device) -> Mapping[str, ImageMetric | SetMetric]:
     """Load extra metrics by name, with their networks on `device`.
 
     Args:
@@ -85,16 +183,36 @@ def load_metrics(names: Iterable[str], device: torch.device) -> Mapping[str, Met
         device: the device of the networks.
 
     Returns:
-        Functions of `(sr, hr)`, images `[1, 3, H, W]` in [0, 1].
+        By name, functions of `(sr, hr)`, images `[1, 3, H, W]` in [0, 1], or metrics of a set.
 
     Raises:
-        InputError: a name is unknown, torchmetrics is not installed, or weights are neither on disk nor downloadable.
+        InputError: a name is unknown, a package is not installed, or weights are neither on disk nor downloadable.
     """
     names, known = tuple(names), list_extra_metrics()
     for name in names:
         if name not in known:
             raise InputError(f"metrics: expected some of {', '.join(known)}, got {name!r}; use one of these names.")
     return {name: load(device) for name in names if (load := METRICS[name].load) is not None}
+
+
+def check_set_size(names: Iterable[str], set_name: str, images: int) -> None:
+    """Check that a set has as many images as its metrics need.
+
+    Args:
+        names: names of metrics.
+        set_name: name of the set.
+        images: number of its images.
+
+    Raises:
+        InputError: it has too few.
+    """
+    for name in names:
+        least = METRICS[name].least_images if name in METRICS else 1
+        if images < least:
+            raise InputError(
+                f"metrics: expected at least {least} images in the set {set_name} for {name}, which compares sets and "
+                f"not images, got {images}; add images, or leave the metric out."
+            )
 
 
 def score_image(sr: Tensor, hr: Tensor, border_px: int) -> dict[str, float]:

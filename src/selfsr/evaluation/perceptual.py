@@ -3,15 +3,13 @@
 They compare images that are rounded to 8 bits and have no border, as the protocol asks for.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
-
 import torch
 from torch import Tensor
 
 from selfsr import edge_mask, self_similarity_loss
-from selfsr.errors import InputError
+from selfsr.evaluation.kinds import ImageMetric
+from selfsr.losses import DistsLoss, LpipsLoss
+from selfsr.losses._feature_loss import FeatureLoss
 from selfsr.selfsim.contract import Geometry
 
 # Scales the distance to the loss of the published recipes.
@@ -46,45 +44,32 @@ def self_similarity_distance(sr: Tensor, hr: Tensor) -> float:
         return float(self_similarity_loss(sr, hr, mask, l1_weight=_DISTANCE_WEIGHT, kl_weight=_DISTANCE_WEIGHT))
 
 
-def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], float]:
-    """Load LPIPS (Zhang et al., CVPR 2018) with AlexNet, computed by torchmetrics with the weights of torchvision.
+def load_lpips(device: torch.device) -> ImageMetric:
+    """Load LPIPS with AlexNet (Zhang et al., CVPR 2018), docs/losses.md, eq. 15.
 
     Raises:
         InputError: torchmetrics is not installed, or the weights are neither on disk nor downloadable.
     """
-    net = _load_network("lpips", "alexnet-owt-7be5be79.pth", device)
-    return lambda sr, hr: float(net(sr.float(), hr.float()))
+    return _score_with(LpipsLoss("alex"), device)
 
 
-def load_dists(device: torch.device) -> Callable[[Tensor, Tensor], float]:
-    """Load DISTS (Ding et al., TPAMI 2020) with VGG16, computed by torchmetrics with the weights of torchvision.
+def load_dists(device: torch.device) -> ImageMetric:
+    """Load DISTS (Ding et al., TPAMI 2022), docs/losses.md, eq. 16.
 
     Raises:
         InputError: torchmetrics is not installed, or the weights are neither on disk nor downloadable.
     """
-    net = _load_network("dists", "vgg16-397923af.pth", device)
-    return lambda sr, hr: float(net(sr.float(), hr.float()))
+    return _score_with(DistsLoss(), device)
 
 
-def _load_network(name: Literal["lpips", "dists"], weights: str, device: torch.device) -> Any:
-    try:
-        # Not torchmetrics' own DISTS metric: it builds and loads the network again for every image.
-        from torchmetrics.functional.image.dists import DISTSNetwork
-        from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
-    except ImportError as error:
-        raise InputError(
-            f"metrics: {name} needs torchmetrics with torchvision, which are not installed; "
-            'install them with pip install "selfsr[train,metrics]" or leave the metric out.'
-        ) from error
-    try:
-        if name == "lpips":
-            net = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
-        else:
-            net = DISTSNetwork()
-    except (OSError, RuntimeError) as error:  # no network, or half a file
-        path = Path(torch.hub.get_dir()) / "checkpoints" / weights
-        raise InputError(
-            f"metrics: {name} needs the weights {weights} of torchvision, which are not at {path} and could not be "
-            f"downloaded ({error}); put the file there or leave the metric out."
-        ) from error
-    return net.to(device).eval().requires_grad_(False)
+def _score_with(loss: FeatureLoss, device: torch.device) -> ImageMetric:
+    """Return a loss as a metric of one image; NaN for an image that is too small for its network."""
+    loss = loss.to(device)
+
+    def score(sr: Tensor, hr: Tensor) -> float:
+        if min(sr.shape[2:]) < loss.minimum_px:
+            return float("nan")
+        with torch.no_grad():
+            return float(loss(sr.float(), hr.float()))
+
+    return score

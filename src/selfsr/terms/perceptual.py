@@ -1,27 +1,29 @@
 """The perceptual loss as a term."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Literal
 
-import torch
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, model_validator
+from torch import Tensor
 
-from selfsr.losses.perceptual import LAYER_WEIGHTS, PerceptualLoss
+from selfsr.losses.features import ARCHITECTURES, check_layers, minimum_px
+from selfsr.losses.perceptual import PerceptualLoss, PerceptualNetwork
 from selfsr.losses.pixel import Criterion
-from selfsr.losses.vgg import check_layers, minimum_px
-from selfsr.nets.weights.read import read_weights
-from selfsr.terms.base import NetworkTerm, TermSpec
+from selfsr.terms.features import FeatureTermSpec
 
 
-class PerceptualTerm(TermSpec):
-    """Distance of VGG19 features (Johnson et al., ECCV 2016), and optionally of their Gram matrices."""
+class PerceptualTerm(FeatureTermSpec):
+    """Distance of a classifier's features (Johnson et al., ECCV 2016), and optionally of their Gram matrices."""
 
     kind: Literal["perceptual"] = "perceptual"
-    layers: dict[str, PositiveFloat] = Field(
-        dict(LAYER_WEIGHTS),
+    network: PerceptualNetwork = Field(
+        "vgg19", description="network of the features; all published recipes have vgg19, and alexnet is the fastest"
+    )
+    layers: dict[str, PositiveFloat] | None = Field(
+        None,
         min_length=1,
-        description="weight of each layer, by names from conv1_1 to conv5_4; deep layers compare content, shallow ones "
-        "texture",
+        description="weight of each layer: conv1_1 to conv5_4 of vgg19, to conv5_3 of vgg16, conv1 to conv5 of "
+        "alexnet; deep layers compare content, shallow ones texture. null is the deepest layer with weight 1",
     )
     criterion: Criterion = Field("l1", description="elementwise loss between features")
     feature_weight: float = Field(1.0, ge=0, description="weight of the feature distance")
@@ -31,14 +33,12 @@ class PerceptualTerm(TermSpec):
     before_relu: bool = Field(
         True, description="compare features before the ReLU, as in ESRGAN; false compares those after it"
     )
-    weights: Path | None = Field(
-        None, description="weights file of torchvision's VGG19; null downloads it once into torch.hub's folder"
-    )
 
     @field_validator("layers")
     @classmethod
-    def _check_layers(cls, layers: dict[str, float]) -> dict[str, float]:
-        check_layers("VGG19", layers)
+    def _check_layers(cls, layers: dict[str, float] | None, info: ValidationInfo) -> dict[str, float] | None:
+        if network := info.data.get("network"):  # else its own error is enough
+            check_layers(ARCHITECTURES[network].weights.title, network, layers or ())
         return layers
 
     @model_validator(mode="after")
@@ -50,21 +50,16 @@ class PerceptualTerm(TermSpec):
     @property
     def minimum_px(self) -> int:
         """Smallest side that leaves a pixel at the deepest layer."""
-        return minimum_px(self.layers)
+        return minimum_px(self.network, self.layers or ARCHITECTURES[self.network].layer_weights)
 
-    def build(self, device: torch.device) -> NetworkTerm:
-        """Return the loss with its network on `device`.
-
-        Raises:
-            InputError: the weights are not available, or are not VGG19's.
-        """
-        loss = PerceptualLoss(
+    def make_loss(self, weights: Mapping[str, Tensor] | None) -> PerceptualLoss:
+        """Return the loss with `weights`, or with torchvision's."""
+        return PerceptualLoss(
             self.layers,
+            network=self.network,
             criterion=self.criterion,
             feature_weight=self.feature_weight,
             style_weight=self.style_weight,
             before_relu=self.before_relu,
-            weights=None if self.weights is None else read_weights(self.weights).tensors,
-        ).to(device)
-        loss.check_range.skip()  # the objective looks at the images
-        return NetworkTerm(lambda outputs, batch: loss(outputs.sr, batch.hr))
+            weights=weights,
+        )

@@ -1,16 +1,14 @@
 """The self-similarity loss as a term."""
 
 import inspect
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
-from torch import Tensor
 
-from selfsr import edge_mask, self_similarity_loss
-from selfsr.masks import THRESHOLD, stride_mask
+from selfsr import self_similarity_loss
 from selfsr.selfsim.contract import Geometry
 from selfsr.step import Batch, Clock, MaskedSum, Outputs
-from selfsr.terms.base import TermSpec
+from selfsr.terms.edge import EdgeTermSpec
 from selfsr.terms.loss_weights import Weight
 from selfsr.terms.pace import Pace
 
@@ -18,13 +16,11 @@ from selfsr.terms.pace import Pace
 _LOSS_OPTIONS = set(inspect.signature(self_similarity_loss).parameters)
 
 
-class SelfSimilarityTerm(TermSpec):
+class SelfSimilarityTerm(EdgeTermSpec):
     """Distance of the self-similarity graphs of output and ground truth at edges (docs/selfsim.md, eq. 1 to 5).
 
-    The edge mask comes from the data if they have masks; otherwise it is computed from `hr`. `stride` thins both.
+    The mask is that of `EdgeTermSpec`.
     """
-
-    takes_masks: ClassVar[bool] = True
 
     kind: Literal["self_similarity"] = "self_similarity"
     weight: Weight = Field(1000.0, description="factor of both parts, or how to calibrate it in training")
@@ -45,13 +41,6 @@ class SelfSimilarityTerm(TermSpec):
         Geometry.normalize,
         description="divide each row of the graph by its sum; required for a meaningful KL divergence",
     )
-    threshold: PositiveFloat = Field(
-        THRESHOLD,
-        description="Laplacian response above which a pixel is an edge, in gray levels of 0 to 255; lower it for more "
-        "pixels",
-    )
-    stride: PositiveInt = Field(3, description="keep every n-th diagonal of the mask, to save time; 1 keeps all edges")
-    two_sided: bool = Field(False, description="also count pixels that are brighter than their neighbors as edges")
     pace: Pace | None = Field(
         None,
         description="leave out pixels whose self-paced weight is below half of its peak (docs/pacing.md, eq. 14); null "
@@ -81,18 +70,6 @@ class SelfSimilarityTerm(TermSpec):
     def minimum_px(self) -> int:
         """Smallest side whose border can be reflected into a search area; at least two pixels for an edge."""
         return max(self.search_px // 2 + 1, 2)
-
-    def mask(self, batch: Batch) -> Tensor:
-        """Return the mask of the pixels that have a row in the graph, bool `[N, 1, H, W]`."""
-        if batch.mask is not None:
-            if self.stride == 1:
-                return batch.mask
-            return batch.mask & stride_mask(*batch.mask.shape[2:], stride=self.stride, device=batch.mask.device)
-        return edge_mask(batch.hr, threshold=self.threshold, stride=self.stride, two_sided=self.two_sided)
-
-    def count(self, batch: Batch) -> Tensor:
-        """Return the number of masked pixels."""
-        return self.mask(batch).sum()
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> MaskedSum:
         """Return the sum over the masked pixels and their number; `pace` leaves out pixels but keeps the number."""

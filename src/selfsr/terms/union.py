@@ -6,8 +6,11 @@ from pydantic import Field
 
 from selfsr.terms.artifact import ArtifactTerm
 from selfsr.terms.best_buddy import BackProjectionTerm, BestBuddyTerm
+from selfsr.terms.dists import DistsTerm
+from selfsr.terms.edge import EdgeL1Term
 from selfsr.terms.frequency import FocalFrequencyTerm
 from selfsr.terms.gradient import GradientBranchTerm, GradientTerm
+from selfsr.terms.lpips import LpipsTerm
 from selfsr.terms.perceptual import PerceptualTerm
 from selfsr.terms.pixel import CharbonnierTerm, L1Term, L2Term
 from selfsr.terms.ranking import RankTerm
@@ -22,6 +25,7 @@ AnyTerm = (
     | CharbonnierTerm
     | BackProjectionTerm
     | SelfSimilarityTerm
+    | EdgeL1Term
     | GradientTerm
     | GradientBranchTerm
     | BestBuddyTerm
@@ -31,6 +35,8 @@ AnyTerm = (
     | TotalVariationTerm
     | FocalFrequencyTerm
     | PerceptualTerm
+    | LpipsTerm
+    | DistsTerm
     | RankTerm
 )
 Term = Annotated[AnyTerm, Field(discriminator="kind")]

@@ -1,0 +1,72 @@
+"""Metrics of the package pyiqa, which is imported only when one is asked for, and never required."""
+
+import contextlib
+import sys
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfsr.console import print_line
+from selfsr.errors import InputError
+from selfsr.evaluation.kinds import ImageMetric
+
+_LICENSE = (
+    "pyiqa has the PolyForm Noncommercial License 1.0.0, and in parts the NTU S-Lab License 1.0: it is not for "
+    "commercial use. Its networks have licenses of their own."
+)
+
+
+def load_pyiqa(name: str, device: torch.device, *, needs_hr: bool, lower_is_better: bool) -> ImageMetric:
+    """Load a metric of pyiqa with its network, and print the license of the package once.
+
+    Args:
+        name: name of the metric in pyiqa, such as `musiq`.
+        device: the device of the network.
+        needs_hr: whether it compares with the ground truth.
+        lower_is_better: what the registry says; pyiqa must agree.
+
+    Raises:
+        InputError: pyiqa is not installed, does not have the metric, cannot load its network, or contradicts the
+            registry.
+    """
+    metric = _create(name, device)
+    if bool(metric.lower_better) != lower_is_better or (metric.metric_mode == "FR") != needs_hr:
+        raise InputError(
+            f"metrics: expected pyiqa's {name} to be better when {'lower' if lower_is_better else 'higher'}, "
+            f"{'with' if needs_hr else 'without'} HR, got lower_better={metric.lower_better} and mode "
+            f"{metric.metric_mode}; install pyiqa 0.1.16."
+        )
+
+    def score(sr: Tensor, hr: Tensor) -> float:
+        with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
+            return float(metric(sr.float(), hr.float()) if needs_hr else metric(sr.float()))
+
+    return score
+
+
+def _create(name: str, device: torch.device) -> Any:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # tables are on stdout
+            import pyiqa  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise InputError(
+            f"metrics: pyiqa:{name} needs the package pyiqa, which cannot be imported ({error}); install it with "
+            "pip install pyiqa if its non-commercial license fits your use, or leave the metric out."
+        ) from error
+    _print_license()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return pyiqa.create_metric(name, device=device)
+    except Exception as error:  # of any kind: it downloads and unpickles by several packages
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"metrics: pyiqa:{name} could not be loaded by pyiqa ({reason}); let it download its weights once with a "
+            "network connection, or leave the metric out."
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _print_license() -> None:
+    print_line(_LICENSE)

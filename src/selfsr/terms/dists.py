@@ -1,0 +1,19 @@
+"""DISTS as a term."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from selfsr.losses.dists import DistsLoss
+from selfsr.terms.features import FeatureTermSpec
+
+
+class DistsTerm(FeatureTermSpec):
+    """DISTS, the distance of means and covariances of VGG16 features (Ding et al., TPAMI 2022); needs torchmetrics."""
+
+    kind: Literal["dists"] = "dists"
+
+    def make_loss(self, weights: Mapping[str, Tensor] | None) -> DistsLoss:
+        """Return the loss with `weights`, or with torchvision's."""
+        return DistsLoss(weights=weights)
