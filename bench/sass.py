@@ -1,6 +1,8 @@
 """Registers and instructions of the compiled Triton kernels of the self-similarity loss; needs no GPU.
 
-    python bench/sass.py [--capability 80 90]
+    python bench/sass.py [--capability 80 90] [--kernels distance spread] [--triton 3.6.0] [--json]
+
+With --triton another version is used, from .cache/triton/VERSION; it is fetched by pip if it is not there.
 
 Prints for the published sizes: registers and stack (spills) of a thread, shared memory of a program, and machine
 instructions of the full kernel, of its inner loop, and of the loop per element, which is the window sum of one
@@ -10,9 +12,13 @@ lane; the loop of `collect` is over displacements with four columns per lane. Th
 
 import argparse
 import inspect
+import json
+import os
 import re
 import subprocess
+import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +29,11 @@ from triton.compiler import ASTSource
 from selfsr.selfsim.triton import distance as triton_distance
 from selfsr.selfsim.triton import gradient as triton_gradient
 from selfsr.selfsim.triton import rows as triton_rows
+from selfsr.selfsim.triton.config import choose_config, triton_version
+
+# Other versions of Triton, each unpacked in a folder of its name.
+TRITONS = Path(__file__).parents[1] / ".cache" / "triton"
+_REGISTERS_OF_MULTIPROCESSOR = 65536
 
 # Types of the pointer arguments; other arguments are int32, or float32 for halves of a split number.
 POINTERS = {
@@ -44,35 +55,42 @@ class HotKernel(NamedTuple):
         name: name in the table.
         kernel: the kernel.
         constants: compile-time constants in addition to `SIZES`.
-        registers: largest number of registers per thread with which enough threads share a multiprocessor.
+        warps: fewest warps that must fit the registers of a multiprocessor, in programs that are complete.
         elements: elements per lane in one iteration of the inner loop; 0 if there is no loop.
     """
 
     name: str
     kernel: Any
     constants: dict[str, Any]
-    registers: int
+    warps: int
     elements: int
 
 
 HOT = [
-    HotKernel("distance, complete", triton_distance.distance_kernel, COMPLETE, 96, 9 * 4),
-    HotKernel("distance, truncated", triton_distance.distance_kernel, TRUNCATED, 96, 8 * 4),
-    HotKernel("spread, complete", triton_gradient.spread_kernel, COMPLETE, 80, 9 * 4),
-    HotKernel("spread, truncated", triton_gradient.spread_kernel, TRUNCATED, 80, 8 * 4),
-    HotKernel("collect, complete", triton_gradient.collect_kernel, {**COMPLETE, "WIDTH": 128}, 80, 4),
-    HotKernel("row pass", triton_rows.row_kernel, ROW_PASS, 128, 0),
+    HotKernel("distance, complete", triton_distance.distance_kernel, COMPLETE, 16, 9 * 4),
+    HotKernel("distance, truncated", triton_distance.distance_kernel, TRUNCATED, 16, 8 * 4),
+    HotKernel("spread, complete", triton_gradient.spread_kernel, COMPLETE, 24, 9 * 4),
+    HotKernel("spread, truncated", triton_gradient.spread_kernel, TRUNCATED, 24, 8 * 4),
+    HotKernel("collect, complete", triton_gradient.collect_kernel, {**COMPLETE, "WIDTH": 128}, 24, 4),
+    HotKernel("row pass", triton_rows.row_kernel, ROW_PASS, 16, 0),
 ]
 
 
 class Resources(NamedTuple):
-    """Resources of a compiled kernel, see the docstring of the module; `loop` is 0 if there is no loop."""
+    """Resources of a compiled kernel, see the docstring of the module; `loop` is 0 if there is no loop.
+
+    `resident_warps` is the number of warps whose registers fit a multiprocessor, in complete programs; `barriers` and
+    `stores` count instructions of the full kernel.
+    """
 
     registers: int
     stack_bytes: int
     shared_bytes: int
     instructions: int
     loop: int
+    barriers: int
+    stores: int
+    resident_warps: int
 
 
 def compile_kernel(hot: HotKernel, capability: int) -> Resources:
@@ -85,7 +103,12 @@ def compile_kernel(hot: HotKernel, capability: int) -> Resources:
             signature[name] = POINTERS.get(name, "fp32" if name.endswith(("_high", "_low")) else "i32")
     constants = {name: value for name, value in {**SIZES, **hot.constants}.items() if name in signature}
     source = ASTSource(hot.kernel, signature, constants)
+    config = choose_config(divmod(capability, 10), triton_version())
     options = {"num_warps": 8, "enable_fp_fusion": False}
+    if hot.kernel is triton_rows.row_kernel:
+        options["num_warps"] = config.row_warps
+    if hot.kernel is triton_gradient.collect_kernel:
+        options |= config.collect_options()
     kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
@@ -94,7 +117,10 @@ def compile_kernel(hot: HotKernel, capability: int) -> Resources:
         code = _cuobjdump("--dump-sass", file.name)
     numbers = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+)", usage)
     assert numbers is not None, usage
-    return Resources(*map(int, numbers.groups()), *_count_instructions(code))
+    warps = options["num_warps"]
+    # Registers are given to threads by eights.
+    resident = warps * (_REGISTERS_OF_MULTIPROCESSOR // (-(-int(numbers[1]) // 8) * 8 * 32 * warps))
+    return Resources(*map(int, numbers.groups()), *_count_instructions(code), *_count_accesses(code), resident)
 
 
 def has_tools() -> bool:
@@ -131,22 +157,69 @@ def _count_instructions(code: str) -> tuple[int, int]:
     return len(addresses), longest
 
 
+def _count_accesses(code: str) -> tuple[int, int]:
+    """Return the number of barriers of a program and of stores to the GPU's memory, in the entire kernel."""
+    return len(re.findall(r"\bBAR\.SYNC", code)), len(re.findall(r"\bSTG\.", code))
+
+
+def fetch_triton(version: str) -> Path:
+    """Return the folder of another version of Triton, after fetching it with pip if it is not there.
+
+    Raises:
+        SystemExit: pip does not get it.
+    """
+    folder = TRITONS / version
+    if not (folder / "triton").exists():
+        with tempfile.TemporaryDirectory() as wheels:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels]
+            if subprocess.run([*command, f"triton=={version}"]).returncode:
+                raise SystemExit(f"bench/sass.py: triton {version} is not available from pip here.")
+            with zipfile.ZipFile(next(Path(wheels).glob("*.whl"))) as wheel:
+                wheel.extractall(folder)
+        for tool in (folder / "triton" / "backends" / "nvidia" / "bin").iterdir():
+            tool.chmod(0o755)
+    return folder
+
+
+def environment_of(version: str) -> dict[str, str]:
+    """Return an environment in which Python imports a version of Triton that `fetch_triton` has unpacked."""
+    paths = [str(TRITONS / version), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 def main() -> None:
     """Compile the hot kernels and print their resources."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", type=int, nargs="+", default=[80, 90], help="compute capabilities")
+    parser.add_argument("--kernels", nargs="+", default=[""], help="first letters of the kernels' names; all of them")
+    parser.add_argument("--triton", metavar="VERSION", help="another version of Triton, such as 3.6.0")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
+    if options.triton is not None and options.triton != triton.__version__:
+        fetch_triton(options.triton)
+        raise SystemExit(subprocess.run([sys.executable, *sys.argv], env=environment_of(options.triton)).returncode)
     if not has_tools():
         raise SystemExit("bench/sass.py: needs cuobjdump, which this build of Triton does not include.")
-    print("| kernel | GPU | registers | stack | shared | instructions | in the loop | per element |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for hot in HOT:
+    hot_kernels = [hot for hot in HOT if hot.name.startswith(tuple(options.kernels))]
+    if options.json:
+        found = [
+            {"kernel": hot.name, "capability": capability, **compile_kernel(hot, capability)._asdict()}
+            for hot in hot_kernels
+            for capability in options.capability
+        ]
+        print(json.dumps({"triton": triton.__version__, "kernels": found}, indent=1))
+        return
+    print(f"Triton {triton.__version__}")
+    print("| kernel | GPU | registers | stack | shared | instructions | in the loop | per element | barriers |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for hot in hot_kernels:
         for capability in options.capability:
             used = compile_kernel(hot, capability)
             element = f"{used.loop / hot.elements:.1f}" if hot.elements else ""
             print(
                 f"| {hot.name} | sm_{capability} | {used.registers} | {used.stack_bytes} | {used.shared_bytes} "
-                f"| {used.instructions} | {used.loop or ''} | {element} |"
+                f"| {used.instructions} | {used.loop or ''} | {element} | {used.barriers} |",
+                flush=True,
             )
 
 

@@ -166,11 +166,13 @@ class TestChooseBackend:
         monkeypatch.setattr(backends, "_is_installed", lambda package: True)
         assert backends.choose("x", "auto", image) == "eager"
         monkeypatch.setattr(backends, "_TRITON_DEVICES", ("meta",))
+        monkeypatch.setattr(backends, "_why_triton_fails", lambda: None)
         assert backends.choose("x", "auto", image) == "triton"
 
     def test_auto_never_uses_the_interpreter(self, monkeypatch):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         monkeypatch.setattr(backends, "_is_installed", lambda package: package == "triton")
+        monkeypatch.setattr(backends, "_why_triton_fails", lambda: None)
         assert backends.choose("x", "triton", SR) == "triton"
         assert backends.choose("x", "auto", SR) == "eager"
 

@@ -1,15 +1,20 @@
 """Choose the backend of an operator for a tensor, or explain why a backend cannot run."""
 
 import functools
+import importlib
 import importlib.util
 import os
 
 import torch
 from torch import Tensor
 
-from selfsr.errors import InputError
+from selfsr.errors import InputError, shorten
 
 _TRITON_DEVICES = ("cuda", "xpu")
+# Earlier versions have no `tl.gather`, by which the kernels exchange values between lanes.
+OLDEST_TRITON = (3, 3)
+# Why a backend must not run though it seems to be able to.
+_refused: dict[str, str] = {}
 
 
 @functools.cache
@@ -44,7 +49,26 @@ def why_not_triton(*tensors: Tensor) -> str | None:
             capability = torch.cuda.get_device_capability(tensor.device)
             if capability < (7, 0):
                 return f"{tensor.device} has compute capability {capability[0]}.{capability[1]}, Triton needs 7.0"
+    return _why_triton_fails() or _refused.get("triton")
+
+
+@functools.cache
+def _why_triton_fails() -> str | None:
+    """Return why the installed Triton is of no use to the kernels, or None."""
+    try:
+        version = importlib.import_module("triton").__version__
+    except Exception as error:
+        return f"triton cannot be imported ({shorten(str(error) or type(error).__name__)})"
+    major, minor = (int(number) for number in version.split(".")[:2])
+    if (major, minor) < OLDEST_TRITON:
+        oldest = ".".join(map(str, OLDEST_TRITON))
+        return f"triton is {version}, and the kernels need {oldest}, which torch 2.7 has (pip install 'torch>=2.7')"
     return None
+
+
+def refuse(name: str, reason: str) -> None:
+    """Let a backend count as one that cannot run, until the process ends: its kernels do not compile here."""
+    _refused[name] = reason
 
 
 def why_not_eager(*tensors: Tensor) -> str | None:  # noqa: ARG001  (one signature for all)

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from selfsr._ops.launches import launch
 from selfsr.losses.structural import gaussian_taps
 from selfsr.pacing.contract import PacingOptions, PacingReduction, SsimOptions, compute_dtype
 
@@ -96,18 +97,36 @@ def _launch(
     dtype = compute_dtype(x, y)
     # Unused pointers must also be valid: the kernel gets x for them.
     out_or_x, gradient_or_x = (x if tensor is None else tensor for tensor in (out, gradient))
-    pacing_kernel[(_count_programs(x),)](
-        x,
-        y,
-        sigma,
-        out_or_x,
-        gradient_or_x,
-        x if sums is None else sums,
-        *x.stride()[:3],
-        *y.stride()[:3],
-        *out_or_x.stride(),
-        *gradient_or_x.stride(),
-        *x.shape[1:],
+    x_sn, x_sc, x_sh, x_sw = x.stride()
+    y_sn, y_sc, y_sh, y_sw = y.stride()
+    out_sn, out_sc, out_sh, out_sw = out_or_x.stride()
+    gradient_sn, gradient_sc, gradient_sh, gradient_sw = gradient_or_x.stride()
+    launch(
+        pacing_kernel,
+        _count_programs(x),
+        x=x,
+        y=y,
+        sigma=sigma,
+        out=out_or_x,
+        gradient=gradient_or_x,
+        sums=x if sums is None else sums,
+        x_sn=x_sn,
+        x_sc=x_sc,
+        x_sh=x_sh,
+        y_sn=y_sn,
+        y_sc=y_sc,
+        y_sh=y_sh,
+        out_sn=out_sn,
+        out_sc=out_sc,
+        out_sh=out_sh,
+        out_sw=out_sw,
+        gradient_sn=gradient_sn,
+        gradient_sc=gradient_sc,
+        gradient_sh=gradient_sh,
+        gradient_sw=gradient_sw,
+        channels=x.shape[1],
+        height=x.shape[2],
+        width=x.shape[3],
         TAPS=gaussian_taps(),
         C1=options.c1,
         C2=options.c2,
@@ -118,8 +137,8 @@ def _launch(
         STORED=stored,
         WITH_GRADIENT=gradient is not None,
         WITH_SUM=sums is not None,
-        X_SW=x.stride(3),
-        Y_SW=y.stride(3),
+        X_SW=x_sw,
+        Y_SW=y_sw,
         GROUP=_count_interleaved(x),
         DTYPE=tl.float64 if dtype == torch.float64 else tl.float32,
         ROWS=ROWS,

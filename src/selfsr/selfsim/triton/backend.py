@@ -11,9 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selfsr._ops.launches import launch
 from selfsr.selfsim import eager
 from selfsr.selfsim.contract import Geometry, Pixels, working_bytes
 from selfsr.selfsim.triton import packing
+from selfsr.selfsim.triton.config import config_of
 from selfsr.selfsim.triton.distance import distance_kernel
 from selfsr.selfsim.triton.gradient import collect_kernel, spread_kernel, truncated_gradient_kernel
 from selfsr.selfsim.triton.packing import LANES, PIXEL_BLOCK, PackedBatch, next_power_of_two
@@ -40,7 +42,9 @@ def window_distances(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tens
         layout = batch.layout
         q = padded.new_empty(geometry.entries, batch.count)
         truncated_energy = padded.new_empty(geometry.window_px**2, batch.count)
-        truncated_energy_kernel[(-(-batch.count // PIXEL_BLOCK),)](
+        launch(
+            truncated_energy_kernel,
+            -(-batch.count // PIXEL_BLOCK),
             **batch.pixel_arguments(),
             energy=batch.energy,
             sums=truncated_energy,
@@ -55,7 +59,9 @@ def window_distances(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tens
         height = layout.height - layout.half_search - layout.half_window
         for truncated_y, truncated_x, size in layout.classes():
             groups, chunk_rows, chunks = layout.split_walks(size, layout.panels, height)
-            distance_kernel[(groups * chunks * layout.strips * layout.panels,)](
+            launch(
+                distance_kernel,
+                groups * chunks * layout.strips * layout.panels,
                 planes=batch.planes,
                 slots=batch.slots,
                 touched=batch.touched,
@@ -99,7 +105,9 @@ def loss_and_row_gradient(
     kl_high, kl_low = split_float(kl_weight)
     with _use_device_of(q_sr):
         loss_parts = q_sr.new_empty((2, programs), dtype=torch.float64)
-        row_kernel[(programs,)](
+        launch(
+            row_kernel,
+            programs,
             q_sr=q_sr,
             q_hr=q_hr,
             grad_q=q_sr,
@@ -119,7 +127,7 @@ def loss_and_row_gradient(
             SIZE=size,
             BLOCK=block,
             WIDE=size * count >= 2**31,
-            num_warps=8,
+            num_warps=config_of(q_sr).row_warps,
             enable_fp_fusion=False,
         )
         return loss_parts.sum(1), q_sr if with_gradient else None
@@ -168,7 +176,9 @@ def _start_gradient(batch: PackedBatch, grad_q: Tensor, grad: Tensor, geometry: 
     """Set `grad` to the truncated term of eq. 11, to which the other kernels add."""
     layout = batch.layout
     truncated_weights = grad_q.new_empty(geometry.window_px**2, batch.count)
-    truncated_weight_kernel[(-(-batch.count // PIXEL_BLOCK),)](
+    launch(
+        truncated_weight_kernel,
+        -(-batch.count // PIXEL_BLOCK),
         grad_q=grad_q,
         sums=truncated_weights,
         pixels=batch.count,
@@ -178,7 +188,9 @@ def _start_gradient(batch: PackedBatch, grad_q: Tensor, grad: Tensor, geometry: 
         num_warps=4,
         enable_fp_fusion=False,
     )
-    truncated_gradient_kernel[(layout.tiles * layout.height * layout.panels,)](
+    launch(
+        truncated_gradient_kernel,
+        layout.tiles * layout.height * layout.panels,
         planes=batch.planes,
         slots=batch.slots,
         touched=batch.touched,
@@ -218,7 +230,9 @@ def _spread_gradient(
     """Write M_d of eq. 10 for some displacements in some panels to `spread`."""
     layout = batch.layout
     groups, chunk_rows, chunks = layout.split_walks(part.displacements, panels, layout.height)
-    spread_kernel[(groups * chunks * layout.strips * panels,)](
+    launch(
+        spread_kernel,
+        groups * chunks * layout.strips * panels,
         grad_q=grad_q,
         slots=batch.slots,
         touched=batch.touched,
@@ -251,7 +265,9 @@ def _collect_gradient(
     """Add the products of `spread` with the images to `grad`, and scale it after the last displacements."""
     layout = batch.layout
     bands = -(-layout.height // packing.ROWS)
-    collect_kernel[(layout.tiles * bands * panels,)](
+    launch(
+        collect_kernel,
+        layout.tiles * bands * panels,
         planes=batch.planes,
         touched=batch.touched,
         spread=spread,
@@ -276,6 +292,7 @@ def _collect_gradient(
         VALID=layout.valid,
         ROWS=packing.ROWS,
         WIDTH=4 * LANES,
+        **config_of(grad).collect_options(),
         num_warps=packing.ROWS,
         enable_fp_fusion=False,
     )

@@ -17,6 +17,7 @@ from selfsr.selfsim.triton.walk import (
     lane_columns,
     nothing_carried,
     row_sums,
+    scatter,
 )
 
 
@@ -42,8 +43,8 @@ def _store_distances(
         masked = inside & (slot[r] >= 0)
         value = sums[r]
         if TRUNCATED:
-            value = value + tl.load(energy + slot[r], mask=masked, other=0.0)
-        tl.store(q + slot[r], value * SCALE, mask=masked)
+            value = value + tl.load(scatter(energy, slot[r], LANES), mask=masked, other=0.0)
+        tl.store(scatter(q, slot[r], LANES), value * SCALE, mask=masked)
 
 
 @kernel

@@ -13,15 +13,31 @@ import triton
 import triton.language as tl
 
 from selfsr.selfsim.triton.layout import ROW_LIMIT, kernel, touched_rows
-from selfsr.selfsim.triton.walk import bounds, carry, column_sums, displacements, nothing_carried, row_sums
+from selfsr.selfsim.triton.walk import (
+    bounds,
+    carry,
+    column_sums,
+    displacements,
+    join_columns,
+    lane_columns,
+    nothing_carried,
+    row_sums,
+    scatter,
+)
 
 
 @triton.jit
-def _both_gradients(plus_q, minus_q, plus_slots, minus_slots):
+def _both_gradients(plus_q, minus_q, plus_slots, minus_slots, ROWS: tl.constexpr, LANES: tl.constexpr):
     """Return m_d of eq. 10: the gradients of the two pairs that share a window sum."""
-    plus = tl.load(plus_slots)
-    minus = tl.load(minus_slots)
-    return tl.load(plus_q + plus, mask=plus >= 0, other=0.0) + tl.load(minus_q + minus, mask=minus >= 0, other=0.0)
+    plus = lane_columns(tl.load(plus_slots), ROWS, LANES)
+    minus = lane_columns(tl.load(minus_slots), ROWS, LANES)
+    of_plus = ()
+    for r in tl.static_range(4):
+        of_plus = of_plus + (tl.load(scatter(plus_q, plus[r], LANES), mask=plus[r] >= 0, other=0.0),)
+    of_minus = ()
+    for r in tl.static_range(4):
+        of_minus = of_minus + (tl.load(scatter(minus_q, minus[r], LANES), mask=minus[r] >= 0, other=0.0),)
+    return join_columns(of_plus, ROWS, LANES) + join_columns(of_minus, ROWS, LANES)
 
 
 @kernel
@@ -78,16 +94,14 @@ def spread_kernel(
         seen = ()
         running = 0.0
         for i in tl.static_range(UNROLL):
-            row = _both_gradients(plus_q, minus_q, plus_slots + i * PITCH, minus_slots + i * PITCH)
+            row = _both_gradients(plus_q, minus_q, plus_slots + i * PITCH, minus_slots + i * PITCH, ROWS, LANES)
             seen = seen + (row,)
             running = row if i == 0 else running + row
             down = column_sums(carried, seen, running, size_y, F, TRUNCATED_Y)
             sums = row_sums(down, size_x, F, TRUNCATED_X, ROWS, LANES)
             t = block * UNROLL + (i - UNROLL + 1)
             inside = mine & (column < tl.where((t >= 0) & (t < wanted), VALID, 0))
-            tile = tl.join(tl.join(sums[0], sums[2]), tl.join(sums[1], sums[3]))
-            tile = tl.reshape(tile, [ROWS, 4 * LANES])
-            tl.store(target + (i - UNROLL + 1) * PITCH, tile, mask=inside)
+            tl.store(target + (i - UNROLL + 1) * PITCH, join_columns(sums, ROWS, LANES), mask=inside)
         carried = carry(seen, TRUNCATED_Y)
         plus_slots += UNROLL * PITCH
         minus_slots += UNROLL * PITCH

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, int32
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from selfsr._ops.launches import launch
 from selfsr.selfsim.contract import Geometry, Pixels
 from selfsr.selfsim.triton.layout import pack_kernel, slot_kernel
 
@@ -130,30 +132,93 @@ class PanelLayout:
                     yield truncated_y, truncated_x, size
 
 
+class PixelMap:
+    """Where the masked pixels are in the panels. It keeps no reference to the list of pixels.
+
+    Attributes:
+        layout: sizes of the panels.
+        slots: int32 `[4, panels, rows, pitch]`, the number of the pixel at each position, or -1.
+        touched: int32 `[panels, strips, 2]`, which rows have a pixel near a strip; see `slot_kernel`.
+    """
+
+    def __init__(self, pixels: Pixels, layout: PanelLayout):
+        self.layout: PanelLayout = layout
+        self.slots: Tensor = pixels.image.new_full((4, layout.panels, layout.rows, layout.pitch), -1, dtype=int32)
+        self.touched: Tensor = pixels.image.new_zeros((layout.panels, layout.strips, 2), dtype=int32)
+        launch(
+            slot_kernel,
+            -(-pixels.image.numel() // PIXEL_BLOCK),
+            **name_pixels(pixels, layout),
+            slots=self.slots,
+            touched=self.touched,
+            rows=layout.rows,
+            panels=layout.panels,
+            strips=layout.strips,
+            H=layout.half_search,
+            PITCH=layout.pitch,
+            LEFT=layout.left,
+            TOP=layout.half_search,
+            VALID=layout.valid,
+            BLOCK=PIXEL_BLOCK,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+
+    @classmethod
+    def share(cls, pixels: Pixels, layout: PanelLayout) -> "PixelMap":
+        """Return the map of these pixels: one for both graphs and the gradient, as long as the pixels exist.
+
+        The packed images are not shared: the gradient is computed from an image without NaN.
+        """
+        shared = _maps.get(pixels.image)
+        if shared is None or shared.layout != layout:
+            shared = _maps[pixels.image] = cls(pixels, layout)
+        return shared
+
+
+# By the tensor of the pixels' images, which the operator makes for each chunk. A map must not refer to its own key.
+_maps: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def name_pixels(pixels: Pixels, layout: PanelLayout) -> dict[str, Tensor | int]:
+    """Return the arguments of `layout.locate_pixels`, by which a kernel finds the masked pixels."""
+    return {
+        "image_of": pixels.image.contiguous(),
+        "row_of": pixels.row.contiguous(),
+        "column_of": pixels.column.contiguous(),
+        "pixels": pixels.image.numel(),
+        "per_panel": layout.per_panel,
+        "width": layout.width,
+    }
+
+
 class PackedBatch:
     """The packed images and their masked pixels, for the forward and the backward pass.
 
     Attributes:
         layout: sizes of the panels.
-        pixels: the masked pixels, contiguous.
+        pixels: the masked pixels.
         count: their number M.
         planes: `[4, panels, rows, C, pitch]`, the images; copy s is moved s columns to the left.
         energy: `[panels, rows, pitch]`, the sum of squares over the channels.
-        slots: int32 `[4, panels, rows, pitch]`, the number of the pixel at each position, or -1.
-        touched: int32 `[panels, strips, 2]`, which rows have a pixel near a strip; see `slot_kernel`.
+        slots: see `PixelMap`.
+        touched: see `PixelMap`.
     """
 
     def __init__(self, padded: Tensor, pixels: Pixels, geometry: Geometry):
         layout = PanelLayout.from_image(padded, geometry)
         self.layout: PanelLayout = layout
-        self.pixels: Pixels = Pixels(*(coordinate.contiguous() for coordinate in pixels))
+        self.pixels: Pixels = pixels
         self.count: int = pixels.image.numel()
+        pixel_map = PixelMap.share(pixels, layout)
+        self.slots: Tensor = pixel_map.slots
+        self.touched: Tensor = pixel_map.touched
         area = (layout.panels, layout.rows)
         self.planes: Tensor = padded.new_empty(4, *area, layout.channels, layout.pitch)
         self.energy: Tensor = padded.new_empty(*area, layout.pitch)
-        self.slots: Tensor = padded.new_full((4, *area, layout.pitch), -1, dtype=int32)
-        self.touched: Tensor = padded.new_zeros((layout.panels, layout.strips, 2), dtype=int32)
-        pack_kernel[(-(-layout.pitch // _PACK_BLOCK) * layout.rows * layout.panels,)](
+        launch(
+            pack_kernel,
+            -(-layout.pitch // _PACK_BLOCK) * layout.rows * layout.panels,
             padded=padded,
             planes=self.planes,
             energy=self.energy,
@@ -171,33 +236,10 @@ class PackedBatch:
             num_warps=4,
             enable_fp_fusion=False,
         )
-        slot_kernel[(-(-self.count // PIXEL_BLOCK),)](
-            **self.pixel_arguments(),
-            slots=self.slots,
-            touched=self.touched,
-            rows=layout.rows,
-            panels=layout.panels,
-            strips=layout.strips,
-            H=layout.half_search,
-            PITCH=layout.pitch,
-            LEFT=layout.left,
-            TOP=layout.half_search,
-            VALID=layout.valid,
-            BLOCK=PIXEL_BLOCK,
-            num_warps=4,
-            enable_fp_fusion=False,
-        )
 
     def pixel_arguments(self) -> dict[str, Tensor | int]:
-        """Return the arguments of `layout.locate_pixels`, by which a kernel finds the masked pixels."""
-        return {
-            "image_of": self.pixels.image,
-            "row_of": self.pixels.row,
-            "column_of": self.pixels.column,
-            "pixels": self.count,
-            "per_panel": self.layout.per_panel,
-            "width": self.layout.width,
-        }
+        """Return the arguments of `layout.locate_pixels`."""
+        return {**name_pixels(self.pixels, self.layout), "pixels": self.count}
 
     @property
     def bytes(self) -> int:

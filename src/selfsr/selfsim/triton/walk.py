@@ -73,6 +73,26 @@ def lane_columns(tile, ROWS: tl.constexpr, LANES: tl.constexpr):
 
 
 @triton.jit
+def join_columns(columns, ROWS: tl.constexpr, LANES: tl.constexpr):
+    """Return the [ROWS, 4 LANES] tile whose `lane_columns` these are."""
+    tile = tl.join(tl.join(columns[0], columns[2]), tl.join(columns[1], columns[3]))
+    return tl.reshape(tile, [ROWS, 4 * LANES])
+
+
+@triton.jit
+def scatter(base, offsets, LANES: tl.constexpr):
+    """Return the pointers `base` + `offsets` [ROWS, LANES], marked so that each lane accesses its own element.
+
+    Before 3.8, Triton gives a tile of scattered addresses a layout of its own, and moves addresses, masks and values
+    to it through shared memory, with barriers. Addresses that are said to be contiguous along the lanes stay where
+    they are. The hint is untrue, and harmless only where a thread has one element of the tile: nothing can be merged
+    into a wider access then. tests/selfsim counts the stores in the machine code.
+    """
+    # The hint is kept with the addition, which must therefore be in this function.
+    return tl.max_contiguous(base + offsets, [1, LANES])
+
+
+@triton.jit
 def _from_lane(values, AHEAD: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr):
     """Return in each lane the value of the lane AHEAD of it; the values in the last lanes are never used."""
     if AHEAD == 0:

@@ -1,0 +1,58 @@
+"""Why the Triton backend cannot run: versions that are too old or broken, and kernels that do not compile."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from selfsr._ops import backends
+
+META = torch.empty(0, device="meta")
+
+
+@pytest.fixture(autouse=True)
+def _gpu(monkeypatch: pytest.MonkeyPatch):
+    """Let the meta device stand for a GPU."""
+    monkeypatch.setattr(backends, "_TRITON_DEVICES", ("meta",))
+    monkeypatch.setattr(backends, "_is_installed", lambda package: True)
+    monkeypatch.setattr(backends, "_refused", {})
+    backends._why_triton_fails.cache_clear()
+    yield
+    backends._why_triton_fails.cache_clear()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    module = ModuleType("triton")
+    module.__version__ = version  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "triton", module)
+
+
+@pytest.mark.parametrize("version", ["3.2.0", "2.1.0", "3.2.0+git1234"])
+def test_older_triton_is_the_reason_and_auto_is_eager(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    install(monkeypatch, version)
+    assert backends.why_not_triton(META) == (
+        f"triton is {version}, and the kernels need 3.3, which torch 2.7 has (pip install 'torch>=2.7')"
+    )
+    assert backends.choose("x", "auto", META) == "eager"
+
+
+@pytest.mark.parametrize("version", ["3.3.0", "3.8.0", "3.10.1", "4.0.0+git1234"])
+def test_newer_triton_is_used(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    install(monkeypatch, version)
+    assert backends.why_not_triton(META) is None
+    assert backends.choose("x", "auto", META) == "triton"
+
+
+def test_triton_that_cannot_be_imported_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    reason = backends.why_not_triton(META)
+    assert reason is not None
+    assert reason.startswith("triton cannot be imported (import of triton halted")
+
+
+def test_a_refused_backend_does_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "3.8.0")
+    backends.refuse("triton", "its kernels do not compile here (no C compiler)")
+    assert backends.why_not_triton(META) == "its kernels do not compile here (no C compiler)"
+    assert backends.choose("x", "auto", META) == "eager"
