@@ -74,7 +74,7 @@ def test_file_problem_says_what_came_and_what_to_do(mixed):
     )
     assert reasons["small.png"] == (
         f"{mixed}/small.png: expected at least 32 x 32 pixels, the size of the crop, got 40 x 31 (height x width); "
-        "leave it out."
+        "leave it out, or set data.small to skip or pad."
     )
     assert "cut.png: expected a readable image, got image file is truncated" in reasons["cut.png"]
 

@@ -168,7 +168,8 @@ def test_build_refuses_images_smaller_than_the_crop(tmp_path):
         folder(tmp_path).build(scale=4, crop_px=48)
     assert str(caught.value) == (
         "data.hr: expected images of at least 48 x 48 pixels, the size of the crop, but 3 of 3 are smaller, the "
-        f"first is {tmp_path}/a.png with 50 x 40 (height x width); leave them out or set crop_px to at most 28."
+        f"first is {tmp_path}/a.png with 50 x 40 (height x width); set data.small to skip or pad, or crop_px to at "
+        "most 28."
     )
     assert len(folder(tmp_path).build(scale=4, crop_px=28)) == 3
 

@@ -67,6 +67,23 @@ def measure_outputs() -> dict[str, float]:
     return {**{name: error.abs().max().item() for name, error in errors.items()}, "nan": spread}
 
 
+def measure_normalized() -> dict[str, float]:
+    """Return the errors of the loss with normalized weights, at an age at which all weights underflow."""
+    sr, hr = torch.rand(2, 1, 2, 3, 7, generator=torch.Generator().manual_seed(3))
+    age = 0.01
+    x = sr.double().requires_grad_()
+    v = reference.normalized_weight(reference.ssim(sr, hr), age)
+    truth = reference.normalized_loss(x, hr.double(), v, "l1").mean()
+    (slope,) = torch.autograd.grad(truth, x)
+    sr.requires_grad_()
+    value = SelfPacedLoss("l1", normalize=True, backend="triton")(sr, hr, age)
+    (gradient,) = torch.autograd.grad(value, sr)
+    return {
+        "value": abs(value.item() / truth.item() - 1),
+        "gradient": ((gradient.double() - slope).norm() / slope.norm()).item(),
+    }
+
+
 def measure_far_apart(folder: Path) -> dict[str, float]:
     """Return the error of the map for images more than 2^31 elements apart, in sparse files."""
     distance = 2**31 + 7
@@ -86,5 +103,6 @@ if __name__ == "__main__":
     speed_up_interpreter()
     kernels.ROWS, kernels.BLOCK = 8, 16
     results = {**{name: measure_case(*case) for name, case in CASES.items()}, "outputs": measure_outputs()}
+    results["normalized"] = measure_normalized()
     results["far apart"] = measure_far_apart(Path(sys.argv[1]))
     json.dump(results, sys.stdout)

@@ -41,7 +41,7 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 
 
 def test_interpreted_cases_are_complete(interpreted: dict) -> None:
-    assert set(interpreted) == {*CASES, "outputs", "far apart"}
+    assert set(interpreted) == {*CASES, "outputs", "normalized", "far apart"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -57,6 +57,11 @@ def test_interpreted_loss_equals_the_definition(interpreted: dict, case: str) ->
 @pytest.mark.parametrize("output", ["map", "weight", "each"])
 def test_interpreted_output_equals_the_definition(interpreted: dict, output: str) -> None:
     assert interpreted["outputs"][output] <= LIMITS[output]
+
+
+def test_interpreted_normalized_loss_equals_the_definition(interpreted: dict) -> None:
+    assert interpreted["normalized"]["value"] <= LIMITS["value"]
+    assert interpreted["normalized"]["gradient"] <= LIMITS["gradient"]
 
 
 def test_interpreted_map_keeps_nan_in_its_window(interpreted: dict) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from selfsr import SelfPacedLoss, self_paced_weight, self_similarity_loss, ssim_map
 from selfsr.step import Batch, Clock, MaskedSum, Outputs
-from selfsr.terms.pace import Pace
+from selfsr.terms.pace import Pace, PixelPace
 from selfsr.terms.pixel import CharbonnierTerm, L1Term, L2Term
 from selfsr.terms.similarity import SelfSimilarityTerm
 
@@ -89,7 +89,7 @@ def test_variants_have_the_value_and_gradient_by_hand(term: type, pace: dict) ->
     generator = torch.Generator().manual_seed(7)
     sr, hr = torch.rand(2, 2, 3, 20, 24, generator=generator, dtype=torch.float64)
     sr.requires_grad_()
-    spec = term(pace=Pace(**pace))
+    spec = term(pace=PixelPace(**pace))
     loss = spec(Outputs(sr), Batch(hr=hr, lr=hr[..., ::2, ::2]), CLOCK)
     (found,) = torch.autograd.grad(loss, sr)
 
@@ -108,7 +108,7 @@ def test_variants_have_the_value_and_gradient_by_hand(term: type, pace: dict) ->
 
 def test_the_published_form_uses_the_fused_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     sr, hr = torch.rand(2, 1, 3, 20, 24, generator=torch.Generator().manual_seed(7))
-    pace = Pace(alpha=0.4, beta=0.1, peak=3, data_range=0.5, padding="reflect", clock="run")
+    pace = PixelPace(alpha=0.4, beta=0.1, peak=3, data_range=0.5, padding="reflect", clock="run")
     options = {"alpha": 0.4, "beta": 0.1, "peak": 3, "data_range": 0.5, "padding": "reflect"}
     monkeypatch.setattr(Pace, "weight", lambda *_: pytest.fail("the slow form was taken"))
     found = L1Term(pace=pace)(Outputs(sr), Batch(hr=hr, lr=hr), CLOCK)

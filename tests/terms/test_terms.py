@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
+import torchvision
 from pydantic import TypeAdapter, ValidationError
 
 from factories import TwoOutputs, make_batch
@@ -40,8 +41,19 @@ def gradient(terms: dict, batch: Batch) -> torch.Tensor:
     return net.conv.weight.grad
 
 
+@pytest.fixture(scope="session")
+def feature_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with random weights of SqueezeNet and VGG16 in the published layout."""
+    folder, models = tmp_path_factory.mktemp("networks"), torchvision.models
+    torch.manual_seed(6)
+    vgg16 = models.vgg.make_layers(models.vgg.cfgs["D"]).state_dict()
+    torch.save({f"features.{name}": tensor for name, tensor in vgg16.items()}, folder / "vgg16.pth")
+    torch.save(models.squeezenet1_1(num_classes=1).state_dict(), folder / "squeezenet.pth")
+    return folder
+
+
 @pytest.fixture
-def required_options(tmp_path: Path) -> Callable[[str], dict]:
+def required_options(tmp_path: Path, feature_networks: Path) -> Callable[[str], dict]:
     """Return the options that a kind of term requires, such as random weights in the published layout."""
 
     def options(kind: str) -> dict:
@@ -53,6 +65,10 @@ def required_options(tmp_path: Path) -> Callable[[str], dict]:
                 tensors[f"features.{n}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) / 10
             torch.save(tensors, tmp_path / "vgg19.pth")
             return {"layers": {"conv1_2": 1.0}, "weights": tmp_path / "vgg19.pth"}
+        if kind == "lpips":
+            return {"network": "squeeze", "weights": feature_networks / "squeezenet.pth"}
+        if kind == "dists":
+            return {"weights": feature_networks / "vgg16.pth"}
         if kind == "rank":
             torch.manual_seed(5)
             ranker = Ranker(features=8)
@@ -145,18 +161,27 @@ def test_the_mask_of_a_batch_is_thinned_by_the_stride() -> None:
 
 def test_unavailable_weights_are_refused_at_build(tmp_path: Path, monkeypatch) -> None:
     missing = tmp_path / "no.pth"
-    for kind in ("perceptual", "rank"):
+    for kind in ("perceptual", "lpips", "dists", "rank"):
         with pytest.raises(InputError, match=r"no\.pth"):
             objective({"x": {"kind": kind, "weights": missing}})
     torch.save({"conv1_1.weight": torch.zeros(1)}, missing)
-    with pytest.raises(InputError, match=r"^Vgg19: weights must contain features\.0\.weight .* got none; pass torch"):
+    with pytest.raises(InputError, match=r"^VGG19: weights must contain features\.0\.weight .* got none; pass torch"):
         objective({"x": {"kind": "perceptual", "weights": missing}})
+    with pytest.raises(InputError, match=r"^AlexNet: weights must contain .*; pass torchvision's alexnet-owt-7be5be79"):
+        objective({"x": {"kind": "lpips", "network": "alex", "weights": missing}})
     with pytest.raises(InputError, match="expected the weights of RankSRGAN's Ranker_VGG12_296"):
         objective({"x": {"kind": "rank", "weights": missing}})
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    with pytest.raises(InputError, match=r"the download failed \(no network\); put the file into .*, or pass its path"):
-        objective({"x": {"kind": "perceptual"}})
+    for term, file in (
+        ({"kind": "perceptual"}, "vgg19-dcbb9e9d"),
+        ({"kind": "perceptual", "network": "alexnet"}, "alexnet-owt-7be5be79"),
+        ({"kind": "lpips"}, "vgg16-397923af"),
+        ({"kind": "lpips", "network": "squeeze"}, "squeezenet1_1-b8a52dc0"),
+        ({"kind": "dists"}, "vgg16-397923af"),
+    ):
+        with pytest.raises(InputError, match=rf"file {file}\.pth in .* download failed \(no network\); put the file"):
+            objective({"x": term})
 
 
 def unreachable(*args, **kwargs) -> None:
@@ -170,6 +195,12 @@ def unreachable(*args, **kwargs) -> None:
             {"kind": "perceptual", "layers": {"conv5_5": 1}},
             r"layers must be one of conv1_1, .*conv5_4, got 'conv5_5'",
         ),
+        (
+            {"kind": "perceptual", "network": "alexnet", "layers": {"conv5_4": 1}},
+            r"AlexNet: layers must be one of conv1, .*conv5, got 'conv5_4'",
+        ),
+        ({"kind": "perceptual", "network": "resnet"}, "'vgg19', 'vgg16' or 'alexnet'"),
+        ({"kind": "lpips", "network": "vgg19"}, "'alex', 'vgg' or 'squeeze'"),
         ({"kind": "perceptual", "layers": {}}, "at least 1 item"),
         ({"kind": "perceptual", "feature_weight": 0}, "feature_weight and style_weight must not both be 0"),
         ({"kind": "artifact", "window_px": 6}, "window_px must be odd, got 6"),
@@ -206,7 +237,7 @@ def test_only_artifact_needs_ema_and_only_gradient_branch_a_branch() -> None:
 
 
 def test_the_network_of_a_term_is_not_trained(required_options: Callable[[str], dict]) -> None:
-    for kind in ("perceptual", "rank"):
+    for kind in ("perceptual", "lpips", "dists", "rank"):
         method = RegressionSpec.model_validate(
             {"kind": "regression", "terms": {"x": {"kind": kind, **required_options(kind)}}}
         ).build(setup(TwoOutputs()))

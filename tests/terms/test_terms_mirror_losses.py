@@ -23,9 +23,9 @@ NOT_A_TERM = {
 # Terms whose loss is not in `selfsr.losses` but public in `selfsr`.
 IN_SELFSR = {"self_similarity_loss"}
 # Files in terms/ that contain no term, and the term of a loss outside losses/.
-NOT_MIRRORED_TERMS = {"__init__", "base", "loss_weights", "objective", "pace", "similarity", "union"}
+NOT_MIRRORED_TERMS = {"__init__", "base", "features", "loss_weights", "objective", "pace", "similarity", "union"}
 # Files in losses/ that contain no loss of a generator.
-NOT_MIRRORED_LOSSES = {"__init__", "adversarial", "vgg"}
+NOT_MIRRORED_LOSSES = {"__init__", "adversarial", "feature_weights", "features"}
 
 KINDS = {get_args(term.model_fields["kind"].annotation)[0] for term in get_args(AnyTerm)}
 

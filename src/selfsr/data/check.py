@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from selfsr.console import progress_bar
+from selfsr.data.crop import SmallImages, choose_large, is_small
 from selfsr.data.masks import check_mask, check_mask_folder, find_mask
 from selfsr.errors import InputError
 from selfsr.images.files import ImageHeader, read_header, read_image
@@ -40,9 +41,9 @@ class CheckSummary:
     """The result of a check.
 
     Attributes:
-        files: number of files; with masks, one more for each HR image.
+        files: number of files, without skipped HR images; with masks, one more for each HR image.
         problems: the unusable files by path, then those with masks.
-        notes: remarks on usable files, with the number of files.
+        notes: remarks on files that are no problems, with the number of files.
         layouts: number of readable files by (format, Pillow's mode, bits).
         sizes: (height, width) of the readable HR images, smallest area first.
         decoded_bytes: memory of all readable images in RGB, in bytes.
@@ -65,6 +66,7 @@ def check_folder(
     crop_px: int | None = None,
     *,
     masks: Path | None = None,
+    small: SmallImages = "error",
     threads: int | None = None,
 ) -> CheckSummary:
     """Decode all images and masks, several at a time, and compare sizes and names.
@@ -75,10 +77,12 @@ def check_folder(
         scale: how many times larger HR is than LR.
         crop_px: side of the training crop in pixels of HR; None accepts all sizes.
         masks: folder of edge masks, matched like `data.masks`; None checks no masks.
+        small: what training does with images smaller than the crop, like `data.small`. Skipped images need no pair and
+            no mask.
         threads: files to decode at a time; None takes one for each core. Decoders release Python's lock.
 
     Raises:
-        InputError: a folder is missing or has no images.
+        InputError: a folder is missing or has no images, or all images are skipped.
     """
     if masks is not None:
         check_mask_folder(masks)
@@ -86,11 +90,14 @@ def check_folder(
     lr_paths = [] if lr is None else list_images(lr)
     paths = [*hr_paths, *lr_paths]
     files = len(paths) + (0 if masks is None else len(hr_paths))
+    size_notes: dict[str, int] = {}
     pool = ThreadPoolExecutor(threads or os.cpu_count())
     mask_problems = []
     try:
         with progress_bar(f"Checking {hr}", files) as advance:
             headers, colors, problems = _inspect_images(paths, pool, advance)
+            if crop_px is not None and small != "error":
+                hr_paths, size_notes = _sort_out_small(hr, hr_paths, headers, crop_px, small)
             if masks is not None:
                 inspect = partial(_inspect_mask, folder=masks, hr=hr, headers=headers)
                 for problem in pool.map(inspect, hr_paths):
@@ -99,15 +106,16 @@ def check_folder(
     finally:  # after Ctrl-C do not continue to the last file
         pool.shutdown(cancel_futures=True)
     for problem in [
-        *_find_too_small(hr_paths, headers, crop_px),
+        *_find_too_small(hr_paths, headers, crop_px, scale, small),
         *_find_wrong_pairs(hr, hr_paths, lr, lr_paths, scale, headers),
     ]:
         problems.setdefault(problem.path, problem)
     order = {path: number for number, path in enumerate(paths)}
     return CheckSummary(
-        files=files,
+        files=len(hr_paths) + len(lr_paths) + (0 if masks is None else len(hr_paths)),
         problems=sorted(problems.values(), key=lambda problem: order[problem.path]) + mask_problems,
-        notes={note: n for note, n in _collect_notes(hr, hr_paths, lr_paths, headers, colors).items() if n},
+        notes=size_notes
+        | {note: n for note, n in _collect_notes(hr, hr_paths, lr_paths, headers, colors).items() if n},
         layouts=dict(Counter((h.format, h.mode, h.bits) for h in headers.values()).most_common()),
         sizes=sorted(
             ((headers[p].height, headers[p].width) for p in hr_paths if p in headers), key=lambda s: s[0] * s[1]
@@ -115,6 +123,22 @@ def check_folder(
         decoded_bytes=sum(h.height * h.width * 3 * h.bits // 8 for h in headers.values()),
         further_frames=sum(h.frames - 1 for h in headers.values()),
     )
+
+
+def _sort_out_small(
+    hr: Path, paths: list[Path], headers: dict[Path, ImageHeader], crop_px: int, small: SmallImages
+) -> tuple[list[Path], dict[str, int]]:
+    """Return the HR images that training uses, and a note on those that are smaller than the crop."""
+    readable = [path for path in paths if path in headers]
+    if small == "pad":
+        count = sum(is_small(headers[path], crop_px) for path in readable)
+        return paths, {"are smaller than the crop, and are padded": count} if count else {}
+    if not readable:
+        return paths, {}
+    large, count = choose_large(readable, (headers[path] for path in readable), crop_px, hr)
+    kept = set(large)
+    used = [path for path in paths if path in kept or path not in headers]
+    return used, {"are smaller than the crop, and are left out": count} if count else {}
 
 
 def _inspect_images(
@@ -165,14 +189,25 @@ def _describe_unreadable(error: OSError) -> str:
     return f"expected a readable file, got {error.strerror or error}; check its permissions and the disk."
 
 
-def _find_too_small(paths: Sequence[Path], headers: dict[Path, ImageHeader], crop_px: int | None) -> list[FileProblem]:
-    if crop_px is None:
+def _find_too_small(
+    paths: Sequence[Path], headers: dict[Path, ImageHeader], crop_px: int | None, scale: int, small: SmallImages
+) -> list[FileProblem]:
+    if crop_px is None or small == "skip":
         return []
-    reason = "expected at least {0} x {0} pixels, the size of the crop, got {1} x {2} (height x width); leave it out."
+    smallest, reason, advice = (
+        (scale, "one pixel of LR", "leave it out")
+        if small == "pad"
+        else (crop_px, "the size of the crop", "leave it out, or set data.small to skip or pad")
+    )
     return [
-        FileProblem(path, "too small", reason.format(crop_px, headers[path].height, headers[path].width))
+        FileProblem(
+            path,
+            "too small",
+            f"expected at least {smallest} x {smallest} pixels, {reason}, got {headers[path].height} x "
+            f"{headers[path].width} (height x width); {advice}.",
+        )
         for path in paths
-        if path in headers and min(headers[path].height, headers[path].width) < crop_px
+        if path in headers and is_small(headers[path], smallest)
     ]
 
 

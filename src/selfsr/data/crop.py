@@ -1,13 +1,22 @@
 """Random crops of images, and the eight symmetries of a square."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from selfsr.data.store import ImageStore
+from selfsr.console import print_line
+from selfsr.data.store import ImageStore, read_headers
 from selfsr.degrade.plan import DegradationPlan
 from selfsr.errors import InputError
+from selfsr.images.files import ImageHeader
 from selfsr.images.resize import symmetric_index
+from selfsr.machine.distributed import is_first_process
+
+# What happens to images that are smaller than the crop.
+SmallImages = Literal["error", "skip", "pad"]
 
 
 @dataclass(frozen=True)
@@ -56,28 +65,86 @@ def check_scale(scale: int) -> None:
         raise InputError(f"data: expected a scale of 2 or more with kind: folder, got {scale}; use kind: pairs.")
 
 
-def check_sizes(hr: ImageStore, scale: int, crop_px: int) -> None:
-    """Check that no image is smaller than the crop.
+def is_small(header: ImageHeader, crop_px: int) -> bool:
+    """Return whether an image is smaller than a crop at one of its sides."""
+    return min(header.height, header.width) < crop_px
+
+
+def choose_large(
+    paths: Sequence[Path], headers: Iterable[ImageHeader], crop_px: int, folder: Path
+) -> tuple[list[Path], int]:
+    """Return the images that are not smaller than the crop, in their order, and the number of the others.
+
+    Raises:
+        InputError: all images are smaller.
+    """
+    large = [path for path, header in zip(paths, headers, strict=True) if not is_small(header, crop_px)]
+    if not large:
+        raise InputError(
+            f"data.hr: expected an image of at least {crop_px} x {crop_px} pixels, the size of the crop, in {folder}, "
+            f"got {len(paths)} images that are all smaller; lower crop_px, or set data.small to pad."
+        )
+    return large, len(paths) - len(large)
+
+
+def skip_small(paths: Sequence[Path], crop_px: int, folder: Path) -> list[Path]:
+    """Return the images that are not smaller than the crop, in their order; print the number of the others.
+
+    Raises:
+        InputError: all images are smaller, or a file is not an image.
+    """
+    large, skipped = choose_large(paths, read_headers(paths), crop_px, folder)
+    if skipped and is_first_process():
+        print_line(
+            f"data.small: {skipped:,} of {len(paths):,} images are smaller than the crop of {crop_px} x {crop_px} "
+            "pixels and are left out."
+        )
+    return large
+
+
+def check_sizes(hr: ImageStore, scale: int, crop_px: int, *, pad: bool) -> None:
+    """Check that no image is smaller than the crop, or that each can be padded to it.
+
+    Args:
+        hr: the images.
+        scale: how many times larger HR is than LR.
+        crop_px: side of the HR crop.
+        pad: whether smaller images are padded; then only one LR pixel is required.
 
     Raises:
         InputError: an image is smaller; the message has the largest crop that fits all images.
     """
-    too_small = [i for i, header in enumerate(hr.headers) if min(header.height, header.width) < crop_px]
+    if pad:
+        _check_one_lr_pixel(hr, scale)
+        return
+    too_small = [i for i, header in enumerate(hr.headers) if is_small(header, crop_px)]
     if not too_small:
         return
     first, header = hr.paths[too_small[0]], hr.headers[too_small[0]]
     largest = min(min(h.height, h.width) for h in hr.headers) // scale * scale
-    advice = f" or set crop_px to at most {largest}" if largest else ""
+    advice = f", or crop_px to at most {largest}" if largest else ""
     raise InputError(
         f"data.hr: expected images of at least {crop_px} x {crop_px} pixels, the size of the crop, but "
         f"{len(too_small)} of {len(hr)} are smaller, the first is {first} with {header.height} x {header.width} "
-        f"(height x width); leave them out{advice}."
+        f"(height x width); set data.small to skip or pad{advice}."
     )
 
 
+def _check_one_lr_pixel(hr: ImageStore, scale: int) -> None:
+    for path, header in zip(hr.paths, hr.headers, strict=True):
+        if is_small(header, scale):
+            raise InputError(
+                f"{path}: expected at least {scale} x {scale} pixels, one pixel of LR, got {header.height} x "
+                f"{header.width} (height x width); leave it out."
+            )
+
+
 def sample_crop(rng: np.random.Generator, shape: tuple[int, ...], scale: int, crop_px: int) -> tuple[int, int, int]:
-    """Return random (top, left, symmetry): a corner on the LR grid, and one of the eight symmetries of the square."""
-    rows, columns = ((side // scale - crop_px // scale) + 1 for side in shape[:2])
+    """Return random (top, left, symmetry): a corner on the LR grid, and one of the eight symmetries of the square.
+
+    Along a side that is smaller than the crop the corner is 0.
+    """
+    rows, columns = (max(side // scale - crop_px // scale, 0) + 1 for side in shape[:2])
     return int(rng.integers(rows)) * scale, int(rng.integers(columns)) * scale, int(rng.integers(8))
 
 

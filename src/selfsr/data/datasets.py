@@ -7,7 +7,15 @@ from typing import Literal, Protocol, Self
 
 import numpy as np
 
-from selfsr.data.crop import TrainingCrop, apply_symmetry, check_scale, check_sizes, crop_with_reflection, sample_crop
+from selfsr.data.crop import (
+    SmallImages,
+    TrainingCrop,
+    apply_symmetry,
+    check_scale,
+    check_sizes,
+    crop_with_reflection,
+    sample_crop,
+)
 from selfsr.data.masks import MaskStore, crop_mask
 from selfsr.data.store import Cache, ImageStore
 from selfsr.errors import InputError
@@ -70,6 +78,8 @@ class BaseDataset:
         paths: the HR files.
         channels: 3, or 1 for luma.
         cache: see `ArrayStore`.
+        small: "pad" mirrors images that are smaller than the crop at their lower and right edges; otherwise they are
+            errors. `FolderSpec` and `PairsSpec` leave them out before, for "skip".
 
     Raises:
         InputError: a file is not an image, or the cache does not fit.
@@ -79,8 +89,9 @@ class BaseDataset:
     halo_px = 0
     lr_bits: int | None = None
 
-    def __init__(self, paths: Sequence[Path], channels: Literal[1, 3], cache: Cache) -> None:
+    def __init__(self, paths: Sequence[Path], channels: Literal[1, 3], cache: Cache, small: SmallImages) -> None:
         self.channels: Literal[1, 3] = channels
+        self._pad = small == "pad"
         self._hr = ImageStore("data.hr", paths, cache)
         self._masks: MaskStore | None = None
 
@@ -88,7 +99,7 @@ class BaseDataset:
         assert crop_px % scale == 0, (crop_px, scale)
         self.scale: int = scale
         self.crop_px: int = crop_px
-        check_sizes(self._hr, scale, crop_px)
+        check_sizes(self._hr, scale, crop_px, pad=self._pad)
 
     def _load_masks(self, paths: Sequence[Path] | None, cache: Cache) -> None:
         self._masks = None if paths is None else MaskStore(paths, self._hr, cache)
@@ -140,6 +151,7 @@ class HrFolderDataset(HrOnlyDataset):
         cache: see `ArrayStore`.
         lr_bits: bit depth that LR is rounded to; None leaves it unrounded.
         mask_paths: the edge masks in the order of `paths`; None if training makes them.
+        small: see `BaseDataset`.
 
     Raises:
         InputError: a file is not an image or smaller than the crop, a mask does not fit, or the cache does not fit.
@@ -155,8 +167,9 @@ class HrFolderDataset(HrOnlyDataset):
         cache: Cache = "auto",
         lr_bits: int | None = 8,
         mask_paths: Sequence[Path] | None = None,
+        small: SmallImages = "error",
     ) -> None:
-        super().__init__(paths, channels, cache)
+        super().__init__(paths, channels, cache, small)
         self.lr_bits = lr_bits
         self._set_crop(scale, crop_px)
         self._load_masks(mask_paths, cache)
@@ -174,7 +187,7 @@ class HrFolderDataset(HrOnlyDataset):
         rows, columns = top - self.halo_px, left - self.halo_px
         return TrainingCrop(
             apply_symmetry(crop_with_reflection(pixels[:height, :width], rows, columns, side), symmetry),
-            mask=crop_mask(self._masks, index, (top, left, symmetry), self.crop_px),
+            mask=crop_mask(self._masks, index, (top, left, symmetry), self.crop_px, self.scale),
         )
 
 
@@ -189,6 +202,7 @@ class PairedDataset(BaseDataset):
         channels: 3, or 1 for luma.
         cache: see `ArrayStore`.
         mask_paths: the edge masks in the order of `hr_paths`; None if training makes them.
+        small: see `BaseDataset`.
 
     Raises:
         InputError: a file is not an image or smaller than the crop, or a pair, a mask or the cache does not fit.
@@ -204,8 +218,9 @@ class PairedDataset(BaseDataset):
         channels: Literal[1, 3] = 3,
         cache: Cache = "auto",
         mask_paths: Sequence[Path] | None = None,
+        small: SmallImages = "error",
     ) -> None:
-        super().__init__(hr_paths, channels, cache)
+        super().__init__(hr_paths, channels, cache, small)
         self._set_lr(lr_paths, scale, crop_px, cache)
         self._load_masks(mask_paths, cache)
 
@@ -241,9 +256,10 @@ class PairedDataset(BaseDataset):
         """Return a random crop of pair `index`, both with the same symmetry."""
         hr, lr = self._hr.read(index), self._lr.read(index)
         top, left, symmetry = sample_crop(rng, hr.shape, self.scale, self.crop_px)
+        hr = hr[: lr.shape[0] * self.scale, : lr.shape[1] * self.scale]  # beyond it both are mirrored
         lr_crop = crop_with_reflection(lr, top // self.scale, left // self.scale, self.crop_px // self.scale)
         return TrainingCrop(
             apply_symmetry(crop_with_reflection(hr, top, left, self.crop_px), symmetry),
             apply_symmetry(lr_crop, symmetry),
-            crop_mask(self._masks, index, (top, left, symmetry), self.crop_px),
+            crop_mask(self._masks, index, (top, left, symmetry), self.crop_px, self.scale),
         )

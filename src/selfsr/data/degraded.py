@@ -6,7 +6,14 @@ from typing import Literal
 
 import numpy as np
 
-from selfsr.data.crop import SampledDegradation, TrainingCrop, apply_symmetry, crop_with_reflection, sample_crop
+from selfsr.data.crop import (
+    SampledDegradation,
+    SmallImages,
+    TrainingCrop,
+    apply_symmetry,
+    crop_with_reflection,
+    sample_crop,
+)
 from selfsr.data.datasets import HrOnlyDataset
 from selfsr.data.masks import crop_mask
 from selfsr.data.store import Cache
@@ -39,6 +46,7 @@ class DegradedDataset(HrOnlyDataset):
         mask_paths: the edge masks in the order of `paths`; None if training makes them. They stay as they are even
             if the degradation sharpens HR.
         on_device: whether the device degrades; `sample` then returns full windows and their degradations.
+        small: see `BaseDataset`.
 
     Attributes:
         window_px: side of the degraded window, which is the crop and its context.
@@ -62,8 +70,9 @@ class DegradedDataset(HrOnlyDataset):
         lr_bits: int | None = 8,
         mask_paths: Sequence[Path] | None = None,
         on_device: bool = False,
+        small: SmallImages = "error",
     ) -> None:
-        super().__init__(paths, channels, cache)
+        super().__init__(paths, channels, cache, small)
         self._degradation, self._loader_bits, self._on_device = degradation, lr_bits, on_device
         self.lr_bits: int | None = lr_bits if on_device else None
         self._set_crop(scale, crop_px)
@@ -96,7 +105,7 @@ class DegradedDataset(HrOnlyDataset):
         rows = margin - rows if symmetry & 2 else rows
         if symmetry & 4:
             rows, columns = columns, rows
-        mask = crop_mask(self._masks, index, (top, left, symmetry), self.crop_px)
+        mask = crop_mask(self._masks, index, (top, left, symmetry), self.crop_px, scale)
         if self._on_device:
             plan = self._degradation.sample(rng, self.window_px, self.window_px, scale)
             degradation = SampledDegradation(

@@ -175,9 +175,9 @@ class Loader:
         masks = [None] * accumulate
         if raw.mask is not None:
             masks = to_device(raw.mask, device).permute(0, 3, 1, 2).bool().contiguous().chunk(accumulate)
-        return [
-            Batch(*micro_batch) for micro_batch in zip(hr.chunk(accumulate), lr.chunk(accumulate), masks, strict=True)
-        ]
+        first_slot, size = self._source.slots.start, len(hr) // accumulate
+        parts = enumerate(zip(hr.chunk(accumulate), lr.chunk(accumulate), masks, strict=True))
+        return [Batch(*images, first_slot=first_slot + index * size) for index, images in parts]
 
     def close(self) -> None:
         """Stop the loader processes. `next` starts them again, at `start_step`."""
@@ -227,7 +227,7 @@ class _StepDataset(TorchDataset):
         self._datasets = datasets
         self._batch = batch
         self._seed = seed
-        self._slots = slots
+        self.slots = slots
         self._orders: dict[int, np.ndarray] = {}
         self._unreadable: dict[tuple[int, int], str] = {}
 
@@ -238,7 +238,7 @@ class _StepDataset(TorchDataset):
             dataset_index = int(np.random.default_rng((self._seed, 2, step)).integers(len(self._datasets)))
         unreadable: dict[Path, str] = {}
         try:
-            crops = [self._sample(dataset_index, step, slot, unreadable) for slot in self._slots]
+            crops = [self._sample(dataset_index, step, slot, unreadable) for slot in self.slots]
         except InputError as error:
             return str(error)
         lrs = [crop.lr for crop in crops if crop.lr is not None]

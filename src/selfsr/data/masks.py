@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfsr.data.crop import apply_symmetry
+from selfsr.data.crop import apply_symmetry, crop_with_reflection
 from selfsr.data.store import ArrayLayout, ArrayStore, Cache, ImageStore
 from selfsr.errors import InputError
 from selfsr.images.files import read_header, read_image
@@ -110,15 +110,17 @@ class MaskStore(ArrayStore):
         super().__init__("data.masks", packed, cache)
         _read_mask(self.paths[0])
 
-    def crop(self, index: int, top: int, left: int, side: int) -> np.ndarray:
-        """Return a square inside mask `index`, uint8 `[side, side, 1]` of 0 and 1.
+    def crop(self, index: int, top: int, left: int, side: int, scale: int) -> np.ndarray:
+        """Return a square of mask `index`, uint8 `[side, side, 1]` of 0 and 1, mirrored beyond its last LR pixel.
 
         Raises:
             InputError: the file is damaged, has other values, or changed after the start.
             OSError: the file cannot be read.
         """
-        rows = np.unpackbits(self.read(index)[top : top + side], axis=1, count=self._sizes[index][1])
-        return rows[:, left : left + side, None]
+        height, width = (length - length % scale for length in self._sizes[index])
+        rows = self.read(index)[top : min(top + side, height)]
+        mask = np.unpackbits(rows, axis=1, count=width)[:, :, None]
+        return crop_with_reflection(mask, 0, left, side)
 
     def _decode(self, index: int) -> np.ndarray:
         mask = _read_mask(self.paths[index])
@@ -126,7 +128,9 @@ class MaskStore(ArrayStore):
         return np.packbits(mask, axis=1)
 
 
-def crop_mask(masks: MaskStore | None, index: int, position: tuple[int, int, int], side: int) -> np.ndarray | None:
+def crop_mask(
+    masks: MaskStore | None, index: int, position: tuple[int, int, int], side: int, scale: int
+) -> np.ndarray | None:
     """Return the mask of a crop with the same symmetry, uint8 `[side, side, 1]` of 0 and 1; None without masks.
 
     Args:
@@ -134,11 +138,12 @@ def crop_mask(masks: MaskStore | None, index: int, position: tuple[int, int, int
         index: number of the image.
         position: top, left and symmetry, as `sample_crop` returns them.
         side: side of the crop.
+        scale: scale of the crop; rows and columns beyond the last LR pixel do not count.
     """
     if masks is None:
         return None
     top, left, symmetry = position
-    return apply_symmetry(masks.crop(index, top, left, side), symmetry)
+    return apply_symmetry(masks.crop(index, top, left, side, scale), symmetry)
 
 
 def _check_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple[int, int]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from selfsr.data.crop import SmallImages, skip_small
 from selfsr.data.datasets import Dataset, HrFolderDataset, PairedDataset
 from selfsr.data.degraded import DegradedDataset
 from selfsr.data.masks import find_masks
@@ -17,6 +18,10 @@ from selfsr.images.paths import list_images
 from selfsr.spec import PathByScale, Spec, expand_home, select_path
 
 _CACHE = "cache of decoded images: memory, off, or auto, which is memory if they fit in a quarter of the free memory"
+_SMALL = (
+    "images smaller than the crop: error stops before the run, skip leaves them out and prints how many, pad mirrors "
+    "them at their lower and right edges"
+)
 _MASKS = "folder of edge masks, .mat or .png with the names of the images; null computes them in the training step"
 
 
@@ -44,6 +49,7 @@ class FolderSpec(Spec):
         description="where LR is degraded: loader (sample by sample, in the loader processes) or device (all samples "
         "of a step together, on the training device; use it if the loader is too slow)",
     )
+    small: SmallImages = Field("error", description=_SMALL)
     masks: Path | None = Field(None, description=_MASKS)
 
     @field_validator("hr", "masks")
@@ -64,7 +70,17 @@ class FolderSpec(Spec):
             InputError: the folder is missing or empty, an image or a mask is unusable, or the degradation shrinks
                 crops to nothing.
         """
-        paths = list_images(self.hr)
+        return self._build(scale, crop_px, crop_px)
+
+    def build_each(self, crops_px: Mapping[int, int]) -> Sequence[Dataset]:
+        """Return the datasets by a mapping from scale to the side of the HR crop; errors as for `build`."""
+        (scale, crop_px), *more_scales = crops_px.items()
+        first = self._build(scale, crop_px, max(crops_px.values()))
+        return [first, *(first.at_scale(scale, crop_px) for scale, crop_px in more_scales)]
+
+    def _build(self, scale: int, crop_px: int, largest_px: int) -> HrFolderDataset | DegradedDataset:
+        """Return the dataset; `largest_px` is the largest crop of all scales, which decides what is skipped."""
+        paths = _list_hr(self.hr, self.small, largest_px)
         mask_paths = None if self.masks is None else find_masks(self.masks, self.hr, paths)
         if self.degrade is not None:
             return DegradedDataset(
@@ -77,6 +93,7 @@ class FolderSpec(Spec):
                 lr_bits=self.lr_bits,
                 mask_paths=mask_paths,
                 on_device=self.degrade_on == "device",
+                small=self.small,
             )
         return HrFolderDataset(
             paths,
@@ -86,13 +103,8 @@ class FolderSpec(Spec):
             cache=self.cache,
             lr_bits=self.lr_bits,
             mask_paths=mask_paths,
+            small=self.small,
         )
-
-    def build_each(self, crops_px: Mapping[int, int]) -> Sequence[Dataset]:
-        """Return the datasets by a mapping from scale to the side of the HR crop; errors as for `build`."""
-        (scale, crop_px), *more_scales = crops_px.items()
-        first = self.build(scale=scale, crop_px=crop_px)
-        return [first, *(first.at_scale(scale, crop_px) for scale, crop_px in more_scales)]
 
     def lr_folder(self, scale: int) -> None:  # noqa: ARG002 - all data share one signature
         """Return None, since LR is made from HR."""
@@ -112,6 +124,7 @@ class PairsSpec(Spec):
         3, description="channels of the network: 3 repeats gray images to RGB, 1 trains on unrounded luma"
     )
     cache: Cache = Field("auto", description=_CACHE)
+    small: SmallImages = Field("error", description=_SMALL)
     masks: Path | None = Field(None, description=_MASKS)
 
     @field_validator("hr", "masks")
@@ -132,7 +145,10 @@ class PairsSpec(Spec):
         Raises:
             InputError: a folder is missing or empty, an image has no partner, or an image or a mask is unusable.
         """
-        hr_paths = list_images(self.hr)
+        return self._build(scale, crop_px, crop_px)
+
+    def _build(self, scale: int, crop_px: int, largest_px: int) -> PairedDataset:
+        hr_paths = _list_hr(self.hr, self.small, largest_px)
         return PairedDataset(
             hr_paths,
             self._pair(hr_paths, scale),
@@ -141,12 +157,13 @@ class PairsSpec(Spec):
             channels=self.channels,
             cache=self.cache,
             mask_paths=None if self.masks is None else find_masks(self.masks, self.hr, hr_paths),
+            small=self.small,
         )
 
     def build_each(self, crops_px: Mapping[int, int]) -> Sequence[Dataset]:
         """Return the datasets by a mapping from scale to the side of the HR crop; errors as for `build`."""
         (scale, crop_px), *more_scales = crops_px.items()
-        first = self.build(scale=scale, crop_px=crop_px)
+        first = self._build(scale, crop_px, max(crops_px.values()))
         return [first] + [
             first.with_lr(self._pair(first.paths, scale), scale, crop_px, self.cache) for scale, crop_px in more_scales
         ]
@@ -165,6 +182,11 @@ class PairsSpec(Spec):
 
     def _pair(self, hr_paths: Sequence[Path], scale: int) -> list[Path]:
         return pair_lr(self.hr, hr_paths, self.lr_folder(scale), scale)
+
+
+def _list_hr(folder: Path, small: SmallImages, crop_px: int) -> list[Path]:
+    paths = list_images(folder)
+    return skip_small(paths, crop_px, folder) if small == "skip" else paths
 
 
 DataSpec = Annotated[FolderSpec | PairsSpec, Field(discriminator="kind")]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from selfsr.errors import InputError, RangeCheck, check_choice, check_images
 from selfsr.losses.pixel import CHARBONNIER_EPS, charbonnier, check_eps, l1, l2
 from selfsr.pacing.contract import TINY, LossName, PacingReduction, Padding, compute_dtype
+from selfsr.pacing.normalized import normalize_weights, widen
 from selfsr.pacing.operator import loss_op, ssim_op, weight_op
 
 __all__ = ["SelfPacedLoss", "self_paced_weight", "ssim_map"]
@@ -69,6 +70,7 @@ def self_paced_weight(
     peak: float = PEAK,
     data_range: float = 1.0,
     padding: Padding = "zero",
+    normalize: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """Return the self-paced weight of every pixel and channel, without a gradient.
@@ -88,23 +90,33 @@ def self_paced_weight(
         data_range: see `ssim_map`. The published code has images in 0..255 with the constants for [0, 1]; to
             reproduce it, use `data_range=1` with such images or `data_range=1 / 255` with images in [0, 1].
         padding: see `ssim_map`.
+        normalize: divide the weights by their mean over all elements (docs/pacing.md, eq. 15), so that weight moves
+            between pixels and its sum stays. It works for any sigma, also where all weights underflow.
         backend: see `ssim_map`.
 
     Returns:
         Weights in [0, peak], `[N, C, H, W]`; float64 if an image is float64, else float32. If sigma is 0, the weight
-        is `peak` at s = -1 and 0 elsewhere.
+        is `peak` at s = -1 and 0 elsewhere. With `normalize` the weights are at least 0 and their mean is 1.
 
     Raises:
-        InputError: as for `ssim_map`; or epoch, alpha or beta is negative, or peak is not positive.
+        InputError: as for `ssim_map`; or epoch, alpha or beta is negative, peak is not positive, or peak is given with
+            `normalize`, where it has no effect.
 
     >>> x = torch.full((1, 3, 16, 16), 0.5)
     >>> round(self_paced_weight(x, x, epoch=2).mean().item(), 4)  # 2 exp(-1)
     0.7358
+    >>> self_paced_weight(x, x, epoch=1e-3, normalize=True).mean().item()
+    1.0
     """
     caller = "self_paced_weight"
     check_images(caller, sr=sr, hr=hr)
     _check_map_options(caller, data_range, padding)
-    _check_pace(caller, alpha, beta, peak)
+    _check_pace(caller, alpha, beta, peak, normalize)
+    if normalize:
+        x, y = widen(sr), widen(hr)
+        s = ssim_op(x, y, *_constants(data_range), padding, backend)
+        weight, _ = normalize_weights(1 + s, _compute_sigma(caller, epoch, alpha, beta, x, y))
+        return weight.to(compute_dtype(sr, hr))
     sigma = _compute_sigma(caller, epoch, alpha, beta, sr, hr)
     return weight_op(sr.detach(), hr.detach(), sigma, *_constants(data_range), padding, peak, backend)
 
@@ -116,8 +128,13 @@ class SelfPacedLoss(nn.Module):
     L1 becomes `w |sr - hr|`, L2 becomes `w^2 (sr - hr)^2`. Late in training they are `peak` and `peak^2` times the
     unweighted loss.
 
-    For a loss given by name, one pass over the images computes value and gradient, and one tensor is saved for
-    backward. A callable is differentiated by autograd, which is slower and saves more tensors.
+    With `normalize` it is `L = mean(w loss(sr, hr)) / mean(w)` (docs/pacing.md, eq. 15), the weighted mean of the loss:
+    the curriculum moves weight between pixels and does not make the loss grow. The weight then multiplies the loss and
+    not the images, so L2 has the weight itself.
+
+    For a loss given by name and without `normalize`, one pass over the images computes value and gradient, and one
+    tensor is saved for backward. Otherwise the loss is differentiated by autograd, which is slower and saves more
+    tensors.
 
     The first call warns with `selfsr.RangeWarning` if the images are not in [0, data_range].
 
@@ -131,10 +148,11 @@ class SelfPacedLoss(nn.Module):
         eps: constant of the Charbonnier loss, in the units of the images; None is the default of
             `selfsr.losses.charbonnier`. An error with another loss.
         reduction: "mean" over all elements, or "none" for the loss of each element.
+        normalize: divide the weights by their mean over the images of the call; `peak` has no effect.
         backend: "auto", "cpu", "triton" or "eager".
 
     Raises:
-        InputError: an option is wrong; in `forward`, the images do not match or the epoch is negative.
+        InputError: an option is wrong or has no effect; in `forward`, the images do not match or the epoch is negative.
 
     >>> loss = SelfPacedLoss("l1")
     >>> sr, hr = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -153,6 +171,7 @@ class SelfPacedLoss(nn.Module):
         padding: Padding = "zero",
         eps: float | None = None,
         reduction: PacingReduction = "mean",
+        normalize: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -162,7 +181,7 @@ class SelfPacedLoss(nn.Module):
         check_choice(caller, "padding", padding, _PADDINGS)
         check_choice(caller, "reduction", reduction, _REDUCTIONS)
         _check_range(caller, data_range)
-        _check_pace(caller, alpha, beta, peak)
+        _check_pace(caller, alpha, beta, peak, normalize)
         if eps is not None:
             if loss != "charbonnier":
                 raise InputError(f"{caller}: eps is an option of loss='charbonnier', got loss={loss!r}; leave it out.")
@@ -176,6 +195,7 @@ class SelfPacedLoss(nn.Module):
         self.padding: Padding = padding
         self.eps: float = CHARBONNIER_EPS if eps is None else eps
         self.reduction: PacingReduction = reduction
+        self.normalize: bool = normalize
         self.backend: str = backend
         self.check_range: RangeCheck = RangeCheck(caller, data_range)
 
@@ -196,8 +216,8 @@ class SelfPacedLoss(nn.Module):
         caller = type(self).__name__
         check_images(caller, sr=sr, hr=hr)
         self.check_range(sr, hr)
-        if not isinstance(self.loss, str):
-            return self._apply_callable(caller, sr, hr.detach(), epoch)
+        if self.normalize or not isinstance(self.loss, str):
+            return self._apply_elementwise(caller, sr, hr.detach(), epoch)
         sigma = _compute_sigma(caller, epoch, self.alpha, self.beta, sr, hr)
         value, _ = loss_op(
             sr,
@@ -214,9 +234,8 @@ class SelfPacedLoss(nn.Module):
         )
         return value
 
-    def _apply_callable(self, caller: str, sr: Tensor, hr: Tensor, epoch: float | Tensor) -> Tensor:
-        """Return the loss of the weighted images by the callable."""
-        assert callable(self.loss)
+    def _apply_elementwise(self, caller: str, sr: Tensor, hr: Tensor, epoch: float | Tensor) -> Tensor:
+        """Return the loss by an elementwise function: of the weighted images, or weighted itself if normalized."""
         w = self_paced_weight(
             sr,
             hr,
@@ -226,22 +245,32 @@ class SelfPacedLoss(nn.Module):
             peak=self.peak,
             data_range=self.data_range,
             padding=self.padding,
+            normalize=self.normalize,
             backend=self.backend,
         )
-        values = self.loss(sr * w, hr * w)
+        factor = 1.0 if self.normalize else w
+        values = self._compute_each(sr.to(w.dtype) * factor, hr.to(w.dtype) * factor)
         if values.shape != sr.shape:
             raise InputError(
                 f"{caller}: loss must return one value for each element, {list(sr.shape)}, got {list(values.shape)}; "
                 "set reduction instead of averaging in it."
             )
+        values = values * w if self.normalize else values
         return values.mean() if self.reduction == "mean" else values
+
+    def _compute_each(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return the loss of each element without a weight."""
+        if self.loss == "charbonnier":
+            return charbonnier(sr, hr, eps=self.eps)
+        loss = _LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+        return loss(sr, hr)
 
     def extra_repr(self) -> str:
         """Return the options for the module's `repr`."""
         loss = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__qualname__", repr(self.loss))
         return (
             f"loss={loss}, alpha={self.alpha}, beta={self.beta}, peak={self.peak}, data_range={self.data_range}, "
-            f"padding={self.padding}, reduction={self.reduction}, backend={self.backend}"
+            f"padding={self.padding}, reduction={self.reduction}, normalize={self.normalize}, backend={self.backend}"
         )
 
 
@@ -272,9 +301,11 @@ def _check_range(caller: str, data_range: float) -> None:
         raise InputError(f"{caller}: data_range must be greater than 0, got {data_range}; use 1 for images in [0, 1].")
 
 
-def _check_pace(caller: str, alpha: float, beta: float, peak: float) -> None:
+def _check_pace(caller: str, alpha: float, beta: float, peak: float, normalize: bool) -> None:
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not value >= 0:
             raise InputError(f"{caller}: {name} must be at least 0, got {value}; sigma = alpha * epoch + beta.")
     if not peak > 0:
         raise InputError(f"{caller}: peak must be greater than 0, got {peak}; 2 is published.")
+    if normalize and peak != PEAK:
+        raise InputError(f"{caller}: peak has no effect with normalize=True, got {peak}; leave it out.")

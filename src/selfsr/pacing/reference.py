@@ -69,3 +69,13 @@ def loss(sr: Tensor, hr: Tensor, w: Tensor, name: str, eps: float = 1e-3) -> Ten
     if name == "l2":
         return difference**2
     return torch.sqrt(difference**2 + eps**2)
+
+
+def normalized_weight(s: Tensor, sigma: float) -> Tensor:
+    """Return the weight of eq. 15 for an SSIM map: that of eq. 4 over its mean, by torch's softmax."""
+    return s.numel() * torch.softmax(-(((s + 1) / sigma) ** 2).flatten(), 0).view_as(s)
+
+
+def normalized_loss(sr: Tensor, hr: Tensor, v: Tensor, name: str, eps: float = 1e-3) -> Tensor:
+    """Return each element's loss with normalized weights (eq. 15): the weight multiplies the loss."""
+    return v * loss(sr, hr, torch.ones_like(v), name, eps)

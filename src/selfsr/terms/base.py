@@ -13,6 +13,19 @@ from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms.loss_weights import Weight
 
 
+@dataclass(frozen=True)
+class WeightedMean:
+    """A mean with pixel weights that sum to a constant over the complete batch (docs/pacing.md, eq. 17).
+
+    Attributes:
+        mean: mean over this micro-batch, with weights whose mean over it is 1; a scalar with a gradient.
+        log_sum: logarithm of the sum of the weights before they were normalized, a scalar without a gradient.
+    """
+
+    mean: Tensor
+    log_sum: Tensor
+
+
 class BuiltTerm(Protocol):
     """A loss that is ready to be called: the spec itself, or an object with a network of its own."""
 
@@ -20,8 +33,11 @@ class BuiltTerm(Protocol):
         """Return the number of masked pixels in `batch`; None if the loss is a plain mean."""
         ...
 
-    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor | MaskedSum:
-        """Return the loss before its weight: a mean over the batch, or a `MaskedSum` if it has a mask."""
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor | MaskedSum | WeightedMean:
+        """Return the loss before its weight.
+
+        It is a mean over the batch, a `MaskedSum` if it has a mask, or a `WeightedMean` if it normalizes.
+        """
         ...
 
 
@@ -60,6 +76,11 @@ class TermSpec(Spec):
     weight: Weight = Field(1.0, description="factor of the loss, or how to calibrate it in training")
 
     @property
+    def normalizes(self) -> bool:
+        """Whether the loss is a `WeightedMean`, whose weights depend on the complete batch."""
+        return False
+
+    @property
     def minimum_px(self) -> int:
         """Smallest side of a ground-truth crop on which the loss is defined, in pixels."""
         return 1
@@ -76,6 +97,6 @@ class TermSpec(Spec):
         """Return None: the loss is a plain mean."""
         return None
 
-    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor | MaskedSum:
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor | MaskedSum | WeightedMean:
         """Return the loss before its weight."""
         raise NotImplementedError

@@ -9,6 +9,7 @@ from torch import Tensor
 from selfsr import self_paced_weight, ssim_map
 from selfsr.pacing.contract import TINY
 from selfsr.pacing.loss import ALPHA, BETA, PEAK
+from selfsr.pacing.normalized import normalize_weights, widen
 from selfsr.spec import Spec
 from selfsr.step import Clock
 
@@ -84,9 +85,51 @@ class Pace(Spec):
         """
         if self.weighs_as_published:
             return self_paced_weight(sr, hr, self.age(clock), **self.options())
+        return self.peak * torch.exp(-((self._distance(sr, hr) / self._sigma(clock)) ** 2))
+
+    def _distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Return d of eq. 12, `[N, C, H, W]`, without a gradient, in the precision of the images."""
         s = ssim_map(sr, hr, data_range=self.data_range, padding=self.padding)
         if self.ssim != "channel":
             s = s.mean(dim=1 if self.ssim == "pixel" else (1, 2, 3), keepdim=True).expand_as(s)
-        distance = 1 + s if self.order == "hard_first" else 1 - s
-        sigma = max(self.alpha * self.age(clock) + self.beta, TINY)
-        return self.peak * torch.exp(-((distance / sigma) ** 2))
+        return 1 + s if self.order == "hard_first" else 1 - s
+
+    def _sigma(self, clock: Clock) -> float:
+        return max(self.alpha * self.age(clock) + self.beta, TINY)
+
+
+class PixelPace(Pace):
+    """Self-paced weights of a pixel loss, which may keep their mean at 1."""
+
+    normalize: bool = Field(
+        False,
+        description="divide the weights by their mean over the batch, so that the curriculum moves weight between "
+        "pixels without growing the loss (docs/pacing.md, eq. 15); then peak has no effect. false is published",
+    )
+
+    @model_validator(mode="after")
+    def _check_peak(self) -> "PixelPace":
+        if self.normalize and self.peak != PEAK:
+            raise ValueError(f"peak has no effect with normalize: true, got {self.peak}; leave it out")
+        return self
+
+    @property
+    def weighs_as_published(self) -> bool:
+        """Whether the operators of `selfsr.pacing` compute these weights."""
+        return super().weighs_as_published and not self.normalize
+
+    def normalized_weight(self, sr: Tensor, hr: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
+        """Return the weights with mean 1, without a gradient, and their log sum before (docs/pacing.md, eq. 15, 16).
+
+        Args:
+            sr: output `[N, C, H, W]` in [0, 1].
+            hr: ground truth of the same shape.
+            clock: time of the step.
+
+        Returns:
+            The weights over these images, `[N, C, H, W]`, in the dtype of `sr`; and the logarithm of their sum before
+            the division, a scalar, in float64 where the device has it.
+        """
+        distance = self._distance(widen(sr), widen(hr))
+        weight, log_sum = normalize_weights(distance, distance.new_tensor(self._sigma(clock)))
+        return weight.to(sr.dtype), log_sum

@@ -8,18 +8,28 @@ from torch import Tensor
 from selfsr import SelfPacedLoss
 from selfsr.losses.pixel import CHARBONNIER_EPS, charbonnier, l1, l2
 from selfsr.step import Batch, Clock, Outputs
-from selfsr.terms.base import TermSpec
-from selfsr.terms.pace import Pace
+from selfsr.terms.base import TermSpec, WeightedMean
+from selfsr.terms.pace import PixelPace
 
 
 class _PixelTerm(TermSpec):
-    pace: Pace | None = Field(None, description="self-paced weighting of the pixels; null weights all pixels equally")
+    pace: PixelPace | None = Field(
+        None, description="self-paced weighting of the pixels; null weights all pixels equally"
+    )
 
-    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:
-        """Return the loss as a mean over the batch."""
+    @property
+    def normalizes(self) -> bool:
+        """Whether the pixel weights have the mean 1 over the complete batch."""
+        return self.pace is not None and self.pace.normalize
+
+    def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor | WeightedMean:
+        """Return the loss as a mean over the batch, weighted if the weights are normalized."""
         sr, hr = outputs.sr, batch.hr
         if self.pace is None:
             return self._elementwise(sr, hr).mean()
+        if self.pace.normalize:
+            weight, log_sum = self.pace.normalized_weight(sr, hr, clock)
+            return WeightedMean((weight * self._elementwise(sr, hr)).mean(), log_sum)  # eq. 15
         if self.pace.weighs_as_published:
             loss = self._fused(self.pace)
             loss.check_range.skip()  # the objective has looked at the images, once and not at each step
@@ -31,7 +41,7 @@ class _PixelTerm(TermSpec):
         """Return the loss of every element, `[N, C, H, W]`."""
         raise NotImplementedError
 
-    def _fused(self, pace: Pace) -> SelfPacedLoss:
+    def _fused(self, pace: PixelPace) -> SelfPacedLoss:
         """Return the operator that computes weight, loss and mean in one pass."""
         raise NotImplementedError
 
@@ -44,7 +54,7 @@ class L1Term(_PixelTerm):
     def _elementwise(self, sr: Tensor, hr: Tensor) -> Tensor:
         return l1(sr, hr)
 
-    def _fused(self, pace: Pace) -> SelfPacedLoss:
+    def _fused(self, pace: PixelPace) -> SelfPacedLoss:
         return SelfPacedLoss("l1", **pace.options())
 
 
@@ -56,7 +66,7 @@ class L2Term(_PixelTerm):
     def _elementwise(self, sr: Tensor, hr: Tensor) -> Tensor:
         return l2(sr, hr)
 
-    def _fused(self, pace: Pace) -> SelfPacedLoss:
+    def _fused(self, pace: PixelPace) -> SelfPacedLoss:
         return SelfPacedLoss("l2", **pace.options())
 
 
@@ -72,5 +82,5 @@ class CharbonnierTerm(_PixelTerm):
     def _elementwise(self, sr: Tensor, hr: Tensor) -> Tensor:
         return charbonnier(sr, hr, eps=self.eps)
 
-    def _fused(self, pace: Pace) -> SelfPacedLoss:
+    def _fused(self, pace: PixelPace) -> SelfPacedLoss:
         return SelfPacedLoss("charbonnier", eps=self.eps, **pace.options())
