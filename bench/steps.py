@@ -14,6 +14,9 @@ EDSR's self-paced step is compared with one weighted by five depthwise convoluti
 The ESRGAN step has no plain loop. Ours is the complete step with the updates of the generator (L1, perceptual and
 relativistic loss) and the discriminator; the self-similarity loss is added to it. The perceptual loss has VGG19's
 layers with random weights, which cost as much as trained ones.
+
+The ResShift step is the denoising step. The self-similarity loss is added for all samples, or for those at low
+noise, which are half of them.
 """
 
 import argparse
@@ -61,6 +64,8 @@ class Case:
         added: added or replaced terms, by the name of the step.
         naive: also time the pixel loss weighted by five depthwise convolutions.
         plain: also time the plain loop.
+        losses_only: also time the added losses without the network.
+        gate: options of `image_loss` with which the steps with added losses are timed once more.
         optimizers: names of the networks that have an optimizer.
     """
 
@@ -70,6 +75,8 @@ class Case:
     added: dict[str, dict[str, Any]]
     naive: bool = False
     plain: bool = True
+    losses_only: bool = True
+    gate: dict[str, Any] | None = None
     optimizers: tuple[str, ...] = ("g",)
 
 
@@ -111,6 +118,20 @@ CASES = {
         SIMILARITY,
         plain=False,
         optimizers=("g", "d"),
+    ),
+    "resshift": Case(
+        "ResShift x4 in pixels (U-Net 24, 48, 64), crop 64, batch 8",
+        {
+            "network": {"kind": "residual_shifting", "unet": {"channels": [24, 48, 64]}},
+            "scale": 4,
+            "crop_px": 64,
+            "batch": 8,
+        },
+        {"kind": "denoising", "terms": {}},
+        SIMILARITY,
+        plain=False,
+        losses_only=False,
+        gate={"max_noise": 0.6},
     ),
 }
 
@@ -172,7 +193,14 @@ def start_run(case: Case, folder: Path, device: str, **changes: Any) -> tuple[Tr
 
 
 def make_step(
-    case: Case, folder: Path, device: str, added: dict[str, Any] | None = None, *, naive: bool = False, **changes: Any
+    case: Case,
+    folder: Path,
+    device: str,
+    added: dict[str, Any] | None = None,
+    *,
+    naive: bool = False,
+    gate: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Callable[[], float]:
     """Return a function that takes one of our steps and returns its seconds.
 
@@ -182,9 +210,12 @@ def make_step(
         device: "auto", "cpu" or "cuda".
         added: terms to add or replace.
         naive: weight the pixel loss by the naive formulation.
+        gate: options of `image_loss`.
         changes: changes to the recipe.
     """
     method = {**case.method, "terms": {**case.method["terms"], **(added or {})}}
+    if gate is not None:
+        method["image_loss"] = gate
     run, batches = start_run(case, folder, device, method=method, **changes)
     if naive:
         taps = ssim_naive.make_window(3, device=run.accelerator.device)
@@ -281,6 +312,9 @@ def make_steps(case: Case, folder: Path, device: str) -> dict[str, Callable[[], 
     if case.plain:
         steps["ours, float32"] = make_step(case, folder, device, precision="float32")
     steps |= {f"ours + {name}": make_step(case, folder, device, added) for name, added in case.added.items()}
+    if case.gate is not None:
+        for name, added in case.added.items():
+            steps[f"ours + {name}, at low noise"] = make_step(case, folder, device, added, gate=case.gate)
     if case.naive:
         steps["ours + self-paced by five convolutions"] = make_step(case, folder, device, naive=True)
     return steps
@@ -290,7 +324,8 @@ def measure(case: Case, folder: Path, device: str, seconds: float) -> list[dict[
     """Compare our step with the plain loop, and the step with each added loss with our step."""
     times = time_steps(make_steps(case, folder, device), seconds)
     medians = {label: statistics.median(step_times) for label, step_times in times.items()}
-    alone = {f"ours + {name}": measure_loss_cost(case, folder, device, added) for name, added in case.added.items()}
+    added = case.added if case.losses_only else {}
+    alone = {f"ours + {name}": measure_loss_cost(case, folder, device, terms) for name, terms in added.items()}
     rows = []
     for label, step_times in times.items():
         low, _, high = statistics.quantiles(step_times, n=4)

@@ -52,6 +52,9 @@ PAPERS = {
     "rrdb": 'Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCVW 2018',
     "self_similarity": 'Chen et al., "SSL: A Self-similarity Loss for Improving Generative Image Super-resolution", '
     "ACM MM 2024",
+    "residual_shifting": 'Yue et al., "ResShift: Efficient Diffusion Model for Image Super-resolution by Residual '
+    'Shifting", NeurIPS 2023',
+    "shift_distillation": 'Wang et al., "SinSR: Diffusion-Based Image Super-Resolution in a Single Step", CVPR 2024',
     "span": 'Wan et al., "Swift Parameter-free Attention Network for Efficient Super-Resolution", CVPRW 2024',
     "swinir": 'Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCVW 2021',
     "unet_sn": 'Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data", '

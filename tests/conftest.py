@@ -12,6 +12,8 @@ pytest_plugins = ["factories"]
 
 # The option --data-root replaces it.
 DEFAULT_DATA_ROOT = Path(__file__).resolve().parents[2] / "shared" / "data"
+# The option --weights-root replaces it.
+DEFAULT_WEIGHTS_ROOT = DEFAULT_DATA_ROOT.with_name("weights")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,6 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=DEFAULT_DATA_ROOT,
         help="folder with benchmark/Set5/*.png, benchmark/Set14/*.png and train/t91/*.png; "
         "without it, tests of published scores are skipped",
+    )
+    parser.addoption(
+        "--weights-root",
+        type=Path,
+        default=DEFAULT_WEIGHTS_ROOT,
+        help="folder with published weights: hub/checkpoints/*.pth of torchvision, metrics/niqe_pris_params.npz and "
+        "metrics/examples/*.png; without it, tests with published weights are skipped",
     )
 
 
@@ -93,3 +102,13 @@ def set14(request: pytest.FixtureRequest) -> list[Path]:
 @pytest.fixture(scope="session")
 def t91(request: pytest.FixtureRequest) -> list[Path]:
     return _list_photos(request.config, "train", "t91")
+
+
+@pytest.fixture
+def torch_home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with published weights of AlexNet and VGG16 and of metrics; TORCH_HOME is this folder."""
+    folder = Path(request.config.getoption("--weights-root"))
+    if not (folder / "hub" / "checkpoints").is_dir():
+        pytest.skip("needs hub/checkpoints/*.pth; pass the folder that contains it with --weights-root DIR")
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    return folder

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, write_image
-from selfsr.losses.vgg import LAYERS
+from selfsr.losses.features import ARCHITECTURES
+from selfsr.nets.diffusion.taef2 import Taef2
 from selfsr.nets.ranker import Ranker
 from selfsr.recipe import parse_recipe
 from selfsr.step import Batch
@@ -114,15 +115,27 @@ def make_tiny_recipe(photos: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with random weights of VGG19, as wide as it must be to load, and of the ranker."""
+    """Return a folder with random weights of VGG19 and VGG16, as wide as they must be to load, and of the ranker."""
     folder = tmp_path_factory.mktemp("pretrained")
     torch.manual_seed(0)
-    tensors, channels = {}, 3
-    for name, index in LAYERS.items():
-        width = min(512, 32 * 2 ** int(name[4]))
-        tensors[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3) * (2 / (9 * channels)) ** 0.5
-        tensors[f"features.{index}.bias"] = torch.zeros(width)
-        channels = width
-    save_file(tensors, folder / "vgg19.safetensors")
+    for network in ("vgg19", "vgg16"):
+        tensors, channels = {}, 3
+        for name, index in ARCHITECTURES[network].layers.items():
+            width = min(512, 32 * 2 ** int(name[4]))
+            tensors[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3) * (2 / (9 * channels)) ** 0.5
+            tensors[f"features.{index}.bias"] = torch.zeros(width)
+            channels = width
+        save_file(tensors, folder / f"{network}.safetensors")
     torch.save(Ranker().state_dict(), folder / "ranker.pth")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def taef2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with TAEF2's two files, with random weights."""
+    folder = tmp_path_factory.mktemp("taef2")
+    torch.manual_seed(0)
+    net = Taef2()
+    for part in ("encoder", "decoder"):
+        save_file(getattr(net, part).state_dict(), folder / f"taef2_{part}.safetensors")
     return folder

@@ -17,11 +17,14 @@ class Batch:
         hr: ground truth `[N, C, H, W]`, float in [0, 1].
         lr: input `[N, C, H/s, W/s]`, float in [0, 1].
         mask: edge mask of `hr`, bool `[N, 1, H, W]`; None if the data have no masks of their own.
+        first_slot: place of the first image in the batch over all processes and micro-batches. Random numbers of a
+            sample depend on its place, so that they do not depend on how the batch is split.
     """
 
     hr: Tensor
     lr: Tensor
     mask: Tensor | None = None
+    first_slot: int = 0
 
     @property
     def scale(self) -> int:
@@ -113,9 +116,10 @@ class Update:
     Attributes:
         net: key of the network in `Method.nets` and in the recipe's `optimizers`.
         losses: weighted losses by name; each is logged as `loss/<net>/<name>`.
-        scalars: further values to log, by their full names; means over the batch.
+        scalars: further values to log, by their full names: means over the batch, or over a part of it as a
+            `MaskedSum`, which is logged as the mean over all parts, and not at all where they are empty.
     """
 
     net: str
     losses: dict[str, Tensor | MaskedSum]
-    scalars: dict[str, Tensor] = field(default_factory=dict)
+    scalars: dict[str, Tensor | MaskedSum] = field(default_factory=dict)

@@ -13,6 +13,8 @@ from factories import make_batch, make_generator
 from run_folders import assert_same, read_checkpoint, read_log, train
 from selfsr.methods import Method, MethodSetup
 from selfsr.methods.union import AnyMethod, MethodChoice
+from selfsr.nets.diffusion.residual_shifting import ResidualShiftingSpec
+from selfsr.nets.weights import save_weights
 from selfsr.recipe import parse_recipe
 from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.step import GENERATOR, Clock, MaskedSum
@@ -22,7 +24,14 @@ from selfsr.training.loop import losses_to_backward
 OPTIONS: dict[str, dict[str, Any]] = {
     "regression": {},
     "gan": {"discriminators": {"d": {"network": {"kind": "patch", "features": 4, "layers": 1}, "weight": 0.1}}},
+    "denoising": {},
+    "shift_distillation": {"teacher": "teacher.safetensors"},
 }
+# Networks of the methods for networks that sample.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "denoising": {"kind": "residual_shifting", "unet": {"channels": [8], "groups": 4}, "shift": {"steps": 2}},
+}
+NETWORKS["shift_distillation"] = {**NETWORKS["denoising"], "one_step": True}
 # A plain mean, a masked sum, and a weight that is calibrated in training.
 TERMS: dict[str, Any] = {
     "pixel": {"kind": "l1"},
@@ -37,12 +46,29 @@ KINDS = [get_args(spec.model_fields["kind"].annotation)[0] for spec in get_args(
 
 
 @pytest.fixture(params=KINDS)
-def document(request: pytest.FixtureRequest, tiny: dict) -> dict[str, Any]:
+def document(request: pytest.FixtureRequest, tiny: dict, teacher: Path) -> dict[str, Any]:
     """Return a recipe with two steps of each method."""
-    options = {"kind": request.param, "terms": copy.deepcopy(TERMS), **copy.deepcopy(OPTIONS[request.param])}
+    kind = request.param
+    options = {"kind": kind, "terms": copy.deepcopy(TERMS), **copy.deepcopy(OPTIONS[kind])}
+    if "teacher" in options:
+        options["teacher"] = str(teacher)
     recipe = {**tiny, "steps": 2, "evaluate": None, "checkpoints": {"every_steps": 1}, "method": options}
     trained_nets = parse_spec(options).trained_nets
-    return {**recipe, "optimizers": {name: {"kind": "adam", "lr": 1e-3} for name in trained_nets}}
+    optimizers = {name: {"kind": "adam", "lr": 1e-3} for name in trained_nets}
+    return {**recipe, "network": NETWORKS.get(kind, recipe["network"]), "optimizers": optimizers}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the weights file of a network that samples."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_weights(path, make_sampled(NETWORKS["denoising"]), {})
+    return path
+
+
+def make_sampled(options: dict[str, Any]) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return ResidualShiftingSpec(**options).build(2)
 
 
 def parse_spec(options: dict) -> AnyMethod:
@@ -50,8 +76,13 @@ def parse_spec(options: dict) -> AnyMethod:
 
 
 def build(document: dict) -> Method:
-    setup = MethodSetup(make_generator(), torch.device("cpu"), channels=3, crop_px=32, ema_forward=None)
-    return parse_spec(document["method"]).build(setup)
+    return parse_spec(document["method"]).build(make_setup(document))
+
+
+def make_setup(document: dict) -> MethodSetup:
+    is_sampled = document["network"]["kind"] == "residual_shifting"
+    generator = make_sampled(document["network"]) if is_sampled else make_generator()
+    return MethodSetup(generator, torch.device("cpu"), channels=3, crop_px=32, ema_forward=None)
 
 
 def take_step(method: Method, step: int) -> list[str]:
@@ -94,7 +125,7 @@ def test_a_generator_update_has_all_losses_and_is_finished_by_the_objective(docu
     spec = parse_spec(document["method"])
     (update,) = (update for update in method.updates(make_batch(), Clock(1, 1, 2)) if update.net == GENERATOR)
     assert set(update.losses) == {*spec.terms, *spec.extra_loss_weights}
-    assert set(update.scalars) == {"weight/similarity"}
+    assert {name for name in update.scalars if not name.startswith("denoising/")} == {"weight/similarity"}
     assert method.state()["measured"] == 1
 
 
@@ -109,8 +140,7 @@ def test_the_state_survives_a_checkpoint(document: dict) -> None:
 def test_a_rehearsal_updates_every_network_in_its_first_step(document: dict) -> None:
     spec = parse_spec(document["method"]).rehearsal()
     assert isinstance(spec, type(parse_spec(document["method"])))
-    setup = MethodSetup(make_generator(), torch.device("cpu"), channels=3, crop_px=32, ema_forward=None)
-    assert sorted(take_step(spec.build(setup), 1)) == sorted(spec.trained_nets)
+    assert sorted(take_step(spec.build(make_setup(document)), 1)) == sorted(spec.trained_nets)
 
 
 def test_the_number_of_generator_updates_is_the_number_taken(document: dict) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import conv2d, interpolate
 
 from selfsr.errors import InputError
-from selfsr.nets import describe
+from selfsr.nets import list_networks
 from selfsr.nets.elan import ElanSpec
 from selfsr.nets.layers import DIV2K_GRAY, DIV2K_MEAN
 from selfsr.nets.msrresnet import MsrResNetSpec, RankSrResNetSpec
@@ -224,7 +224,7 @@ def test_forward_equals_equations(name, scale, channels):
 
 
 def test_gan_networks_are_listed():
-    listed = {line.kinds[0] for line in describe()}
+    listed = {line.kinds[0] for line in list_networks()}
     assert {"msrresnet", "rank_srresnet", "spsr", "elan"} <= listed
 
 

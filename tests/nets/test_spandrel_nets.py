@@ -327,3 +327,24 @@ def test_span_ema_updates_after_bfloat16_inference():
         for a, b in zip(average.parameters(), net.parameters(), strict=True):
             a.lerp_(b, 0.5)
     torch.testing.assert_close(average.conv_1.eval_conv.weight, exact.conv_1.eval_conv.weight)
+
+
+def test_he_initialization_keeps_the_signal_of_compact_and_starts_near_the_input():
+    """The published initialization shrinks the signal in every layer."""
+
+    def measure(init):
+        torch.manual_seed(0)
+        net, hidden = CompactSpec(features=24, convs=10, init=init).build(2), []
+        for module in net.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(
+                    lambda _module, _inputs, output: hidden.append(output.std(dim=(0, 2, 3)).mean().item())
+                )
+        lr = torch.rand(2, 3, 12, 12)
+        with torch.no_grad():
+            step = net(lr) - torch.nn.functional.interpolate(lr, scale_factor=2)
+        return hidden[-2] / hidden[0], step.abs().mean().item()
+
+    kept, step = measure("he")
+    assert kept > 5 * measure("published")[0]
+    assert step < 0.05

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from selfsr.nets import AnyNetwork, describe
+from selfsr.nets import AnyNetwork, list_networks
 from selfsr.nets.meta import build_on_meta, count_parameters
 from selfsr.nets.msrresnet import MsrResNetSpec
 from selfsr.nets.spandrel.rcan import RcanSpec
@@ -33,11 +33,12 @@ EXPECTED = [
     ("RealPLKSR", 7_389_680),
     ("DAT", 14_802_051),
     ("HAT", 20_772_507),
+    ("ResShift", 1_756_451),
 ]
 
 
-def test_describe_lists_every_network_with_its_size():
-    infos = describe()
+def test_every_network_is_listed_with_its_size():
+    infos = list_networks()
     assert len(infos) == len(get_args(AnyNetwork))
     titles = {title for title, _ in EXPECTED}
     assert [(info.title, info.parameters) for info in infos if info.title in titles] == EXPECTED
@@ -49,9 +50,9 @@ def test_describe_lists_every_network_with_its_size():
 
 
 def test_kinds_and_titles_of_networks_are_unique():
-    kinds = [kind for info in describe() for kind in info.kinds]
+    kinds = [kind for info in list_networks() for kind in info.kinds]
     assert len(set(kinds)) == len(kinds)
-    assert len({info.title for info in describe()}) == len(get_args(AnyNetwork))
+    assert len({info.title for info in list_networks()}) == len(get_args(AnyNetwork))
 
 
 @pytest.mark.parametrize("spec", [RcanSpec(features=8, groups=1, blocks=1, reduction=4), MsrResNetSpec(features=8)])

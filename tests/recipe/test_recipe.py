@@ -44,10 +44,16 @@ def changed(document: dict, path: str, value) -> dict:
         ("method.terms.pixel.pace", {"clock": "steps"}, "pixel.pace.clock: input should be 'epoch' or 'run', got 'ste"),
         ("start_transfer", True, "start_transfer does nothing without start_from; give both or neither"),
         ("schedule", {"kind": "multistep", "at_steps": [3, 2]}, "at_steps must increase, got [3, 2]"),
+        ("schedule.warmup_steps", 7, "recipe: schedule.warmup_steps must be at most steps 6, got 7: the learning rate"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_refused_with_its_key(tiny: dict, path: str, value, sentence: str) -> None:
     assert sentence in recipe_error(changed(tiny, path, value))
+
+
+def test_a_warmup_of_the_whole_run_is_accepted(tiny: dict) -> None:
+    recipe = parse_recipe(changed(tiny, "schedule.warmup_steps", 6), "my.yaml")
+    assert recipe.schedule.factor(6, recipe.steps) == 1.0  # the last step has the full learning rate
 
 
 def test_a_network_that_cannot_do_the_scale_is_refused(tiny: dict) -> None:
@@ -83,6 +89,22 @@ def test_a_missing_key_is_named(tiny: dict) -> None:
 
 def test_more_problems_are_counted(tiny: dict) -> None:
     assert recipe_error(changed(changed(tiny, "steps", -1), "seed", -1)).endswith("(1 more problem after this one.)")
+
+
+def test_a_missing_recipe_gives_a_similar_name(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("name: x")
+    (tmp_path / "my.yml.bak").write_text("name: x")
+    expected = "recipe: expected a YAML file or the name of a shipped recipe, got"
+    for name, advice in {
+        str(tmp_path / "my.yml"): f"did you mean {tmp_path / 'my.yaml'}?",
+        "small_edsr": "did you mean small_edsr_x2?",
+        "small_edrs_x2": "did you mean small_edsr_x2?",
+        str(tmp_path / "small_edsr_x2.yaml"): "did you mean small_edsr_x2?",
+        str(tmp_path / "none" / "qqq.yaml"): "list the shipped recipes with: selfsr recipes list",
+    }.items():
+        with pytest.raises(InputError) as error:
+            load_recipe(Path(name))
+        assert str(error.value) == f"{expected} {name}, which does not exist; {advice}"
 
 
 def test_settings_change_the_recipe(tiny: dict, tmp_path: Path) -> None:
@@ -170,8 +192,8 @@ SMALLER = {
     "rdn": {"features": 4, "growth": 2, "blocks": 1, "convs": 2},
     "dbpn": {"features": 8, "projected": 4, "stages": 2},
 }
-# GAN recipes are in test_gan_recipes.py.
-REGRESSION_RECIPES = [name for name, path in shipped_recipes().items() if "kind: gan" not in path.read_text()]
+# The others are in test_gan_recipes.py and test_resshift_recipes.py.
+REGRESSION_RECIPES = [name for name, path in shipped_recipes().items() if "kind: regression" in path.read_text()]
 
 
 @pytest.mark.parametrize("name", REGRESSION_RECIPES)
@@ -186,13 +208,16 @@ def test_a_shipped_regression_recipe_takes_two_steps(name: str, tiny: dict, phot
     document["evaluate"] = {"every_steps": 2, "sets": {"test": str(photos / "test")}}
     smaller = SMALLER.get(full.network.kind)
     document["network"] = {**document["network"], **smaller} if smaller else SMALLER["edsr"]
+    document["schedule"].pop("warmup_steps", None)
     assert fit(parse_recipe(document, name), tmp_path / name, device="cpu")
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("small_")])
-def test_the_title_of_a_small_recipe_has_its_size(name: str) -> None:
+def test_the_title_of_a_small_recipe_has_its_size(name: str, taef2_folder: Path) -> None:
     head = shipped_recipes()[name].read_text().splitlines()[0]
-    recipe = load_recipe(shipped_recipes()[name])
+    is_latent = "autoencoder:" in shipped_recipes()[name].read_text()
+    settings = [f"network.space.autoencoder={taef2_folder}"] if is_latent else []
+    recipe = load_recipe(shipped_recipes()[name], settings)
     if name == "small_edsr_x2_similarity":  # continues another recipe
         assert re.search("minutes|hours|weights|steps", head) is None
         return

@@ -37,7 +37,7 @@ def _write_samples(folder: Path, side: int, steps: list[int], skill: float, pace
         height, width = hr.shape[:2]
         lr = Image.fromarray(hr).resize((width // 2, height // 2), Image.Resampling.BICUBIC)
         bicubic = np.asarray(lr.resize((width, height), Image.Resampling.BICUBIC))
-        place = folder / "samples" / f"held-out-{name}"
+        place = folder / "samples" / "held-out" / name
         _save(place / "hr.png", hr)
         _save(place / "lr.png", np.asarray(lr))
         _save(place / "bicubic.png", bicubic)

@@ -39,13 +39,13 @@ def test_sample_of_a_name_that_is_not_utf8(run_with_samples: Path) -> None:
 
 def test_samples_of_images_in_subfolders_are_shown(run_with_samples: Path) -> None:
     """Images of equal names in several folders have names with folders."""
-    first = next(path for path in sorted((run_with_samples / "samples").iterdir()))
-    (run_with_samples / "samples" / "val-000").mkdir()
-    first.rename(run_with_samples / "samples" / "val-000" / "0000.png")
+    first = next(path for path in sorted((run_with_samples / "samples").glob("*/*")))
+    (run_with_samples / "samples" / "val" / "000").mkdir(parents=True)
+    first.rename(run_with_samples / "samples" / "val" / "000" / "0000.png")
     samples = read_run_folders([run_with_samples])[0].samples
-    assert "val-000/0000.png" in samples
-    assert samples["val-000/0000.png"].hr is not None
-    assert "val-000/0000.png" in report(run_with_samples)
+    assert "val/000/0000.png" in samples
+    assert samples["val/000/0000.png"].hr is not None
+    assert "val/000/0000.png" in report(run_with_samples)
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "metrics.jsonl", "eval.jsonl", "environment.json"])

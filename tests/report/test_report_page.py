@@ -208,12 +208,12 @@ def test_page_is_made_when_only_the_start_of_a_run_is_there(tmp_path):
 def test_broken_recipe_and_pictures_are_named(make_run, tmp_path):
     run = make_run(tmp_path / "run")
     (run / "recipe.yaml").write_text("steps: [1, 2\n")
-    (run / "samples" / "held-out-coffee" / "sr_00001000.png").write_bytes(b"\x89PNG\r\n\x1a\nnot a picture")
-    (run / "samples" / "held-out-astronaut" / "hr.png").unlink()
+    (run / "samples" / "held-out" / "coffee" / "sr_00001000.png").write_bytes(b"\x89PNG\r\n\x1a\nnot a picture")
+    (run / "samples" / "held-out" / "astronaut" / "hr.png").unlink()
     text = one(run, tmp_path).text
     assert "recipe.yaml is not readable as YAML" in text
-    assert "run/samples/held-out-coffee/sr_00001000.png is not a readable image." in text
-    assert "Sample held-out-astronaut is not shown, since it has no readable hr.png." in text
+    assert "run/samples/held-out/coffee/sr_00001000.png is not a readable image." in text
+    assert "Sample held-out/astronaut is not shown, since it has no readable hr.png." in text
 
 
 def test_logs_with_values_that_are_not_finite_make_a_page(make_run, tmp_path):

@@ -6,15 +6,19 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from run_folders import read_checkpoint, read_lines, read_log, train
 from selfsr.errors import InputError
+from selfsr.images.files import read_image
+from selfsr.recipe import parse_recipe
 from selfsr.runfolder.checkpoints import list_checkpoints
+from selfsr.runfolder.read import read_run_folders
 from selfsr.training.guard import Diverged
-from selfsr.training.loop import check_run_folder
+from selfsr.training.loop import fit
 
 
 def same_weights(a: Path, b: Path) -> bool:
@@ -31,13 +35,31 @@ def test_a_run_writes_logs_samples_checkpoints_and_weights(tiny: dict, tmp_path:
     assert [line["step"] for line in evaluations] == [0, 3, 6]
     assert evaluations[0]["bicubic"]["test"]["mean"]["psnr_y"] > 15
     assert set(evaluations[2]["sets"]["test"]["images"]) == {"t0", "t1"}
-    sample = folder / "samples" / "test-t0"
+    sample = folder / "samples" / "test" / "t0"
     assert {p.name for p in sample.iterdir()} == {
         "hr.png", "lr.png", "bicubic.png", "sr_00000000.png", "sr_00000003.png", "sr_00000006.png",
         "pixel_weights_00000003.png", "pixel_weights_00000006.png",
     }  # fmt: skip
     assert [p.name for p in list_checkpoints(folder)] == ["step_00000003", "step_00000006"]
     assert (folder / "weights/best.safetensors").exists()
+
+
+def test_samples_of_similar_names_have_folders_of_their_own(tiny: dict, photos: Path, tmp_path: Path) -> None:
+    a, a_b = tmp_path / "a", tmp_path / "a-b"
+    a.mkdir()
+    a_b.mkdir()
+    shutil.copy(photos / "test" / "t0.png", a / "b-c.png")
+    shutil.copy(photos / "test" / "t1.png", a_b / "c.png")
+    tiny["evaluate"]["sets"] = {"a": str(a), "a-b": str(a_b)}
+    tiny["evaluate"]["samples"] = 2
+    folder = train(tiny, tmp_path / "run")
+    samples = read_run_folders([folder])[0].samples
+    assert list(samples) == ["a/b-c", "a-b/c"]
+    for name, photo in (("a/b-c", "t0"), ("a-b/c", "t1")):
+        hr = samples[name].hr
+        assert hr is not None
+        expected = read_image(photos / "test" / f"{photo}.png").pixels
+        assert np.array_equal(read_image(hr).pixels, expected)
 
 
 def test_epoch_of_the_first_step_is_one_step(tiny: dict, tmp_path: Path) -> None:
@@ -107,8 +129,12 @@ def test_a_new_run_in_a_used_folder_is_refused(tiny: dict, tmp_path: Path) -> No
     with pytest.raises(
         InputError, match=r"expected a new run folder, got .*, which has checkpoints; continue its run with --resume"
     ):
-        check_run_folder(folder, resume=False)
-    check_run_folder(folder, resume=True)
+        train(tiny, folder)
+    with pytest.raises(InputError, match=r"device: expected .*, got 'warp'"):  # settings come first
+        fit(parse_recipe(tiny, "test"), folder, device="warp")
+    tiny["data"]["hr"] = str(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"nothing: expected a folder of images, got a path that does not exist"):
+        train(tiny, folder)
 
 
 def test_resuming_without_a_checkpoint_is_refused(tiny: dict, tmp_path: Path) -> None:

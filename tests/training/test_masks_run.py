@@ -63,7 +63,7 @@ def test_masks_that_no_term_uses_are_refused(tiny, tmp_path):
     # The recipe with every default is the same recipe.
     assert parse_recipe(read_yaml(dump_recipe(recipe), "dumped"), "dumped") == recipe
     term = tiny["method"]["terms"].pop("similarity")
-    with pytest.raises(InputError, match=r"data\.masks must be null where no term .* is a self_similarity, got /"):
+    with pytest.raises(InputError, match=r"data\.masks must be null where no term .* is a loss at edges, got /"):
         parse_recipe(tiny, "tiny")
     for option, value in (("threshold", 30.0), ("two_sided", True)):
         tiny["method"]["terms"]["similarity"] = term | {option: value}

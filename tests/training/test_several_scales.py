@@ -93,10 +93,10 @@ def test_every_scale_is_trained_evaluated_sampled_and_opened(several: dict, tmp_
         assert line["score"] == pytest.approx(
             (line["sets"]["test_x2"]["mean"]["psnr_y"] + line["sets"]["test_x3"]["mean"]["psnr_y"]) / 2
         )
-    samples = {path.name for path in (folder / "samples").iterdir()}
-    assert samples == {"test_x2-t0", "test_x3-t0"}
-    lr = read_image(folder / "samples/test_x3-t0/lr.png")
-    hr = read_image(folder / "samples/test_x3-t0/hr.png")
+    samples = {path.relative_to(folder / "samples").as_posix() for path in (folder / "samples").glob("*/*")}
+    assert samples == {"test_x2/t0", "test_x3/t0"}
+    lr = read_image(folder / "samples/test_x3/t0/lr.png")
+    hr = read_image(folder / "samples/test_x3/t0/hr.png")
     assert (hr.height, hr.width) == (3 * lr.height, 3 * lr.width)
 
     with pytest.raises(InputError, match=r"MDSR serves x2 and x3; choose one, as with --scale 2\.$"):

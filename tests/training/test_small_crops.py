@@ -5,10 +5,10 @@ from typing import Any, get_args
 
 import pytest
 import torch
+import torchvision
 from pydantic import TypeAdapter
 
 from selfsr.errors import InputError
-from selfsr.losses.vgg import LAYERS
 from selfsr.nets.ranker import Ranker
 from selfsr.recipe import parse_recipe
 from selfsr.step import Batch, Clock, MaskedSum, Outputs
@@ -30,23 +30,37 @@ NEEDED = [
     ("total_variation", {}, 2),
     ("perceptual", {"layers": {"conv3_4": 1.0}}, 4),
     ("perceptual", {"layers": {"conv1_2": 1.0, "conv5_1": 0.5}}, 16),
+    ("perceptual", {"network": "alexnet"}, 31),
+    ("lpips", {"network": "squeeze"}, 17),
+    ("lpips", {"network": "alex"}, 31),
     ("rank", {}, 32),
 ]
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
-    """Return the option that names a file of weights in the published layout, of the kinds that need one."""
-    folder = tmp_path_factory.mktemp("weights")
-    tensors, channels = {}, 3
-    for name, index in LAYERS.items():
-        width = min(512, 32 * 2 ** int(name[4]))
-        tensors[f"features.{index}.weight"] = torch.zeros(width, channels, 3, 3)
-        tensors[f"features.{index}.bias"] = torch.zeros(width)
-        channels = width
-    torch.save(tensors, folder / "vgg19.pth")
+    """Return the option that names a file of weights in the published layout, by the network or kind that needs one."""
+    folder, models = tmp_path_factory.mktemp("weights"), torchvision.models
+    with torch.device("meta"):
+        networks = {
+            "vgg19": models.vgg.make_layers(models.vgg.cfgs["E"]),
+            "vgg16": models.vgg.make_layers(models.vgg.cfgs["D"]),
+            "alexnet": models.alexnet(num_classes=1).features,
+            "squeezenet": models.squeezenet1_1(num_classes=1).features,
+        }
+    for name, network in networks.items():
+        tensors = {f"features.{key}": torch.zeros(tensor.shape) for key, tensor in network.state_dict().items()}
+        torch.save(tensors, folder / f"{name}.pth")
     torch.save(Ranker(features=4).state_dict(), folder / "ranker.pth")
-    return {"perceptual": {"weights": folder / "vgg19.pth"}, "rank": {"weights": folder / "ranker.pth"}}
+    return {name: {"weights": folder / f"{name}.pth"} for name in (*networks, "ranker")}
+
+
+def describe_term(kind: str, options: dict, weights: dict[str, dict[str, Path]]) -> dict[str, Any]:
+    """Return a term of a recipe with its options and its file of weights."""
+    networks = {"perceptual": "vgg19", "lpips": "vgg", "dists": "vgg16", "rank": "ranker"}
+    network = options.get("network", networks.get(kind))
+    network = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet"}.get(network, network)
+    return {"kind": kind, **options, **weights.get(network, {})}
 
 
 def loss(term: Any, side: int) -> torch.Tensor:
@@ -59,7 +73,7 @@ def loss(term: Any, side: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("kind", "options", "side"), NEEDED)
 def test_minimum_px_is_the_smallest_crop_of_the_loss(weights: dict, kind: str, options: dict, side: int) -> None:
-    term = TypeAdapter(Term).validate_python({"kind": kind, **options, **weights.get(kind, {})})
+    term = TypeAdapter(Term).validate_python(describe_term(kind, options, weights))
     assert term.minimum_px == side
     assert torch.isfinite(loss(term, side))
     with pytest.raises((InputError, RuntimeError)):
@@ -67,8 +81,8 @@ def test_minimum_px_is_the_smallest_crop_of_the_loss(weights: dict, kind: str, o
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {kind for kind, _, _ in NEEDED}))
-def test_other_terms_accept_any_crop(kind: str) -> None:
-    term = TypeAdapter(Term).validate_python({"kind": kind})
+def test_other_terms_accept_any_crop(weights: dict, kind: str) -> None:
+    term = TypeAdapter(Term).validate_python(describe_term(kind, {}, weights))
     assert term.minimum_px == 1
     assert torch.isfinite(loss(term, 1))
 
@@ -88,7 +102,7 @@ def test_other_terms_accept_any_crop(kind: str) -> None:
 def test_a_crop_too_small_for_a_term_is_refused(
     tiny: dict, weights: dict, kind: str, options: dict, crop_px: int, sentence: str
 ) -> None:
-    term = {"kind": kind, **options, **weights.get(kind, {})}
+    term = describe_term(kind, options, weights)
     document = {**tiny, "crop_px": crop_px, "method": {"kind": "regression", "terms": {"tested": term}}}
     with pytest.raises(InputError) as caught:
         parse_recipe(document, "my.yaml")

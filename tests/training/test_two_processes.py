@@ -87,6 +87,24 @@ def independent_gan(tiny: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def normalized_weights(tiny: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe whose pixel weights have the mean 1 over the batch; in its first step all underflow."""
+    terms = {"pixel": {"kind": "l1", "pace": {"normalize": True, "alpha": 0.003}}}
+    method = {"kind": "regression", "terms": terms}
+    return {**tiny, "name": "normalized", "method": method, "optimizers": {"g": ADAM}, "accumulate": 2}
+
+
+def gated_diffusion(tiny: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe that samples; only the predictions at low noise have terms."""
+    terms = copy.deepcopy(tiny["method"]["terms"])
+    del terms["pixel"]["pace"]
+    terms["similarity"]["weight"] = {"match": "largest", "calibrate_steps": 3, "factor": 0.5}
+    method = {"kind": "denoising", "terms": terms, "image_loss": {"max_noise": 0.6, "weigh": "snr"}}
+    network = {"kind": "residual_shifting", "unet": {"channels": [8, 16], "groups": 4}}
+    recipe = {**tiny, "name": "diffusion", "network": network, "method": method, "optimizers": {"g": ADAM}}
+    return {**recipe, "accumulate": 2, "evaluate": None, "checkpoints": {"every_steps": 3}}
+
+
 def read_recipe(folder: Path, name: str) -> dict[str, Any]:
     return yaml.safe_load((folder / f"{name}.yaml").read_text())
 
@@ -126,11 +144,13 @@ def trained(
     if some:
         tiny = make_tiny_recipe(photos)
         recipes |= {"tiny": tiny, "independent": independent_gan(copy.deepcopy(tiny))}
-        recipes |= {"several": several_scales(copy.deepcopy(tiny))}
+        recipes |= {"several": several_scales(copy.deepcopy(tiny)), "normalized": normalized_weights(tiny)}
+        recipes |= {"diffusion": gated_diffusion(copy.deepcopy(tiny))}
     for name, recipe in recipes.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-        # Micro-batches of the GAN in two processes against none in one.
-        train(recipe | {"accumulate": 1} if name == "independent" else recipe, folder / "one" / name)
+        # Micro-batches in two processes against none in one.
+        complete = name in ("independent", "normalized", "diffusion")
+        train(recipe | {"accumulate": 1} if complete else recipe, folder / "one" / name)
         if name in gans:
             resume(folder, name, "one")
     batch_norm_gan = BATCH_NORM_GANS[request.param]
@@ -164,6 +184,27 @@ def test_several_scales_train_as_in_one_process(trained: tuple) -> None:
     folder = trained[0]
     for key, weights in last_weights(folder / "one/several").items():
         torch.testing.assert_close(last_weights(folder / "two/several")[key], weights, rtol=1e-3, atol=2e-5)
+
+
+@some
+def test_normalized_weights_train_as_in_one_process(trained: tuple) -> None:
+    one, two = (trained[0] / runs / "normalized" for runs in ("one", "two"))
+    for record, expected in zip(read_log(two), read_log(one), strict=True):
+        assert record["loss"]["g"] == pytest.approx(expected["loss"]["g"], rel=2e-4)
+    for key, weights in last_weights(one).items():
+        torch.testing.assert_close(last_weights(two)[key], weights, rtol=1e-3, atol=2e-5)
+
+
+@some
+def test_gated_diffusion_trains_as_in_one_process(trained: tuple) -> None:
+    one, two = (trained[0] / runs / "diffusion" for runs in ("one", "two"))
+    for record, expected in zip(read_log(two), read_log(one), strict=True):
+        for section in ("loss", "denoising", "weight"):
+            values, expected_values = leaves(record[section]), leaves(expected[section])
+            assert values == pytest.approx(expected_values, rel=1e-3, abs=1e-7), (record["step"], section)
+    assert 0 < read_log(one)[-1]["denoising"]["decoded_share"] < 1
+    for key, weights in last_weights(one).items():
+        torch.testing.assert_close(last_weights(two)[key], weights, rtol=1e-2, atol=1e-4)
 
 
 @some

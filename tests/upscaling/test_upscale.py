@@ -13,8 +13,9 @@ from selfsr.images.files import DecodedImage, image_to_tensor, tensor_to_pixels
 from selfsr.nets.layers import Float32Conv2d
 from selfsr.nets.weights.model import Model
 from selfsr.upscaling import upscaler as upscale_module
+from selfsr.upscaling.alpha import fill_unknown
 from selfsr.upscaling.tiling import self_ensemble
-from selfsr.upscaling.upscaler import Upscaler, fill_unknown, parse_tile
+from selfsr.upscaling.upscaler import Upscaler, parse_tile
 
 CPU = torch.device("cpu")
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from selfsr.images.xmp import TIFF_TAG, normalize_xmp
+
 PREFIX = b"Exif\0\0"
 
 ORIENTATION = 0x0112
@@ -19,7 +21,8 @@ _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
 # Tags of a TIFF file that describe the image, not the storage of its pixels: description, maker, model, software, time,
 # artist, copyright.
 _DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-_SHORT, _LONG = 3, 4
+_SOFTWARE = 0x0131
+_ASCII, _SHORT, _LONG = 2, 3, 4
 # JPEG has 16 bits for it.
 _LARGEST_DPI = 65535
 
@@ -43,8 +46,8 @@ def read_exif(image: Image.Image) -> bytes | None:
     return normalize_exif(exif.removeprefix(PREFIX)) if isinstance(exif, bytes) else None
 
 
-def read_tiff_tags(data: bytes) -> tuple[bytes | None, tuple[float, float] | None]:
-    """Return the descriptive tags of a TIFF file as EXIF data, and its resolution in dpi; None for what it lacks."""
+def read_tiff_tags(data: bytes) -> tuple[bytes | None, tuple[float, float] | None, bytes | None]:
+    """Return the descriptive tags of a TIFF file as EXIF data, its dpi and its XMP packet; None for what it lacks."""
     tags = Image.Exif()
     try:
         tags.bigtiff = data[2:4] in (b"+\0", b"\0+")
@@ -54,8 +57,8 @@ def read_tiff_tags(data: bytes) -> tuple[bytes | None, tuple[float, float] | Non
         kept = select_tags(tags)
         exif = normalize_exif(kept.tobytes().removeprefix(PREFIX)) if len(kept) else None
     except Exception:  # Pillow raises nearly anything for broken tags
-        return None, None
-    return exif, _dpi_of_tags(tags)
+        return None, None, None
+    return exif, _dpi_of_tags(tags), normalize_xmp(tags.get(TIFF_TAG))
 
 
 def read_dpi(image: Image.Image, exif: bytes | None) -> tuple[float, float] | None:
@@ -67,6 +70,37 @@ def read_dpi(image: Image.Image, exif: bytes | None) -> tuple[float, float] | No
         except Exception:
             dpi = None
     return _check_dpi(*dpi) if isinstance(dpi, tuple) and len(dpi) == 2 else None
+
+
+def add_software(exif: bytes | None, text: str) -> bytes | None:
+    """Return EXIF data whose tag Software names what made the image; broken data stay as they are.
+
+    The first directory is written again at the end, and all other bytes stay where they are, since makers' notes refer
+    to positions.
+
+    Args:
+        exif: from the header of the TIFF structure on, or None.
+        text: the value of the tag; other characters than ASCII are replaced.
+    """
+    content = bytearray(exif or b"II*\0\x08\0\0\0" + bytes(6))
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(content[:4]))
+    if order is None:
+        return exif
+    value = text.encode("ascii", "replace") + b"\0"
+    try:
+        (first,) = struct.unpack_from(f"{order}I", content, 4)
+        entries, end = _read_entries(content, order, first)
+        rows = {tag: bytes(content[position : position + 12]) for tag, position in entries.items()}
+        following = bytes(content[end : end + 4])
+    except struct.error:
+        return exif
+    content += bytes(len(content) % 2)
+    start = len(content)
+    size = 2 + 12 * len(rows.keys() | {_SOFTWARE}) + 4
+    rows[_SOFTWARE] = struct.pack(f"{order}HHII", _SOFTWARE, _ASCII, len(value), start + size)
+    content += struct.pack(f"{order}H", len(rows)) + b"".join(rows[tag] for tag in sorted(rows)) + following + value
+    struct.pack_into(f"{order}I", content, 4, start)
+    return bytes(content)
 
 
 def load_exif(exif: bytes) -> Image.Exif:

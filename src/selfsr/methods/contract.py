@@ -7,12 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from selfsr.nets.base import NetworkSpec
 from selfsr.spec import DropNulls, EntryName, Spec
 from selfsr.step import GENERATOR, Batch, Clock, Update
 from selfsr.terms import Term
@@ -30,6 +31,7 @@ class MethodSetup:
         channels: channels of the images, 1 or 3.
         crop_px: side of the largest ground-truth crop, in pixels.
         ema_forward: maps the same input with the EMA generator, without a gradient; None if the run keeps no EMA.
+        seed: seed of the run, for methods that draw random numbers.
     """
 
     generator: nn.Module
@@ -37,6 +39,7 @@ class MethodSetup:
     channels: int
     crop_px: int
     ema_forward: Callable[[Tensor], Tensor] | None
+    seed: int = 0
 
 
 class RunOptions(Protocol):
@@ -57,13 +60,23 @@ class RunOptions(Protocol):
         """Side of the ground-truth crop at each scale, in pixels."""
         ...
 
+    @property
+    def network(self) -> NetworkSpec:
+        """Options of the generator."""
+        ...
+
 
 class MethodSpec(Spec):
     """The options of a method in a recipe.
 
     A subclass adds `kind: Literal["<its name>"]`, its own options, and `build`. It overrides a default below only
     where its training differs from "one generator, updated once in each step".
+
+    Attributes:
+        trains_sampled: trains networks that sample their output, and no others.
     """
+
+    trains_sampled: ClassVar[bool] = False
 
     terms: Annotated[dict[EntryName, Term], DropNulls] = Field(
         min_length=1,
@@ -79,6 +92,11 @@ class MethodSpec(Spec):
     def pretrained(self) -> dict[str, Path]:
         """Weights files from which networks other than the generator start, by network."""
         return {}
+
+    @property
+    def generator_start(self) -> Path | None:
+        """Weights file from which the generator starts if the recipe has no `start_from`; None is random weights."""
+        return None
 
     @property
     def extra_loss_weights(self) -> dict[str, float]:

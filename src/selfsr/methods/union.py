@@ -4,8 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from selfsr.methods.denoising import DenoisingSpec
 from selfsr.methods.gan import GanSpec
 from selfsr.methods.regression import RegressionSpec
+from selfsr.methods.shift_distillation import ShiftDistillationSpec
 
-AnyMethod = RegressionSpec | GanSpec
+AnyMethod = RegressionSpec | GanSpec | DenoisingSpec | ShiftDistillationSpec
 MethodChoice = Annotated[AnyMethod, Field(discriminator="kind")]

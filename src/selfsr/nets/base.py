@@ -1,6 +1,8 @@
 """The contract of a generator: its options in a recipe, its limits, how it is built, how its file is detected."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -44,6 +46,24 @@ def set_scale(net: nn.Module, scale: int) -> None:
         net.scale = scale
 
 
+_any_size: ContextVar[bool] = ContextVar("any_size", default=False)
+
+
+@contextmanager
+def allow_any_size() -> Iterator[None]:
+    """Build parts that come from files of their own, which say nothing about the size of a weights file."""
+    token = _any_size.set(True)
+    try:
+        yield
+    finally:
+        _any_size.reset(token)
+
+
+def is_any_size_allowed() -> bool:
+    """Return whether parameters are now built within `allow_any_size`."""
+    return _any_size.get()
+
+
 class NetworkSpec(Spec):
     """Base of a generator's options in a recipe. A subclass adds `kind`, the options and `_make`.
 
@@ -60,6 +80,7 @@ class NetworkSpec(Spec):
         scales_reason: why there are no other scales, as the end of a sentence; empty if this needs no reason.
         multi_scale: one network upscales by any of `scales`, by the one that `set_scale` sets.
         has_unused_parameters: a step at one scale leaves the parameters of other scales without gradient.
+        is_sampled: the network samples its output, so that it is trained by a method for such networks.
     """
 
     title: ClassVar[str]
@@ -70,6 +91,7 @@ class NetworkSpec(Spec):
     scales_reason: ClassVar[str] = ""
     multi_scale: ClassVar[bool] = False
     has_unused_parameters: ClassVar[bool] = False
+    is_sampled: ClassVar[bool] = False
 
     @property
     def scales(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from selfsr.nets.base import NetworkSpec
 from selfsr.nets.dbpn import DbpnSpec
+from selfsr.nets.diffusion.residual_shifting import ResidualShiftingSpec
 from selfsr.nets.drrn import DrrnSpec
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.elan import ElanSpec
@@ -47,7 +48,9 @@ OwnNetwork = (
     | ElanSpec
 )
 SpandrelNetwork = RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | RealPlksrSpec | DatSpec | HatSpec
-AnyNetwork = OwnNetwork | SpandrelNetwork
+# Networks that sample their output; see nets/diffusion.
+SampledNetwork = ResidualShiftingSpec
+AnyNetwork = OwnNetwork | SpandrelNetwork | SampledNetwork
 Network = Annotated[AnyNetwork, Field(discriminator="kind")]
 
 
@@ -72,7 +75,7 @@ class NetworkInfo:
     parameters: int
 
 
-def describe() -> list[NetworkInfo]:
+def list_networks() -> list[NetworkInfo]:
     """List all networks with the properties of their default options.
 
     The first call takes a few seconds, because it counts the parameters of every network.

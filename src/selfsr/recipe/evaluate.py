@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from selfsr.evaluation.metrics import METRICS, list_extra_metrics
+from selfsr.evaluation.metrics import METRICS, list_extra_metrics, list_seed_metrics
 from selfsr.spec import DropNulls, EntryName, PathByScale, Spec, expand_home
 
 # The names are those of the registry of metrics.
@@ -53,8 +53,16 @@ class Evaluate(Spec):
         description="metric on the first set that selects weights/best, averaged over scales; "
         f"lower is better for {', '.join(name for name, metric in METRICS.items() if metric.better == 'lower')}",
     )
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        (0,),
+        min_length=1,
+        description="seeds with which a network that samples is evaluated: scores are means over them, with their "
+        "spread. Each seed costs one more output of each image; use at least three to compare networks",
+    )
     samples: NonNegativeInt = Field(
-        4, description="number of sample images that each evaluation writes, for each scale; 0 writes none"
+        4,
+        description="number of sample images that each evaluation writes, for each scale; 0 writes none. A network "
+        "that samples adds samples of several seeds, their standard deviation and the stages of one",
     )
     sample_px: PositiveInt = Field(
         384, description="largest side of a sample, in pixels; larger images are cropped to their center"
@@ -66,7 +74,19 @@ class Evaluate(Spec):
             raise ValueError(
                 f"metrics must contain {self.best_by} for best_by {self.best_by}, got {list(self.metrics)}; add it"
             )
+        if self.best_by in list_seed_metrics() and len(self.seeds) < 2:
+            raise ValueError(
+                f"seeds must be at least two for best_by {self.best_by}, which is computed over them, got "
+                f"{list(self.seeds)}; add one"
+            )
         return self
+
+    @field_validator("seeds")
+    @classmethod
+    def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"must name each seed once, got {list(seeds)}; remove the second one")
+        return seeds
 
     @field_validator("sets", mode="before")
     @classmethod

@@ -1,6 +1,6 @@
 """The options of a recipe, and the checks that they fit together."""
 
-from pathlib import Path
+import os
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
@@ -15,11 +15,11 @@ from pydantic import (
 )
 
 from selfsr.data.spec import DataSpec
-from selfsr.methods.union import MethodChoice
+from selfsr.methods.union import AnyMethod, MethodChoice
 from selfsr.nets import AnyNetwork, Network
 from selfsr.recipe.evaluate import EvalSet, Evaluate
 from selfsr.recipe.optim import Optimizer, Schedule
-from selfsr.spec import DropNulls, Name, Spec, expand_home
+from selfsr.spec import DropNulls, Name, Spec
 from selfsr.terms import Term
 from selfsr.terms.loss_weights import MatchLargest
 
@@ -85,8 +85,10 @@ class Recipe(Spec):
         "[96, 144, 192] for inputs of 48 px at scale [2, 3, 4]. Larger crops show more context and need more memory",
     )
     network: Network
-    start_from: Path | None = Field(
-        None, description="weights file from which the network starts; null starts from random weights"
+    start_from: str | None = Field(
+        None,
+        description="weights file from which the network starts, or the name of a shipped model; null starts from "
+        "random weights",
     )
     start_transfer: bool = Field(
         False,
@@ -124,8 +126,8 @@ class Recipe(Spec):
 
     @field_validator("start_from")
     @classmethod
-    def _expand_home(cls, path: Path | None) -> Path | None:
-        return None if path is None else expand_home(path)
+    def _expand_home(cls, path: str | None) -> str | None:
+        return None if path is None else os.path.expanduser(path)
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -154,6 +156,11 @@ class Recipe(Spec):
         if self.start_transfer and self.start_from is None:
             raise ValueError("start_transfer does nothing without start_from; give both or neither")
         self._check_network()
+        if self.schedule.warmup_steps > self.steps:
+            raise ValueError(
+                f"schedule.warmup_steps must be at most steps {self.steps}, got {self.schedule.warmup_steps}: the "
+                "learning rate would never have its full value; lower it or raise steps"
+            )
         trained, optimized = set(self.method.trained_nets), set(self.optimizers)
         if trained != optimized:
             raise ValueError(
@@ -197,6 +204,20 @@ class Recipe(Spec):
     def _check_network(self) -> None:
         network, micro_batch = self.network, self.batch // self.accumulate
         self._check_network_scales()
+        if self.evaluate is not None and not network.is_sampled and self.evaluate.seeds != (0,):
+            raise ValueError(
+                f"evaluate.seeds must be [0] for network {network.kind}, which has one output for each input, got "
+                f"{list(self.evaluate.seeds)}; leave it out"
+            )
+        if network.is_sampled != self.method.trains_sampled:
+            kinds = [
+                get_args(spec.model_fields["kind"].annotation)[0]
+                for spec in get_args(AnyMethod)
+                if spec.trains_sampled == network.is_sampled
+            ]
+            raise ValueError(
+                f"method.kind must be one of {', '.join(kinds)} for network {network.kind}, got {self.method.kind}"
+            )
         if self.data.channels not in network.channel_counts:
             counts = " or ".join(map(str, network.channel_counts))
             raise ValueError(
@@ -255,6 +276,11 @@ class Recipe(Spec):
                 f"{key}.pace.ssim must be channel where data.channels is 1, got pixel: "
                 "the mean over one channel changes nothing"
             )
+        if term.normalizes and self.method.trains_sampled:
+            raise ValueError(
+                f"{key}.pace.normalize must be false for method {self.method.kind}, got true: the outputs of a batch "
+                "that is split are random, so its weights are unknown before the gradient; remove it"
+            )
         if term.needs_ema and self.ema_decay is None:
             raise ValueError(
                 f"ema_decay must be a number for {key}, which uses the EMA generator, got null; set it, usually to "
@@ -275,8 +301,8 @@ class Recipe(Spec):
         terms = {name: term for name, term in self.method.terms.items() if term.takes_masks}
         if not terms:
             raise ValueError(
-                "data.masks must be null where no term of method.terms is a self_similarity, got "
-                f"{self.data.masks}: nothing would use the masks; remove it or add the term"
+                "data.masks must be null where no term of method.terms is a loss at edges, got "
+                f"{self.data.masks}: nothing would use the masks; remove it or add self_similarity or edge_l1"
             )
         for name, term in terms.items():
             for option in ("threshold", "two_sided"):

@@ -14,9 +14,13 @@ POINTS_PER_LINE = 1200
 _GROUPS = {
     "eval": "Scores on the evaluation sets",
     "loss": "Losses by term",
+    "denoising": "Denoising loss by thirds of the diffusion steps",
     "optimization": "Optimization",
     "machine": "Speed and memory",
 }
+
+
+_THIRDS = {"low_noise": "low noise", "middle_noise": "middle noise", "high_noise": "high noise"}
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,8 @@ def _make_chart(key: str) -> Chart:
     if head == "loss":
         return Chart(key, _GROUPS["loss"], f"Loss: {rest[-1] if rest else key}", log_scale=True, noisy=True)
     match key:
+        case "denoising/decoded_share":
+            return Chart(key, _GROUPS["denoising"], "Share of samples with image losses", percent=True, noisy=True)
         case "steps_per_s":
             return Chart(key, _GROUPS["machine"], "Speed", "steps/s", noisy=True)
         case "data_wait_share":
@@ -165,6 +171,9 @@ def _make_chart(key: str) -> Chart:
             return Chart(key, _GROUPS["machine"], "Memory in use", "MB")
         case "pace/mean_weight":
             return Chart(key, _GROUPS["optimization"], "Mean self-paced pixel weight", noisy=True)
+    if head == "denoising" and rest[-1] in _THIRDS:
+        title = f"Denoising loss, {_THIRDS[rest[-1]]}"
+        return Chart(key, _GROUPS["denoising"], title, log_scale=True, noisy=True)
     if head == "lr":
         return Chart(key, _GROUPS["optimization"], "Learning rate", log_scale=True)
     if head == "logits":

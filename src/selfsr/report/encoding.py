@@ -25,7 +25,7 @@ def _read(path: Path, mode: str, notes: list[str]) -> np.ndarray | None:
     except MemoryError:
         raise
     except Exception:  # Pillow raises nearly anything for a broken file
-        notes.append(f"{'/'.join(path.parts[-4:])} is not a readable image.")
+        notes.append(f"{'/'.join(path.parts[-5:])} is not a readable image.")
         return None
 
 

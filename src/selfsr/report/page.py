@@ -8,7 +8,7 @@ import numpy as np
 
 from selfsr import __version__
 from selfsr.evaluation.metrics import METRICS
-from selfsr.report import colors, curves, pixel_weights, scores, similarity, timeline
+from selfsr.report import colors, curves, pixel_weights, scores, seeds, similarity, timeline
 from selfsr.report.assets import dump_script_json, read_asset, render_template
 from selfsr.report.crops import ReportCrop, choose_crops, compute_psnr_y
 from selfsr.report.encoding import encode_webp, shrink
@@ -58,6 +58,8 @@ def render_report(runs: list[RunFolder], against: int | None, advance: Callable[
         "weight_maps": pixel_weights.collect_weight_maps(runs, notes),
         "artifact_max": timeline.ARTIFACT_MAX,
         "timelines": timeline.build_timelines(runs, images, lead, notes),
+        "image_seeds": seeds.collect_seeds(runs, notes),
+        "peak_levels": seeds.PEAK_LEVELS,
         "image_graphs": image_graphs,
         "search_px": similarity.GEOMETRY.search_px,
         "window_px": similarity.GEOMETRY.window_px,
@@ -94,7 +96,8 @@ def _make_run_card(index: int, run: RunFolder) -> dict[str, Any]:
 
 def _list_mean_scores(run: RunFolder, evaluation: dict[str, Any], set_name: str) -> list[dict[str, Any]]:
     """Return the mean scores of a set, without those of RGB, with the gain over bicubic."""
-    mean = evaluation["sets"][set_name].get("mean", {})
+    of_set = evaluation["sets"][set_name]
+    mean = of_set.get("mean", {})
     bicubic = run.bicubic.get(set_name, {}).get("mean", {})
     mean_scores = []
     for key in [name for name in METRICS if name not in ("psnr_rgb", "ssim_rgb")]:
@@ -102,7 +105,8 @@ def _list_mean_scores(run: RunFolder, evaluation: dict[str, Any], set_name: str)
         value, baseline = scores.finite_or_none(mean.get(key)), scores.finite_or_none(bicubic.get(key))
         if value is None:
             continue
-        cell = scores.ScoreCell(value, None if baseline is None else value - baseline, metric.decimals, metric.better)
+        difference, spread = None if baseline is None else value - baseline, scores.read_spread(of_set, key)
+        cell = scores.ScoreCell(value, difference, metric.decimals, metric.better, spread)
         gain = f"{cell.gain_text} {metric.unit}".strip() if cell.gain_text else ""
         mean_scores.append(
             {
@@ -154,13 +158,23 @@ def _describe_network(spec: Any) -> str:
         for key, value in spec.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    return ", ".join([str(spec["kind"]), *sizes[:2]])
+    return ", ".join([str(spec["kind"]), *_describe_sampling(spec), *sizes[:2]])
+
+
+def _describe_sampling(spec: dict[str, Any]) -> list[str]:
+    """Return steps and space of a network that samples."""
+    shift, space = spec.get("shift"), spec.get("space")
+    if not isinstance(shift, dict) or not isinstance(shift.get("steps"), int):
+        return []
+    steps = 1 if spec.get("one_step") else shift["steps"]
+    return [f"{steps} step{'s' * (steps > 1)}", "latents" if isinstance(space, dict) else "pixels"]
 
 
 def _describe_losses(recipe: dict[str, Any]) -> str:
     method = recipe.get("method")
     terms = method.get("terms") if isinstance(method, dict) else None
-    losses = []
+    kind = method.get("kind") if isinstance(method, dict) else None
+    losses = [str(kind).replace("_", " ")] if kind in ("denoising", "shift_distillation") else []
     for term in terms.values() if isinstance(terms, dict) else ():
         if isinstance(term, dict) and "kind" in term:
             paced = "self-paced " if term.get("pace") else ""

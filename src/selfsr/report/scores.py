@@ -1,10 +1,11 @@
 """Score tables: every image of every evaluation set, with each run's difference to bicubic."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from selfsr.evaluation.metrics import METRICS
+from selfsr.evaluation.metrics import METRICS, PLUS_MINUS
 from selfsr.runfolder.read import RunFolder
 
 
@@ -17,17 +18,22 @@ class ScoreCell:
         gain: the score minus bicubic's; None if one of them is missing.
         decimals: number of decimals to show.
         better: whether higher or lower values are better.
+        spread: standard deviation over the seeds of a network that samples; None without several seeds.
     """
 
     value: float | None
     gain: float | None
     decimals: int
     better: Literal["higher", "lower"] = "higher"
+    spread: float | None = None
 
     @property
     def text(self) -> str:
-        """The rounded score; "-" for None."""
-        return "-" if self.value is None else f"{self.value:.{self.decimals}f}"
+        """The rounded score, with its spread over the seeds if there is one; "-" for None."""
+        if self.value is None:
+            return "-"
+        spread = "" if self.spread is None else f" {PLUS_MINUS} {self.spread:.{self.decimals}f}"
+        return f"{self.value:.{self.decimals}f}{spread}"
 
     @property
     def gain_text(self) -> str:
@@ -104,9 +110,8 @@ def _build_tables(which: str, runs: list[RunFolder], evaluations: list[dict[str,
         baselines = [run.bicubic.get(name, {}) for run in runs]
         images = dict.fromkeys(image for s in (*scores, *baselines) for image in s.get("images", {}))
         for metric in METRICS:
-            mean = _build_row(
-                "mean", metric, [b.get("mean", {}) for b in baselines], [s.get("mean", {}) for s in scores]
-            )
+            means, spreads = [s.get("mean", {}) for s in scores], [read_spread(s, metric) for s in scores]
+            mean = _build_row("mean", metric, [b.get("mean", {}) for b in baselines], means, spreads)
             if all(cell.value is None for cell in mean.runs):
                 continue
             rows = [
@@ -130,15 +135,27 @@ def _format_score(scores: dict[str, Any], metric: str) -> str | None:
     return None if value is None else f"{value:.{METRICS[metric].decimals}f}"
 
 
-def _build_row(image: str, metric: str, baselines: list[dict[str, Any]], runs: list[dict[str, Any]]) -> ScoreRow:
+def read_spread(scores: dict[str, Any], metric: str) -> float | None:
+    """Return the standard deviation of a set's mean over seeds; None if the set has none."""
+    spread = scores.get("spread", {})
+    return finite_or_none(spread.get(metric)) if isinstance(spread, dict) else None
+
+
+def _build_row(
+    image: str,
+    metric: str,
+    baselines: list[dict[str, Any]],
+    runs: list[dict[str, Any]],
+    spreads: Sequence[float | None] = (),
+) -> ScoreRow:
     """Return a row with the first baseline; the gain of each run is over its own baseline."""
     decimals, better = METRICS[metric].decimals, METRICS[metric].better
     baseline_scores = [finite_or_none(baseline.get(metric)) for baseline in baselines]
     cells = []
-    for scores, baseline in zip(runs, baseline_scores, strict=True):
+    for scores, baseline, spread in zip(runs, baseline_scores, spreads or [None] * len(runs), strict=True):
         value = finite_or_none(scores.get(metric))
         gain = None if value is None or baseline is None else value - baseline
-        cells.append(ScoreCell(value, gain, decimals, better))
+        cells.append(ScoreCell(value, gain, decimals, better, spread))
     first = next((score for score in baseline_scores if score is not None), None)
     return ScoreRow(image, ScoreCell(first, None, decimals, better), cells)
 

@@ -20,6 +20,7 @@ class Meter:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._steps: dict[str, float] = {}
+        self._counts: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor, steps: float = 1.0) -> None:
         """Add a scalar that covers `steps` steps; the part of one micro-batch covers a fraction of a step."""
@@ -27,14 +28,27 @@ class Meter:
         self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._steps[name] = self._steps.get(name, 0.0) + steps
 
+    def add_part(self, name: str, total: Tensor, count: Tensor) -> None:
+        """Add the sum over a part of the batch, and its size, which may be 0."""
+        total, count = total.detach().double(), count.detach().double()
+        if name in self._counts:
+            total, count = total + self._sums[name], count + self._counts[name]
+        self._sums[name], self._counts[name] = total, count
+
     def read(self, accelerator: Accelerator) -> dict[str, float]:
-        """Return the means over steps and processes since the last call, in one transfer; then reset them."""
+        """Return the means over steps and processes since the last call, in one transfer; then reset them.
+
+        A value over parts of batches that were all empty is left out.
+        """
         if not self._sums:
             return {}
-        sums = torch.as_tensor(accelerator.reduce(torch.stack(list(self._sums.values())), reduction="mean"))
-        means = {name: value / self._steps[name] for name, value in zip(self._sums, sums.tolist(), strict=True)}
+        values = torch.stack([*self._sums.values(), *self._counts.values()])
+        sums = torch.as_tensor(accelerator.reduce(values, reduction="mean")).tolist()
+        divisors = {**self._steps, **dict(zip(self._counts, sums[len(self._sums) :], strict=True))}
+        means = {name: value / divisors[name] for name, value in zip(self._sums, sums, strict=False) if divisors[name]}
         self._sums.clear()
         self._steps.clear()
+        self._counts.clear()
         return means
 
 

@@ -38,7 +38,8 @@ class SeedResult:
         final_step: step of the last evaluation.
         best: best score of all evaluations after step 0.
         best_step: first step with the best score.
-        steps_to_reach: step at which the curve first reaches the baseline's mean final score; None if never.
+        steps_to_reach: step at which the curve first reaches the baseline's mean final score; 0 if it is there before
+            training, None if never.
         steps_to_reach_same_seed: the same for the final score of the baseline's run of this seed.
         difference: final score minus the baseline's.
         best_difference: best score minus the baseline's.
@@ -81,6 +82,11 @@ class ArmResult:
     agree: int
     reached: int
     steps_to_reach: ScoreSpread | None
+
+    @property
+    def reached_at_start(self) -> int:
+        """Number of seeds that are at the baseline's mean final score, or better, before training."""
+        return sum(result.steps_to_reach == 0 for result in self.seeds.values())
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from selfsr.errors import InputError
+from selfsr.models import find_model
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
 from selfsr.spec import select_path
 from selfsr.study.differences import describe_differences, find_differences, find_undeclared
@@ -148,7 +149,8 @@ def check_inputs(plan: StudyPlan) -> None:
 
 
 def _list_paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
-    paths: dict[str, Path | None] = {"data.hr": recipe.data.hr, "start_from": recipe.start_from}
+    start = None if recipe.start_from is None else find_model(recipe.start_from)
+    paths: dict[str, Path | None] = {"data.hr": recipe.data.hr, "start_from": start}
     for scale in recipe.scales:
         paths["data.lr" if len(recipe.scales) == 1 else f"data.lr.{scale}"] = recipe.data.lr_folder(scale)
     for name, entry in (recipe.evaluate.sets if recipe.evaluate else {}).items():
@@ -160,11 +162,11 @@ def _list_paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
 
 
 def _find_recipe(base: str, study_folder: Path) -> Path:
-    """Return the path of a shipped recipe, a file, or a file next to the study, in this order."""
+    """Return the path of a shipped recipe, a file, or a file next to the study, in this order; it may not exist."""
     shipped = shipped_recipes().get(base)
     if shipped is not None:
         return shipped
-    return Path(base) if Path(base).exists() or not (study_folder / base).exists() else study_folder / base
+    return Path(base) if Path(base).exists() else study_folder / base
 
 
 def _load_arm(path: Path, changes: Mapping[str, Any], key: str) -> Recipe:

@@ -6,6 +6,7 @@ from selfsr import __version__
 from selfsr.study.compare import Comparison
 from selfsr.study.results import SetupResult, StudyResults
 from selfsr.study.wording import (
+    AT_START,
     PLUS_MINUS,
     ScoreFormat,
     describe_changes,
@@ -114,7 +115,7 @@ def make_seed_table(comparison: Comparison, numbers: ScoreFormat) -> TextTable:
 
 
 def _format_steps(value: float | None) -> str:
-    return "never" if value is None else f"{value:,.0f}"
+    return "never" if value is None else AT_START if value == 0 else f"{value:,.0f}"
 
 
 def make_other_scores_table(setup: SetupResult) -> TextTable | None:
@@ -126,7 +127,7 @@ def make_other_scores_table(setup: SetupResult) -> TextTable | None:
         numbers = ScoreFormat(metric)
         for name, arm in comparison.arms.items():
             own = name == comparison.baseline
-            row = [f"{set_name}, {numbers.heading}", name, numbers.format_spread(arm.final)]
+            row = [f"{set_name}, {numbers.heading}, {numbers.better} is better", name, numbers.format_spread(arm.final)]
             row += (
                 ["baseline", ""] if own else [numbers.format_spread(arm.difference, change=True), describe_higher(arm)]
             )
@@ -170,7 +171,8 @@ def to_markdown(results: StudyResults) -> str:
         bicubic = "" if setup.bicubic is None else f" Bicubic: {numbers.format_score(setup.bicubic)}."
         paragraphs.append(f"## {setup.name}\n")
         paragraphs.append(
-            f"{setup.steps:,} steps, {numbers.heading} on {setup.evaluation_set}.{bicubic} {_describe_seeds(setup)}\n"
+            f"{setup.steps:,} steps, {numbers.heading} on {setup.evaluation_set}; {numbers.better} is better.{bicubic} "
+            f"{_describe_seeds(setup)}\n"
         )
         paragraphs += [f"{sentence}\n" for sentence in describe_results(setup, numbers)]
         if setup.comparison:

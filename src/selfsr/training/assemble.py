@@ -17,12 +17,14 @@ from selfsr.data.loader import Loader
 from selfsr.errors import InputError, shorten
 from selfsr.machine.device import choose_device, choose_precision
 from selfsr.methods import Method, MethodSetup
+from selfsr.models import find_model
 from selfsr.nets.weights.load import load_into
 from selfsr.recipe import Recipe, dump_recipe
 from selfsr.runfolder.checkpoints import check_same_network, load_state
 from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.ema import Ema
+from selfsr.training.kernels import prepare_kernels
 
 _OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay")
 _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -122,13 +124,15 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     accelerator = _build_accelerator(recipe, device)
     torch.manual_seed(recipe.seed)
     generator = recipe.network.build(recipe.scales[0], recipe.data.channels)
-    if recipe.start_from is not None and not resume:
-        accelerator.print(load_into(generator, recipe.start_from, transfer=recipe.start_transfer))
+    start = recipe.start_from or recipe.method.generator_start
+    if start is not None and not resume:
+        accelerator.print(load_into(generator, find_model(start), transfer=recipe.start_transfer))
     memory_format = _memory_format(recipe, accelerator.device)
     generator = generator.to(device=accelerator.device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     ema = Ema(generator, recipe.ema_decay or 0.0)
     method = _build_method(recipe, generator, ema, accelerator, resume)
     optimizers = _prepare_networks(recipe, method, accelerator, memory_format)
+    prepare_kernels(recipe, accelerator)
     state = _load_state(recipe, folder, accelerator) if resume else {"step": 0}
     loader = Loader(
         recipe.data.build_each(recipe.crops_px),
@@ -209,6 +213,7 @@ def _build_method(recipe: Recipe, generator: nn.Module, ema: Ema, accelerator: A
         recipe.data.channels,
         max(recipe.crops_px.values()),
         _ema_forward(ema.net, accelerator) if recipe.ema_decay is not None else None,
+        recipe.seed,
     )
     method = recipe.method.build(setup)
     if not resume:

@@ -51,9 +51,13 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
 
 def _check_data(recipe: Recipe) -> int:
     """Check all training files; return their number."""
-    files = 0
+    files, small = 0, recipe.data.small
     for scale, crop_px in recipe.crops_px.items():
-        summary = check_folder(recipe.data.hr, recipe.data.lr_folder(scale), scale, crop_px, masks=recipe.data.masks)
+        if small == "skip":  # all scales have the same images
+            crop_px = max(recipe.crops_px.values())
+        summary = check_folder(
+            recipe.data.hr, recipe.data.lr_folder(scale), scale, crop_px, masks=recipe.data.masks, small=small
+        )
         if summary.problems:
             raise InputError(
                 f"dry run: all {summary.files} training files must be usable, got {len(summary.problems)} that are "
@@ -79,6 +83,7 @@ def _shorten(recipe: Recipe) -> Recipe:
 def _check_options(recipe: Recipe, scale: int, crop_px: int) -> str:
     lr, masks = recipe.data.lr_folder(scale), recipe.data.masks
     options = f"{recipe.data.hr} --crop {crop_px}"
+    options += "" if recipe.data.small == "error" else f" --small {recipe.data.small}"
     options += "" if lr is None else f" --lr {lr} --scale {scale}"
     return options + ("" if masks is None else f" --masks {masks}")
 

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from selfsr.console import progress_bar
 from selfsr.evaluation.benchmark import OnImage, UpscaleFn, evaluate_set, make_bicubic_upscaler
 from selfsr.evaluation.metrics import METRICS, load_metrics
+from selfsr.evaluation.seeds import Sampler
 from selfsr.images.pairing import pair_lr
 from selfsr.images.paths import list_images
 from selfsr.nets.base import set_scale
+from selfsr.nets.diffusion.residual_shifting import ResidualShifting, keep_sampling, set_sampling
 from selfsr.nets.weights.model import upscale_any_channels
 from selfsr.recipe import EvalSet, Recipe
 from selfsr.spec import select_path
 from selfsr.step import Clock
 from selfsr.training.samples import SampleWriter
+from selfsr.training.seed_samples import SeedSampleWriter, choose_seeds
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ class Evaluator:
     def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
         assert recipe.evaluate is not None
         self.architecture, self.channels = recipe.network.kind, recipe.data.channels
+        self.is_sampled: bool = recipe.network.is_sampled
         self.device = device
         self.spec = recipe.evaluate
         self.scales: tuple[int, ...] = recipe.scales
         self.sets: list[_ScaledSet] = _read_sets(recipe)
         self.extra = load_metrics(self.spec.metrics, device)
+        self.seed_samples = SeedSampleWriter(self.architecture, self.channels, choose_seeds(self.spec.seeds))
         self.samples: dict[int, SampleWriter] = {scale: SampleWriter(recipe, folder, scale) for scale in recipe.scales}
 
     def evaluate_start(self, net: nn.Module) -> dict[str, Any]:
@@ -71,13 +76,25 @@ class Evaluator:
 
         def write_samples(images: _ScaledSet) -> OnImage:
             samples = self.samples[images.scale]
-            return lambda name, *tensors: samples.write(images.name, name, clock, *tensors)
 
+            def write(name: str, lr: Tensor, sr: Tensor, hr: Tensor) -> None:
+                folder = samples.write(images.name, name, clock, lr, sr, hr)
+                if folder is not None and isinstance(net, ResidualShifting):
+                    self.seed_samples.write(net, folder, clock.step, lr, hr, samples.crop_center)
+
+            return write
+
+        sampler = Sampler(self.spec.seeds, lambda seed: set_sampling(net, seed=seed)) if self.is_sampled else None
         training = net.training
         net.eval()
-        scores = self._scores(
-            f"Evaluating step {clock.step}", upscale_with, luma_only=self.channels == 1, on_image=write_samples
-        )
+        with keep_sampling(net):
+            scores = self._scores(
+                f"Evaluating step {clock.step}",
+                upscale_with,
+                luma_only=self.channels == 1,
+                sampler=sampler,
+                on_image=write_samples,
+            )
         net.train(training)
         record = {"step": clock.step, "epoch": clock.epoch, "sets": scores}
         if len(self.scales) == 1:
@@ -104,6 +121,7 @@ class Evaluator:
         upscale_with: "Callable[[_ScaledSet], UpscaleFn]",
         *,
         luma_only: bool = False,
+        sampler: Sampler | None = None,
         on_image: "Callable[[_ScaledSet], OnImage | None]" = lambda _: None,
     ) -> dict[str, Any]:
         """Return the scores of every set by its name, and show progress under `title`."""
@@ -119,6 +137,7 @@ class Evaluator:
                     device=self.device,
                     extra=self.extra,
                     luma_only=luma_only,
+                    sampler=sampler,
                     on_image=on_image(images),
                     advance=advance,
                 ).as_json()

@@ -25,6 +25,7 @@ from selfsr.training.assemble import TrainingRun, assemble
 from selfsr.training.data_record import record_data
 from selfsr.training.evaluation import Evaluator, check_sets
 from selfsr.training.guard import FiniteGuard, Stopwatch
+from selfsr.training.pixel_weights import sum_pixel_weights
 
 
 def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = False) -> bool:
@@ -32,12 +33,13 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
 
     Args:
         recipe: describes the run.
-        folder: the run folder; `check_run_folder` protects a used one.
+        folder: the run folder; without `resume`, one without checkpoints.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         resume: continue from the newest checkpoint in `folder`.
 
     Raises:
-        InputError: something that the recipe names is missing or does not fit, or another training uses the folder.
+        InputError: something that the recipe names is missing or does not fit, the folder has checkpoints of another
+            run, or another training uses it.
         Diverged: a loss or a gradient became NaN or infinite; the message names it and the step.
     """
     check_sets(recipe)
@@ -47,6 +49,7 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
 
 def _fit(recipe: Recipe, folder: Path, device: str, resume: bool) -> bool:
     run = assemble(recipe, folder, device=device, resume=resume)
+    _check_run_folder(folder, resume)  # after assembly: a new name for the run would not mend a wrong setting
     if is_main := run.accelerator.is_main_process:
         _write_definition(run)
         record_data(folder, run.loader.datasets, resume=resume)
@@ -112,6 +115,7 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
     for net in (run.generator, run.ema.net):
         set_scale(net, batches[0].scale)
     total_counts = _total_counts(run, batches)
+    sum_pixel_weights(run, batches, clock)
     sequences = [run.method.updates(batch, clock) for batch in batches]
     while True:
         for index, sequence in enumerate(sequences):
@@ -126,7 +130,10 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
                 meter.add(f"loss/{update.net}/{name}", loss, steps=1 / len(batches))
                 guard.watch(f"the loss term {name!r} of {update.net}", loss, clock.step)
             for name, value in update.scalars.items():
-                meter.add(name, value / len(batches), steps=1 / len(batches))
+                if isinstance(value, MaskedSum):
+                    meter.add_part(name, value.total, value.count)
+                else:
+                    meter.add(name, value / len(batches), steps=1 / len(batches))
             if is_last:
                 _step_optimizer(run, update.net, clock, meter, guard)
                 if update.net == GENERATOR and run.recipe.ema_decay is not None:
@@ -246,12 +253,8 @@ def _progress(run: TrainingRun):
     return progress_bar(f"Training {run.recipe.name}", run.recipe.steps, run.step)
 
 
-def check_run_folder(folder: Path, resume: bool) -> None:
-    """Check that a new run does not overwrite another one.
-
-    Raises:
-        InputError: the folder has checkpoints, and `resume` is False.
-    """
+def _check_run_folder(folder: Path, resume: bool) -> None:
+    """Check that a new run does not overwrite another one."""
     if not resume and list_checkpoints(folder):
         raise InputError(
             f"train: expected a new run folder, got {folder}, which has checkpoints; continue its run with --resume, "

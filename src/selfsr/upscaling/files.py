@@ -26,10 +26,12 @@ class UpscaleJob:
     Attributes:
         source: the file to read.
         target: the file to write.
+        sample: number of the sample, from 0 on, of a model that samples.
     """
 
     source: Path
     target: Path
+    sample: int = 0
 
 
 @dataclass
@@ -48,7 +50,11 @@ class UpscaleSummary:
 
 
 def plan_jobs(
-    inputs: Sequence[Path], output: Path, suffix: OutputFormat | None = None, existing: ExistingFiles = "refuse"
+    inputs: Sequence[Path],
+    output: Path,
+    suffix: OutputFormat | None = None,
+    existing: ExistingFiles = "refuse",
+    samples: int = 1,
 ) -> tuple[list[UpscaleJob], int]:
     """Choose the target of each image, before anything is read or written.
 
@@ -60,6 +66,7 @@ def plan_jobs(
         output: a file or a folder.
         suffix: the format to write; None is that of `output`, or png.
         existing: what to do with targets that exist.
+        samples: outputs for each image; the targets of several end in _s0, _s1 and so on.
 
     Returns:
         The jobs, and the number of images that are skipped because their target exists.
@@ -84,6 +91,8 @@ def plan_jobs(
             jobs.append(UpscaleJob(source, _check_suffix(output, suffix)))
         else:
             jobs.append(UpscaleJob(source, _with_format(output / source.name, suffix)))
+    if samples > 1:
+        jobs = [_number_job(job, sample) for job in jobs for sample in range(samples)]
     _check_targets(jobs)
     _check_target_folders([source for source in inputs if source.is_dir()], output, jobs)
     present = [job for job in jobs if job.target.exists()]
@@ -96,6 +105,34 @@ def plan_jobs(
     if existing == "skip":
         return [job for job in jobs if job not in present], len(present)
     return jobs, 0
+
+
+def name_output(inputs: Sequence[Path], scale: int, suffix: OutputFormat | None = None) -> Path:
+    """Return the output for one input where the user names none: next to it, with the scale in its name.
+
+    `photo.jpg` becomes `photo_x2.png`, and the folder `scans` becomes `scans_x2`.
+
+    Args:
+        inputs: files and folders.
+        scale: the upscaling factor.
+        suffix: the format to write; None is png.
+
+    Raises:
+        InputError: there are several inputs.
+    """
+    if len(inputs) != 1:
+        raise InputError(
+            f"upscale: expected an output folder for {len(inputs)} inputs, got none; name one with --output."
+        )
+    (source,) = inputs
+    if source.is_dir():
+        source = Path(os.path.realpath(source))  # "." has no name
+        return source.with_name(f"{source.name}_x{scale}")
+    return _with_format(source.with_name(f"{source.stem}_x{scale}{source.suffix}"), suffix)
+
+
+def _number_job(job: UpscaleJob, sample: int) -> UpscaleJob:
+    return UpscaleJob(job.source, job.target.with_stem(f"{job.target.stem}_s{sample}"), sample)
 
 
 def _check_output(inputs: Sequence[Path], output: Path) -> None:

@@ -84,6 +84,7 @@ def upscale_blocks(
     tile_px: int,
     overlap_px: int = OVERLAP_PX,
     multiple_px: int = 1,
+    on_position: Callable[[int, int], None] | None = None,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> None:
     """Upscale tile by tile, with a few tiles and one row of fades in memory.
@@ -98,6 +99,7 @@ def upscale_blocks(
         tile_px: the largest tile, in input pixels.
         overlap_px: see `split_axis`.
         multiple_px: see `split_axis`.
+        on_position: called with the first row and column of each tile in the input, before it is upscaled.
         on_tile: called with the number of finished tiles and of all tiles.
     """
     rows = split_axis(height, tile_px, overlap_px, multiple_px)
@@ -106,6 +108,8 @@ def upscale_blocks(
     for i, row in enumerate(rows):
         left: Tensor | None = None
         for j, column in enumerate(columns):
+            if on_position is not None:
+                on_position(row.start, column.start)
             tile = upscale(read(slice(row.start, row.stop), slice(column.start, column.stop)))
             block, left = _blend(_crop_context(tile, row, column, scale), left, column, scale, axis=-1)
             block, above[j] = _blend(block, above[j], row, scale, axis=-2)
@@ -123,6 +127,7 @@ def upscale_tiled(
     tile_px: int,
     overlap_px: int = OVERLAP_PX,
     multiple_px: int = 1,
+    on_position: Callable[[int, int], None] | None = None,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Upscale a tensor tile by tile.
@@ -134,6 +139,7 @@ def upscale_tiled(
         tile_px: the largest tile, in input pixels.
         overlap_px: see `split_axis`.
         multiple_px: see `split_axis`.
+        on_position: called with the first row and column of each tile in the input, before it is upscaled.
         on_tile: called with the number of finished tiles and of all tiles.
 
     Returns:
@@ -157,6 +163,7 @@ def upscale_tiled(
         tile_px=tile_px,
         overlap_px=overlap_px,
         multiple_px=multiple_px,
+        on_position=on_position,
         on_tile=on_tile,
     )
     return out[0]

@@ -1,22 +1,29 @@
 """Run a model on images of any size, depth and number of channels, within the available memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from selfsr import __version__
 from selfsr.console import print_line
 from selfsr.errors import InputError
+from selfsr.images.color_fix import fix_colors
+from selfsr.images.exif import add_software
 from selfsr.images.files import DecodedImage, tensor_to_pixels
 from selfsr.images.large import new_array
+from selfsr.images.resize import imresize
 from selfsr.machine.device import why_not_bfloat16
 from selfsr.machine.memory import is_out_of_memory, release_cached_memory
+from selfsr.nets.diffusion.residual_shifting import get_sampling, set_sampling
 from selfsr.nets.weights.model import Model
+from selfsr.upscaling.alpha import fill_unknown
+from selfsr.upscaling.global_colors import match_moments
 from selfsr.upscaling.options import RequestedPrecision
 from selfsr.upscaling.tile_size import LEAST_TILE_PX, find_largest_tile_px, halve_tile_px
 from selfsr.upscaling.tiling import OVERLAP_PX, self_ensemble, upscale_blocks, upscale_tiled
@@ -44,6 +51,7 @@ class Upscaler:
         overlap_px: pixels that neighboring tiles share, at most half a tile (see `tiling`); None takes 64.
         ensemble: whether to average over the eight flips and rotations of each tile (EDSR, section 3.4); 8 times
             slower.
+        sampling: how a network that samples does so: `seed`, `steps` and `color_fix` of `Sampling`. Others have none.
         notify: called with a sentence if the tile size or the precision changes during the work.
 
     Raises:
@@ -70,6 +78,7 @@ class Upscaler:
         tile: Tile = "auto",
         overlap_px: int | None = None,
         ensemble: bool = False,
+        sampling: Mapping[str, Any] | None = None,
         notify: Callable[[str], None] = print_line,
     ) -> None:
         least_px = max(LEAST_TILE_PX, model.multiple_of_px)
@@ -82,6 +91,16 @@ class Upscaler:
                 f"upscale: expected an overlap from 0 to half of the tile, got {overlap_px} px with tile {tile}; "
                 "use a smaller overlap."
             )
+        if model.is_sampled and ensemble:
+            raise InputError(
+                "upscale: the self-ensemble is for models without random numbers, got one that samples; leave it out, "
+                "or average several samples."
+            )
+        set_sampling(model.net, **(sampling or {}))
+        # Over the complete image; the network would match each tile.
+        self._matches_moments: bool = model.is_sampled and get_sampling(model.net).color_fix == "adain"
+        if self._matches_moments:
+            set_sampling(model.net, color_fix="none")
         self.model = model
         self.device = device
         self.overlap_px: int = OVERLAP_PX if overlap_px is None else overlap_px
@@ -123,13 +142,18 @@ class Upscaler:
                 tile_px=tile_px,
                 overlap_px=min(self.overlap_px, tile_px // 2),
                 multiple_px=self.model.multiple_of_px,
+                on_position=self._move_noise,
             )
 
         with torch.inference_mode():
-            return self._retry_smaller(attempt, max(lr.shape[-2:]))
+            sr = self._retry_smaller(attempt, max(lr.shape[-2:]))
+            if not self._matches_moments:
+                return sr
+            enlarged = imresize(lr.to(self.device, torch.float32), self.model.scale).clamp(0, 1)
+            return fix_colors(sr.float(), enlarged, "adain").clamp(0, 1)
 
     def upscale_image(self, image: DecodedImage, *, scratch: Path, on_tile: OnTile | None = None) -> DecodedImage:
-        """Upscale an image; gray stays gray, 16 bits stay 16 bits, alpha, ICC profile, EXIF data and dpi are kept.
+        """Upscale an image; gray stays gray, 16 bits stay 16 bits, alpha, ICC profile and metadata are kept.
 
         The model also upscales alpha, clamped to the values of its neighborhood, so that opaque stays opaque. First,
         nearby colors replace the colors of fully transparent pixels, which are often black, so that these do not bleed
@@ -153,15 +177,22 @@ class Upscaler:
         if image.alpha is not None:
             out_alpha = new_array(size, dtype, scratch)
             out_alpha[:] = peak
+        # The only color fix that needs the complete output, before it is rounded.
+        unfixed = new_array(out_pixels.shape, np.dtype(np.float32), scratch) if self._matches_moments else None
 
         def read(rows: slice, columns: slice) -> Tensor:
             return _read_channels_first(image.pixels, alpha, rows, columns).to(self.device) / peak
 
         def write(rows: slice, columns: slice, block: Tensor) -> None:
+            if unfixed is not None:
+                unfixed[rows, columns] = block[0, : image.channels].permute(1, 2, 0).cpu().numpy()
             levels = tensor_to_pixels(block[0], image.bits)
             out_pixels[rows, columns] = levels[..., : image.channels]
             if out_alpha is not None and alpha is not None:
                 out_alpha[rows, columns] = levels[..., image.channels]
+
+        def write_rows(rows: slice, block: Tensor) -> None:
+            out_pixels[rows] = tensor_to_pixels(block[0], image.bits)
 
         def attempt(tile_px: int) -> None:
             upscale_blocks(
@@ -174,12 +205,35 @@ class Upscaler:
                 tile_px=tile_px,
                 overlap_px=min(self.overlap_px, tile_px // 2),
                 multiple_px=self.model.multiple_of_px,
+                on_position=self._move_noise,
                 on_tile=on_tile,
             )
 
         with torch.inference_mode():
             self._retry_smaller(attempt, max(image.height, image.width))
+            if unfixed is not None:
+                match_moments(unfixed, lambda rows: read(rows, slice(None))[:, : image.channels], scale, write_rows)
         return replace(image, pixels=out_pixels, alpha=out_alpha)
+
+    def choose_seed(self, seed: int, image: DecodedImage) -> DecodedImage:
+        """Sample with this seed from now on; return the image with EXIF data that name model, seed and options.
+
+        Models that do not sample, and their images, stay as they are.
+        """
+        if not self.model.is_sampled:
+            return image
+        set_sampling(self.model.net, seed=seed)
+        sampling = get_sampling(self.model.net)
+        fix = "adain" if self._matches_moments else sampling.color_fix
+        steps = f"{sampling.steps} steps" if sampling.steps else "all steps"
+        name = f"{self.model.architecture} x{self.model.scale}"
+        text = f"selfsr {__version__}: {name}, seed {seed}, {steps}, color fix {fix}"
+        return replace(image, exif=add_software(image.exif, text))
+
+    def _move_noise(self, row: int, column: int) -> None:
+        """Tell a network that samples where in the image its next tile is."""
+        scale = self.model.scale
+        set_sampling(self.model.net, origin_px=(row * scale, column * scale))
 
     def _upscale_in_range(self, lr: Tensor) -> Tensor:
         """Upscale a tile; if half precision leaves its range, use float32 from now on."""
@@ -203,7 +257,9 @@ class Upscaler:
         if bool((low == high).all()):
             return torch.cat([sr, functional.interpolate(alpha, scale_factor=self.model.scale)], 1)
         low, high = (functional.interpolate(x, scale_factor=self.model.scale) for x in (low, high))
-        return torch.cat([sr, self._upscale(alpha).clamp(low, high)], 1)
+        # A sample of alpha would have other details than the sample of the colors.
+        sr_alpha = imresize(alpha, self.model.scale) if self.model.is_sampled else self._upscale(alpha)
+        return torch.cat([sr, sr_alpha.clamp(low, high)], 1)
 
     def _retry_smaller(self, attempt: Callable[[int], Result], longest_px: int) -> Result:
         """Return `attempt(tile_px)`; repeat it with smaller tiles while memory runs out."""
@@ -342,22 +398,3 @@ def why_not_float16(device: torch.device) -> str | None:
     if device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (7, 0):
         return "the GPU is older than compute capability 7.0"
     return None
-
-
-def fill_unknown(colors: Tensor, known: Tensor) -> Tensor:
-    """Replace unknown colors by those nearby, coarser with the distance ("push-pull").
-
-    Gortler, Grzeszczuk, Szeliski and Cohen, "The lumigraph", 1996, section 3.4.
-
-    Args:
-        colors: `[N, C, H, W]`.
-        known: bool `[N, 1, H, W]`, true where a color is kept. If no color is known, nothing changes.
-    """
-    if bool(known.all()) or not bool(known.any()):
-        return colors
-    weight = known.to(colors.dtype)
-    known_share = functional.avg_pool2d(weight, 2, ceil_mode=True)
-    coarse = functional.avg_pool2d(colors * weight, 2, ceil_mode=True) / known_share.clamp_min(1e-6)
-    coarse = fill_unknown(coarse, known_share > 0)
-    size = (colors.shape[2], colors.shape[3])
-    return torch.where(known, colors, functional.interpolate(coarse, size, mode="bilinear"))

@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from selfsr.errors import InputError
+from selfsr.errors import InputError, shorten
 from selfsr.nets import AnyNetwork, Network
-from selfsr.nets.base import NETWORK_ENTRY, Detected, NetworkSpec, SrNetwork
+from selfsr.nets.base import NETWORK_ENTRY, Detected, NetworkSpec, SrNetwork, is_any_size_allowed
+from selfsr.nets.diffusion.spaces import AutoencoderError, relocate_autoencoder
 from selfsr.nets.meta import build_on_meta
 from selfsr.nets.weights.read import WeightsFile
 
@@ -68,7 +69,7 @@ def limit_parameters(tensors: Mapping[str, Tensor]) -> Iterator[None]:
 
     def add(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
         nonlocal count, numbers
-        if parameter is None or threading.get_ident() != thread:
+        if parameter is None or threading.get_ident() != thread or is_any_size_allowed():
             return
         count += 1
         numbers += parameter.numel()
@@ -108,7 +109,7 @@ def _read_entry(path: Path, weights: WeightsFile) -> Detected:
     metadata = weights.metadata
     advice = f"open it with the version that saved it, or delete the metadata entry {NETWORK_ENTRY}"
     try:
-        options = json.loads(metadata[NETWORK_ENTRY])
+        options = relocate_autoencoder(json.loads(metadata[NETWORK_ENTRY]), path.parent)
         large = [name for name, value in options.items() if isinstance(value, int) and value > _OPTION_LIMIT]
         if large:
             raise ValueError(f"{large[0]} {options[large[0]]}")
@@ -118,6 +119,8 @@ def _read_entry(path: Path, weights: WeightsFile) -> Detected:
         scale = spec.scales[0] if spec.multi_scale else scales[0]
         with limit_parameters(weights.tensors):
             net = build_on_meta(spec, scale, channels)
+    except AutoencoderError as error:
+        raise InputError(f"weights {path}: {error}") from error
     except _CONTRADICTION as error:
         raise InputError(
             f"weights {path}: expected metadata that state a network of this version with scale and channels, "
@@ -215,6 +218,7 @@ def format_options(spec: NetworkSpec) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    """Return what is wrong, in one line; values of the file that it names are shortened."""
     if isinstance(error, ValidationError):
-        return error.errors()[0]["msg"]
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        return shorten(error.errors()[0]["msg"])
+    return shorten((str(error).splitlines() or [type(error).__name__])[0])

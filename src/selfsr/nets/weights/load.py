@@ -160,11 +160,12 @@ def _build_model(path: Path, detected: Detected, scale: int) -> Model:
         scale=scale,
         channels=detected.channels,
         tiling=spec.tiling,
-        multiple_of_px=spec.multiple_of_px,
+        multiple_of_px=getattr(net, "multiple_of_px", spec.multiple_of_px),  # of an autoencoder, only the network knows
         minimum_px=spec.minimum_px,
         square=False,
         supports_half=False,  # features of range 255 may exceed the range of float16
         supports_bfloat16=True,
+        is_sampled=spec.is_sampled,
     )
 
 

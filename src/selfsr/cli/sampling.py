@@ -1,0 +1,90 @@
+"""Options of models that sample their output, for the commands that run models."""
+
+import random
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfsr.cli.options import refuse_unused
+
+if TYPE_CHECKING:
+    from selfsr.nets.weights.model import Model
+
+SeedOption = Annotated[
+    str,
+    typer.Option(
+        metavar="N|random",
+        help="Seed of models that sample: one seed, one output, whatever the tiles. random picks and prints one.",
+    ),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Sampling steps of models that sample; default: as trained. Fewer are faster, smoother."),
+]
+SamplesOption = Annotated[
+    int,
+    typer.Option(min=1, help="Samples of each image, with the seeds N, N + 1, ...; files end in _s0, _s1, ..."),
+]
+ColorFixOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="wavelet|adain|ycbcr|none",
+        help="How the output of models that sample gets the colors of the input; default: as trained.",
+    ),
+]
+_LARGEST_RANDOM_SEED = 2**31
+
+
+def choose_sampling(
+    context: typer.Context, model: "Model", *, seed: str, steps: int | None, color_fix: str | None
+) -> dict[str, Any]:
+    """Return the options of sampling for a model, as `set_sampling` takes them; empty for a model that samples nothing.
+
+    Raises:
+        InputError: the model does not sample and an option was given, or an option has no such value.
+    """
+    from selfsr.nets.diffusion.residual_shifting import set_sampling
+
+    if not model.is_sampled:
+        refuse_unused(
+            context,
+            "seed",
+            "seeds",
+            "steps",
+            "samples",
+            "color_fix",
+            reason=f"with {model.architecture}, which has one output for each input",
+        )
+        return {}
+    sampling: dict[str, Any] = {"seed": _read_seed(seed)}
+    if steps is not None:
+        sampling["steps"] = steps
+    if color_fix is not None:
+        sampling["color_fix"] = _read_color_fix(color_fix)
+    set_sampling(model.net, **sampling)  # says what is wrong before anything is written
+    return sampling
+
+
+def _read_seed(text: str) -> int:
+    from selfsr.console import print_line
+    from selfsr.errors import InputError
+
+    if text == "random":
+        seed = random.randrange(_LARGEST_RANDOM_SEED)
+        print_line(f"Seed {seed}")
+        return seed
+    if not text.isdecimal() or len(text) > 18:
+        raise InputError(f"seed: expected a whole number from 0 on or random, got {text!r}; use one of these.")
+    return int(text)
+
+
+def _read_color_fix(text: str) -> str:
+    from typing import get_args
+
+    from selfsr.errors import InputError
+    from selfsr.images.color_fix import ColorFix
+
+    known = get_args(ColorFix)
+    if text not in known:
+        raise InputError(f"color fix: expected one of {', '.join(known)}, got {text!r}; choose one of them.")
+    return text

@@ -1,0 +1,167 @@
+"""Denoising: train a network that samples, with any losses on the ground truth that it predicts (docs/diffusion.md)."""
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from selfsr.methods.contract import Method, MethodSetup, MethodSpec, RunOptions
+from selfsr.methods.image_loss import ImageLossSpec, PartDecoder, check_crop, check_terms
+from selfsr.nets.diffusion.noise import draw_training_noise, draw_training_steps
+from selfsr.nets.diffusion.residual_shifting import ResidualShifting, ResidualShiftingSpec
+from selfsr.spec import DropNulls, EntryName
+from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Outputs, Update
+from selfsr.terms import Term
+from selfsr.terms.objective import Objective
+
+LOSS_NAME = "denoising"
+_THIRDS = ("low_noise", "middle_noise", "high_noise")
+
+
+class DenoisingSpec(MethodSpec):
+    """Predict the ground truth from noisy images; the terms compare the prediction, as an image, with it."""
+
+    trains_sampled: ClassVar[bool] = True
+
+    kind: Literal["denoising"] = "denoising"
+    terms: Annotated[dict[EntryName, Term], DropNulls] = Field(
+        default_factory=dict,
+        description="losses of the predicted ground truth as an image, by name, in addition to the denoising loss. "
+        "null removes one",
+    )
+    denoising_weight: PositiveFloat = Field(
+        1.0,
+        description="weight of the denoising loss, the squared error in the values of the space (pixels in [-1, 1])",
+    )
+    image_loss: ImageLossSpec = ImageLossSpec()  # pyright: ignore[reportCallIssue]
+
+    @property
+    def extra_loss_weights(self) -> dict[str, float]:
+        """Weight of the denoising loss."""
+        return {LOSS_NAME: self.denoising_weight}
+
+    def check(self, run: RunOptions) -> None:
+        """Check that the terms can be computed for the network, and that some samples have them.
+
+        Raises:
+            ValueError: an option of the recipe does not fit; the message has its key, the value and the advice.
+        """
+        network = run.network
+        assert isinstance(network, ResidualShiftingSpec)
+        if network.one_step:
+            raise ValueError(
+                "network.one_step must be false for method denoising, which trains every step, got true; use method "
+                "shift_distillation"
+            )
+        check_terms(self.terms, self.image_loss, run)
+        least = float(network.shift.build().noise_std[0])
+        if self.image_loss.max_noise is not None and self.image_loss.max_noise < least:
+            raise ValueError(
+                f"method.image_loss.max_noise must be at least {least:.4g}, the noise of the first diffusion step, got "
+                f"{self.image_loss.max_noise}: no sample would have image losses; raise it or remove the terms"
+            )
+
+    def rehearsal(self) -> "DenoisingSpec":
+        """Return the method with image losses for every sample, which need the most memory and time."""
+        return self.model_copy(update={"image_loss": self.image_loss.model_copy(update={"max_noise": None})})
+
+    def build(self, setup: MethodSetup) -> "Denoising":
+        """Return the method around the generator.
+
+        Raises:
+            InputError: the crop does not fit the network, or the weights of a term are not available.
+        """
+        return Denoising(check_crop(setup), self.build_objective(setup), self.image_loss, setup.seed)
+
+
+class Denoising(Method):
+    """Train a network with the denoising loss at random steps, and with terms on its predictions.
+
+    Args:
+        net: the generator.
+        objective: losses of the generator.
+        image_loss: which predictions have terms, and on which part.
+        seed: seed of steps and noise.
+    """
+
+    def __init__(self, net: ResidualShifting, objective: Objective, image_loss: ImageLossSpec, seed: int) -> None:
+        super().__init__({GENERATOR: net}, objective)
+        self.net = net
+        self.image_loss = image_loss
+        self.parts: PartDecoder = PartDecoder(net, objective, image_loss)
+        self.seed = seed
+
+    def updates(self, batch: Batch, clock: Clock) -> Iterator[Update]:
+        """Yield the one update of a step."""
+        net, count = self.net, len(batch.hr)
+        x0, y = net.space.encode(batch.hr), net.condition(batch.lr)
+        index = draw_training_steps(self.seed, clock.step, batch.first_slot, count, net.schedule.steps)
+        noise = draw_training_noise(self.seed, clock.step, batch.first_slot, x0.shape, x0.device)
+        prediction = self.nets[GENERATOR](y, net.schedule.add_noise(x0, y, noise, index), index).float()
+        squared_errors = (prediction - x0).square().mean(dim=(1, 2, 3))
+        chosen = self._choose(index)
+        part, windows = self.parts.crop(_select(batch, chosen))
+        yield from self.objective.updates(
+            Outputs(self.parts.decode(self._weigh(prediction, index, chosen), windows)),
+            part,
+            clock,
+            {LOSS_NAME: squared_errors.mean()},
+            anchor=prediction,
+            complete=self.parts.crop(batch)[0],
+            scalars=self._describe(squared_errors.detach(), index, chosen),
+        )
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the number of masked pixels of each loss that is a `MaskedSum`, whatever samples have terms."""
+        return self.objective.counts(self.parts.crop(batch)[0])
+
+    def _choose(self, index: Tensor) -> Tensor:
+        """Return the positions of the samples that have image losses, int64 `[n]`."""
+        if not self.objective.terms:
+            return index[:0]
+        if self.image_loss.max_noise is None:
+            return torch.arange(len(index))
+        noise = torch.as_tensor(self.net.schedule.noise_std)[index]
+        return (noise <= self.image_loss.max_noise).nonzero()[:, 0]
+
+    def _weigh(self, prediction: Tensor, index: Tensor, chosen: Tensor) -> Tensor:
+        """Return the predictions of the chosen samples, with the gradient weighed by their noise."""
+        values, schedule = prediction[chosen.to(prediction.device)], self.net.schedule
+        if self.image_loss.weigh == "none":
+            return values
+        return _ScaleGradient.apply(values, schedule.gather(schedule.snr_root, index[chosen], values).clamp(max=1))
+
+    def _describe(self, squared_errors: Tensor, index: Tensor, chosen: Tensor) -> dict[str, Tensor | MaskedSum]:
+        """Return the denoising loss by thirds of the steps, and the share of samples that have image losses."""
+        third = (index * 3) // self.net.schedule.steps
+        scalars: dict[str, Tensor | MaskedSum] = {}
+        for number, name in enumerate(_THIRDS):
+            inside = (third == number).to(squared_errors)
+            scalars[f"{LOSS_NAME}/{name}"] = MaskedSum((squared_errors * inside).sum(), inside.sum())
+        if self.objective.terms:
+            scalars[f"{LOSS_NAME}/decoded_share"] = squared_errors.new_tensor(len(chosen) / len(index))
+        return scalars
+
+
+def _select(batch: Batch, chosen: Tensor) -> Batch:
+    if len(chosen) == len(batch.hr):
+        return batch
+    chosen = chosen.to(batch.hr.device)
+    mask = None if batch.mask is None else batch.mask[chosen]
+    return Batch(batch.hr[chosen], batch.lr[chosen], mask)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """The identity, with the gradient multiplied by a factor for each sample."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, factor: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(factor)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (factor,) = ctx.saved_tensors
+        return gradient * factor, None

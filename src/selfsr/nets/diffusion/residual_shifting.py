@@ -1,0 +1,296 @@
+"""ResShift (Yue, Wang and Loy, "ResShift", NeurIPS 2023): a U-Net that samples by residual shifting, on diffusers."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from selfsr.errors import InputError
+from selfsr.images.color_fix import ColorFix, fix_colors
+from selfsr.images.resize import imresize
+from selfsr.nets.base import NetworkSpec, SrNetwork
+from selfsr.nets.diffusion.noise import sampling_noise
+from selfsr.nets.diffusion.shift import ShiftSchedule, ShiftSpec
+from selfsr.nets.diffusion.spaces import AutoencoderSpec, Space, SpaceSpec, build_space, import_diffusers
+from selfsr.nets.layers import Float32Conv2d, pad_reflect
+from selfsr.spec import Spec
+
+
+class UnetSpec(Spec):
+    """The U-Net, diffusers' UNet2DModel with scale-and-shift time embedding."""
+
+    channels: tuple[PositiveInt, ...] = Field(
+        (32, 64, 96), min_length=1, description="channels of each level; each further level halves the sides"
+    )
+    blocks: PositiveInt = Field(1, description="residual blocks of each level")
+    attention: bool = Field(
+        False, description="self-attention in the coarsest level; its cost grows with the square of the area"
+    )
+    groups: PositiveInt = Field(8, description="groups of the group norms; divides each of the channels")
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        for count in self.channels:
+            if count % self.groups:
+                raise ValueError(
+                    f"channels must be multiples of groups {self.groups}, got {list(self.channels)}; change one of them"
+                )
+        return self
+
+    @property
+    def multiple(self) -> int:
+        """The number of which both sides of the input must be multiples."""
+        return 2 ** (len(self.channels) - 1)
+
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Return the U-Net; its last layer starts at zero, so that the network starts as the identity on y."""
+        import_diffusers()
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
+        levels = len(self.channels)
+        coarsest = "Attn" if self.attention else ""
+        unet = UNet2DModel(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            block_out_channels=self.channels,
+            layers_per_block=self.blocks,
+            down_block_types=("DownBlock2D",) * (levels - 1) + (f"{coarsest}DownBlock2D",),
+            up_block_types=(f"{coarsest}UpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+            norm_num_groups=self.groups,
+            attention_head_dim=self.groups,
+            resnet_time_scale_shift="scale_shift",
+            add_attention=self.attention,
+        )
+        unet.conv_out = Float32Conv2d.like(unet.conv_out)
+        for parameter in unet.conv_out.parameters():
+            nn.init.zeros_(parameter)
+        return unet
+
+
+class SampleSpec(Spec):
+    """How the trained network samples, in evaluation and upscaling alike."""
+
+    steps: PositiveInt | None = Field(None, description="sampling steps, at most those of shift; null takes all")
+    deterministic: bool = Field(
+        False,
+        description="steps without new noise (docs/diffusion.md, eq. 4): smoother; false is the published ancestral "
+        "sampling",
+    )
+    color_fix: ColorFix = Field(
+        "wavelet",
+        description="what gives the output the colors of the input: wavelet (local, removes differences between "
+        "tiles), adain (mean and deviation of the image), ycbcr or none",
+    )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the network samples from now on; see `set_sampling`.
+
+    Attributes:
+        seed: seed of the noise. Outputs with one seed are equal.
+        steps: sampling steps; None takes all of the schedule.
+        deterministic: steps without new noise.
+        color_fix: what gives the output the colors of the input.
+        origin_px: row and column of the output's first pixel in the complete image, which places the noise.
+    """
+
+    seed: int = 0
+    steps: int | None = None
+    deterministic: bool = False
+    color_fix: ColorFix = "none"
+    origin_px: tuple[int, int] = (0, 0)
+
+
+class ResidualShiftingSpec(NetworkSpec):
+    """ResShift: samples in a few steps from the input plus noise, in pixels or in latents."""
+
+    title: ClassVar[str] = "ResShift"
+    paper: ClassVar[str] = "Yue et al., NeurIPS 2023"
+    convolutional: ClassVar[bool] = False
+    is_sampled: ClassVar[bool] = True
+
+    kind: Literal["residual_shifting"] = "residual_shifting"
+    space: SpaceSpec = Field(
+        "pixel",
+        description="pixel, or {autoencoder: PATH} for the latents of a frozen autoencoder, which are smaller and hold "
+        "more detail",
+    )
+    unet: UnetSpec = UnetSpec()  # pyright: ignore[reportCallIssue]
+    shift: ShiftSpec = ShiftSpec()  # pyright: ignore[reportCallIssue]
+    sample: SampleSpec = SampleSpec()  # pyright: ignore[reportCallIssue]
+    one_step: bool = Field(
+        False, description="the network knows only the last step of the schedule, after method shift_distillation"
+    )
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        if self.one_step and self.sample.steps not in (None, 1):
+            raise ValueError(f"sample.steps must be 1 with one_step, got {self.sample.steps}; leave it out")
+        if self.sample.steps is not None and self.sample.steps > self.shift.steps:
+            raise ValueError(
+                f"sample.steps must be at most {self.shift.steps}, the steps that are trained (shift.steps), got "
+                f"{self.sample.steps}; lower it"
+            )
+        return self
+
+    @property
+    def channel_counts(self) -> tuple[int, ...]:
+        """Only RGB in latents, because autoencoders are for RGB."""
+        return (1, 3) if self.space == "pixel" else (3,)
+
+    def _make(self, scale: int, channels: int) -> nn.Module:
+        with torch.device("cpu"):  # a network without values (device "meta") needs the real autoencoder as well
+            space = build_space(self.space, channels)
+        return ResidualShifting(scale, channels, self, space)
+
+
+class ResidualShifting(SrNetwork):
+    """Predicts the ground truth from a noisy image, its step and the input; in sampling, maps an input to an output.
+
+    Args:
+        scale: upscaling factor.
+        channels: channels of the images.
+        spec: the options.
+        space: the space of the diffusion.
+
+    Attributes:
+        schedule: tables of the diffusion process.
+        trained_steps: the most steps that it can sample with.
+        sampling: how it samples; set by `set_sampling`.
+    """
+
+    def __init__(self, scale: int, channels: int, spec: ResidualShiftingSpec, space: Space) -> None:
+        super().__init__(scale, channels)
+        self.space = space
+        self.schedule: ShiftSchedule = spec.shift.build()
+        self.unet: Any = spec.unet.build(2 * space.channels, space.channels)
+        self._input_scale = self.schedule.input_scale(latent=space.is_latent)
+        multiple_px = spec.unet.multiple * space.downscale
+        self.multiple_of_px: int = multiple_px // math.gcd(multiple_px, scale)
+        self.sampling: Sampling = Sampling(**spec.sample.model_dump())
+        self.trained_steps: int = 1 if spec.one_step else self.schedule.steps
+
+    def forward(self, image: Tensor, noisy: Tensor | None = None, index: Tensor | None = None) -> Tensor:
+        """Sample an output, or with `noisy` predict the ground truth from it.
+
+        Args:
+            image: input `[N, C, h, w]` in [0, 1]; with `noisy`, the condition that `condition` returns for it.
+            noisy: x_t of the schedule, of the shape of the condition.
+            index: step index of each noisy image, int64 `[N]`.
+
+        Returns:
+            A sample `[N, C, scale * h, scale * w]`, without a gradient, not clamped; with `noisy`, the predicted ground
+            truth in the values of the space.
+        """
+        if noisy is None:
+            return self.sample(image)
+        assert index is not None
+        factor = 1 / self.schedule.gather(self._input_scale, index, noisy)
+        output = self.unet(torch.cat([noisy * factor, image], dim=1), index.to(noisy.device)).sample
+        return image + output.float()
+
+    def condition(self, lr: Tensor) -> Tensor:
+        """Return y: the input brought to the size of the output, in the values of the space, without a gradient."""
+        return self.space.encode(imresize(lr.detach().float(), self.scale).clamp(0, 1))
+
+    @torch.no_grad()
+    def sample(self, lr: Tensor, on_stage: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """Sample `[N, C, scale * h, scale * w]` for `[N, C, h, w]` in [0, 1]; sides are padded by reflection.
+
+        Args:
+            lr: the input.
+            on_stage: called with the step index and x_t as an image, from x_T on, and with -1 and x_0.
+        """
+        height, width = lr.shape[-2:]
+        multiple = self.multiple_of_px
+        y = self.condition(pad_reflect(lr, -(-height // multiple) * multiple, -(-width // multiple) * multiple))
+        x = self._sample_values(y, on_stage)
+        image = self.space.decode(x)[..., : height * self.scale, : width * self.scale].clamp(0, 1)
+        return fix_colors(image, imresize(lr.float(), self.scale).clamp(0, 1), self.sampling.color_fix)
+
+    def _sample_values(self, y: Tensor, on_stage: Callable[[int, Tensor], None] | None) -> Tensor:
+        sampling, schedule = self.sampling, self.schedule
+        indices = schedule.choose_indices(sampling.steps or self.trained_steps)
+        x = schedule.start(y, self.draw_noise(schedule.steps, y))
+        for i, previous in zip(indices, [*indices[1:], -1], strict=True):
+            if on_stage is not None:
+                on_stage(i, self.space.decode(x))
+            x0 = self(y, x, torch.full((len(y),), i))
+            x0 = x0 if self.space.is_latent else x0.clamp(-1, 1)
+            if sampling.deterministic:
+                of_x0, of_x, of_y = schedule.deterministic(i, previous)
+                x = of_x0 * x0 + of_x * x + of_y * y
+            else:
+                of_x, of_x0, std = schedule.posterior(i, previous)
+                x = of_x * x + of_x0 * x0
+                if std > 0:
+                    x = x + std * self.draw_noise(previous, y)
+        if on_stage is not None:
+            on_stage(-1, self.space.decode(x))
+        return x
+
+    def draw_noise(self, stage: int, y: Tensor) -> Tensor:
+        """Return the noise of a stage of sampling for values of the shape of `y`: one field for the complete batch."""
+        top, left = (position // self.space.downscale for position in self.sampling.origin_px)
+        noise = sampling_noise(self.sampling.seed, stage, y.shape[1], top, left, y.shape[2], y.shape[3], y.device)
+        return noise.expand_as(y)
+
+    def file_metadata(self) -> dict[str, str]:
+        """Return the metadata of a weights file, with the checksum of the autoencoder."""
+        spec, sha256 = self.spec, getattr(self.space, "sha256", None)
+        if isinstance(spec, ResidualShiftingSpec) and isinstance(spec.space, AutoencoderSpec):
+            folder = spec.space.autoencoder.absolute()
+            space = spec.space.model_copy(update={"autoencoder": folder, "sha256": sha256})
+            self.spec = spec.model_copy(update={"space": space})
+        return super().file_metadata()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.space.apply(fn)
+        return super()._apply(fn, recurse)
+
+
+def set_sampling(net: nn.Module, **changes: Any) -> None:
+    """Change how a network samples from now on, by the fields of `Sampling`; other networks stay as they are.
+
+    Raises:
+        InputError: `steps` are more than the network was trained with.
+    """
+    if not isinstance(net, ResidualShifting):
+        return
+    steps, trained = changes.get("steps"), net.trained_steps
+    if steps is not None and not 1 <= steps <= trained:
+        raise InputError(
+            f"steps: expected {'1' if trained == 1 else f'1 to {trained}'}, the steps that the network was trained "
+            f"with, got {steps}; lower it."
+        )
+    net.sampling = replace(net.sampling, **changes)
+
+
+def get_sampling(net: nn.Module) -> Sampling:
+    """Return how a network samples."""
+    assert isinstance(net, ResidualShifting)
+    return net.sampling
+
+
+def describe_sampling(net: nn.Module) -> dict[str, Any]:
+    """Return how a network samples, without the seed, as results list it."""
+    sampling = get_sampling(net)
+    steps = sampling.steps or net.trained_steps
+    return {"steps": steps, "deterministic": sampling.deterministic, "color_fix": sampling.color_fix}
+
+
+@contextmanager
+def keep_sampling(net: nn.Module) -> Iterator[None]:
+    """Restore afterwards how a network samples; nothing happens to other networks."""
+    kept = net.sampling if isinstance(net, ResidualShifting) else None
+    try:
+        yield
+    finally:
+        if isinstance(net, ResidualShifting) and kept is not None:
+            net.sampling = kept
