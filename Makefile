@@ -15,7 +15,7 @@ JOBS ?= auto
 NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
 export NUMBA_CACHE_DIR
 
-.PHONY: demo test unit lint docs bench clean help
+.PHONY: demo test unit lint docs bench gpu clean help
 
 help:
 	@echo "make demo   train, evaluate and upscale on real photos, on a CPU, in minutes"
@@ -23,6 +23,7 @@ help:
 	@echo "make lint   lint, spelling and type check only"
 	@echo "make unit   tests only, for example: make unit PYTEST='tests/pacing -x' JOBS=2"
 	@echo "make docs   build the documentation site into site/"
+	@echo "make gpu    measure the GPU of this machine in nine minutes; results in gpu-results/"
 	@echo "make bench  time and memory of the operators and of a training step"
 	@echo "make clean  remove the environment, caches, the site and the demo's output"
 
@@ -30,7 +31,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("selfsr needs Python 3.11 or later, this is " + sys.version.split()[0] + "; name another with make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[train,metrics,track,demo]" --group dev $(foreach package,$(WITH),"$(package)")
+	$(BIN)/python -m pip install --quiet --editable ".[train,metrics,track,demo,diffusion]" --group dev $(foreach package,$(WITH),"$(package)")
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -61,6 +62,9 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python bench/ops.py
 	$(BIN)/python bench/steps.py
+
+gpu: $(STAMP)
+	$(BIN)/python bench/gpu.py
 
 clean:
 	rm -rf $(VENV) .cache site demo

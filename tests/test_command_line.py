@@ -4,18 +4,26 @@ import errno
 import os
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from selfsr import cli
+from selfsr import cli, report
 from selfsr.errors import InputError
+from selfsr.nets import AnyNetwork
+from selfsr.nets.edsr import EdsrSpec
 from selfsr.recipe import shipped_recipes
+from selfsr.training import loop
 
 runner = CliRunner()
 VERBS = {"train", "evaluate", "upscale", "degrade", "report", "study", "demo", "bench", "doctor"}
-GROUPS = {"data": {"check", "prepare"}, "recipes": {"list", "show", "copy", "schema"}}
+GROUPS = {
+    "data": {"check", "prepare"},
+    "models": {"export", "list", "show"},
+    "recipes": {"list", "networks", "show", "copy", "schema"},
+}
 
 
 def tree() -> dict[str, set[str]]:
@@ -86,8 +94,19 @@ def test_an_error_of_the_system_without_a_file_is_a_crash(monkeypatch) -> None:
         cli.main()
 
 
-@pytest.mark.parametrize("verb", [["recipes", "schema"], ["recipes", "list"], ["recipes", "show", "small_edsr_x2"]])
-def test_a_broken_pipe_is_quiet(verb: list[str]) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["--version"],
+        ["--help"],
+        ["doctor"],
+        ["recipes", "schema"],
+        ["recipes", "list"],
+        ["recipes", "show", "small_edsr_x2"],
+    ],
+)
+def test_a_closed_pipe_is_quiet_and_has_one_status(verb: list[str]) -> None:
     code = "import sys; sys.argv[0] = 'selfsr'; from selfsr.cli import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", code, *verb], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -96,7 +115,16 @@ def test_a_broken_pipe_is_quiet(verb: list[str]) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode in (0, 1)
+    assert process.returncode == cli.CLOSED_PIPE_STATUS == 141
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
+def test_messages_into_a_closed_pipe_have_the_same_status() -> None:
+    code = "import sys; sys.argv[0] = 'selfsr'; from selfsr.cli import main; main()"
+    with subprocess.Popen([sys.executable, "-c", code, "train", "nothing.yaml"], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+    assert process.returncode == cli.CLOSED_PIPE_STATUS
 
 
 def test_names_that_are_not_utf8_are_printed(tmp_path) -> None:
@@ -170,11 +198,38 @@ def test_recipes_list_never_cuts_a_name(terminal: bool) -> None:
         assert len(lines) == 1 + len(shipped_recipes())
 
 
+def test_networks_are_listed_with_their_sizes() -> None:
+    shown = runner.invoke(cli.app, ["recipes", "networks"])
+    assert shown.exit_code == 0
+    rows = [line.split() for line in shown.output.splitlines()]
+    assert rows[0] == ["kind", "network", "scales", "channels", "weights", "paper"]
+    (edsr,) = [row for row in rows if row[0] == "edsr"]
+    assert edsr[1:8] == ["EDSR", "x2,", "x3,", "x4,", "x8", "1,", "3"]
+    by_hand = sum(parameter.numel() for parameter in EdsrSpec().build(4).parameters())
+    assert edsr[8] == f"{by_hand:,}"
+    assert len(rows) == 1 + len(get_args(AnyNetwork))
+
+
 def test_resume_of_a_missing_run_names_the_run_folder(tmp_path) -> None:
     sentence = f"train: expected a run folder or a recipe to resume, got {tmp_path}/none, which does not exist; "
     assert mistake("train", str(tmp_path / "none"), "--resume") == (f"{sentence}name a run folder, such as runs/NAME.")
     (tmp_path / "noun").mkdir()
     assert mistake("train", str(tmp_path / "none"), "--resume") == f"{sentence}did you mean {tmp_path}/noun?"
+
+
+def test_ctrl_c_during_the_report_says_that_the_training_is_saved(monkeypatch, tmp_path) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit", lambda *_, **__: True)
+    monkeypatch.setattr(report, "write_report", stop)
+    result = runner.invoke(cli.app, ["train", "small_edsr_x2", "--runs", str(tmp_path)])
+    folder = tmp_path / "small_edsr_x2"
+    assert result.exit_code == 130
+    assert result.stderr.splitlines() == [
+        f"The training is finished and saved, without a report. Write it with: selfsr report {folder}",
+        f"Weights: {folder / 'weights'}",
+    ]
 
 
 def test_doctor_prints_versions_devices_and_backends() -> None:
@@ -189,6 +244,7 @@ def test_doctor_prints_versions_devices_and_backends() -> None:
 def test_doctor_explains_triton_without_a_gpu(monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("selfsr._ops.backends._is_installed", lambda package: True)
+    monkeypatch.setattr("selfsr._ops.backends._why_triton_fails", lambda: None)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     told = runner.invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
     assert "triton: unavailable, no GPU here that Triton supports\n" in told.output

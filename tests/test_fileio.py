@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from selfsr.fileio import remove_temporaries, write_atomic, write_folder_atomic
+from selfsr.fileio import check_writable, remove_temporaries, write_atomic, write_folder_atomic
 
 
 def run_in_child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -228,3 +228,12 @@ def test_write_atomic_writes_to_a_pipe(tmp_path):
     os.close(reader)
     assert pipe.is_fifo()
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Not a directory") as error:
+        check_writable(tmp_path / "file" / "scores.json")
+    assert error.value.filename == str(tmp_path / "file" / "scores.json")
+    check_writable(tmp_path / "missing" / "folder" / "scores.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -12,13 +12,13 @@ NAMES = {
     "InputError": "(message)",
     "RangeWarning": "(message)",
     "SelfPacedLoss": "(loss='l1', *, alpha=1.0, beta=0.0, peak=2.0, data_range=1.0, padding='zero', eps=None, "
-    "reduction='mean', backend='auto')",
+    "reduction='mean', normalize=False, backend='auto')",
     "SelfSimilarityLoss": "(*, search_px=25, window_px=9, sigma=0.004, normalize=True, l1_weight=1.0, kl_weight=1.0, "
     "reduction='mean', backend='auto', memory_mb=None, max_pixels=None, mask_threshold=20.0, mask_stride=1, "
     "two_sided=False)",
     "edge_mask": "(hr, *, threshold=20.0, stride=1, two_sided=False)",
     "self_paced_weight": "(sr, hr, epoch, *, alpha=1.0, beta=0.0, peak=2.0, data_range=1.0, padding='zero', "
-    "backend='auto')",
+    "normalize=False, backend='auto')",
     "self_similarity_graph": "(image, mask, *, search_px=25, window_px=9, sigma=0.004, normalize=True, "
     "backend='auto', memory_mb=None)",
     "self_similarity_loss": "(sr, hr, mask=None, *, search_px=25, window_px=9, sigma=0.004, normalize=True, "
@@ -28,8 +28,10 @@ NAMES = {
 
 
 LOSSES = {
-    "PerceptualLoss": "(layers=mappingproxy({'conv5_4': 1.0}), *, criterion='l1', feature_weight=1.0, "
-    "style_weight=0.0, before_relu=True, weights=None)",
+    "DistsLoss": "(*, weights=None)",
+    "LpipsLoss": "(network='vgg', *, weights=None)",
+    "PerceptualLoss": "(layers=None, *, network='vgg19', criterion='l1', feature_weight=1.0, style_weight=0.0, "
+    "before_relu=True, weights=None)",
     "artifact_loss": "(sr, hr, ema_sr=None, *, window_px=7, detach_map=False)",
     "artifact_map": "(sr, hr, ema_sr=None, *, window_px=7)",
     "back_projection_loss": "(sr, lr, downscale, *, criterion='l1')",
@@ -38,6 +40,7 @@ LOSSES = {
     "charbonnier": "(sr, hr, *, eps=0.001, reduction='none')",
     "discriminator_losses": "(real, fake, *, objective, form, mean=None)",
     "flat_mask": "(hr, *, window_px=11, threshold=0.025)",
+    "edge_l1_loss": "(sr, hr, mask, *, reduction='mean')",
     "focal_frequency_loss": "(sr, hr, *, alpha=1.0)",
     "generator_loss": "(real, fake, *, objective, form, mean=None)",
     "gradient_branch_loss": "(branch, hr, *, criterion='l1')",

@@ -4,16 +4,20 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from selfsr.console import console, print_line
 from selfsr.errors import InputError
-from selfsr.evaluation.benchmark import evaluate_set, make_bicubic_upscaler
+from selfsr.evaluation.benchmark import UpscaleFn, evaluate_set, make_bicubic_upscaler
+from selfsr.evaluation.metrics import METRICS, describe_better, load_metrics
 from selfsr.fileio import write_atomic
-from selfsr.images.files import DecodedImage, read_image, write_image
+from selfsr.images.files import DecodedImage, read_image, tensor_to_pixels, write_image
 from selfsr.images.paths import list_images
+from selfsr.losses.features import ARCHITECTURES
 from selfsr.machine.device import choose_device
+from selfsr.models import read_models
 from selfsr.nets.weights.load import load_model
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
 from selfsr.report import write_report
@@ -23,6 +27,9 @@ from selfsr.upscaling.upscaler import Upscaler
 # Photos of the scikit-image package.
 _TRAIN = ("astronaut", "rocket", "immunohistochemistry", "hubble_deep_field", "retina", "brick", "grass", "gravel")
 _TEST = ("chelsea", "coffee", "camera")
+
+# Side of the part of a photo that comparisons show, in pixels.
+_SHOWN_PX = 256
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ def run_demo(out: Path, *, device: str = "auto") -> Path:
     """Run the demonstration and return the path of its report.
 
     Args:
-        out: folder for photos, runs, scores, an upscaled photo and the report; missing or empty.
+        out: folder for photos, runs, scores, upscaled photos and the report; missing or empty.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
@@ -66,11 +73,16 @@ def run_demo(out: Path, *, device: str = "auto") -> Path:
     write_atomic(out / "scores.json", json.dumps({entry.name: entry.scores for entry in scores}, indent=2) + "\n")
     _print_part(6, "upscaling a photo and writing the report")
     _upscale(similar_run, test_photos, out, device)
-    return _finish(out, runs, better, scores)
+    report = _finish(out, runs, better, scores)
+    _print_part(7, "upscaling the photos x4 by the models of the package")
+    compare_models(4, test_photos, out / "x4", device=device)
+    print_line(f"Comparisons: {out / 'x4'}")
+    print_line(f"Report: {report}")
+    return report
 
 
 def _print_part(part: int, title: str) -> None:
-    console.rule(f"{part} of 6  {title}", align="left")
+    console.rule(f"{part} of 7  {title}", align="left")
 
 
 def _copy_photos(folder: Path) -> tuple[Path, Path]:
@@ -136,19 +148,77 @@ def _upscale(run: Path, photos: Path, out: Path, device: str) -> None:
 
 def _finish(out: Path, runs: list[Path], better: Path, entries: list[_ModelScores]) -> Path:
     report = write_report(runs, out / "report.html", against=better)
-    bicubic = entries[0].scores
-    table = Table(title="Held-out photos, x2 (luma, without a border of 2 px)", box=None)
-    for heading in ("", "PSNR-Y", "gain over bicubic", "SSIM-Y"):
+    _print_scores("Held-out photos, x2 (luma, without a border of 2 px)", entries)
+    print_line(f"Images: {out / 'upscaled'} and {out / 'runs'}/*/samples")
+    return report
+
+
+def compare_models(scale: int, photos: Path, out: Path, *, device: str = "auto") -> list[_ModelScores]:
+    """Upscale photos by the shipped models of a scale, print their scores, and write the centers side by side.
+
+    From left to right: bicubic, each model, and the photo itself. LPIPS is among the scores if its weights are on disk.
+
+    Args:
+        scale: upscaling factor.
+        photos: folder of the photos.
+        out: folder for an image of each photo, and for scores.json.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+    Returns:
+        The scores of bicubic and of each model.
+
+    Raises:
+        InputError: a photo cannot be read.
+    """
+    torch_device = choose_device(device)
+    upscalers: dict[str, UpscaleFn] = {"bicubic": make_bicubic_upscaler(scale)}
+    for card in read_models().values():
+        if card.scale == scale:
+            model = load_model(card.path)
+            model.net.to(torch_device)
+            upscalers[card.name] = model.upscale
+    weights = ARCHITECTURES["alexnet"].weights.path
+    extra = load_metrics(["lpips"], torch_device) if weights.is_file() else {}
+    rows: dict[str, list[torch.Tensor]] = {}
+
+    def keep(name: str, lr: torch.Tensor, sr: torch.Tensor, hr: torch.Tensor) -> None:  # noqa: ARG001
+        rows.setdefault(name, [_crop_center(hr)]).insert(-1, _crop_center(sr))
+
+    entries = []
+    for name, upscale in upscalers.items():
+        scores = evaluate_set(
+            upscale, "photos", list_images(photos), scale=scale, device=torch_device, extra=extra, on_image=keep
+        )
+        entries.append(_ModelScores(name, scores.mean))
+    for name, images in rows.items():
+        write_image(out / f"{name}.png", DecodedImage(tensor_to_pixels(torch.cat(images, dim=-1)[0])))
+    _print_scores(f"The same photos, x{scale} (luma, without a border of {scale} px)", entries)
+    if not extra:
+        print_line(f"LPIPS is left out: its weights {weights.name} are not in {weights.parent}.")
+    write_atomic(out / "scores.json", json.dumps({entry.name: entry.scores for entry in entries}, indent=2) + "\n")
+    return entries
+
+
+def _crop_center(image: torch.Tensor) -> torch.Tensor:
+    """Return the center of `[1, 3, H, W]`, at most `_SHOWN_PX` high and wide."""
+    height, width = image.shape[-2:]
+    top, left = max(0, height - _SHOWN_PX) // 2, max(0, width - _SHOWN_PX) // 2
+    return image[..., top : top + _SHOWN_PX, left : left + _SHOWN_PX]
+
+
+def _print_scores(title: str, entries: list[_ModelScores]) -> None:
+    """Print a table of scores; the first entry is bicubic, which gains are counted from."""
+    shown = [metric for metric in ("ssim_y", "lpips") if metric in entries[0].scores]
+    table = Table(title=title, box=None)
+    for heading in ("", "PSNR-Y", "gain over bicubic", *(METRICS[metric].title for metric in shown)):
         table.add_column(heading, justify="left" if heading == "" else "right")
     for entry in entries:
-        gain = entry.scores["psnr_y"] - bicubic["psnr_y"]
+        gain = entry.scores["psnr_y"] - entries[0].scores["psnr_y"]
         table.add_row(
             entry.name,
             f"{entry.scores['psnr_y']:.2f} dB",
             "" if entry is entries[0] else f"{gain:+.2f} dB",
-            f"{entry.scores['ssim_y']:.4f}",
+            *(METRICS[metric].format_score(entry.scores[metric]) for metric in shown),
         )
     Console().print(table)
-    print_line(f"Images: {out / 'upscaled'} and {out / 'runs'}/*/samples")
-    print_line(f"Report: {report}")
-    return report
+    print_line(describe_better(["psnr_y", *shown]))

@@ -43,6 +43,26 @@ def write_atomic(path: Path, content: str | bytes | memoryview | Iterable[bytes]
         os.replace(temporary, path)
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before the work whose result it will be; nothing stays behind.
+
+    Args:
+        path: the file. Folders that are missing are not created.
+
+    Raises:
+        OSError: the nearest folder that exists is not writable; `filename` is `path`.
+    """
+    if path.exists() and not path.is_file():  # a device, a pipe, or a folder, which write_atomic refuses
+        return
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    temporary = _temporary_path(folder / path.name)
+    with _removed_on_failure(temporary, path):
+        temporary.touch()
+        temporary.unlink()
+
+
 @contextlib.contextmanager
 def write_folder_atomic(path: Path) -> Iterator[Path]:
     """Write a folder completely or not at all: yield a temporary folder that gets its name at the end.

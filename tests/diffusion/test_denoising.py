@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from factories import make_batch, recipe_error
@@ -18,7 +19,7 @@ from selfsr.methods import MethodSetup
 from selfsr.methods.denoising import Denoising, DenoisingSpec
 from selfsr.nets.diffusion.noise import draw_training_noise, draw_training_steps
 from selfsr.nets.diffusion.residual_shifting import ResidualShifting
-from selfsr.recipe import parse_recipe
+from selfsr.recipe import dump_recipe, parse_recipe
 from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.loop import losses_to_backward
@@ -286,6 +287,15 @@ def test_a_run_in_latents_trains_and_keeps_the_autoencoder(document: dict, tmp_p
 )
 def test_recipes_that_cannot_train_are_refused(document: dict, change: dict, message: str) -> None:
     assert message in recipe_error({**document, **change})
+
+
+@pytest.mark.parametrize(
+    "method", [{"kind": "denoising"}, {"kind": "shift_distillation", "teacher": "teacher.safetensors"}], ids=str
+)
+def test_a_run_without_terms_can_read_the_recipe_that_it_wrote(document: dict, method: dict) -> None:
+    network = {**TINY, "one_step": method["kind"] == "shift_distillation"}
+    recipe = parse_recipe({**document, "network": network, "method": method}, "test")
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe)), "test") == recipe
 
 
 def test_a_crop_that_the_network_would_have_to_pad_is_refused(document: dict, tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def test_alpha_and_gray_are_kept(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "model", "message"),
     [
-        (("--seed", "x"), "net", "seed: expected a whole number from 0 on or random, got 'x'; use one of these."),
-        (("--seed", "-1"), "net", "seed: expected a whole number from 0 on or random, got '-1'; use one of these."),
+        (("--seed", "x"), "net", "seed: expected a whole number of at most 18 digits or random, got 'x'; use one"),
+        (("--seed", "-1"), "net", "seed: expected a whole number of at most 18 digits or random, got '-1'; use one"),
         (("--steps", "9"), "net", "steps: expected 1 to 4, the steps that the network was trained with, got 9"),
         (("--color-fix", "red"), "net", "color fix: expected one of wavelet, adain, ycbcr, none, got 'red'"),
         (("--self-ensemble",), "net", "the self-ensemble is for models without random numbers"),

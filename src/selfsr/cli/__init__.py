@@ -4,13 +4,15 @@ import errno
 import io
 import os
 import sys
+import threading
+from typing import Any
 
 try:
     import typer
 except ImportError:  # selfsr is installed with the losses only
     sys.exit('selfsr: the command line needs more packages; install them with: pip install "selfsr[train]"')
 
-from selfsr.cli import bench, data, degrade, demo, doctor, evaluate, recipes, report, study, train, upscale
+from selfsr.cli import bench, data, degrade, demo, doctor, evaluate, models, recipes, report, study, train, upscale
 from selfsr.errors import InputError
 
 app: typer.Typer = typer.Typer(
@@ -20,6 +22,10 @@ app: typer.Typer = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+# That of a process that the signal SIGPIPE ends, in a shell.
+CLOSED_PIPE_STATUS = 128 + 13
 
 
 def _print_version(requested: bool) -> None:
@@ -49,7 +55,8 @@ app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.add_typer(data.app, name="data", help="Check and prepare training images.")
-app.add_typer(recipes.app, name="recipes", help="List, show and copy the shipped recipes.")
+app.add_typer(models.app, name="models", help="List and show the shipped models, and export your own.")
+app.add_typer(recipes.app, name="recipes", help="List, show and copy the shipped recipes; list the networks.")
 
 
 def main() -> None:
@@ -57,17 +64,26 @@ def main() -> None:
 
     The exit status is 0 after success, 1 after a crash (with a traceback), 2 after a user's mistake and 3 after a file
     error (each with one sentence on stderr), and 130 after Ctrl-C. A reader of the output that stops early, such as
-    `head`, ends the command without a message.
+    `head`, ends any command without a message and with `CLOSED_PIPE_STATUS`.
     """
+    outputs = _watch_outputs()
     _accept_any_file_name()
+    try:
+        _run()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        if any(output.is_closed_early for output in outputs):
+            sys.exit(CLOSED_PIPE_STATUS)
+
+
+def _run() -> None:
+    """Run the command and turn its errors into sentences and statuses."""
     try:
         app()
     except InputError as error:
         _print_error(str(error))
         sys.exit(2)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its exit
-        sys.exit(1)
     except OSError as error:
         if error.filename is None and error.errno not in _FILE_ERRORS:
             raise
@@ -101,6 +117,41 @@ def _describe_file_error(error: OSError) -> str:
     reason = _FILE_ERRORS.get(error.errno or 0) or error.strerror or type(error).__name__
     name = "the output" if error.filename is None else error.filename
     return f"{reason}: {os.fsdecode(name) if isinstance(name, bytes) else name}"
+
+
+class _Output(io.FileIO):
+    """A standard stream that ends the command when its reader has closed it.
+
+    Without it, the status depends on who writes: typer and rich exit with 1, the interpreter at its end with 120.
+    """
+
+    is_closed_early = False
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            self.is_closed_early: bool = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # for what is still in buffers
+            if threading.current_thread() is threading.main_thread():
+                sys.exit(CLOSED_PIPE_STATUS)
+            return len(data)  # `main` exits at the end
+
+
+def _watch_outputs() -> list[_Output]:
+    """Replace the standard streams of the process by watched ones, if nothing else has replaced them."""
+    outputs = []
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper) or stream is not getattr(sys, f"__{name}__"):
+            continue
+        stream.flush()
+        output = _Output(stream.fileno(), "w", closefd=False)
+        outputs.append(output)
+        buffer = io.BufferedWriter(output)
+        line_buffering = stream.line_buffering or name == "stderr"
+        setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=line_buffering))
+    return outputs
 
 
 def _accept_any_file_name() -> None:

@@ -1,11 +1,12 @@
 """`selfsr data ...`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from selfsr.cli.messages import describe_left_out, print_left_out
+from selfsr.cli.options import refuse_unused
 
 if TYPE_CHECKING:
     from selfsr.data.check import CheckSummary
@@ -17,7 +18,7 @@ EPILOG = """[bold]Examples[/bold]
 
 selfsr data check photos
 
-selfsr data check photos --crop 192
+selfsr data check photos --crop 192 --small skip
 
 selfsr data check DIV2K/HR --lr DIV2K/LR/X4 --scale 4 --crop 192
 
@@ -36,6 +37,7 @@ _LISTED = 20
 
 @app.command("check", epilog=EPILOG)
 def check(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Folder of HR images, searched with its subfolders.")],
     lr: Annotated[
         Path | None,
@@ -52,6 +54,12 @@ def check(
             "Default: any size is fine.",
         ),
     ] = None,
+    small: Annotated[
+        Literal["error", "skip", "pad"],
+        typer.Option(
+            help="What training does with images smaller than the crop, data.small of the recipe. Needs --crop."
+        ),
+    ] = "error",
     masks: Annotated[
         Path | None,
         typer.Option(help="Folder of edge masks, .mat or .png with the names of the HR images, to check them as well."),
@@ -65,7 +73,9 @@ def check(
         raise InputError(
             "data check: expected --lr and --scale together, got one of them; give both to check pairs, or neither."
         )
-    summary = check_folder(folder, lr, scale or 1, crop, masks=masks)
+    if crop is None:
+        refuse_unused(context, "small", reason="without --crop")
+    summary = check_folder(folder, lr, scale or 1, crop, masks=masks, small=small)
     _show(summary)
     print_left_out(describe_left_out([folder] if lr is None else [folder, lr]), summary.further_frames)
     if summary.problems:

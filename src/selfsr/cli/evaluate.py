@@ -156,6 +156,7 @@ def evaluate(
 def _check_options(context: typer.Context, data: list[str] | None, out: Path | None) -> list[str]:
     """Check the options that do not fit together; return those of `--data`."""
     from selfsr.errors import InputError
+    from selfsr.fileio import check_writable
 
     model, bicubic = context.params["model"], context.params["bicubic"]
     if model is None and not bicubic:
@@ -179,6 +180,9 @@ def _check_options(context: typer.Context, data: list[str] | None, out: Path | N
         raise InputError(
             f"evaluate: expected a JSON file to write for --out, got {out}, which is not; name a new file."
         )
+    for target in (out, context.params["save_images"] and context.params["save_images"] / "image.png"):
+        if target is not None:
+            check_writable(target)  # not after an hour of evaluation
     return data
 
 

@@ -33,6 +33,7 @@ ColorFixOption = Annotated[
     ),
 ]
 _LARGEST_RANDOM_SEED = 2**31
+_LONGEST_SEED = 18
 
 
 def choose_sampling(
@@ -67,14 +68,17 @@ def choose_sampling(
 
 def _read_seed(text: str) -> int:
     from selfsr.console import print_line
-    from selfsr.errors import InputError
+    from selfsr.errors import InputError, shorten
 
     if text == "random":
         seed = random.randrange(_LARGEST_RANDOM_SEED)
         print_line(f"Seed {seed}")
         return seed
-    if not text.isdecimal() or len(text) > 18:
-        raise InputError(f"seed: expected a whole number from 0 on or random, got {text!r}; use one of these.")
+    if not text.isdecimal() or len(text) > _LONGEST_SEED:
+        raise InputError(
+            f"seed: expected a whole number of at most {_LONGEST_SEED} digits or random, got {shorten(repr(text))}; "
+            "use one of these."
+        )
     return int(text)
 
 

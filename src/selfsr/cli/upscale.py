@@ -1,6 +1,6 @@
 """`selfsr upscale`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,14 @@ import typer
 
 from selfsr.cli.messages import describe_left_out, print_left_out
 from selfsr.cli.options import DeviceOption, SelfEnsembleOption, refuse_unused
+from selfsr.cli.sampling import ColorFixOption, SamplesOption, SeedOption, StepsOption, choose_sampling
 from selfsr.upscaling.options import OutputFormat, RequestedPrecision
 
 EPILOG = """[bold]Examples[/bold]
 
-selfsr upscale photo.jpg -m best.safetensors -o photo_x4.png
+selfsr upscale photo.jpg
+
+selfsr upscale photo.jpg -m photo_x4 -o large.png
 
 selfsr upscale scans -m 4xModel.pth -o scans_x4 --format keep --self-ensemble
 
@@ -31,16 +34,22 @@ InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="IN...", help="Images, and folders with their subfolders.")
 ]
 ModelOption = Annotated[
-    Path,
+    str | None,
     typer.Option(
         "--model",
         "-m",
-        help="Weights file: .safetensors, .pth, .pt or .ckpt, of any network that spandrel supports.",
+        help="Name from `selfsr models list`, or a weights file: .safetensors, .pth, .pt or .ckpt, of any network that "
+        "spandrel supports. Default: the shipped model with the highest PSNR for --scale, or for x2.",
     ),
 ]
 OutputOption = Annotated[
-    Path,
-    typer.Option("--output", "-o", help="File to write, for one image and with an image suffix; else a folder."),
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File to write, for one image and with an image suffix; else a folder. Default, for one input: next to "
+        "it, with the scale in its name, such as photo_x2.png.",
+    ),
 ]
 UpscaleScaleOption = Annotated[
     int | None,
@@ -79,27 +88,38 @@ SkipExistingOption = Annotated[
 ]
 
 
+# Without a model and without --scale.
+_DEFAULT_SCALE = 2
+
+
 def upscale(
     context: typer.Context,
     inputs: InputsArgument,
-    model: ModelOption,
-    output: OutputOption,
+    model: ModelOption = None,
+    output: OutputOption = None,
     scale: UpscaleScaleOption = None,
     tile: UpscaleTileOption = "auto",
     overlap: OverlapOption = None,
     self_ensemble: SelfEnsembleOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    seed: SeedOption = "0",
+    steps: StepsOption = None,
+    samples: SamplesOption = 1,
+    color_fix: ColorFixOption = None,
     format: FormatOption = None,
     overwrite: OverwriteOption = False,
     skip_existing: SkipExistingOption = False,
 ) -> None:
-    """Upscale images with a model; alpha, gray, 16-bit depth, ICC profile and orientation are kept."""
+    """Upscale images with a model.
+
+    Alpha, gray, 16-bit depth, ICC profile, EXIF and XMP data, dpi and orientation are kept, where the format can.
+    """
     from selfsr.console import print_line
     from selfsr.errors import InputError
     from selfsr.machine.device import choose_device
     from selfsr.nets.weights.load import load_model
-    from selfsr.upscaling.files import plan_jobs, upscale_files
+    from selfsr.upscaling.files import name_output, plan_jobs, upscale_files
     from selfsr.upscaling.upscaler import Upscaler, parse_tile
 
     if overwrite and skip_existing:
@@ -107,19 +127,30 @@ def upscale(
     if tile == "off":
         refuse_unused(context, "overlap", reason="with --tile off")
     existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
-    jobs, skipped = plan_jobs(inputs, output, format, existing)
+    path = _find_model(model, scale)
+    loaded = None
+    if output is None:
+        loaded = load_model(path, scale)
+        output = name_output(inputs, scale or loaded.scale, format)
+    jobs, skipped = plan_jobs(inputs, output, format, existing, samples)
     left_out = describe_left_out(inputs)
+    loaded = loaded or load_model(path, scale)
+    sampling = choose_sampling(context, loaded, seed=seed, steps=steps, color_fix=color_fix)
     upscaler = Upscaler(
-        load_model(model, scale),
+        loaded,
         device=choose_device(device),
         precision=precision,
         tile=parse_tile(tile),
         ensemble=self_ensemble,
+        sampling=sampling,
         overlap_px=overlap,
     )
     model_scale = upscaler.model.scale
     wanted_scale = scale or model_scale
-    print_line(f"{upscaler.model.architecture} x{model_scale} on {upscaler.device} in {upscaler.describe_precision()}")
+    print_line(
+        f"{upscaler.model.architecture} x{model_scale} on {upscaler.device} in {upscaler.describe_precision()}; "
+        f"output: {_describe_targets(jobs, output)}"
+    )
     if wanted_scale != model_scale:
         print_line(
             f"The model upscales x{model_scale}; bicubic interpolation then resizes its output to x{wanted_scale}."
@@ -127,26 +158,48 @@ def upscale(
     with _progress(len(jobs)) as (advance, on_tile):
         summary = upscale_files(
             jobs,
-            partial(_upscale_image, upscaler, wanted_scale, on_tile),
+            partial(_upscale_image, upscaler, wanted_scale, sampling.get("seed", 0), on_tile),
             scale=wanted_scale,
             advance=advance,
             on_failure=lambda sentence: print_line(f"selfsr: {sentence}"),
         )
     note = f", {skipped} skipped" if skipped else ""
-    typer.echo(f"{summary.written} of {len(jobs)} images written to {output}{note}.")
+    place = f" to {_describe_targets(jobs, output)}" if summary.written or not jobs else ""
+    typer.echo(f"{summary.written} of {len(jobs)} images written{place}{note}.")
     print_left_out(left_out, summary.further_frames)
     if summary.failures:
         print_line(f"selfsr: {len(summary.failures)} of {len(jobs)} images failed.")
         raise typer.Exit(1)
 
 
+def _describe_targets(jobs: Sequence["UpscaleJob"], output: Path) -> str:
+    """Return the folder of the results, or the names of the files if they have other names than the output."""
+    targets = [job.target for job in jobs]
+    if not targets or output in targets or output in targets[0].parents:
+        return str(output)
+    return f"{targets[0]} to {targets[-1].name}" if len(targets) > 1 else str(targets[0])
+
+
+def _find_model(model: str | None, scale: int | None) -> Path:
+    """Return the weights file of the model; without a model, the shipped one for the scale, and print its name."""
+    from selfsr.console import print_line
+    from selfsr.models import choose_model, find_model
+
+    if model is not None:
+        return find_model(model)
+    card = choose_model(scale or _DEFAULT_SCALE)
+    print_line(f"Model: {card.name}; choose another with -m. List them with: selfsr models list")
+    return card.path
+
+
 def _upscale_image(
-    upscaler: "Upscaler", scale: int, on_tile: "OnImageTile", image: "DecodedImage", job: "UpscaleJob"
+    upscaler: "Upscaler", scale: int, seed: int, on_tile: "OnImageTile", image: "DecodedImage", job: "UpscaleJob"
 ) -> "DecodedImage":
     """Upscale an image by the model, and resize the result if `scale` is not the model's."""
     from selfsr.upscaling.resize_output import resize_output
 
     scratch = job.target.parent
+    image = upscaler.choose_seed(seed + job.sample, image)
     upscaled = upscaler.upscale_image(image, scratch=scratch, on_tile=partial(on_tile, job.source.name))
     return resize_output(upscaled, model_scale=upscaler.model.scale, scale=scale, scratch=scratch)
 

@@ -65,7 +65,9 @@ def check_terms(terms: Mapping[str, Term], image_loss: DecodeSpec, run: RunOptio
     Raises:
         ValueError: an option of the recipe does not fit; the message has its key, the value and the advice.
     """
-    changed = [name for name in type(image_loss).model_fields if name in image_loss.model_fields_set]
+    # By value: the recipe in a run folder states every default.
+    defaults = {name: field.default for name, field in type(image_loss).model_fields.items()}
+    changed = [name for name, default in defaults.items() if getattr(image_loss, name) != default]
     if changed and not terms:
         raise ValueError(
             f"method.image_loss.{changed[0]} does nothing without method.terms, got "

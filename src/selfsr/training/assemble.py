@@ -126,7 +126,12 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     generator = recipe.network.build(recipe.scales[0], recipe.data.channels)
     start = recipe.start_from or recipe.method.generator_start
     if start is not None and not resume:
-        accelerator.print(load_into(generator, find_model(start), transfer=recipe.start_transfer))
+        try:
+            accelerator.print(load_into(generator, find_model(start), transfer=recipe.start_transfer))
+        except InputError as error:
+            if recipe.start_from is None:
+                raise InputError(f"method: the network starts from {start}, which does not fit it: {error}") from error
+            raise
     memory_format = _memory_format(recipe, accelerator.device)
     generator = generator.to(device=accelerator.device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     ema = Ema(generator, recipe.ema_decay or 0.0)

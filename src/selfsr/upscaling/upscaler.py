@@ -225,7 +225,7 @@ class Upscaler:
         set_sampling(self.model.net, seed=seed)
         sampling = get_sampling(self.model.net)
         fix = "adain" if self._matches_moments else sampling.color_fix
-        steps = f"{sampling.steps} steps" if sampling.steps else "all steps"
+        steps = "all steps" if sampling.steps is None else f"{sampling.steps} step{'s' * (sampling.steps > 1)}"
         name = f"{self.model.architecture} x{self.model.scale}"
         text = f"selfsr {__version__}: {name}, seed {seed}, {steps}, color fix {fix}"
         return replace(image, exif=add_software(image.exif, text))

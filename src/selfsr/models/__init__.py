@@ -1,0 +1,5 @@
+"""The models that come with the package, found by name."""
+
+from selfsr.models.shipped import ModelCard, choose_model, find_model, read_card, read_models
+
+__all__ = ["ModelCard", "choose_model", "find_model", "read_card", "read_models"]
