@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def read_log(folder: Path) -> list[dict]:
 def read_checkpoint(folder: Path, index: int = -1) -> dict[str, Any]:
     """Return a checkpoint, the newest one by default."""
     return torch.load(list_checkpoints(folder)[index] / "state.pt", weights_only=True)
+
+
+def assert_resumes(document: dict[str, Any], folder: Path) -> Path:
+    """Assert that a run, resumed at its last checkpoint but one, equals one straight through, and return the latter."""
+    straight, resumed = train(document, folder / "straight"), folder / "resumed"
+    shutil.copytree(straight, resumed)
+    shutil.rmtree(list_checkpoints(resumed)[-1])
+    train(document, resumed, resume=True)
+    assert_same(read_checkpoint(resumed), read_checkpoint(straight))
+    assert read_log(resumed) == read_log(straight)
+    return straight
 
 
 # Largest difference of the mean of logits between one batch and its micro-batches, relative to the size of the logits.

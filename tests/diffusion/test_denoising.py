@@ -1,7 +1,6 @@
 """The denoising method: zero at the truth, gates and crops that change no counts, splits that change nothing."""
 
 import copy
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from factories import make_batch, recipe_error
-from run_folders import assert_same, read_checkpoint, read_log, train
+from run_folders import assert_resumes, read_checkpoint, read_log, train
 from sampled_nets import TINY, make_net, save_autoencoder
 from selfsr.errors import InputError, RangeWarning
 from selfsr.methods import MethodSetup
@@ -20,7 +19,6 @@ from selfsr.methods.denoising import Denoising, DenoisingSpec
 from selfsr.nets.diffusion.noise import draw_training_noise, draw_training_steps
 from selfsr.nets.diffusion.residual_shifting import ResidualShifting
 from selfsr.recipe import dump_recipe, parse_recipe
-from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.loop import losses_to_backward
 
@@ -235,13 +233,7 @@ def document(tiny: dict) -> dict[str, Any]:
 
 
 def test_a_run_that_stops_and_resumes_equals_one_straight_through(document: dict, tmp_path: Path) -> None:
-    straight = train(document, tmp_path / "straight")
-    resumed = tmp_path / "resumed"
-    shutil.copytree(straight, resumed)
-    shutil.rmtree(list_checkpoints(resumed)[-1])
-    train(document, resumed, resume=True)
-    assert_same(read_checkpoint(resumed), read_checkpoint(straight))
-    assert read_log(resumed) == read_log(straight)
+    assert_resumes(document, tmp_path)
 
 
 def test_a_run_in_latents_trains_and_keeps_the_autoencoder(document: dict, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The one-step student: its losses by their definition, resuming, and what is refused."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from factories import make_batch, recipe_error
-from run_folders import assert_same, read_checkpoint, read_log, train
+from run_folders import assert_resumes, train
 from sampled_nets import TINY, make_net
 from selfsr.errors import InputError
 from selfsr.methods import MethodSetup
@@ -18,7 +17,6 @@ from selfsr.nets.diffusion.residual_shifting import set_sampling
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.weights import load_model, save_weights
 from selfsr.recipe import parse_recipe
-from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.step import Clock
 from selfsr.training.assemble import assemble
 
@@ -79,13 +77,7 @@ def document(tiny: dict, teacher: Path) -> dict[str, Any]:
 
 
 def test_a_student_starts_as_its_teacher_resumes_and_samples_in_one_pass(document: dict, tmp_path: Path) -> None:
-    straight = train(document, tmp_path / "straight")
-    resumed = tmp_path / "resumed"
-    shutil.copytree(straight, resumed)
-    shutil.rmtree(list_checkpoints(resumed)[-1])
-    train(document, resumed, resume=True)
-    assert_same(read_checkpoint(resumed), read_checkpoint(straight))
-    assert read_log(resumed) == read_log(straight)
+    straight = assert_resumes(document, tmp_path)
     model, calls = load_model(straight / "weights" / "last.safetensors"), []
     model.net.unet.register_forward_hook(lambda *_: calls.append(1))
     model.upscale(torch.rand(1, 3, 8, 8))

@@ -1,7 +1,6 @@
 """Every method of the union trains, counts, saves and resumes. A new method adds its smallest options to OPTIONS."""
 
 import copy
-import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,13 +9,12 @@ import torch
 from pydantic import TypeAdapter
 
 from factories import make_batch, make_generator
-from run_folders import assert_same, read_checkpoint, read_log, train
+from run_folders import assert_resumes, assert_same, read_checkpoint, read_log, train
 from selfsr.methods import Method, MethodSetup
 from selfsr.methods.union import AnyMethod, MethodChoice
 from selfsr.nets.diffusion.residual_shifting import ResidualShiftingSpec
 from selfsr.nets.weights import save_weights
 from selfsr.recipe import parse_recipe
-from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.step import GENERATOR, Clock, MaskedSum
 from selfsr.training.assemble import assemble
 from selfsr.training.loop import losses_to_backward
@@ -150,10 +148,4 @@ def test_the_number_of_generator_updates_is_the_number_taken(document: dict) -> 
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(document: dict, tmp_path: Path) -> None:
-    straight = train(document, tmp_path / "straight")
-    resumed = tmp_path / "resumed"
-    shutil.copytree(straight, resumed)
-    shutil.rmtree(list_checkpoints(resumed)[-1])
-    train(document, resumed, resume=True)
-    assert_same(read_checkpoint(resumed), read_checkpoint(straight))
-    assert read_log(resumed) == read_log(straight)
+    assert_resumes(document, tmp_path)

@@ -17,8 +17,9 @@ _ORIENTATION = re.compile(_PROPERTY.format("tiff:Orientation"))
 _APPLIED = re.compile(r"tiff:Orientation(?:=\"|>)([0-9])")
 _WIDTH = re.compile(_PROPERTY.format("tiff:ImageWidth|exif:PixelXDimension"))
 _HEIGHT = re.compile(_PROPERTY.format("tiff:ImageLength|exif:PixelYDimension"))
-# Names a second packet, in which a JPEG has what does not fit into the first. It is not kept.
-_EXTENDED = re.compile(r"\s+xmpNote:HasExtendedXMP\s*=\s*(\"[^\"]*\"|'[^']*')")
+# Names a second packet, in which a JPEG has what does not fit into the first. It is not kept. The lookbehind keeps the
+# time linear in long runs of white space, with which packets are padded.
+_EXTENDED = re.compile(r"(?<!\s)\s+xmpNote:HasExtendedXMP\s*=\s*(\"[^\"]*\"|'[^']*')")
 
 
 def read_xmp(image: Image.Image) -> bytes | None:
