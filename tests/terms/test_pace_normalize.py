@@ -1,7 +1,6 @@
 """Normalized pacing in a recipe: values by hand, and batches that are split, resumed or repeated."""
 
 import copy
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import torch
 from torch import Tensor
 
 from factories import make_batch, make_generator, recipe_error
-from run_folders import assert_same, read_checkpoint, read_log, train
+from run_folders import assert_resumes, read_checkpoint, read_log, train
 from selfsr import ssim_map
 from selfsr.methods import MethodSetup
 from selfsr.methods.regression import Regression, RegressionSpec
 from selfsr.recipe import parse_recipe
-from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.runfolder.log import Meter
 from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.base import WeightedMean
@@ -181,13 +179,7 @@ def test_a_batch_in_one_part_takes_no_extra_pass(tiny: dict, tmp_path: Path) -> 
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny: dict, tmp_path: Path) -> None:
-    document = recipe(tiny, accumulate=2)
-    straight, resumed = train(document, tmp_path / "straight"), tmp_path / "resumed"
-    shutil.copytree(straight, resumed)
-    shutil.rmtree(list_checkpoints(resumed)[-1])
-    train(document, resumed, resume=True)
-    assert_same(read_checkpoint(resumed), read_checkpoint(straight))
-    assert read_log(resumed) == read_log(straight)
+    assert_resumes(recipe(tiny, accumulate=2), tmp_path)
 
 
 def test_options_without_an_effect_are_refused(tiny: dict) -> None:

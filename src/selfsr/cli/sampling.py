@@ -66,6 +66,11 @@ def choose_sampling(
     return sampling
 
 
+def is_seed(text: str) -> bool:
+    """Return whether a text is a seed: a whole number from 0 on, not too long."""
+    return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_SEED
+
+
 def _read_seed(text: str) -> int:
     from selfsr.console import print_line
     from selfsr.errors import InputError, shorten
@@ -74,7 +79,7 @@ def _read_seed(text: str) -> int:
         seed = random.randrange(_LARGEST_RANDOM_SEED)
         print_line(f"Seed {seed}")
         return seed
-    if not text.isdecimal() or len(text) > _LONGEST_SEED:
+    if not is_seed(text):
         raise InputError(
             f"seed: expected a whole number of at most {_LONGEST_SEED} digits or random, got {shorten(repr(text))}; "
             "use one of these."

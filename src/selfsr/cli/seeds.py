@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfsr.cli.sampling import choose_sampling
+from selfsr.cli.sampling import choose_sampling, is_seed
 
 if TYPE_CHECKING:
     from selfsr.evaluation.seeds import Sampler
@@ -55,7 +55,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
 
     entries = [entry.strip() for entry in text.split(",")]
     for entry in entries:
-        if not (entry.isascii() and entry.isdecimal()) or len(entry) > 18:
+        if not is_seed(entry):
             raise InputError(
                 f"evaluate: expected whole numbers from 0 on for --seeds, got {entry!r} in {text!r}; write them with "
                 "commas between them, such as 0,1,2."

@@ -102,14 +102,16 @@ class Denoising(Method):
         prediction = self.nets[GENERATOR](y, net.schedule.add_noise(x0, y, noise, index), index).float()
         squared_errors = (prediction - x0).square().mean(dim=(1, 2, 3))
         chosen = self._choose(index)
-        part, windows = self.parts.crop(_select(batch, chosen))
+        complete, windows = self.parts.crop(batch)
+        if windows is not None:
+            windows = [windows[position] for position in chosen.tolist()]
         yield from self.objective.updates(
             Outputs(self.parts.decode(self._weigh(prediction, index, chosen), windows)),
-            part,
+            _select(complete, chosen),
             clock,
             {LOSS_NAME: squared_errors.mean()},
             anchor=prediction,
-            complete=self.parts.crop(batch)[0],
+            complete=complete,
             scalars=self._describe(squared_errors.detach(), index, chosen),
         )
 

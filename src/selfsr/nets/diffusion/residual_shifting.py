@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from selfsr.errors import InputError
 from selfsr.images.color_fix import ColorFix, fix_colors
 from selfsr.images.resize import imresize
-from selfsr.nets.base import NetworkSpec, SrNetwork
+from selfsr.nets.base import NETWORK_ENTRY, NetworkSpec, SrNetwork
 from selfsr.nets.diffusion.noise import sampling_noise
 from selfsr.nets.diffusion.shift import ShiftSchedule, ShiftSpec
-from selfsr.nets.diffusion.spaces import AutoencoderSpec, Space, SpaceSpec, build_space, import_diffusers
+from selfsr.nets.diffusion.spaces import AutoencoderSpec, LatentSpace, Space, SpaceSpec, build_space, import_diffusers
 from selfsr.nets.layers import Float32Conv2d, pad_reflect
 from selfsr.spec import Spec
 
@@ -243,12 +243,13 @@ class ResidualShifting(SrNetwork):
 
     def file_metadata(self) -> dict[str, str]:
         """Return the metadata of a weights file, with the checksum of the autoencoder."""
-        spec, sha256 = self.spec, getattr(self.space, "sha256", None)
+        entries, spec = super().file_metadata(), self.spec
         if isinstance(spec, ResidualShiftingSpec) and isinstance(spec.space, AutoencoderSpec):
-            folder = spec.space.autoencoder.absolute()
-            space = spec.space.model_copy(update={"autoencoder": folder, "sha256": sha256})
-            self.spec = spec.model_copy(update={"space": space})
-        return super().file_metadata()
+            assert isinstance(self.space, LatentSpace)
+            origin = {"autoencoder": spec.space.autoencoder.absolute(), "sha256": self.space.sha256}
+            space = spec.space.model_copy(update=origin)
+            entries[NETWORK_ENTRY] = spec.model_copy(update={"space": space}).model_dump_json()
+        return entries
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.space.apply(fn)
