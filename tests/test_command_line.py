@@ -18,10 +18,13 @@ from selfsr.recipe import shipped_recipes
 from selfsr.training import loop
 
 runner = CliRunner()
-VERBS = {"train", "evaluate", "upscale", "degrade", "report", "study", "demo", "bench", "doctor"}
+VERBS = {
+    *("train", "finetune", "inspect", "evaluate", "compare", "upscale", "export", "degrade", "report", "study"),
+    *("demo", "bench", "doctor"),
+}
 GROUPS = {
     "data": {"check", "prepare"},
-    "models": {"export", "list", "show"},
+    "models": {"add", "list", "show"},
     "recipes": {"list", "networks", "show", "copy", "schema"},
 }
 

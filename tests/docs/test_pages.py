@@ -11,6 +11,7 @@ import yaml
 from click import Command, Group
 
 from selfsr.cli import app
+from selfsr.models.card_options import read_card_options
 from selfsr.recipe import parse_recipe, read_yaml, shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ def recipe_excerpts() -> list[tuple[str, dict[str, Any]]]:
     for page in PAGES:
         for block in blocks(page, "yaml"):
             document = yaml.safe_load(block)
-            if "arms" not in document:  # a study
+            if not {"arms", "author"} & set(document):  # a study, or a card
                 excerpts.append((page.relative_to(ROOT).as_posix(), document))
     return excerpts
 
@@ -68,6 +69,14 @@ def test_recipe_excerpt_of_page_is_valid(page: str, excerpt: dict[str, Any]) -> 
         document.update(excerpt)
     document.update(ema_decay=0.999, crop_px=128)
     parse_recipe(document, page)
+
+
+def test_card_of_the_page_is_valid(tmp_path: Path) -> None:
+    (block,) = (block for block in blocks(ROOT / "docs" / "export.md", "yaml") if block.startswith("author:"))
+    (tmp_path / "card.yaml").write_text(block)
+    card = read_card_options(tmp_path / "card.yaml")
+    assert card.tags == ("photo", "restoration")
+    assert set(yaml.safe_load(block)) == set(type(card).model_fields) - {"pretrained_model_d"}
 
 
 def test_pages_have_commands_and_excerpts() -> None:

@@ -36,7 +36,7 @@ def full_disk(*_):
 
 def test_new_array_on_a_full_disk_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(large, "LARGE_BYTES", 100)
-    monkeypatch.setattr(large, "_reserve", full_disk)
+    monkeypatch.setattr(large, "reserve", full_disk)
     with pytest.raises(OSError, match="No space left") as error:
         new_array((20, 10), np.dtype(np.uint8), tmp_path)
     assert error.value.filename == str(tmp_path)

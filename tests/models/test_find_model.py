@@ -18,6 +18,7 @@ from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, read_image, write_image
 from selfsr.models import ModelCard, choose_model, find_model, read_card, read_models, shipped
 from selfsr.nets.edsr import EdsrSpec
+from selfsr.nets.weights import find
 from selfsr.nets.weights.load import load_model
 from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import parse_recipe
@@ -43,7 +44,7 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_name_is_found_before_a_file_of_the_same_name(photo: Path) -> None:
     Path("photo_x2").write_text("not a model")
-    assert find_model("photo_x2") == shipped._FOLDER / "photo_x2.safetensors"
+    assert find_model("photo_x2") == find.SHIPPED_FOLDER / "photo_x2.safetensors"
     assert find_model("./photo_x2") == Path("photo_x2")
     assert find_model(str(Path("photo_x2").absolute())) == Path("photo_x2").absolute()
 
@@ -70,7 +71,7 @@ def test_the_default_is_the_psnr_model_of_the_scale() -> None:
 
 
 def test_without_models_a_weights_file_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipped, "_FOLDER", tmp_path)
+    monkeypatch.setattr(find, "SHIPPED_FOLDER", tmp_path)
     with pytest.raises(InputError, match=r"got none; name a weights file with -m, or install selfsr again\.$"):
         choose_model(2)
     with pytest.raises(InputError, match=r"expected a weights file or the name of a shipped model, of which there are"):
@@ -185,17 +186,17 @@ def test_show_refuses_a_file_without_a_card(tmp_path: Path) -> None:
         call("models", "show", tmp_path / "bare.safetensors")
 
 
-def export(run: Path, target: Path, photos: Path, *options: object) -> SimpleNamespace:
+def add(run: Path, target: Path, photos: Path, *options: object) -> SimpleNamespace:
     data = target.parent / "data.md"
     data.write_text("Waves\nMade by the tests, free of terms.\n")
     sets = ("--data", f"waves={photos / 'test'}")
-    return call("models", "export", run, "-o", target, *sets, "--training-data", data, "--device", "cpu", *options)
+    return call("models", "add", run, "-o", target, *sets, "--training-data", data, "--device", "cpu", *options)
 
 
-def test_export_writes_a_small_file_with_the_scores_of_its_numbers(tiny: dict, tmp_path: Path, photos: Path) -> None:
+def test_add_writes_a_small_file_with_the_scores_of_its_numbers(tiny: dict, tmp_path: Path, photos: Path) -> None:
     run = train(tiny, tmp_path / "run")
     target = tmp_path / "mine.safetensors"
-    done = export(run, target, photos, "--license", "CC0-1.0", "--metric", "self_similarity")
+    done = add(run, target, photos, "--license", "CC0-1.0", "--metric", "self_similarity")
     assert done.status == 0
     assert f"Wrote {target} (" in done.out
 
@@ -218,23 +219,23 @@ def test_export_writes_a_small_file_with_the_scores_of_its_numbers(tiny: dict, t
     assert "selfsr evaluate mine --data waves --metric self_similarity" in text
 
 
-def test_export_keeps_files_and_refuses_what_it_cannot_use(tiny: dict, tmp_path: Path, photos: Path) -> None:
+def test_add_keeps_files_and_refuses_what_it_cannot_use(tiny: dict, tmp_path: Path, photos: Path) -> None:
     target = tmp_path / "mine.safetensors"
-    with pytest.raises(InputError, match=r"export: expected a run folder with weights/last.safetensors, got .*nowhere"):
-        export(tmp_path / "nowhere", target, photos)
+    with pytest.raises(InputError, match=r"models add: expected a run folder with weights/last.*, got .*nowhere"):
+        add(tmp_path / "nowhere", target, photos)
     run = train(tiny, tmp_path / "run")
     target.touch()
-    with pytest.raises(InputError, match=r"models export: expected a new file, got .*mine.safetensors, which exists"):
-        export(run, target, photos)
-    assert export(run, target, photos, "--overwrite").status == 0
-    with pytest.raises(InputError, match=r"export: expected a file that ends in .safetensors, got .*mine.pth"):
-        export(run, tmp_path / "mine.pth", photos)
+    with pytest.raises(InputError, match=r"models add: expected a new file, got .*mine.safetensors, which exists"):
+        add(run, target, photos)
+    assert add(run, target, photos, "--overwrite").status == 0
+    with pytest.raises(InputError, match=r"models add: expected a file that ends in .safetensors, got .*mine.pth"):
+        add(run, tmp_path / "mine.pth", photos)
     (tmp_path / "empty.md").write_text("Waves\n")
     with pytest.raises(InputError, match=r"--training-data .*empty.md: expected the names of the training images"):
-        export(run, target, photos, "--overwrite", "--training-data", tmp_path / "empty.md")
+        add(run, target, photos, "--overwrite", "--training-data", tmp_path / "empty.md")
 
 
-def test_export_refuses_numbers_beyond_float16(tmp_path: Path, tiny: dict, photos: Path) -> None:
+def test_add_refuses_numbers_beyond_float16(tmp_path: Path, tiny: dict, photos: Path) -> None:
     run = train(tiny, tmp_path / "run")
     path = run / "weights" / "last.safetensors"
     model = load_model(path)
@@ -243,6 +244,6 @@ def test_export_refuses_numbers_beyond_float16(tmp_path: Path, tiny: dict, photo
     metadata = read_metadata(path)
     next(model.net.parameters()).data.fill_(1e6)
     save_weights(path, model.net, metadata)
-    with pytest.raises(InputError, match=r"export: expected weights within the range of float16, got larger ones in"):
-        export(run, tmp_path / "mine.safetensors", photos)
+    with pytest.raises(InputError, match=r"weights: expected numbers within the range of float16, got larger ones in"):
+        add(run, tmp_path / "mine.safetensors", photos)
     assert not (tmp_path / "mine.safetensors").exists()

@@ -313,7 +313,7 @@ def test_msrresnet_opens_under_mmsr_names(tmp_path):
 def test_transfer_leaves_out_tail_of_another_scale(name, tmp_path):
     save_weights(tmp_path / "x4.safetensors", build_net(name, 4), {})
     net = SPECS[name].build(3)
-    summary = load_into(net, tmp_path / "x4.safetensors", transfer=True)
+    summary = load_into(net, tmp_path / "x4.safetensors", fit="tail")
     assert "left as initialized: upconv1.weight, upconv1.bias; not used: upconv2.bias, upconv2.weight" in summary
 
 

@@ -310,9 +310,9 @@ def test_transfer_leaves_out_upsampling_tail(name, path):
             parameter.add_(torch.randn_like(parameter))
     torch.save(source.state_dict(), path)
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
-    with pytest.raises(InputError, match=r"or leave out its upsampling tail with start_transfer: true\.$"):
+    with pytest.raises(InputError, match=r"or leave out its upsampling tail with start_fit: tail\.$"):
         load_into(net, path)
-    line = load_into(net, path, transfer=True)
+    line = load_into(net, path, fit="tail")
     left = set(before) - set(source.state_dict())
     assert left
     assert set(line.split("left as initialized: ")[1].split(", ")) == left
@@ -323,7 +323,7 @@ def test_transfer_leaves_out_upsampling_tail(name, path):
 def test_dbpn_has_no_tail_for_transfer(path):
     torch.save(build_net("dbpn", 2).state_dict(), path)
     with pytest.raises(InputError, match=r"of another shape: upmodules.*: set network and scale to match it\.$"):
-        load_into(build_net("dbpn", 4), path, transfer=True)
+        load_into(build_net("dbpn", 4), path, fit="tail")
 
 
 @pytest.mark.parametrize(

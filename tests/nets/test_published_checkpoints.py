@@ -171,7 +171,7 @@ def test_evaluate_refuses_another_scale_than_the_file(image_folder, tmp_path):
         ),
         (
             LapSrnSpec(features=4, convs=1).build(2, 1), 4, LapSrnSpec(features=4, convs=1), 1,
-            "the file contains LapSRN x2 .*, the network is LapSRN x4 .*with start_transfer: true",
+            "the file contains LapSRN x2 .*, the network is LapSRN x4 .*with start_fit: tail",
         ),
     ],
 )  # fmt: skip

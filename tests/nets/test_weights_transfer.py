@@ -30,7 +30,7 @@ def test_another_scale_needs_transfer(source, target, tmp_path):
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with pytest.raises(InputError, match=r"set network and scale to match it, or leave out its upsampling tail with "):
         load_into(net, path)
-    line = load_into(net, path, transfer=True)
+    line = load_into(net, path, fit="tail")
     first, second = ("tail.0.0.weight", "tail.0.0.bias"), ("tail.0.2.weight", "tail.0.2.bias")
     left, unused = {(2, 3): (first, ()), (2, 4): (second, ()), (4, 2): ((), second)}[source, target]
     assert (f"; left as initialized: {', '.join(left)}" in line) == bool(left)
@@ -61,7 +61,7 @@ def test_transfer_works_for_spandrel_networks(name, tmp_path):
     spec, left = TRANSFERS[name]
     given, net = spec.build(2), build_other(spec, 4)
     save_weights(tmp_path / "net.safetensors", given, {})
-    assert load_into(net, tmp_path / "net.safetensors", transfer=True).endswith(
+    assert load_into(net, tmp_path / "net.safetensors", fit="tail").endswith(
         f"; left as initialized: {', '.join(left)}"
     )
     save_weights(tmp_path / "x4.safetensors", net, {})
@@ -75,8 +75,32 @@ def test_transfer_loads_all_that_fits_and_refuses_depth(tmp_path):
     edsr = SPEC.build(2)
     save_weights(tmp_path / "net.safetensors", edsr, {})
     net = build_other()
-    assert "initialized" not in load_into(net, tmp_path / "net.safetensors", transfer=True)
+    assert "initialized" not in load_into(net, tmp_path / "net.safetensors", fit="tail")
     assert all(torch.equal(t, net.state_dict()[n]) for n, t in edsr.state_dict().items())
     deeper = EdsrSpec(features=6, blocks=3).build(4)
     with pytest.raises(InputError, match=r"8 missing: body.2.body.0.*set network and scale to match it\.$"):
-        load_into(deeper, tmp_path / "net.safetensors", transfer=True)
+        load_into(deeper, tmp_path / "net.safetensors", fit="tail")
+
+
+def test_matching_loads_what_fits_and_prints_the_rest(tmp_path):
+    given, net = EdsrSpec(features=6, blocks=3).build(2), build_other(EdsrSpec(features=6, blocks=4), 4)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    save_weights(tmp_path / "net.pth", given, {})
+    with pytest.raises(InputError, match=r"\d+ of \d+ tensors fit"):
+        load_into(net, tmp_path / "net.pth", fit="tail")
+    line = load_into(net, tmp_path / "net.pth", fit="matching")
+    theirs, changed = given.state_dict(), set()
+    for name, tensor in net.state_dict().items():
+        fits = name in theirs and theirs[name].shape == tensor.shape
+        assert torch.equal(tensor, theirs[name] if fits else before[name]), name
+        changed |= set() if fits else {name}
+    assert len(changed) == 8  # the fourth block, the convolution after the blocks, and the second stage of the tail
+    assert line.startswith(f"loaded {len(before) - 8} tensors (")
+    assert "; left as initialized: body.3.body.0.weight, body.3.body.0.bias, body.3.body.2.weight and 5 more" in line
+    assert line.endswith("; not used: body.3.weight, body.3.bias")
+
+
+def test_matching_needs_one_tensor_that_fits(tmp_path):
+    save_weights(tmp_path / "net.pth", CompactSpec(features=4, convs=2).build(2), {})
+    with pytest.raises(InputError, match="0 of 16 tensors fit"):
+        load_into(build_other(), tmp_path / "net.pth", fit="matching")

@@ -42,7 +42,7 @@ def changed(document: dict, path: str, value) -> dict:
         ("method.terms.pixel.pace", {"alpha": 0}, "alpha and beta must not both be 0"),
         ("method.terms.pixel.pace", {"order": "easy"}, "pace.order: input should be 'hard_first' or 'easy_first'"),
         ("method.terms.pixel.pace", {"clock": "steps"}, "pixel.pace.clock: input should be 'epoch' or 'run', got 'ste"),
-        ("start_transfer", True, "start_transfer does nothing without start_from; give both or neither"),
+        ("start_fit", "tail", "start_fit does nothing without start_from; give both or neither"),
         ("schedule", {"kind": "multistep", "at_steps": [3, 2]}, "at_steps must increase, got [3, 2]"),
         ("schedule.warmup_steps", 7, "recipe: schedule.warmup_steps must be at most steps 6, got 7: the learning rate"),
     ],
@@ -202,7 +202,7 @@ def test_a_shipped_regression_recipe_takes_two_steps(name: str, tiny: dict, phot
     full = load_recipe(path)
     assert full.name == name
     document = read_yaml(path.read_text(), name)
-    document.update(steps=2, batch=2, workers=0, start_from=None, start_transfer=False, precision="float32")
+    document.update(steps=2, batch=2, workers=0, start_from=None, start_fit="all", precision="float32")
     document["data"] = {**tiny["data"], "channels": full.data.channels}
     document["crop_px"] = [min(crop_px, 64) // scale * scale for scale, crop_px in full.crops_px.items()]
     document["evaluate"] = {"every_steps": 2, "sets": {"test": str(photos / "test")}}

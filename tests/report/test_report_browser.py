@@ -140,11 +140,11 @@ def test_page_controls_work_in_a_browser(two_run_page, tmp_path):
     assert (seen["tables"], seen["tablesAfter"]) == (["psnr_y"], ["ssim_y"])
     assert seen["ascending"] == ["chelsea", "coffee", "astronaut"]
     assert seen["descending"] == ["astronaut", "coffee", "chelsea"]
-    assert seen["sides"] == ["bicubic", "similar, step 1,000"]
+    assert seen["sides"] == ["similar, start", "similar, step 1,000"]
     assert re.fullmatch(r"similar, step \d+\d+\.\d\d dB", seen["badge"])
     assert seen["sameImage"]
     assert seen["cut"] == "25%"
-    assert re.fullmatch(r"bicubic up to 25 percent, then similar, step \d+", seen["spoken"])
+    assert re.fullmatch(r"similar, start up to 25 percent, then similar, step \d+", seen["spoken"])
     assert seen["crops"][:2] == [False, True]
     assert seen["logChanges"]
     assert seen["smoothingChanges"]

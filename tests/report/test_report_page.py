@@ -108,13 +108,15 @@ def test_score_tables_hold_the_values_of_the_evaluations(both, runs):
         name: max(records[1:], key=lambda r: r["sets"]["held-out"]["mean"]["psnr_y"]) for name, records in lines.items()
     }
     bicubic = lines["plain"][0]["bicubic"]["held-out"]
+    start = lines["similar"][0]["sets"]["held-out"]  # it started from a weights file, the other one did not
+    plain, similar = (evaluation["sets"]["held-out"] for evaluation in best.values())
+    columns = (bicubic, plain, start, similar)
     rows = Page(both).rows
     for metric in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"):
         expected = [
-            [scores["images"][image][metric] for scores in (bicubic, *(b["sets"]["held-out"] for b in best.values()))]
-            for image in ("astronaut", "chelsea", "coffee")
+            [scores["images"][image][metric] for scores in columns] for image in ("astronaut", "chelsea", "coffee")
         ]
-        expected.append([s["mean"][metric] for s in (bicubic, *(b["sets"]["held-out"] for b in best.values()))])
+        expected.append([scores["mean"][metric] for scores in columns])
         found = [[float(c) for c in row["cells"]] for row in rows if row["cells"] and row["score"] == (metric, "best")]
         assert found == expected
 
@@ -131,7 +133,7 @@ def test_gains_have_their_sign(make_run, tmp_path):
     lines[-1]["sets"]["held-out"]["mean"]["psnr_y"] = level - 1.2
     (run / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = write_report([run], tmp_path / "report.html").read_text(encoding="utf-8")
-    assert '<span class="gain down">1.20 dB <span class="over">below bicubic</span></span>' in text
+    assert '<span class="gain down">1.20 dB <span class="over">lower than bicubic, worse</span></span>' in text
     assert '<span class="gain up">+0.50</span>' in text
 
 
@@ -151,7 +153,7 @@ def test_step_0_is_best_only_without_other_evaluations(make_run, tmp_path):
     lines = evaluations(run)
     lines[0]["sets"]["held-out"]["mean"]["psnr_y"] = 99.0
     (run / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "99.00" not in one(run, tmp_path).text
+    assert "99.00 dB" not in one(run, tmp_path).text
     (run / "eval.jsonl").write_text(json.dumps(lines[0]) + "\n")
     assert "99.00 dB" in one(run, tmp_path).text
 

@@ -123,9 +123,11 @@ def test_runs_share_a_baseline_only_if_it_is_the_same(tmp_path):
         bicubic = {"Set5": {"mean": {"psnr_y": level}, "images": {}}}
         return run_of(tmp_path / name, None, [{"step": 0, "sets": sets, "bicubic": bicubic}])
 
-    (chart,) = curves.build_charts([of("a", 33.68), of("b", 33.68), of("c", 28.43)])
-    assert [b.y for b in chart.baselines] == [33.68, 28.43]
-    assert [line.y for line in chart.lines] == [[34.68], [34.68], [29.43]]
+    same, other = curves.build_charts([of("a", 33.68), of("b", 33.68), of("c", 28.43)])
+    assert [b.y for b in same.baselines] == [33.68]
+    assert [line.y for line in same.lines] == [[34.68], [34.68]]
+    assert ([b.y for b in other.baselines], [line.y for line in other.lines]) == ([28.43], [[29.43]])
+    assert [same.title, other.title] == ["PSNR-Y \u2191, Set5 (a, b)", "PSNR-Y \u2191, Set5 (c)"]
 
 
 # --- Scores -----------------------------------------------------------------------------------------------------

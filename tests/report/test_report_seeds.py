@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from selfsr.report.page import _list_mean_scores
+from selfsr.report.headline import list_mean_scores
 from selfsr.report.scores import ScoreCell, build_score_tables
 from selfsr.runfolder.read import RunFolder, read_run_folders
 
@@ -28,30 +28,29 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_the_mean_of_a_set_has_its_spread(run: RunFolder) -> None:
-    tables = {table.metric: table for table in build_score_tables([run]) if table.which == "best"}
+    tables = {table.metric: table for table in build_score_tables([run])}
     assert list(tables) == ["psnr_y", "ssim_y", "psnr_y_of_mean", "seed_spread"]
     psnr = tables["psnr_y"]
-    assert psnr.mean.runs[0].text == "24.46 \u00b1 0.01"
-    assert psnr.mean.runs[0].gain_text == "-0.41"
-    assert psnr.rows[0].runs[0].text == "25.00"
-    assert psnr.mean.bicubic.text == "24.87"
-    assert tables["ssim_y"].mean.runs[0].text == "0.7000"
-    assert tables["seed_spread"].mean.runs[0].text == "3.22"
-    assert tables["seed_spread"].mean.bicubic.text == "-"
+    assert [column.kind for column in psnr.columns] == ["bicubic", "start", "best and last"]
+    assert [cell.text for cell in psnr.mean.cells] == ["24.87", "24.87", "24.46 \u00b1 0.01"]
+    assert psnr.mean.cells[2].gain_text == "-0.41"
+    assert psnr.rows[0].cells[2].text == "25.00"
+    assert tables["ssim_y"].mean.cells[2].text == "0.7000"
+    assert [cell.text for cell in tables["seed_spread"].mean.cells] == ["-", "-", "3.22"]
 
 
 def test_the_card_of_a_run_shows_the_spread_and_the_metrics_over_seeds(run: RunFolder) -> None:
-    shown = {score["metric"]: score for score in _list_mean_scores(run, run.evaluations[-1], "Set5")}
-    assert shown["PSNR-Y"]["value"] == "24.46 \u00b1 0.01"
-    assert shown["PSNR-Y"]["gain"] == "-0.41 dB"
-    assert (shown["Seed spread"]["value"], shown["Seed spread"]["unit"]) == ("3.22", "levels")
-    assert shown["PSNR-Y of mean"]["value"] == "24.90"
+    shown = {score["metric"]: score for score in list_mean_scores(run, run.evaluations[-1], "Set5")}
+    assert shown["PSNR-Y \u2191"]["value"] == "24.46 \u00b1 0.01"
+    assert shown["PSNR-Y \u2191"]["gain"] == "-0.41 dB"
+    assert (shown["Seed spread \u2193"]["value"], shown["Seed spread \u2193"]["unit"]) == ("3.22", "levels")
+    assert shown["PSNR-Y of mean \u2191"]["value"] == "24.90"
 
 
 @pytest.mark.parametrize("spread", [None, [1], {"psnr_y": "x"}, {}])
 def test_a_broken_spread_is_left_out(tmp_path: Path, spread: Any) -> None:
     run = read_run(tmp_path / "run", {"mean": MEAN, "spread": spread, "images": {}})
-    assert build_score_tables([run])[0].mean.runs[0].text == "24.46"
+    assert build_score_tables([run])[0].mean.cells[2].text == "24.46"
 
 
 def test_a_missing_score_has_no_spread() -> None:

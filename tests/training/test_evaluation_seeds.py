@@ -54,11 +54,11 @@ def test_records_of_a_run_have_means_spread_and_each_seed(sampled: dict, tmp_pat
     assert [record["step"] for record in records] == [0, 3, 6]
     for record in records:
         scores = record["sets"]["test"]
-        assert list(scores) == ["mean", "spread", "seeds", "images"]
+        assert list(scores) == ["scale", "lr", "mean", "spread", "seeds", "images"]
         assert list(scores["seeds"]) == ["0", "4", "7"]
         of_seeds = [means["psnr_y"] for means in scores["seeds"].values()]
         assert scores["mean"]["psnr_y"] == pytest.approx(sum(of_seeds) / 3, abs=1e-9)
-    assert list(records[0]["bicubic"]["test"]) == ["mean", "images"]
+    assert list(records[0]["bicubic"]["test"]) == ["scale", "lr", "mean", "images"]
     # the last layer starts at zero, so that the network starts as bicubic
     assert records[0]["sets"]["test"]["mean"]["seed_spread"] == 0.0
     assert records[-1]["sets"]["test"]["mean"]["seed_spread"] > 0.0
@@ -83,7 +83,7 @@ def test_seeds_of_the_evaluation_do_not_change_the_training(sampled: dict, tmp_p
     ]
     assert_same(*({**read_checkpoint(folder), "best": None} for folder in folders))
     one, three = (read_lines(folder / "eval.jsonl")[-1]["sets"]["test"] for folder in folders)
-    assert list(one) == ["mean", "images"]
+    assert list(one) == ["scale", "lr", "mean", "images"]
     assert one["mean"] == three["seeds"]["4"]
 
 

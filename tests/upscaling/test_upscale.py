@@ -14,8 +14,9 @@ from selfsr.nets.layers import Float32Conv2d
 from selfsr.nets.weights.model import Model
 from selfsr.upscaling import upscaler as upscale_module
 from selfsr.upscaling.alpha import fill_unknown
+from selfsr.upscaling.tile_size import parse_tile
 from selfsr.upscaling.tiling import self_ensemble
-from selfsr.upscaling.upscaler import Upscaler, parse_tile
+from selfsr.upscaling.upscaler import Upscaler
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,24 @@ try:
 except ImportError:  # selfsr is installed with the losses only
     sys.exit('selfsr: the command line needs more packages; install them with: pip install "selfsr[train]"')
 
-from selfsr.cli import bench, data, degrade, demo, doctor, evaluate, models, recipes, report, study, train, upscale
+from selfsr.cli import (
+    bench,
+    compare,
+    data,
+    degrade,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    finetune,
+    inspect,
+    models,
+    recipes,
+    report,
+    study,
+    train,
+    upscale,
+)
 from selfsr.errors import InputError
 
 app: typer.Typer = typer.Typer(
@@ -46,8 +63,12 @@ def _root(
 
 
 app.command("train", epilog=train.EPILOG)(train.train)
+app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command("compare", epilog=compare.EPILOG)(compare.compare)
 app.command("upscale", epilog=upscale.EPILOG)(upscale.upscale)
+app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
+app.command("export", epilog=export.EPILOG)(export.export)
 app.command("degrade", epilog=degrade.EPILOG)(degrade.degrade)
 app.command("report", epilog=report.EPILOG)(report.report)
 app.command("study", epilog=study.EPILOG)(study.study)
@@ -55,7 +76,7 @@ app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.add_typer(data.app, name="data", help="Check and prepare training images.")
-app.add_typer(models.app, name="models", help="List and show the shipped models, and export your own.")
+app.add_typer(models.app, name="models", help="List and show the shipped models, and make one.")
 app.add_typer(recipes.app, name="recipes", help="List, show and copy the shipped recipes; list the networks.")
 
 

@@ -1,23 +1,25 @@
 """`selfsr evaluate`."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from selfsr.cli.evaluate_models import EvaluatedUpscaler, OpenedUpscaler, find_models
 from selfsr.cli.evaluate_options import (
     BicubicOption,
     BorderOption,
     DataOption,
+    DegradeSeedOption,
+    EvaluateDegradeOption,
     EvaluateScaleOption,
     EvaluateTileOption,
     LrOption,
     MetricOption,
-    ModelArgument,
+    ModelsArgument,
     OutOption,
     PerImageOption,
     SaveImagesOption,
@@ -31,11 +33,10 @@ from selfsr.evaluation.metrics import list_extra_metrics, list_standard_metrics
 if TYPE_CHECKING:
     import torch
 
-    from selfsr.evaluation.benchmark import ImageSet, SetScores, UpscaleFn
+    from selfsr.evaluation.benchmark import ImageSet, SetScores
+    from selfsr.evaluation.degraded import DegradedInputs
     from selfsr.evaluation.files import SavedImages
     from selfsr.evaluation.kinds import ImageMetric, SetMetric
-    from selfsr.evaluation.seeds import Sampler
-    from selfsr.nets.weights.model import Model
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -47,15 +48,19 @@ selfsr evaluate 4xModel.pth --bicubic --data benchmark --out results.json --save
 
 selfsr evaluate gan.safetensors --data Set14 --metric self_similarity --metric lpips --metric dists
 
+selfsr evaluate old.pth new.pth --data Set14 --out both.json
+
 selfsr evaluate --bicubic --data mine=photos/test --scale 2
 
 selfsr evaluate best.safetensors --data DIV2K=DIV2K_valid_HR --lr DIV2K_valid_LR_bicubic/X4
 
+selfsr evaluate photo_x4 --data Set14 --degrade real_esrgan --seed 1
+
 [bold]Protocol[/bold]
 
 8-bit RGB. PSNR and SSIM on BT.601 studio-range luma (Y) and on RGB, with peak 255. They leave out a border as wide as
-the scale. LR is made by antialiased bicubic and rounded to 8 bits, unless --lr provides it. A network with one channel
-is evaluated by its own Y; its colors are those of bicubic."""
+the scale. LR is made by antialiased bicubic and rounded to 8 bits, unless --lr provides it or --degrade makes it. A
+network with one channel is evaluated by its own Y; its colors are those of bicubic."""
 
 _LISTED = 20
 
@@ -68,6 +73,7 @@ class _Task:
         sets: the sets by name.
         scale: the upscaling factor.
         lr: the folder of LR images, or None.
+        degraded: makes the inputs of each set by its name; empty if they are read, or bicubic.
         border_px: pixels at each side that the scores leave out, or None for the scale.
         extra: further metrics by name.
         device: the device of the networks.
@@ -76,39 +82,21 @@ class _Task:
     sets: "dict[str, ImageSet]"
     scale: int
     lr: Path | None
+    degraded: "dict[str, DegradedInputs]"
     border_px: int | None
     extra: "dict[str, ImageMetric | SetMetric]"
     device: "torch.device"
 
 
-@dataclass(frozen=True)
-class _Contestant:
-    """An upscaler to evaluate.
-
-    Attributes:
-        title: its name in tables and results.
-        upscale: the upscaler.
-        luma_only: whether it is a network with one channel.
-        options: the options that its results list.
-        sampler: the seeds of a network that samples; None for others.
-        sampling: how it samples, for the protocol.
-    """
-
-    title: str
-    upscale: "UpscaleFn"
-    luma_only: bool
-    options: dict[str, Any]
-    sampler: "Sampler | None" = None
-    sampling: dict[str, Any] = field(default_factory=dict)
-
-
 def evaluate(
     context: typer.Context,
-    model: ModelArgument = None,
+    models: ModelsArgument = None,
     data: DataOption = None,
     scale: EvaluateScaleOption = None,
     bicubic: BicubicOption = False,
     lr: LrOption = None,
+    degrade: EvaluateDegradeOption = None,
+    seed: DegradeSeedOption = 1,
     border: BorderOption = None,
     out: OutOption = None,
     save_images: SaveImagesOption = None,
@@ -121,7 +109,7 @@ def evaluate(
     steps: StepsOption = None,
     color_fix: ColorFixOption = None,
 ) -> None:
-    """Score a model, or bicubic, on sets of images by the protocol of the literature (in float32)."""
+    """Score models, or bicubic, on sets of images by the protocol of the literature (in float32)."""
     from selfsr.evaluation.benchmark import find_sets, make_bicubic_upscaler
     from selfsr.evaluation.files import plan_saved_images
     from selfsr.evaluation.metrics import load_metrics
@@ -129,19 +117,17 @@ def evaluate(
 
     sets = find_sets(_check_options(context, data, out))
     chosen_device = choose_device(device)
-    contestants: list[_Contestant] = []
-    if model is not None:
-        sample = partial(choose_seeds, context, seeds=seeds, steps=steps, color_fix=color_fix)
-        options = {"tile": tile, "self_ensemble": self_ensemble}
-        contestant, scale = _load(model, scale, chosen_device, options, sample)
-        contestants.append(contestant)
+    sample = partial(choose_seeds, context, seeds=seeds, steps=steps, color_fix=color_fix)
+    options = {"tile": tile, "self_ensemble": self_ensemble}
+    contestants, scale = find_models(context, models or [], scale, chosen_device, options, sample)
     assert scale is not None, "without a model, it is checked"
     if bicubic:
-        contestants.insert(0, _Contestant("bicubic", make_bicubic_upscaler(scale), False, {}))
+        contestants.insert(0, EvaluatedUpscaler("bicubic", lambda: OpenedUpscaler(make_bicubic_upscaler(scale))))
     task = _Task(
         sets=sets,
         scale=scale,
         lr=lr,
+        degraded={} if degrade is None else _choose_inputs(degrade, seed, sets),
         border_px=border,
         extra=dict(load_metrics(metric or (), chosen_device)),
         device=chosen_device,
@@ -158,14 +144,14 @@ def _check_options(context: typer.Context, data: list[str] | None, out: Path | N
     from selfsr.errors import InputError
     from selfsr.fileio import check_writable
 
-    model, bicubic = context.params["model"], context.params["bicubic"]
-    if model is None and not bicubic:
+    models, bicubic = context.params["models"] or [], context.params["bicubic"]
+    if not models and not bicubic:
         raise InputError(
             "evaluate: expected a model, --bicubic or both, got neither; name a weights file or a shipped model."
         )
     if not data:
         raise InputError("evaluate: expected a folder of images, got none; name one or more with --data.")
-    if model is None and context.params["scale"] is None:
+    if not models and context.params["scale"] is None:
         raise InputError("evaluate: expected --scale N with --bicubic, got none; add --scale 2, 3 or 4.")
     for name in context.params["metric"] or ():
         if name in list_standard_metrics():
@@ -173,10 +159,19 @@ def _check_options(context: typer.Context, data: list[str] | None, out: Path | N
                 f"evaluate: expected an additional metric for --metric ({', '.join(list_extra_metrics())}), "
                 f"got {name}, which is always computed; leave it out."
             )
-    if model is None:
+    if context.params["degrade"] is None:
+        refuse_unused(context, "seed", reason="without --degrade")
+    else:
+        refuse_unused(context, "lr", reason="with --degrade")
+    if not models:
         unused = ("tile", "self_ensemble", "seeds", "steps", "color_fix")
         refuse_unused(context, *unused, reason="without a model")
-    if out is not None and (out.is_dir() or (model is not None and os.path.realpath(out) == os.path.realpath(model))):
+    if len(models) > 1 and context.params["save_images"] is not None:
+        raise InputError(
+            f"evaluate: expected one model with --save-images, got {len(models)}; name one, or see the outputs side by "
+            "side with selfsr compare -o."
+        )
+    if out is not None and (out.is_dir() or os.path.realpath(out) in map(os.path.realpath, models)):
         raise InputError(
             f"evaluate: expected a JSON file to write for --out, got {out}, which is not; name a new file."
         )
@@ -186,8 +181,17 @@ def _check_options(context: typer.Context, data: list[str] | None, out: Path | N
     return data
 
 
+def _choose_inputs(name: str, seed: int, sets: "dict[str, ImageSet]") -> "dict[str, DegradedInputs]":
+    """Return what makes the inputs of each set, for `--degrade`."""
+    from selfsr.cli.degradation import find_degradation
+    from selfsr.evaluation.degraded import DegradedInputs
+
+    degradation = find_degradation("evaluate", name)
+    return {set_name: DegradedInputs(degradation, image_set.folder, seed) for set_name, image_set in sets.items()}
+
+
 def _run(
-    contestants: list[_Contestant], task: _Task, saved: "SavedImages | None", out: Path | None, per_image: bool
+    contestants: list[EvaluatedUpscaler], task: _Task, saved: "SavedImages | None", out: Path | None, per_image: bool
 ) -> None:
     """Score the upscalers, then print and write the scores; exit with 1 if an image failed."""
     from selfsr.cli.score_table import print_score_table, tabulate_scores
@@ -204,6 +208,8 @@ def _run(
             print_line("evaluate: stopped early; the scores are those of the images before.")
         if any(scores.images for of_sets in results.values() for scores in of_sets.values()):
             print_score_table(tabulate_scores(results, task.scale, per_image=per_image))
+            if task.degraded:
+                print_line(f"LR: {_describe_lr(task)}.")
             if out is not None:
                 _write(out, results, contestants, task, failures)
     print_left_out(left_out, further_frames)
@@ -212,38 +218,8 @@ def _run(
         raise typer.Exit(1)
 
 
-def _load(
-    path: str,
-    scale: int | None,
-    device: "torch.device",
-    options: dict[str, Any],
-    sample: "Callable[[Model], tuple[Sampler | None, dict[str, Any]]]",
-) -> tuple[_Contestant, int]:
-    """Return a model as contestant, and its scale; `sample` sets how it samples."""
-    from selfsr.errors import InputError
-    from selfsr.models import find_model
-    from selfsr.nets.weights.load import load_model
-    from selfsr.upscaling.upscaler import Upscaler, parse_tile
-
-    model = load_model(find_model(path), scale)
-    if scale not in (None, model.scale):
-        raise InputError(
-            f"evaluate: expected --scale {model.scale}, the scale of {path}, got {scale}; leave --scale out, "
-            "or choose another model."
-        )
-    sampler, sampling = sample(model)
-    upscaler = Upscaler(
-        model,
-        device=device,
-        precision="float32",
-        tile=parse_tile(options["tile"]),
-        ensemble=options["self_ensemble"],
-    )
-    return _Contestant(path, upscaler, model.channels == 1, options, sampler, sampling), model.scale
-
-
 def _score(
-    contestants: list[_Contestant],
+    contestants: list[EvaluatedUpscaler],
     task: _Task,
     lr_paths: "dict[str, list[Path] | None]",
     saved: "SavedImages | None",
@@ -278,19 +254,21 @@ def _score(
         for contestant in contestants:
             saves = saved if contestant is contestants[-1] else None
             results[contestant.title] = {}
+            opened = contestant.open()
             for name, image_set in task.sets.items():
                 scores = results[contestant.title][name] = SetScores(name, {})
                 evaluate_set(
-                    contestant.upscale,
+                    opened.upscale,
                     name,
                     image_set.paths,
                     scale=task.scale,
                     lr_paths=lr_paths[name],
+                    degraded=task.degraded.get(name),
                     device=task.device,
                     border_px=task.border_px,
                     extra=task.extra,
-                    luma_only=contestant.luma_only,
-                    sampler=contestant.sampler,
+                    luma_only=opened.luma_only,
+                    sampler=opened.sampler,
                     on_image=saves and partial(saves.write, name),
                     advance=advance,
                     scores=scores,
@@ -310,6 +288,8 @@ def _check_inputs(task: _Task) -> "tuple[dict[str, list[Path] | None], int]":
     for name, image_set in task.sets.items():
         lr_folder = _choose_lr_folder(task, name)
         lr_paths[name] = lr_folder and pair_lr(image_set.folder, image_set.paths, lr_folder, task.scale)
+        if name in task.degraded:
+            task.degraded[name].check(image_set.paths, task.scale)
         check_set_size(task.extra, name, len(image_set.paths))
         further_frames += check_headers(image_set.paths, lr_paths[name], scale=task.scale, border_px=task.border_px)
     return lr_paths, further_frames
@@ -325,10 +305,16 @@ def _choose_lr_folder(task: _Task, name: str) -> Path | None:
     return task.lr if len(task.sets) == 1 else task.lr / name
 
 
+def _describe_lr(task: _Task) -> str | None:
+    """Return where the inputs come from, for the protocol; None for bicubic."""
+    degraded = next(iter(task.degraded.values()), None)
+    return degraded.describe() if degraded is not None else None if task.lr is None else str(task.lr)
+
+
 def _write(
     path: Path,
     results: "dict[str, dict[str, SetScores]]",
-    contestants: list[_Contestant],
+    contestants: list[EvaluatedUpscaler],
     task: _Task,
     failures: list[str] | None,
 ) -> None:
@@ -340,19 +326,21 @@ def _write(
     from selfsr.evaluation.benchmark import describe_protocol
     from selfsr.fileio import write_atomic
 
+    several = sum(bool(contestant.options) for contestant in contestants) > 1
     record = {
         "selfsr": __version__,
         "protocol": describe_protocol(
             task.scale,
             task.border_px,
-            None if task.lr is None else str(task.lr),
+            _describe_lr(task),
             tuple(task.extra),
-            contestants[-1].sampling or None,
+            next((contestant.sampling for contestant in contestants if contestant.sampling), None),
         ),
         "results": [
             {
                 "upscaler": contestant.title,
                 **contestant.options,
+                **({"sampling": contestant.sampling} if several and contestant.sampling else {}),
                 "sets": {name: scores.as_json() for name, scores in results[contestant.title].items()},
             }
             for contestant in contestants

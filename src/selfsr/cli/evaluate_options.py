@@ -13,11 +13,12 @@ _BETTER = "; ".join(
     if any(METRICS[name].better == better for name in list_extra_metrics())
 )
 
-ModelArgument = Annotated[
-    str | None,
+ModelsArgument = Annotated[
+    list[str] | None,
     typer.Argument(
+        metavar="[MODEL]...",
         help="Weights file: .safetensors, .pth, .pt or .ckpt, of any network that spandrel supports; or a name from "
-        "`selfsr models list`."
+        "`selfsr models list`. Several of one scale share a table; selfsr compare also makes a page of them.",
     ),
 ]
 DataOption = Annotated[
@@ -44,6 +45,18 @@ LrOption = Annotated[
         help="Folder of LR images with the names of the HR images; for several sets, with a subfolder for each. "
         "Default: made by bicubic. Use it for inputs with another degradation."
     ),
+]
+EvaluateDegradeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--degrade",
+        metavar="PRESET|RECIPE",
+        help="Make LR by a preset of selfsr degrade, or by the degradation of a recipe. Use it for models of photos "
+        "with blur and noise, instead of bicubic LR.",
+    ),
+]
+DegradeSeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of --degrade; the same seed gives the same LR.")
 ]
 BorderOption = Annotated[
     int | None,

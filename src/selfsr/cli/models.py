@@ -1,4 +1,4 @@
-"""The commands `selfsr models`: list and show the shipped models, and export one from a run."""
+"""The commands `selfsr models`: list and show the shipped models, and add one from a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +10,9 @@ from selfsr.evaluation.metrics import list_extra_metrics
 
 app: typer.Typer = typer.Typer(no_args_is_help=True)
 
-EXPORT_EPILOG = """[bold]Example[/bold]
+ADD_EPILOG = """[bold]Example[/bold]
 
-selfsr models export runs/photo_x2 -o photo_x2.safetensors --data Set5 --data Set14 --training-data data.md"""
+selfsr models add runs/photo_x2 -o photo_x2.safetensors --data Set5 --data Set14 --training-data data.md"""
 
 
 @app.command("list")
@@ -43,7 +43,7 @@ def list_models() -> None:
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="Name from `selfsr models list`, or an exported weights file.")],
+    model: Annotated[str, typer.Argument(help="Name from `selfsr models list`, or a weights file with a card.")],
     recipe: Annotated[bool, typer.Option("--recipe", help="Print the recipe of its training instead.")] = False,
 ) -> None:
     """Print the card of a model: scores, training images and their terms, license."""
@@ -54,9 +54,9 @@ def show(
     typer.echo(card.recipe if recipe else write_card(card), nl=False)
 
 
-@app.command(epilog=EXPORT_EPILOG)
-def export(
-    run: Annotated[Path, typer.Argument(help="Run folder; its weights/last is exported.")],
+@app.command(epilog=ADD_EPILOG)
+def add(
+    run: Annotated[Path, typer.Argument(help="Run folder; its weights/last is taken.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File to write, .safetensors; its card is the .md file next to it.")
     ],
@@ -76,16 +76,19 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Write the model of a run as a small float16 file with its scores and origin, and a card to read."""
+    """Write the model of a run in the form of a shipped one: small, float16, with scores, origin and a card.
+
+    To publish a model of your own, use `selfsr export`.
+    """
     from selfsr.errors import InputError
     from selfsr.evaluation.benchmark import find_sets
     from selfsr.machine.device import choose_device
-    from selfsr.models.export import export_model
+    from selfsr.models.add import add_model
 
     if output.exists() and not overwrite:
-        raise InputError(f"models export: expected a new file, got {output}, which exists; add --overwrite.")
+        raise InputError(f"models add: expected a new file, got {output}, which exists; add --overwrite.")
     names, terms = _read_training_data(training_data)
-    card = export_model(
+    card = add_model(
         run,
         output,
         find_sets(data),

@@ -1,6 +1,6 @@
 """Options that several commands share, and the check that every given option has an effect."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -8,6 +8,13 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps;
 SelfEnsembleOption = Annotated[
     bool,
     typer.Option("--self-ensemble", help="Average over the 8 flips and rotations: slightly better, 8 times slower."),
+]
+LogOption = Annotated[
+    Literal["auto", "plain", "json"],
+    typer.Option(
+        help="How progress is shown: auto, a bar in a terminal and a line every 30 s in a file or a pipe; plain, lines "
+        "everywhere; json, one JSON object a line on stdout."
+    ),
 ]
 
 

@@ -1,30 +1,110 @@
 """The commands `selfsr recipes`: list, print and copy the shipped recipes, and list the networks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 app: typer.Typer = typer.Typer(no_args_is_help=True)
 
+_LEAST_DESCRIPTION = 20  # columns; a shorter one says nothing
+
 
 @app.command("list")
-def list_recipes() -> None:
-    """List the shipped recipes with their networks, scales and steps."""
-    from rich.table import Table
+def list_recipes(
+    network: Annotated[str | None, typer.Option(help="Only recipes for this kind of network, such as span.")] = None,
+    scale: Annotated[int | None, typer.Option(help="Only recipes for this scale.")] = None,
+    gan: Annotated[bool | None, typer.Option("--gan/--no-gan", help="Only recipes with a GAN, or only others.")] = None,
+    small: Annotated[
+        bool | None,
+        typer.Option("--small/--full", help="Only small versions for a laptop, or only the others."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list with all of it.")] = False,
+) -> None:
+    """List the shipped recipes, one a line, with their networks, scales and steps.
 
-    from selfsr.console import print_table
+    For example: selfsr recipes list --gan --scale 4 --small
+    """
+    import json
+
+    recipes = [
+        row
+        for row in _read_rows()
+        if (network is None or row["network"] == network)
+        and (scale is None or scale in row["scales"])
+        and (gan is None or row["gan"] == gan)
+        and (small is None or row["small"] == small)
+    ]
+    if not recipes:
+        raise _no_recipe_error(network, scale)
+    if as_json:
+        typer.echo(json.dumps(recipes, indent=2))
+        return
+    _print_rows(recipes)
+
+
+def _read_rows() -> list[dict[str, Any]]:
+    """Return what the list shows of each shipped recipe."""
     from selfsr.recipe import load_recipe, shipped_recipes
 
-    table = Table(box=None)
-    table.add_column("recipe", no_wrap=True)
-    for title in ("network", "scale", "steps", "description"):
-        table.add_column(title)
+    rows = []
     for name, path in shipped_recipes().items():
         recipe = load_recipe(path)
-        scales = ", ".join(f"x{scale}" for scale in recipe.scales)
-        table.add_row(name, recipe.network.kind, scales, f"{recipe.steps:,}", _title(path))
-    print_table(table)
+        rows.append(
+            {
+                "name": name,
+                "network": recipe.network.kind,
+                "scales": list(recipe.scales),
+                "steps": recipe.steps,
+                "method": recipe.method.kind,
+                "gan": recipe.method.kind == "gan",
+                "small": name.startswith("small_"),
+                "description": _title(path),
+            }
+        )
+    return rows
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print a line for each recipe; in a narrow terminal, only its description is cut, or left out."""
+    from rich.console import Console
+
+    from selfsr.console import pipe_width
+
+    header = ("recipe", "network", "scale", "steps", "description")
+    cells = [
+        (row["name"], row["network"], ", ".join(f"x{scale}" for scale in row["scales"]), f"{row['steps']:,}")
+        for row in rows
+    ]
+    sides = [max(len(row[column]) for row in (*cells, header)) for column in range(len(header) - 1)]
+    output = Console(highlight=False, markup=False, emoji=False)
+    width = output.width if output.is_terminal else pipe_width()
+    for names, description in zip(
+        (header[:-1], *cells), (header[-1], *(row["description"] for row in rows)), strict=True
+    ):
+        start = "  ".join(text.ljust(side) for text, side in zip(names, sides, strict=True))
+        room = len(description) if width is None else width - len(start) - 2
+        text = description if len(description) <= room else f"{description[: max(0, room - 1)]}…"
+        output.print(f"{start}  {text}".rstrip() if room >= _LEAST_DESCRIPTION else start.rstrip(), soft_wrap=True)
+
+
+def _no_recipe_error(network: str | None, scale: int | None) -> Exception:
+    """Return the error for filters that leave no recipe; it names the nearest network."""
+    import difflib
+
+    from selfsr.errors import InputError
+
+    rows = _read_rows()
+    networks = sorted({row["network"] for row in rows})
+    if network is not None and network not in networks:
+        near = difflib.get_close_matches(network, networks, 1)
+        advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(networks)}."
+        return InputError(f"recipes list: --network of a shipped recipe was expected, got {network}; {advice}")
+    scales = sorted({number for row in rows for number in row["scales"]})
+    if scale is not None and scale not in scales:
+        known = ", ".join(map(str, scales))
+        return InputError(f"recipes list: --scale of a shipped recipe was expected, {known}, got {scale}; change it.")
+    return InputError("recipes list: filters that leave a recipe were expected, got none left; give fewer of them.")
 
 
 @app.command()

@@ -5,16 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from selfsr.console import pipe_width
 from selfsr.evaluation.metrics import METRICS, PLUS_MINUS, describe_better
 
 if TYPE_CHECKING:
     from selfsr.evaluation.benchmark import SetScores
+    from selfsr.runfolder.read import RunFolder
 
 _GAP = "  "
 _INDENT = "    "
@@ -149,9 +151,9 @@ def _align_names(names: tuple[str, str, str], sides: Sequence[int]) -> str:
 
 
 def print_score_table(table: ScoreTable) -> None:
-    """Print a table on stdout: in a terminal in its width, in a file or a pipe in one block."""
+    """Print a table on stdout: in a terminal in its width, in a file or a pipe in one block or in COLUMNS."""
     output = Console(highlight=False, markup=False, emoji=False)
-    for line, is_dim in table.to_lines(output.width if output.is_terminal else None):
+    for line, is_dim in table.to_lines(output.width if output.is_terminal else pipe_width()):
         output.print(Text(line, style="dim" if is_dim else ""), soft_wrap=True)
 
 
@@ -165,12 +167,14 @@ def tabulate_scores(results: "Mapping[str, Mapping[str, SetScores]]", scale: int
     """
     means = [scores.mean for of_sets in results.values() for scores in of_sets.values()]
     metrics = tuple(max(means, key=len))  # a set whose images failed has none
+    file_names = [Path(upscaler).name for upscaler in results]
+    titles_of = dict(zip(results, results if len(set(file_names)) < len(file_names) else file_names, strict=True))
     rows: list[Row] = []
     for name in next(iter(results.values())):
         for upscaler, of_sets in results.items():
             if name not in of_sets:  # after an interruption
                 continue
-            scores, title = of_sets[name], Path(upscaler).name
+            scores, title = of_sets[name], titles_of[upscaler]
             if per_image:
                 rows += [
                     Row((f"{name}/{image}", title, ""), _format_scores(values, metrics), is_dim=True)
@@ -182,6 +186,35 @@ def tabulate_scores(results: "Mapping[str, Mapping[str, SetScores]]", scale: int
     titles = [METRICS[metric].title for metric in metrics]
     caption = " ".join(filter(None, (describe_better(metrics), _describe_seeds(results))))
     return ScoreTable((f"x{scale}", "upscaler", "images"), titles, rows, caption)
+
+
+def tabulate_run(run: "RunFolder") -> ScoreTable | None:
+    """Return the table of a run's scores: bicubic upscaling, start, best and last step of each set.
+
+    Args:
+        run: the run, as read from its folder.
+
+    Returns:
+        The table; None if the run has no evaluation after its start.
+    """
+    best, last = run.best_evaluation(), run.evaluations[-1] if run.evaluations else None
+    if best is None or last is None or last["step"] == 0:
+        return None
+    start = next((line for line in run.evaluations if line["step"] == 0), None)
+    lines: list[tuple[str, Mapping[str, Any]]] = [("bicubic", run.bicubic)]
+    lines += [] if start is None else [("start", start["sets"])]
+    lines += [(f"best, step {best['step']:,}", best["sets"]), (f"last, step {last['step']:,}", last["sets"])]
+    found = {metric: None for _, sets in lines for scores in sets.values() for metric in scores["mean"]}
+    metrics = [metric for metric in METRICS if metric in found]
+    rows: list[Row] = []
+    for name in last["sets"]:
+        for title, sets in lines:
+            if name in sets:
+                means = {key: math.nan if value is None else value for key, value in sets[name]["mean"].items()}
+                count = str(len(sets[name].get("images", ())))
+                rows.append(Row((name, title, count), _format_scores(means, metrics)))
+    titles = [METRICS[metric].title for metric in metrics]
+    return ScoreTable(("set", "weights", "images"), titles, rows, describe_better(metrics))
 
 
 def _format_scores(

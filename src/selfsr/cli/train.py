@@ -1,11 +1,14 @@
 """The command `selfsr train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfsr.cli.options import refuse_unused
+from selfsr.cli.options import LogOption, refuse_unused
+
+if TYPE_CHECKING:
+    from selfsr.recipe import Recipe
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -18,6 +21,8 @@ selfsr train my.yaml --set data.hr=photos --set steps=20000
 selfsr train my_gan.yaml --set method.terms.perceptual=null
 
 selfsr train runs/my --resume
+
+selfsr train my.yaml --log json > log.jsonl
 
 torchrun --nproc-per-node 4 -m selfsr train my.yaml"""
 
@@ -38,22 +43,22 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check recipe and data, train a few steps, evaluate and save in a temporary folder; print the "
-            "estimated time, memory and disk space of the run.",
+            help="Check recipe and data, train six steps, evaluate two images of each set once and save in a temporary "
+            "folder; print the estimated time, memory and disk space of the run.",
         ),
     ] = False,
     runs: Annotated[Path, typer.Option(help="Folder in which the run folder is created.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html at the end.")] = False,
+    log: LogOption = "auto",
 ) -> None:
     """Train a model from a recipe. Ctrl-C saves and stops; --resume continues bit for bit on a CPU."""
-    from selfsr.console import print_line
+    from selfsr.console import set_log_style
     from selfsr.errors import InputError
     from selfsr.recipe import load_recipe, shipped_recipes
     from selfsr.training import dryrun
-    from selfsr.training.guard import Diverged
-    from selfsr.training.loop import fit
 
+    set_log_style(log)
     if dry_run:
         refuse_unused(context, "resume", "runs", "no_report", reason="with --dry-run")
     if recipe.is_dir():
@@ -74,15 +79,35 @@ def train(
     if dry_run:
         dryrun.dry_run(loaded, device=device)
         return
+    run_recipe(loaded, folder, device=device, log=log, resume=resume, report=not no_report)
+
+
+def run_recipe(
+    recipe: "Recipe", folder: Path, *, device: str, log: str, resume: bool = False, report: bool = True
+) -> None:
+    """Train, then print the scores and write the report.
+
+    Raises:
+        typer.Exit: the run diverged (4) or was stopped (130).
+        InputError: see `fit`.
+    """
+    from selfsr.console import print_event, print_line
+    from selfsr.training.guard import Diverged
+    from selfsr.training.loop import fit
+
     try:
-        finished = fit(loaded, folder, device=device, resume=resume)
+        finished = fit(recipe, folder, device=device, resume=resume)
     except Diverged as error:
         print_line(f"selfsr: {error}")
         raise typer.Exit(4) from error
     if not finished:
         print_line(f"Stopped and saved. Continue with: selfsr train {folder} --resume")
         raise typer.Exit(130)
-    if not no_report and _is_main_process():
+    if _is_main_process():
+        print_event("end", {"steps": recipe.steps, "folder": str(folder)})
+        if log != "json" and (folder / "eval.jsonl").exists():
+            _print_scores(folder)
+    if report and _is_main_process():
         try:
             from selfsr.report import write_report
 
@@ -92,6 +117,16 @@ def train(
             raise typer.Exit(130) from None
         finally:
             print_line(f"Weights: {folder / 'weights'}")
+
+
+def _print_scores(folder: Path) -> None:
+    """Print the scores of bicubic upscaling and of start, best and last step of a finished run."""
+    from selfsr.cli.score_table import print_score_table, tabulate_run
+    from selfsr.runfolder.read import read_run_folders
+
+    table = tabulate_run(read_run_folders([folder])[0])
+    if table is not None:
+        print_score_table(table)
 
 
 def _suggest_run(path: Path) -> str:

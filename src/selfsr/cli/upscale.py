@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfsr.cli.messages import describe_left_out, print_left_out
-from selfsr.cli.options import DeviceOption, SelfEnsembleOption, refuse_unused
+from selfsr.cli.options import DeviceOption, LogOption, SelfEnsembleOption, refuse_unused
 from selfsr.cli.sampling import ColorFixOption, SamplesOption, SeedOption, StepsOption, choose_sampling
 from selfsr.upscaling.options import OutputFormat, RequestedPrecision
 
@@ -110,18 +110,22 @@ def upscale(
     format: FormatOption = None,
     overwrite: OverwriteOption = False,
     skip_existing: SkipExistingOption = False,
+    log: LogOption = "auto",
 ) -> None:
     """Upscale images with a model.
 
-    Alpha, gray, 16-bit depth, ICC profile, EXIF and XMP data, dpi and orientation are kept, where the format can.
+    Alpha, gray, 16-bit depth, ICC profile, EXIF and XMP data, dpi and orientation are kept, where the format can. A
+    large image that is interrupted continues at its tiles with the same command.
     """
-    from selfsr.console import print_line
+    from selfsr.console import print_event, print_line, set_log_style
     from selfsr.errors import InputError
     from selfsr.machine.device import choose_device
     from selfsr.nets.weights.load import load_model
     from selfsr.upscaling.files import name_output, plan_jobs, upscale_files
-    from selfsr.upscaling.upscaler import Upscaler, parse_tile
+    from selfsr.upscaling.tile_size import parse_tile
+    from selfsr.upscaling.upscaler import Upscaler
 
+    set_log_style(log)
     if overwrite and skip_existing:
         raise InputError("upscale: expected --overwrite or --skip-existing, got both; give one of them.")
     if tile == "off":
@@ -155,7 +159,7 @@ def upscale(
         print_line(
             f"The model upscales x{model_scale}; bicubic interpolation then resizes its output to x{wanted_scale}."
         )
-    with _progress(len(jobs)) as (advance, on_tile):
+    with _progress(len(jobs)) as (advance, on_tile), _advice_on_interruption(len(jobs)):
         summary = upscale_files(
             jobs,
             partial(_upscale_image, upscaler, wanted_scale, sampling.get("seed", 0), on_tile),
@@ -165,7 +169,9 @@ def upscale(
         )
     note = f", {skipped} skipped" if skipped else ""
     place = f" to {_describe_targets(jobs, output)}" if summary.written or not jobs else ""
-    typer.echo(f"{summary.written} of {len(jobs)} images written{place}{note}.")
+    print_event("end", {"written": summary.written, "images": len(jobs), "skipped": skipped})
+    if log != "json":
+        typer.echo(f"{summary.written} of {len(jobs)} images written{place}{note}.")
     print_left_out(left_out, summary.further_frames)
     if summary.failures:
         print_line(f"selfsr: {len(summary.failures)} of {len(jobs)} images failed.")
@@ -200,8 +206,23 @@ def _upscale_image(
 
     scratch = job.target.parent
     image = upscaler.choose_seed(seed + job.sample, image)
-    upscaled = upscaler.upscale_image(image, scratch=scratch, on_tile=partial(on_tile, job.source.name))
+    upscaled = upscaler.upscale_image(
+        image, scratch=scratch, on_tile=partial(on_tile, job.source.name), target=job.target
+    )
     return resize_output(upscaled, model_scale=upscaler.model.scale, scale=scale, scratch=scratch)
+
+
+@contextmanager
+def _advice_on_interruption(images: int) -> Iterator[None]:
+    """Print how to continue several images after Ctrl-C; for a large one, the upscaler prints it."""
+    from selfsr.console import print_line
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if images > 1:
+            print_line("Images that are finished stay; continue with the same command and --skip-existing.")
+        raise
 
 
 @contextmanager
@@ -229,7 +250,8 @@ def _progress(images: int) -> Iterator[tuple[Callable[[], None], Callable[[str, 
                 move_bar(0, note=f"{name}: tile {done} of {total}" if total > 1 else name)
                 return
             if move_bar is None:
-                move_bar = stack.enter_context(progress_bar(f"Upscaling {name}, tiles", total))
+                shown = done - 1  # not 0 where interrupted work continues
+                move_bar = stack.enter_context(progress_bar(f"Upscaling {name}, tiles", total, shown))
             move_bar(done - shown)  # negative when smaller tiles start again
             shown = done
 

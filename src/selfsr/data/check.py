@@ -15,7 +15,7 @@ from selfsr.errors import InputError
 from selfsr.images.files import ImageHeader, read_header, read_image
 from selfsr.images.formats import FORMATS
 from selfsr.images.pairing import find_size_problem, match_lr
-from selfsr.images.paths import list_images
+from selfsr.images.paths import find_root, list_images
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def check_folder(
             if crop_px is not None and small != "error":
                 hr_paths, size_notes = _sort_out_small(hr, hr_paths, headers, crop_px, small)
             if masks is not None:
-                inspect = partial(_inspect_mask, folder=masks, hr=hr, headers=headers)
+                inspect = partial(_inspect_mask, folder=masks, root=find_root(hr, paths), headers=headers)
                 for problem in pool.map(inspect, hr_paths):
                     mask_problems += [problem] if problem else []
                     advance()
@@ -169,10 +169,10 @@ def _inspect_image(path: Path) -> tuple[ImageHeader, list[str]] | str:
         return _describe_unreadable(error)
 
 
-def _inspect_mask(image: Path, folder: Path, hr: Path, headers: dict[Path, ImageHeader]) -> FileProblem | None:
-    """Return the problem with the mask of an image in the folder `hr`, or None."""
+def _inspect_mask(image: Path, folder: Path, root: Path, headers: dict[Path, ImageHeader]) -> FileProblem | None:
+    """Return the problem with the mask of an image below `root`, or None."""
     try:
-        mask = find_mask(image, folder, hr)
+        mask = find_mask(image, folder, root)
     except InputError as error:
         return FileProblem(image, "no mask", str(error).removeprefix(f"{image}: "))
     header = headers.get(image)
@@ -230,7 +230,8 @@ def _find_wrong_pairs(
 def _collect_notes(
     hr: Path, hr_paths: list[Path], lr_paths: list[Path], headers: dict[Path, ImageHeader], colors: Counter[str]
 ) -> dict[str, int]:
-    names = Counter(path.relative_to(hr).with_suffix("") for path in hr_paths)
+    root = find_root(hr, hr_paths)
+    names = Counter(path.relative_to(root).with_suffix("") for path in hr_paths)
     formats = {
         suffix: image_format.load_decoder().format
         for image_format in FORMATS

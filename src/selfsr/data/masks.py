@@ -12,7 +12,7 @@ from selfsr.data.crop import apply_symmetry, crop_with_reflection
 from selfsr.data.store import ArrayLayout, ArrayStore, Cache, ImageStore
 from selfsr.errors import InputError
 from selfsr.images.files import read_header, read_image
-from selfsr.images.paths import missing_path_error
+from selfsr.images.paths import find_root, missing_path_error
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -31,7 +31,8 @@ def find_masks(folder: Path, hr_folder: Path, hr_paths: Sequence[Path]) -> list[
         InputError: the folder is missing, or an image has no mask, or two.
     """
     check_mask_folder(folder)
-    return [find_mask(path, folder, hr_folder) for path in hr_paths]
+    root = find_root(hr_folder, hr_paths)
+    return [find_mask(path, folder, root) for path in hr_paths]
 
 
 def check_mask_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from selfsr.images.paths import list_images
 from selfsr.spec import PathByScale, Spec, expand_home, select_path
 
 _CACHE = "cache of decoded images: memory, off, or auto, which is memory if they fit in a quarter of the free memory"
+_HR = "folder of HR images, searched with its subfolders, or a .txt file that lists images, a path in each line"
 _SMALL = (
     "images smaller than the crop: error stops before the run, skip leaves them out and prints how many, pad mirrors "
     "them at their lower and right edges"
@@ -29,7 +30,7 @@ class FolderSpec(Spec):
     """A folder of HR images; LR is made from them by bicubic or by a degradation."""
 
     kind: Literal["folder"]
-    hr: Path = Field(description="folder of HR images, searched with its subfolders")
+    hr: Path = Field(description=_HR)
     channels: Literal[1, 3] = Field(
         3,
         description="channels of the network: 3 repeats gray images to RGB, 1 trains on luma; LR is made and rounded "
@@ -115,7 +116,7 @@ class PairsSpec(Spec):
     """A folder of HR and a folder of LR images, matched by path (`0001.png` with `0001.png` or `0001x4.png`)."""
 
     kind: Literal["pairs"]
-    hr: Path = Field(description="folder of HR images, searched with its subfolders")
+    hr: Path = Field(description=_HR)
     lr: PathByScale = Field(
         description="folder of LR images, searched with its subfolders; for several scales one for each, {2: ..., "
         "4: ...}"

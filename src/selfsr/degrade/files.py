@@ -203,16 +203,26 @@ def prepare_hr(source: DecodedImage, path: Path, degradation: PresetSpec, scale:
     Raises:
         InputError: the image is so small that a step could leave no pixel.
     """
-    height, width = (side - side % scale for side in (source.height, source.width))
-    if min(height, width) < scale or degradation.smallest_px(min(height, width), scale) < 1:
-        raise InputError(
-            f"{path}: expected an image that leaves at least one pixel at every step, got "
-            f"{source.height} x {source.width} (height x width); leave it out."
-        )
+    height, width = check_degradable(path, source.height, source.width, degradation, scale)
     pixels = source.pixels[:height, :width]
     image = np.repeat(pixels, 3, 2) if source.channels == 1 else pixels
     image = np.ascontiguousarray(image).astype(np.float32) / (2**source.bits - 1)
     return sharpen(image) if degradation.sharpens else image
+
+
+def check_degradable(path: Path, height: int, width: int, degradation: PresetSpec, scale: int) -> tuple[int, int]:
+    """Return height and width, cropped to multiples of the scale.
+
+    Raises:
+        InputError: the image is so small that a step of the degradation could leave no pixel.
+    """
+    cropped = height - height % scale, width - width % scale
+    if min(cropped) < scale or degradation.smallest_px(min(cropped), scale) < 1:
+        raise InputError(
+            f"{path}: expected an image that leaves at least one pixel at every step, got "
+            f"{height} x {width} (height x width); leave it out."
+        )
+    return cropped
 
 
 def sample_lr(

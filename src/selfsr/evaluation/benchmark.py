@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsr.errors import InputError
+from selfsr.evaluation.degraded import DegradedInputs
 from selfsr.evaluation.kinds import ImageMetric, SetMetric, SetScore
 from selfsr.evaluation.metrics import METRICS, check_set_size, list_seed_metrics, list_standard_metrics, score_image
 from selfsr.evaluation.psnr_ssim import score_luma_output, to_levels
@@ -78,6 +79,7 @@ def evaluate_set(
     *,
     scale: int,
     lr_paths: Sequence[Path] | None = None,
+    degraded: DegradedInputs | None = None,
     device: torch.device,
     border_px: int | None = None,
     extra: Mapping[str, ImageMetric | SetMetric] | None = None,
@@ -105,6 +107,7 @@ def evaluate_set(
         hr_paths: the ground truths; they are cropped at the right and bottom to a multiple of `scale`.
         scale: the upscaling factor.
         lr_paths: the inputs in the order of `hr_paths`; None makes them by antialiased bicubic, rounded to 8 bits.
+        degraded: makes the inputs by a degradation instead; not with `lr_paths`.
         device: the device of `upscale`.
         border_px: pixels at each side that the scores leave out; None takes the scale.
         extra: further metrics by name, from `load_metrics`.
@@ -131,6 +134,7 @@ def evaluate_set(
             f"evaluate: expected {len(hr_paths)} LR images for the set {name}, got {len(lr_paths)}; "
             "pass one LR image for each HR image."
         )
+    assert lr_paths is None or degraded is None, "inputs are read or made"
     check_set_size(extra or (), name, len(hr_paths))
     scores = SetScores(name, {}) if scores is None else scores
     seeds = () if sampler is None or len(sampler.seeds) < 2 else sampler.seeds
@@ -138,7 +142,7 @@ def evaluate_set(
     metrics = [_split_metrics(extra or {}) for _ in seeds or (None,)]
     for index, (key, path) in enumerate(zip(name_images(hr_paths), hr_paths, strict=True)):
         try:
-            lr, hr = _read_pair(path, None if lr_paths is None else lr_paths[index], scale)
+            lr, hr = _read_pair(path, None if lr_paths is None else lr_paths[index], scale, degraded)
             with torch.inference_mode():
                 outputs = sample_each(lambda x: _upscale_rgb(upscale, x, scale, luma_only), lr.to(device), sampler)
             border = scale if border_px is None else border_px
@@ -282,7 +286,7 @@ def describe_protocol(
     Args:
         scale: the upscaling factor.
         border_px: as for `evaluate_set`.
-        lr: the folder of the inputs; None if they were made by bicubic.
+        lr: the folder of the inputs, or `DegradedInputs.describe`; None if they were made by bicubic.
         metrics: names of the further metrics.
         sampling: how a network samples, with its `seeds`; None for other networks.
     """
@@ -293,7 +297,7 @@ def describe_protocol(
         "scale": scale,
         "border_px": scale if border_px is None else border_px,
         "hr": f"cropped at the right and bottom to a multiple of {scale}, 8 bits, gray as R = G = B",
-        "lr": lr or f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bits",
+        "lr": lr or describe_bicubic_lr(scale),
         "sr": "clamped and rounded to 8 bits",
         "luma": f"BT.601 studio range, 16 + ({red} R + {green} G + {blue} B) / 255, not rounded; "
         "the output of a network with one channel rounded to 8 bits",
@@ -305,6 +309,11 @@ def describe_protocol(
         **({} if sampling is None else {"sampling": dict(sampling)}),
         **(_PROTOCOL_OF_SEEDS if several_seeds else {}),
     }
+
+
+def describe_bicubic_lr(scale: int) -> str:
+    """Return how bicubic inputs are made, for a protocol."""
+    return f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bits"
 
 
 def name_images(paths: Sequence[Path]) -> list[str]:
@@ -370,14 +379,19 @@ def _split_sets(folder: Path) -> dict[str, list[Path]]:
     return by_subfolder
 
 
-def _read_pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[Tensor, Tensor]:
+def _read_pair(
+    hr_path: Path, lr_path: Path | None, scale: int, degraded: DegradedInputs | None
+) -> tuple[Tensor, Tensor]:
     """Return LR and HR of one image, float `[1, 3, ., .]` in [0, 1] on the CPU, HR rounded to 8 bits."""
-    hr = round_to_bits(image_to_tensor(read_image(hr_path)))
+    source = read_image(hr_path)
+    hr = round_to_bits(image_to_tensor(source))
     size = (hr.shape[-2], hr.shape[-1])
     try:
         hr = mod_crop(hr, scale)
     except InputError as error:
         raise InputError(f"{hr_path}: {error}") from error
+    if degraded is not None:
+        return degraded.make(source, hr_path, scale), hr
     if lr_path is None:
         return bicubic_lr(hr, scale), hr
     lr = image_to_tensor(read_image(lr_path))

@@ -32,6 +32,7 @@ class Metric:
         decimals: digits after the point in tables.
         better: which of two values is better.
         least_images: images that a set must have; above 1 for a metric of a set.
+        needs_hr: whether it compares with a ground truth.
         protocol: the sentence that a results file has about it; PSNR and SSIM have theirs in `describe_protocol`.
         compute: computes it for every evaluation, from `(sr, hr, border_px)` with images `[1, 3, H, W]` of whole
             numbers from 0 to 255.
@@ -47,6 +48,7 @@ class Metric:
     decimals: int
     better: Better = "higher"
     least_images: int = 1
+    needs_hr: bool = True
     protocol: str = ""
     compute: Callable[[Tensor, Tensor, int], Tensor] | None = None
     load: Callable[[torch.device], ImageMetric | SetMetric] | None = None
@@ -80,6 +82,7 @@ def _through_pyiqa(name: str, title: str, decimals: int, training: str, *, needs
         title,
         "",
         decimals,
+        needs_hr=needs_hr,
         protocol=f"pyiqa's {name} ({training}), RGB{compared}",
         load=lambda device: load_pyiqa(name, device, needs_hr=needs_hr, lower_is_better=False),
     )
@@ -105,6 +108,7 @@ METRICS = {
         "",
         3,
         "lower",
+        needs_hr=False,
         protocol="published parameters, patches of 96 px, Y in studio range rounded, float64, without HR; "
         "null below two patches",
         load=load_niqe,
@@ -160,6 +164,11 @@ def list_standard_metrics() -> tuple[str, ...]:
 def list_extra_metrics() -> tuple[str, ...]:
     """Return the names of the metrics that are computed if a recipe or command asks for them."""
     return tuple(name for name, metric in METRICS.items() if metric.load is not None)
+
+
+def list_metrics_without_hr() -> tuple[str, ...]:
+    """Return the names of the metrics that need no ground truth and are computed on request."""
+    return tuple(name for name, metric in METRICS.items() if metric.load is not None and not metric.needs_hr)
 
 
 def list_seed_metrics() -> tuple[str, ...]:

@@ -29,15 +29,25 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype, folder: Path) -> np.ndarr
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
-            _reserve(file, size)
+            reserve(file, size)
         except OSError as error:
             error.filename = str(folder)
             raise
         return np.memmap(file, dtype, "r+", shape=shape)
 
 
-def _reserve(file: BinaryIO, size: int) -> None:
-    """Allocate the blocks now: on a full disk, writing to a mapped file with holes ends the process with a signal."""
+def reserve(file: BinaryIO, size: int) -> None:
+    """Allocate the blocks of an empty file now, before it is mapped into memory.
+
+    On a full disk, writing to a mapped file with holes ends the process with a signal.
+
+    Args:
+        file: opened for writing.
+        size: in bytes, greater than 0.
+
+    Raises:
+        OSError: the disk does not have the space.
+    """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfsr.errors import InputError
-from selfsr.images.paths import list_images
+from selfsr.images.paths import find_root, list_images
 
 # How many candidates an error names.
 _SHOWN = 3
@@ -98,8 +98,9 @@ def find_size_problem(hr: tuple[int, int], lr: tuple[int, int], scale: int) -> s
 def _index_by_key(folder: Path, paths: Sequence[Path], problems: dict[Path, str]) -> dict[str, Path]:
     """Return the files by their path below `folder` without the file type; report a second file of one name."""
     by_key: dict[str, Path] = {}
+    root = find_root(folder, paths)
     for path in paths:
-        key = path.relative_to(folder).with_suffix("").as_posix()
+        key = path.relative_to(root).with_suffix("").as_posix()
         if key in by_key:
             problems[path] = f"expected one image of this name, got {by_key[key]} as well; remove one"
         else:

@@ -49,11 +49,31 @@ class FolderListing:
 def list_images(folder: Path) -> list[Path]:
     """List the image files in a folder and its subfolders, sorted by path; hidden files and folders are left out.
 
+    A text file, `.txt`, is a list of images: a path in each line, relative to the folder of the list. Empty lines and
+    lines that begin with # are left out.
+
     Raises:
-        InputError: the folder is missing, is a file, or contains no image.
+        InputError: the folder or list is missing or contains no image, or a line of the list names none.
         OSError: the folder cannot be read.
     """
-    return list_folder(folder).images
+    return _read_list(folder) if is_image_list(folder) else list_folder(folder).images
+
+
+def is_image_list(path: Path) -> bool:
+    """Return whether a path is that of a list of images, rather than of a folder."""
+    return path.suffix.lower() == ".txt" and path.is_file()
+
+
+def find_root(folder: Path, paths: Sequence[Path]) -> Path:
+    """Return the folder below which images have their names: `folder`, or the folder that all images of a list share.
+
+    Args:
+        folder: a folder or a list of images.
+        paths: its images.
+    """
+    if not is_image_list(folder):
+        return folder
+    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 def list_folder(folder: Path) -> FolderListing:
@@ -65,7 +85,10 @@ def list_folder(folder: Path) -> FolderListing:
     """
     if not folder.is_dir():
         if folder.exists():
-            raise InputError(f"{folder}: expected a folder of images, got a file; name the folder that contains it.")
+            raise InputError(
+                f"{folder}: expected a folder of images, got a file; name the folder that contains it, or a list of "
+                "images (.txt)."
+            )
         raise missing_path_error(folder, "a folder of images")
     os.listdir(folder)  # raises if it cannot be read; of subfolders, the others are read
     closed: list[Path] = []
@@ -78,6 +101,34 @@ def list_folder(folder: Path) -> FolderListing:
         advice = _advise_packages(others) or "; name a folder that contains some"
         raise InputError(f"{folder}: expected images ({list_formats()}), got {got}{advice}.")
     return FolderListing(images, others, closed)
+
+
+def _read_list(path: Path) -> list[Path]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: expected a list of images as UTF-8 text, a path in each line, got other bytes ({error.reason} at "
+            f"byte {error.start}); save it as UTF-8."
+        ) from error
+    images = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        image = Path(os.path.normpath(path.parent / text))
+        if not image.is_file():
+            raise InputError(
+                f"{path}, line {number}: expected the path of an image, relative to {path.parent}, got {text}, which "
+                "is no file; correct or remove the line."
+            )
+        images.append(image)
+    if not images:
+        raise InputError(f"{path}: expected a path of an image in each line, got none; add some, or name a folder.")
+    repeated = [str(image) for image, count in Counter(images).items() if count > 1]
+    if repeated:
+        raise InputError(f"{path}: expected each image once, got {repeated[0]} twice; remove one line.")
+    return sorted(images)
 
 
 def is_image_name(path: Path) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from selfsr.evaluation.metrics import METRICS, describe_better
 from selfsr.models.shipped import ModelCard
 
-_PURPOSE = {
+# What a model is for, by the kind of its method.
+PURPOSE: dict[str, str] = {
     "regression": "It is trained for a high PSNR: its outputs are close to the original on average, and soft where "
     "details are lost.",
     "gan": "It is trained for looks: its outputs have sharp, invented details, and a lower PSNR.",
@@ -17,7 +18,7 @@ def write_card(card: ModelCard) -> str:
     """Return the card of a model in Markdown, from the metadata of its weights file."""
     size = f"{card.path.stat().st_size / 2**10:,.0f} KB"
     summary = f"A network of kind `{card.network}` that upscales images {card.scale} times."
-    summary += f" {_PURPOSE[card.method]}" if card.method in _PURPOSE else ""
+    summary += f" {PURPOSE[card.method]}" if card.method in PURPOSE else ""
     return f"""# {card.name}
 
 {textwrap.fill(summary, 120)}
@@ -38,9 +39,9 @@ selfsr upscale photo.png -m {card.name}
 
 Means over the images of a set, by the protocol of `selfsr evaluate`: LR by bicubic, scores without a border.
 
-{_format_scores(card.scores)}
+{format_scores(card.scores)}
 
-{textwrap.fill(describe_better(_list_metrics(card.scores)), 120)}
+{textwrap.fill(describe_better(list_scored_metrics(card.scores)), 120)}
 
 ```sh
 {format_command(card)}
@@ -62,19 +63,20 @@ selfsr models show {card.name} --recipe
 
 def describe_training(card: ModelCard) -> str:
     """Return steps, time and device of the training in one line."""
-    time = "" if card.seconds is None else f", {_format_time(card.seconds)}"
+    time = "" if card.seconds is None else f", {format_time(card.seconds)}"
     return f"{card.steps:,} steps{time}{f' on {card.device}' if card.device else ''}"
 
 
 def format_command(card: ModelCard) -> str:
     """Return the command that computes the scores of a card again."""
-    extra = [metric for metric in _list_metrics(card.scores) if METRICS[metric].load is not None]
+    extra = [metric for metric in list_scored_metrics(card.scores) if METRICS[metric].load is not None]
     sets = "".join(f" --data {name}" for name in card.scores)
     return f"selfsr evaluate {card.name}{sets}" + "".join(f" --metric {metric}" for metric in extra)
 
 
-def _format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:
-    metrics = _list_metrics(scores)
+def format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a table of means by set and metric in Markdown."""
+    metrics = list_scored_metrics(scores)
     titles = [f"{METRICS[m].title}{f' ({METRICS[m].unit})' if METRICS[m].unit else ''}" for m in metrics]
     lines = [f"| set | {' | '.join(titles)} |", f"|---|{'---:|' * len(metrics)}"]
     for name, means in scores.items():
@@ -83,10 +85,12 @@ def _format_scores(scores: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _list_metrics(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+def list_scored_metrics(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the metrics of any of the sets, in the order of tables."""
     known = {metric for means in scores.values() for metric in means}
     return [metric for metric in METRICS if metric in known]
 
 
-def _format_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
+    """Return a time in minutes or hours."""
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"

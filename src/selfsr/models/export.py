@@ -1,115 +1,321 @@
-"""Export the model of a run: a small weights file with its scores and origin, and a card to read."""
+"""Export a model for others: weights files in several precisions, ONNX, a README and an entry for OpenModelDB."""
 
+import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
+from torch import nn
 
-from selfsr.errors import InputError
-from selfsr.evaluation.benchmark import ImageSet, evaluate_set
-from selfsr.evaluation.metrics import METRICS, check_set_size, load_metrics
-from selfsr.fileio import write_atomic
-from selfsr.models.card import write_card
-from selfsr.models.shipped import ModelCard, read_card
+from selfsr import __version__
+from selfsr.errors import InputError, find_similar
+from selfsr.evaluation.benchmark import ImageSet
+from selfsr.evaluation.metrics import check_set_size, load_metrics
+from selfsr.fileio import check_writable, write_atomic
+from selfsr.models.card_options import CardOptions
+from selfsr.models.comparison import check_difference, choose_sizes, measure_difference
+from selfsr.models.names import check_model_name
+from selfsr.models.onnx_file import check_onnx, make_onnx
+from selfsr.models.openmodeldb import ExportedFile, NetworkFacts, make_entry
+from selfsr.models.pairs import Pair, plan_pairs, write_pair
+from selfsr.models.readme import write_readme
+from selfsr.models.scores import score_model
+from selfsr.models.training_facts import TrainingFacts, find_weights, read_training_facts
+from selfsr.nets.base import NETWORK_ENTRY, StatedNetwork
+from selfsr.nets.weights.detect import is_derived
+from selfsr.nets.weights.find import find_model
 from selfsr.nets.weights.load import load_model, read_metadata
+from selfsr.nets.weights.model import Model
 from selfsr.nets.weights.save import save_weights
-from selfsr.recipe.yaml12 import read_yaml
-from selfsr.runfolder.read import read_run_folders
+from selfsr.recipe.private import hide_folders_in_json, hide_metadata
+from selfsr.upscaling.upscaler import Upscaler
 
-# More digits than tables show, and fewer than differ between machines.
-_EXTRA_DECIMALS = 2
+Precision = Literal["float32", "float16", "bfloat16"]
+
+_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_ENDINGS = {"float32": "", "float16": "_fp16", "bfloat16": "_bf16"}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export.
+
+    Attributes:
+        precisions: precisions of the safetensors files.
+        pth: also write a .pth file in float32.
+        onnx: precisions of the ONNX files, float32 or float16.
+        opset: version of ONNX's operators.
+        fixed_px: side of the only input that the ONNX files accept, in pixels; None lets sizes vary where possible.
+        scale: the scale of a network of several.
+        sets: sets to evaluate on, by name.
+        metrics: further metrics of the evaluation.
+        photos: photos from which pairs of LR and SR images are made.
+        overwrite: replace files that exist.
+    """
+
+    precisions: tuple[Precision, ...] = ("float32", "float16")
+    pth: bool = False
+    onnx: tuple[Precision, ...] = ()
+    opset: int = 17
+    fixed_px: int | None = None
+    scale: int | None = None
+    sets: Mapping[str, ImageSet] = field(default_factory=dict)
+    metrics: Sequence[str] = ()
+    photos: Sequence[Path] = ()
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Export:
+    """The result of an export.
+
+    Attributes:
+        folder: the folder of the files.
+        files: the files of the network.
+        written: the names of all files, below the folder.
+        notes: one sentence about each thing that was left out.
+    """
+
+    folder: Path
+    files: list[ExportedFile]
+    written: list[str]
+    notes: list[str]
+
+
+def read_precisions(names: Iterable[str]) -> tuple[Precision, ...]:
+    """Return precisions by their names, each once.
+
+    Raises:
+        InputError: there is no such precision.
+    """
+    for name in names:
+        if name not in _DTYPES:
+            near = find_similar(name, _DTYPES)
+            advice = f"did you mean {near}?" if near else "choose one of them."
+            raise InputError(f"--precision: expected one of {', '.join(_DTYPES)}, got {name!r}; {advice}")
+    return tuple(cast(Precision, name) for name in dict.fromkeys(names))
 
 
 def export_model(
-    run: Path,
-    target: Path,
-    sets: Mapping[str, ImageSet],
+    model: str,
+    folder: Path,
+    name: str,
+    card: CardOptions,
+    options: ExportOptions,
     *,
-    training_data: str,
-    terms: str,
-    license: str,
-    metrics: Sequence[str] = (),
     device: torch.device,
-) -> ModelCard:
-    """Write the newest weights of a run in float16, with scores and origin as metadata, and a card next to the file.
+    report: Callable[[str], None] = lambda _: None,
+) -> Export:
+    """Write the files of a model, each compared with the network in float32, with a README and an OpenModelDB entry.
 
-    The scores are those of the written numbers, computed in float32.
+    All files are made and compared before the first is written, and each is written atomically.
 
     Args:
-        run: the run folder; its `weights/last` has the EMA of the generator.
-        target: the `.safetensors` file to write; the card is the `.md` file of the same name.
-        sets: the sets to evaluate on, by name.
-        training_data: names of the training images.
-        terms: terms of use of the training images, one Markdown paragraph.
-        license: license of the weights file.
-        metrics: further metrics, such as "lpips".
-        device: the device that evaluates.
-
-    Returns:
-        The facts of the written file.
+        model: a weights file, the name of a shipped model, or a run folder, of which the best weights are taken.
+        folder: the folder of the files; other files in it stay as they are.
+        name: the model's name, such as "4x-waves".
+        card: what its maker states.
+        options: which files to write.
+        device: the device that evaluates and makes images.
+        report: called with a line about each file, as soon as it is compared.
 
     Raises:
-        InputError: the run has no weights or several scales, the target has another suffix, a weight is too large for
-            float16, or an image or a metric cannot be used.
+        InputError: the model, the name or an option is wrong, a file exists, or a file is not the same network.
         OSError: a file cannot be read or written.
     """
-    if target.suffix != ".safetensors":
-        raise InputError(f"export: expected a file that ends in .safetensors, got {target}; change its suffix.")
-    source = _find_weights(run)
-    for title, images in sets.items():
-        check_set_size(metrics, title, len(images.paths))
-    extra = load_metrics(metrics, device)
-    metadata = {**read_metadata(source), **_describe_run(run, source)}
-    metadata |= {"training_data": training_data, "training_data_terms": terms, "license": license}
-    with tempfile.TemporaryDirectory(prefix="selfsr-") as name:
-        half = Path(name) / "half.safetensors"
-        _save_half(source, half, metadata)
-        model = load_model(half)
-    model.net.to(device)
-    scores = {}
-    for title, images in sets.items():
-        means = evaluate_set(model.upscale, title, images.paths, scale=model.scale, device=device, extra=extra).mean
-        scores[title] = {name: round(mean, METRICS[name].decimals + _EXTRA_DECIMALS) for name, mean in means.items()}
-    _save_half(source, target, {**metadata, "scores": json.dumps(scores)})
-    card = read_card(target)
-    write_atomic(target.with_suffix(".md"), write_card(card))
-    return card
+    source = find_model(model)
+    source = find_weights(source) if source.is_dir() else source
+    network = load_model(source, options.scale)
+    check_model_name(name, network.scale)
+    if options.onnx:
+        check_onnx(network, options.opset)
+    pairs = plan_pairs(options.photos)
+    _check_targets(folder, _list_names(name, card, options, pairs), options.overwrite)
+    for title, images in options.sets.items():
+        check_set_size(options.metrics, title, len(images.paths))
+    extra = load_metrics(options.metrics, device)
+
+    facts = read_training_facts(source)
+    stated = {key: hide_folders_in_json(text) for key, text in _state_network(network.net).items()}
+    contents = _Contents(name, network, {**_make_metadata(source, card), **stated}, report)
+    for precision in options.precisions:
+        contents.add_weights(f"{name}{_ENDINGS[precision]}.safetensors", precision)
+    if options.pth:
+        contents.add_weights(f"{name}.pth", "float32")
+    for precision in options.onnx:
+        contents.add_onnx(precision, options)
+    description = _describe_network(network, contents)
+    with tempfile.TemporaryDirectory(prefix="selfsr-") as temporary:
+        images = Path(temporary)
+        scores = score_model(network, options.sets, extra, device)
+        _make_images(options.photos, pairs, network, images, device)
+        contents.add_texts(description, facts, card, pairs, scores)
+        for path in sorted(images.iterdir()):
+            contents.others[f"images/{path.name}"] = path.read_bytes()
+    for file_name, content in contents.all().items():
+        write_atomic(folder / file_name, content)
+    return Export(folder, contents.files, list(contents.all()), contents.notes)
 
 
-def _find_weights(run: Path) -> Path:
-    for suffix in (".safetensors", ".pth"):
-        path = run / "weights" / f"last{suffix}"
-        if path.is_file():
-            return path
-    raise InputError(
-        f"export: expected a run folder with weights/last.safetensors, got {run}, which has none; train until the "
-        "first checkpoint, or pass another folder."
+class _Contents:
+    """The files of an export before they are written."""
+
+    def __init__(self, name: str, model: Model, metadata: dict[str, str], report: Callable[[str], None]) -> None:
+        self.name, self.model, self.metadata, self._report = name, model, metadata, report
+        self.files: list[ExportedFile] = []
+        self.others: dict[str, bytes] = {}
+        self.notes: list[str] = []
+        self.spandrel: Any = None
+        self._networks: dict[str, bytes] = {}
+
+    def all(self) -> dict[str, bytes]:
+        """Return the content of every file by its name; the README comes last."""
+        return {**self._networks, **self.others}
+
+    def add_weights(self, name: str, precision: str) -> None:
+        """Make and compare a weights file."""
+        dtype = _DTYPES[precision]
+        with tempfile.TemporaryDirectory(prefix="selfsr-") as temporary:
+            path = Path(temporary) / name
+            # For an autoencoder in another folder, the comparison needs the complete path.
+            save_weights(path, self.model.net, {**self.metadata, **_state_network(self.model.net)}, dtype=dtype)
+            again = load_model(path, self.model.scale)
+            half = precision != "float32"
+            sizes = choose_sizes(self.model)
+            difference = measure_difference(again.upscale, self.model.upscale, self.model.channels, sizes)
+            check_difference(name, difference, half=half)
+            if self.spandrel is None and not self.model.is_sampled:
+                self.spandrel = _open_in_spandrel(path)
+            if self.spandrel:
+                other = _open_in_spandrel(path)
+                difference_there = measure_difference(other, self.model.upscale, self.model.channels, sizes)
+                check_difference(f"{name} in spandrel", difference_there, half=half)
+            save_weights(path, self.model.net, self.metadata, dtype=dtype)
+            self._add(name, path.read_bytes(), precision, str(difference), _describe_needs(self.metadata))
+
+    def add_onnx(self, precision: str, options: ExportOptions) -> None:
+        """Make and compare an ONNX file."""
+        half = precision == "float16"
+        onnx = make_onnx(self.model, opset=options.opset, half=half, fixed_px=options.fixed_px)
+        notes = [f"opset {options.opset}"]
+        if onnx.fixed_px is None:
+            notes.append("any size" if onnx.multiple_of_px == 1 else f"sides in multiples of {onnx.multiple_of_px} px")
+        else:
+            notes.append(f"only {onnx.fixed_px[0]} x {onnx.fixed_px[1]} px")
+            if onnx.reason:
+                notes.append(f"because {onnx.reason}")
+        ending = "_fp16" if half else "_fp32"
+        self._add(f"{self.name}{ending}.onnx", onnx.content, precision, str(onnx.difference), ", ".join(notes))
+
+    def add_texts(
+        self,
+        network: NetworkFacts,
+        facts: TrainingFacts,
+        card: CardOptions,
+        pairs: Sequence[Pair],
+        scores: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """Make the README, and the entry for OpenModelDB if the author is known."""
+        images = [(pair.lr, pair.sr) for pair in pairs]
+        if card.author:
+            entry = make_entry(self.name, network, facts, card, self.files, images)
+            text = json.dumps(entry, indent=4, ensure_ascii=False) + "\n"
+            self.others[f"{self.name}.json"] = text.encode()
+            if card.url is None:
+                self.notes.append("The OpenModelDB entry has no addresses of the files; add them with --url.")
+        else:
+            self.notes.append("No OpenModelDB entry was written, because it needs an author; add --author.")
+        if card.license is None:
+            self.notes.append("The model has no license, so that others may not use it; add --license.")
+        readme = write_readme(self.name, network, facts, card, self.files, pairs, scores)
+        self.others["README.md"] = readme.encode()
+
+    def _add(self, name: str, content: bytes, precision: str, difference: str, note: str = "") -> None:
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.files.append(ExportedFile(name, len(content), sha256, precision, difference, note))
+        self._networks[name] = content
+        self._report(f"{name}: {difference}{f' ({note})' if note else ''}")
+
+
+def _list_names(name: str, card: CardOptions, options: ExportOptions, pairs: Sequence[Pair]) -> list[str]:
+    """Return the names of all files that an export will write."""
+    names = [f"{name}{_ENDINGS[precision]}.safetensors" for precision in options.precisions]
+    names += [f"{name}.pth"] if options.pth else []
+    names += [f"{name}_{'fp16' if precision == 'float16' else 'fp32'}.onnx" for precision in options.onnx]
+    names += ["README.md"] + ([f"{name}.json"] if card.author else [])
+    for pair in pairs:
+        names += [f"images/{image}" for image in (pair.lr, pair.sr, pair.lr_thumbnail, pair.sr_thumbnail)]
+    return names
+
+
+def _check_targets(folder: Path, names: Sequence[str], overwrite: bool) -> None:
+    existing = [name for name in names if (folder / name).exists()]
+    if existing and not overwrite:
+        rest = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise InputError(
+            f"export: expected new files in {folder}, got {existing[0]}{rest}, which exist; add --overwrite, or choose "
+            "another folder."
+        )
+    for name in names:
+        check_writable(folder / name)
+
+
+def _make_metadata(source: Path, card: CardOptions) -> dict[str, str]:
+    """Return the metadata of the exported files, without folders and without entries of other programs."""
+    metadata = {"selfsr": __version__, **hide_metadata(read_metadata(source))}
+    stated = {"license": card.license or "", "training_data": card.dataset, "author": ", ".join(card.author)}
+    return metadata | {key: text for key, text in stated.items() if text}
+
+
+def _state_network(net: nn.Module) -> dict[str, str]:
+    """Return the entry that states the network, with complete paths; {} for a network of another program."""
+    entries = net.file_metadata() if isinstance(net, StatedNetwork) else {}
+    return {key: text for key, text in entries.items() if key == NETWORK_ENTRY}
+
+
+def _describe_needs(metadata: Mapping[str, str]) -> str:
+    """Return what a weights file needs besides itself; empty for most."""
+    space = json.loads(metadata.get(NETWORK_ENTRY, "{}")).get("space")
+    if not isinstance(space, dict):
+        return ""
+    return f"needs the folder {space['autoencoder']} of the autoencoder next to it"
+
+
+def _open_in_spandrel(path: Path) -> Any:
+    """Return spandrel's descriptor of a file, in float32; False if spandrel does not know the network."""
+    import spandrel
+
+    try:
+        descriptor = spandrel.ModelLoader(device="cpu").load_from_file(path)
+    except Exception:  # of a network that it takes for another, many kinds
+        return False
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        return False
+    return descriptor.float().eval()
+
+
+def _describe_network(model: Model, contents: _Contents) -> NetworkFacts:
+    descriptor = contents.spandrel
+    return NetworkFacts(
+        architecture=descriptor.architecture.id if descriptor else model.architecture,
+        scale=model.scale,
+        input_channels=model.channels,
+        output_channels=descriptor.output_channels if descriptor else model.channels,
+        size=tuple(descriptor.tags) if descriptor else (),
+        opens_in_spandrel=bool(descriptor),
+        parameters=sum(tensor.numel() for name, tensor in model.net.named_parameters() if not is_derived(name)),
     )
 
 
-def _describe_run(run: Path, weights: Path) -> dict[str, str]:
-    """Return what the files of a run state about its training."""
-    text = read_metadata(weights).get("recipe")
-    if text is None:
-        raise InputError(f"export: expected weights with the recipe of their run, got {weights}; train again.")
-    recipe = read_yaml(text, str(weights))  # not checked: it may be that of an earlier version
-    if not isinstance(recipe.get("scale"), int):
-        raise InputError(f"export: expected a run of one scale, got {recipe.get('scale')}; train a run of one scale.")
-    (folder,) = read_run_folders([run])
-    entries = {"method": recipe["method"]["kind"]}
-    if folder.seconds is not None:
-        entries["training_seconds"] = f"{folder.seconds:.0f}"
-    if device := folder.environment.get("device"):
-        entries["training_device"] = device
-    return entries
-
-
-def _save_half(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
-    model = load_model(source)
-    net = model.net.half()
-    for name, tensor in net.state_dict().items():
-        if not bool(tensor.isfinite().all()):
-            raise InputError(f"export: expected weights within the range of float16, got larger ones in {name}.")
-    save_weights(target, net, metadata)
+def _make_images(
+    photos: Sequence[Path], pairs: Sequence[Pair], model: Model, folder: Path, device: torch.device
+) -> None:
+    if not photos:
+        return
+    upscaler = Upscaler(model, device=device, precision="float32")
+    for path, pair in zip(photos, pairs, strict=True):
+        write_pair(path, pair, upscaler, folder)

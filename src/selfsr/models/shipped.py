@@ -1,17 +1,15 @@
 """Find the models of the package by name, and read what their files state about them."""
 
-import difflib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfsr.errors import InputError
+from selfsr.nets.weights.find import SHIPPED_FOLDER, list_shipped_files
 from selfsr.nets.weights.load import read_metadata
 
-_FOLDER = Path(__file__).parent / "files"
-# The entries that `export_model` adds to the metadata of a weights file.
+# The entries that `add_model` adds to the metadata of a weights file.
 CARD_ENTRIES = ("method", "scores", "training_data", "license", "recipe", "scale", "step")
 
 
@@ -52,37 +50,8 @@ class ModelCard:
 
 def read_models() -> dict[str, ModelCard]:
     """Return the models of the package by name: the networks for PSNR first, then by scale."""
-    cards = [read_card(path) for path in _list_files()]
+    cards = [read_card(path) for path in list_shipped_files()]
     return {card.name: card for card in sorted(cards, key=lambda card: (card.method == "gan", card.scale, card.name))}
-
-
-def find_model(model: str | os.PathLike[str]) -> Path:
-    """Return the file of a model: one of the package by its name, or the file at a path.
-
-    The name of a shipped model comes first. A file of the same name in the current folder is written as a path, such as
-    `./photo_x2`.
-
-    Args:
-        model: a name from `selfsr models list`, or a path. A `Path` cannot tell `./photo_x2` from `photo_x2`, so pass
-            the text that the user wrote.
-
-    Returns:
-        The path of a weights file. A path with a folder or a suffix is returned as it is, whether it exists or not.
-
-    Raises:
-        InputError: it is a single word, but neither a name nor a file.
-    """
-    text = os.fspath(model)
-    names = [path.stem for path in _list_files()]
-    if text in names:
-        return _FOLDER / f"{text}.safetensors"
-    path = Path(text)
-    is_word = path.name == text and not path.suffix
-    if is_word and not path.exists():
-        near = difflib.get_close_matches(text, names, 1)
-        advice = f"did you mean {near[0]}?" if near else "list the models with: selfsr models list"
-        raise InputError(f"model: expected a weights file or {_join(names)}, got {text!r}; {advice}")
-    return path
 
 
 def choose_model(scale: int) -> ModelCard:
@@ -97,14 +66,15 @@ def choose_model(scale: int) -> ModelCard:
     cards = [card for card in read_models().values() if card.method == "regression"]
     if not cards:
         raise InputError(
-            f"model: expected models in {_FOLDER}, got none; name a weights file with -m, or install selfsr again."
+            f"model: expected models in {SHIPPED_FOLDER}, got none; name a weights file with -m, or install selfsr "
+            "again."
         )
     larger = [card for card in cards if card.scale >= scale]
     return min(larger, key=lambda card: card.scale) if larger else max(cards, key=lambda card: card.scale)
 
 
 def read_card(path: Path) -> ModelCard:
-    """Return the facts that `export_model` has written into a weights file.
+    """Return the facts that `add_model` has written into a weights file.
 
     Raises:
         InputError: the file is not a weights file, or has no such metadata.
@@ -114,14 +84,14 @@ def read_card(path: Path) -> ModelCard:
     missing = [entry for entry in CARD_ENTRIES if not metadata.get(entry)]
     if missing:
         raise InputError(
-            f"{path}: expected a weights file with the metadata of selfsr models export, got one without "
-            f"{', '.join(missing)}; export it from its run folder."
+            f"{path}: expected a weights file with the metadata of selfsr models add, got one without "
+            f"{', '.join(missing)}; add it from its run folder."
         )
     try:
         return _parse_card(path, metadata)
     except ValueError as error:
         raise InputError(
-            f"{path}: expected numbers and scores in its metadata, got others ({error}); export it from its run folder."
+            f"{path}: expected numbers and scores in its metadata, got others ({error}); add it from its run folder."
         ) from error
 
 
@@ -142,11 +112,3 @@ def _parse_card(path: Path, metadata: Mapping[str, str]) -> ModelCard:
         seconds=None if seconds is None else float(seconds),
         device=metadata.get("training_device", ""),
     )
-
-
-def _list_files() -> list[Path]:
-    return sorted(_FOLDER.glob("*.safetensors"))
-
-
-def _join(names: list[str]) -> str:
-    return f"one of {', '.join(names)}" if names else "the name of a shipped model, of which there are none"

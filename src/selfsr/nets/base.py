@@ -15,7 +15,15 @@ from selfsr.spec import Spec
 NETWORK_ENTRY = "selfsr_network"
 
 
-class SrNetwork(nn.Module):
+class StatedNetwork:
+    """Base of the networks whose weights files state the network in their metadata."""
+
+    def file_metadata(self) -> dict[str, str]:
+        """Return the metadata of a weights file, from which `load_model` builds the same network."""
+        raise NotImplementedError
+
+
+class SrNetwork(StatedNetwork, nn.Module):
     """Base of the networks that are written here, as opposed to those of spandrel.
 
     Args:
@@ -37,7 +45,12 @@ class SrNetwork(nn.Module):
         """Return the metadata of a weights file, from which `load_model` builds the same network."""
         if self.spec is None:
             return {}
-        return {NETWORK_ENTRY: self.spec.model_dump_json(), "scale": str(self.scale), "channels": str(self.channels)}
+        return make_network_metadata(self.spec, self.scale, self.channels)
+
+
+def make_network_metadata(spec: "NetworkSpec", scale: int, channels: int) -> dict[str, str]:
+    """Return the entries of a weights file's metadata that state its network."""
+    return {NETWORK_ENTRY: spec.model_dump_json(), "scale": str(scale), "channels": str(channels)}
 
 
 def set_scale(net: nn.Module, scale: int) -> None:
@@ -62,6 +75,10 @@ def allow_any_size() -> Iterator[None]:
 def is_any_size_allowed() -> bool:
     """Return whether parameters are now built within `allow_any_size`."""
     return _any_size.get()
+
+
+class NetworkTooLargeError(ValueError):
+    """A file asks for a network that is many times as large as the file."""
 
 
 class NetworkSpec(Spec):

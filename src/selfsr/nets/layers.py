@@ -50,14 +50,8 @@ class Float32Conv2d(nn.Conv2d):
         """Convolve `[N, C, H, W]` of any float dtype; the result is float32, or float64 for float64."""
         dtype = torch.promote_types(input.dtype, torch.float32)
         with torch.autocast(input.device.type, enabled=False):
-            return functional.conv2d(
-                input.to(dtype),
-                self.weight.to(dtype),
-                None if self.bias is None else self.bias.to(dtype),
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.groups,
+            return self._conv_forward(
+                input.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
             )
 
 

@@ -11,11 +11,13 @@ from selfsr.nets.diffusion.residual_shifting import ResidualShiftingSpec
 from selfsr.nets.drrn import DrrnSpec
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.elan import ElanSpec
+from selfsr.nets.from_file import FromFileSpec
 from selfsr.nets.lapsrn import LapSrnSpec
 from selfsr.nets.mdsr import MdsrSpec
 from selfsr.nets.meta import count_parameters
 from selfsr.nets.msrresnet import MsrResNetSpec, RankSrResNetSpec
 from selfsr.nets.rdn import RdnSpec
+from selfsr.nets.spandrel.any import SpandrelSpec
 from selfsr.nets.spandrel.compact import CompactSpec
 from selfsr.nets.spandrel.dat import DatSpec
 from selfsr.nets.spandrel.hat import HatSpec
@@ -51,7 +53,8 @@ SpandrelNetwork = RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | Re
 # Networks that sample their output; see nets/diffusion.
 SampledNetwork = ResidualShiftingSpec
 AnyNetwork = OwnNetwork | SpandrelNetwork | SampledNetwork
-Network = Annotated[AnyNetwork, Field(discriminator="kind")]
+# The networks with options of their own, any other architecture of spandrel by its name, and that of a file.
+Network = Annotated[AnyNetwork | SpandrelSpec | FromFileSpec, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, field_validator, model_validator
 
+from selfsr.degrade.presets import PRESETS, Degradation
 from selfsr.evaluation.metrics import METRICS, list_extra_metrics, list_seed_metrics
 from selfsr.spec import DropNulls, EntryName, PathByScale, Spec, expand_home
 
@@ -17,13 +18,43 @@ else:
     ExtraMetricChoice = Literal[list_extra_metrics()]
 
 
+def _kind_of_degradation(value: object) -> str:
+    return "training" if value == "training" else "own"
+
+
+SetDegradation = Annotated[
+    Annotated[Literal["training"], Tag("training")] | Annotated[Degradation, Tag("own")],
+    Discriminator(_kind_of_degradation),
+]
+
+
+def _kind_of_best_by(value: object) -> str:
+    return "several" if isinstance(value, dict) else "one"
+
+
+_Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+BestBy = Annotated[
+    Annotated[MetricChoice, Tag("one")]
+    | Annotated[dict[MetricChoice, _Weight], Field(min_length=1), DropNulls, Tag("several")],
+    Discriminator(_kind_of_best_by),
+]
+
+
 class EvalSet(Spec):
     """Images for evaluation."""
 
     hr: Path = Field(description="folder of ground-truth images")
     lr: PathByScale | None = Field(
         None,
-        description="folder of input images, or with several scales one folder for each; null computes them by bicubic",
+        description="folder of input images, or with several scales one folder for each; null makes them from hr",
+    )
+    degrade: SetDegradation | None = Field(
+        None,
+        description="how input images are made from hr: training (by data.degrade of this recipe), the name of a "
+        "preset, or its kind, preset and changes; null is bicubic. Use training if data.degrade is set",
+    )
+    seed: NonNegativeInt = Field(
+        1, description="seed of degrade; the inputs depend on it and on the names of the images only"
     )
 
     @field_validator("hr", "lr")
@@ -32,6 +63,21 @@ class EvalSet(Spec):
         if isinstance(paths, dict):
             return {scale: expand_home(path) for scale, path in paths.items()}
         return None if paths is None else expand_home(paths)
+
+    @field_validator("degrade", mode="before")
+    @classmethod
+    def _check_degradation_name(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "training" and value not in PRESETS:
+            raise ValueError(f"expected training or one of {', '.join(PRESETS)}, got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_inputs(self) -> "EvalSet":
+        if self.lr is not None and self.degrade is not None:
+            raise ValueError("lr and degrade exclude each other, got both; remove one of them")
+        if self.degrade is None and self.seed != type(self).model_fields["seed"].default:
+            raise ValueError(f"seed does nothing without degrade, got {self.seed}; remove it, or add degrade")
+        return self
 
 
 class Evaluate(Spec):
@@ -48,9 +94,10 @@ class Evaluate(Spec):
     metrics: tuple[ExtraMetricChoice, ...] = Field(
         (), description="metrics in addition to PSNR and SSIM; add perceptual ones for GANs"
     )
-    best_by: MetricChoice = Field(
+    best_by: BestBy = Field(
         "psnr_y",
-        description="metric on the first set that selects weights/best, averaged over scales; "
+        description="metric on the first set that selects weights/best, averaged over scales; or several with their "
+        "weights, such as {lpips: 1, dists: 1}, whose relative improvements since step 0 are averaged; "
         f"lower is better for {', '.join(name for name, metric in METRICS.items() if metric.better == 'lower')}",
     )
     seeds: tuple[NonNegativeInt, ...] = Field(
@@ -70,16 +117,22 @@ class Evaluate(Spec):
 
     @model_validator(mode="after")
     def _check_best_by(self) -> "Evaluate":
-        if self.best_by in list_extra_metrics() and self.best_by not in self.metrics:
-            raise ValueError(
-                f"metrics must contain {self.best_by} for best_by {self.best_by}, got {list(self.metrics)}; add it"
-            )
-        if self.best_by in list_seed_metrics() and len(self.seeds) < 2:
-            raise ValueError(
-                f"seeds must be at least two for best_by {self.best_by}, which is computed over them, got "
-                f"{list(self.seeds)}; add one"
-            )
+        for metric in self.best_weights:
+            if metric in list_extra_metrics() and metric not in self.metrics:
+                raise ValueError(
+                    f"metrics must contain {metric} for best_by {metric}, got {list(self.metrics)}; add it"
+                )
+            if metric in list_seed_metrics() and len(self.seeds) < 2:
+                raise ValueError(
+                    f"seeds must be at least two for best_by {metric}, which is computed over them, got "
+                    f"{list(self.seeds)}; add one"
+                )
         return self
+
+    @property
+    def best_weights(self) -> dict[str, float]:
+        """The metrics of `best_by` with their weights."""
+        return self.best_by if isinstance(self.best_by, dict) else {self.best_by: 1.0}
 
     @field_validator("seeds")
     @classmethod

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -10,10 +10,33 @@ from torch import nn
 
 from selfsr.spec import Spec
 
+ParameterGroup = dict[str, Any]
 _UnitInterval = Annotated[float, Field(ge=0, lt=1)]
 
 
-class AdamSpec(Spec):
+class GroupSpec(Spec):
+    """A learning rate of its own for some parameters."""
+
+    match: str = Field(description='names of the parameters, such as "upsampler.*"; * stands for any characters')
+    lr: PositiveFloat = Field(description="their learning rate before the schedule")
+
+
+class _OptimizerSpec(Spec):
+    """Base of the optimizers; a subclass adds `lr` and `build`."""
+
+    groups: tuple[GroupSpec, ...] = Field(
+        (),
+        description="learning rates for parameters by name; the first group that matches applies, and lr to the rest. "
+        "Use it to train new layers faster than loaded ones",
+    )
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """The learning rates before the schedule, of the parameters in no group and then of each group."""
+        return (self.lr, *(group.lr for group in self.groups))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class AdamSpec(_OptimizerSpec):
     """Adam (Kingma and Ba, ICLR 2015), optionally with L2 regularization."""
 
     kind: Literal["adam"] = "adam"
@@ -29,12 +52,12 @@ class AdamSpec(Spec):
         0.0, ge=0, description="factor of the L2 regularization, which is added to the gradient; 0 is none"
     )
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer over `parameters`."""
+    def build(self, parameters: Iterable[nn.Parameter] | Iterable[ParameterGroup]) -> torch.optim.Optimizer:
+        """Return the optimizer over `parameters`, or over groups of them with their own options."""
         return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
 
 
-class AdamWSpec(Spec):
+class AdamWSpec(_OptimizerSpec):
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019)."""
 
     kind: Literal["adamw"] = "adamw"
@@ -48,8 +71,8 @@ class AdamWSpec(Spec):
     )
     weight_decay: float = Field(0.0, ge=0, description="factor of the decoupled weight decay; 0 is none")
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer over `parameters`."""
+    def build(self, parameters: Iterable[nn.Parameter] | Iterable[ParameterGroup]) -> torch.optim.Optimizer:
+        """Return the optimizer over `parameters`, or over groups of them with their own options."""
         return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
 
 

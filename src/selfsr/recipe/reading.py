@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from selfsr.errors import InputError, describe_value, find_similar, shorten
 from selfsr.recipe.errors import describe_error
+from selfsr.recipe.from_file import replace_network
 from selfsr.recipe.schema import Recipe
 from selfsr.recipe.settings import Setting, check_removal, read_value, split_setting
 from selfsr.recipe.yaml12 import read_text, read_yaml, write_yaml
@@ -52,6 +53,10 @@ def parse_recipe(document: dict[str, Any], source: str) -> Recipe:
     Raises:
         InputError: an option is unknown, missing or wrong.
     """
+    try:
+        document = replace_network(document)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     return parse_settings(Recipe, document, source)
 
 
@@ -96,6 +101,8 @@ def _apply_setting(document: dict[str, Any], setting: Setting) -> None:
         node[leaf] = copy.deepcopy(value)
         return
     value = read_value(Recipe, document, path, value)
+    if path == "network.kind" and value == "from_file":
+        node.clear()  # the file sets the options
     if value is None:
         check_removal(Recipe, document, node, path)
     node[leaf] = value
@@ -103,17 +110,17 @@ def _apply_setting(document: dict[str, Any], setting: Setting) -> None:
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return a recipe as YAML, with every default."""
-    return write_yaml(_kind_first(recipe.model_dump(mode="json")))
+    return write_yaml(order_kind_first(recipe.model_dump(mode="json")))
 
 
-def _kind_first(value: Any) -> Any:
-    """Move the key `kind` to the front of every mapping."""
+def order_kind_first(value: Any) -> Any:
+    """Return the value with the key `kind` at the front of every mapping."""
     if isinstance(value, list):
-        return [_kind_first(element) for element in value]
+        return [order_kind_first(element) for element in value]
     if not isinstance(value, dict):
         return value
     keys = sorted(value, key=lambda key: key != "kind")
-    return {key: _kind_first(value[key]) for key in keys}
+    return {key: order_kind_first(value[key]) for key in keys}
 
 
 def _missing_recipe_error(path: Path) -> InputError:

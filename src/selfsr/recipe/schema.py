@@ -15,8 +15,10 @@ from pydantic import (
 )
 
 from selfsr.data.spec import DataSpec
+from selfsr.degrade.presets import Degradation
 from selfsr.methods.union import AnyMethod, MethodChoice
 from selfsr.nets import AnyNetwork, Network
+from selfsr.nets.weights.load import Fit
 from selfsr.recipe.evaluate import EvalSet, Evaluate
 from selfsr.recipe.optim import Optimizer, Schedule
 from selfsr.spec import DropNulls, Name, Spec
@@ -90,9 +92,15 @@ class Recipe(Spec):
         description="weights file from which the network starts, or the name of a shipped model; null starts from "
         "random weights",
     )
-    start_transfer: bool = Field(
-        False,
-        description="allow a start_from of another scale: its upsampling layers are left out, the rest must match",
+    start_fit: Fit = Field(
+        "all",
+        description="which tensors of start_from must fit: all; tail, which leaves out the upsampling layers of a file "
+        "of another scale; or matching, which loads what has a matching name and shape and prints the rest",
+    )
+    freeze: tuple[str, ...] = Field(
+        (),
+        description='names of parameters of the generator that are not trained, such as "body.0.*"; batch norms in '
+        "frozen layers keep their statistics. Use it to adapt only some layers to new images",
     )
     data: DataSpec
     method: MethodChoice
@@ -148,18 +156,23 @@ class Recipe(Spec):
             return {name: (entry, self.scales[0]) for name, entry in sets.items()}
         return {f"{name}_x{scale}": (entry, scale) for name, entry in sets.items() for scale in self.scales}
 
+    def set_degradation(self, entry: EvalSet) -> Degradation | None:
+        """Return the degradation that makes the inputs of an evaluation set; None if they are read or bicubic."""
+        return getattr(self.data, "degrade", None) if entry.degrade == "training" else entry.degrade
+
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         self._check_scales()
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate must divide batch {self.batch}, got {self.accumulate}")
-        if self.start_transfer and self.start_from is None:
-            raise ValueError("start_transfer does nothing without start_from; give both or neither")
+        if self.start_fit != "all" and self.start_from is None:
+            raise ValueError("start_fit does nothing without start_from; give both or neither")
         self._check_network()
         if self.schedule.warmup_steps > self.steps:
             raise ValueError(
                 f"schedule.warmup_steps must be at most steps {self.steps}, got {self.schedule.warmup_steps}: the "
-                "learning rate would never have its full value; lower it or raise steps"
+                "learning rate would never have its full value; add --set schedule.warmup_steps="
+                f"{self.steps // 10}, or raise steps"
             )
         trained, optimized = set(self.method.trained_nets), set(self.optimizers)
         if trained != optimized:
@@ -191,6 +204,11 @@ class Recipe(Spec):
                 raise ValueError(f"crop_px must be a multiple of the scale {scale}, got {crop_px}")
         lr = {"data.lr": getattr(self.data, "lr", None)}
         for name, entry in (self.evaluate.sets if self.evaluate else {}).items():
+            if entry.degrade == "training" and self.set_degradation(entry) is None:
+                raise ValueError(
+                    f"evaluate.sets.{name}.degrade can be training only if data.degrade is set, got training without "
+                    "it; name a preset, or remove degrade"
+                )
             lr[f"evaluate.sets.{name}.lr"] = entry.lr
         for key, folders in lr.items():
             if folders is not None and len(self.scales) > 1 and not isinstance(folders, dict):
@@ -267,8 +285,8 @@ class Recipe(Spec):
         if isinstance(term.weight, MatchLargest) and term.weight.calibrate_steps > updates:
             raise ValueError(
                 f"{key}.weight.calibrate_steps must be at most {updates}, the updates of the generator in steps "
-                f"{self.steps}, got {term.weight.calibrate_steps}: the weight would never be final; lower it or raise "
-                "steps"
+                f"{self.steps}, got {term.weight.calibrate_steps}: the weight would never be final; add "
+                f"--set {key}.weight.calibrate_steps={max(1, updates // 2)}, or raise steps"
             )
         pace = getattr(term, "pace", None)
         if pace is not None and pace.ssim == "pixel" and self.data.channels == 1:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from selfsr.evaluation.metrics import METRICS
+from selfsr.report.headline import ARROWS
+from selfsr.report.set_groups import SetGroup, group_sets
 from selfsr.runfolder.read import RunFolder
 
 # About the number of pixel columns of a wide chart. More points would not be visible.
@@ -20,6 +22,8 @@ _GROUPS = {
 }
 
 
+# The title of an evaluation set on the page, by index of the run and name of the set.
+_Titles = dict[tuple[int, str], str]
 _THIRDS = {"low_noise": "low noise", "middle_noise": "middle noise", "high_noise": "high noise"}
 
 
@@ -99,15 +103,17 @@ class Chart:
         return {**asdict(self), "starts_logarithmic": self.starts_logarithmic}
 
 
-def build_charts(runs: list[RunFolder]) -> list[Chart]:
-    """Return the charts of all logged quantities: scores, losses, optimization, speed."""
+def build_charts(runs: list[RunFolder], groups: list[SetGroup] | None = None) -> list[Chart]:
+    """Return the charts of all logged quantities: scores by group of equal sets, losses, optimization, speed."""
     by_key: dict[str, Chart] = {}
+    groups = group_sets(runs) if groups is None else groups
+    titles = {(index, group.name): group.title for group in groups for index in group.runs}
     for index, run in enumerate(runs):
-        for key, points in sorted(_read_eval_points(run).items()):
+        for key, points in sorted(_read_eval_points(run, index, titles).items()):
             _add_line(by_key, key, index, points)
         for key, points in _read_log_points(run).items():
             _add_line(by_key, key, index, points)
-    _add_baselines(by_key, runs)
+    _add_baselines(by_key, runs, titles)
     _add_network_names(by_key)
     order = list(_GROUPS.values())
     return sorted(by_key.values(), key=lambda chart: order.index(chart.group))
@@ -120,7 +126,7 @@ def _add_line(by_key: dict[str, Chart], key: str, run: int, points: list[tuple[i
     chart.lines.append(ChartLine(run, [x for x, _ in shown], values, len(points)))
 
 
-def _read_eval_points(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
+def _read_eval_points(run: RunFolder, index: int, titles: _Titles) -> dict[str, list[tuple[int, float]]]:
     points: dict[str, list[tuple[int, float]]] = {}
     for line in run.evaluations:
         for name, scores in line["sets"].items():
@@ -129,7 +135,7 @@ def _read_eval_points(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
                     continue  # similar to the curves of the luma scores
                 value = scores.get("mean", {}).get(metric)
                 if isinstance(value, int | float):
-                    points.setdefault(f"eval/{metric}/{name}", []).append((line["step"], float(value)))
+                    points.setdefault(f"eval/{metric}/{titles[index, name]}", []).append((line["step"], float(value)))
     return points
 
 
@@ -156,7 +162,7 @@ def _make_chart(key: str) -> Chart:
     tail = " ".join(rest)
     if head == "eval":
         metric, name = rest[0], "/".join(rest[1:])
-        title, unit = METRICS[metric].title, METRICS[metric].unit
+        title, unit = f"{METRICS[metric].title} {ARROWS[METRICS[metric].better]}", METRICS[metric].unit
         return Chart(key, _GROUPS["eval"], f"{title}, {name}", unit, markers=True)
     if head == "loss":
         return Chart(key, _GROUPS["loss"], f"Loss: {rest[-1] if rest else key}", log_scale=True, noisy=True)
@@ -185,11 +191,11 @@ def _make_chart(key: str) -> Chart:
     return Chart(key, _GROUPS["optimization"], f"{head} {tail}".replace("_", " ").strip().capitalize(), noisy=True)
 
 
-def _add_baselines(by_key: dict[str, Chart], runs: list[RunFolder]) -> None:
-    for run in runs:
+def _add_baselines(by_key: dict[str, Chart], runs: list[RunFolder], titles: _Titles) -> None:
+    for index, run in enumerate(runs):
         for name, scores in run.bicubic.items():
             for metric, value in scores.get("mean", {}).items():
-                chart = by_key.get(f"eval/{metric}/{name}")
+                chart = by_key.get(f"eval/{metric}/{titles.get((index, name), name)}")
                 if chart is None or not isinstance(value, int | float):
                     continue
                 # Runs of the same scale share a baseline; runs of different scales do not.

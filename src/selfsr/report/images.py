@@ -92,7 +92,7 @@ def _load_image(name: str, runs: list[RunFolder], lead: int, notes: list[str]) -
         notes.append(f"Sample {name} has no bicubic.png of the size of hr.png.")
     versions = []
     for index, run in enumerate(runs):
-        versions += _load_outputs(name, run, index, index == lead, hr.shape, notes)
+        versions += _load_outputs(name, run, index, index == lead, hr, notes)
     versions.sort(key=lambda version: version.earlier)
     return ReportImage(name, hr, bicubic, versions)
 
@@ -102,21 +102,28 @@ def _find_first(paths: Iterable[Path | None]) -> Path | None:
 
 
 def _load_outputs(
-    name: str, run: RunFolder, index: int, leads: bool, shape: tuple[int, ...], notes: list[str]
+    name: str, run: RunFolder, index: int, leads: bool, hr: np.ndarray, notes: list[str]
 ) -> list[ImageVersion]:
     steps = list(run.samples[name].sr) if name in run.samples else []
     if not steps:
         return []
-    shown = [*(choose_steps(steps[:-1], EARLIER_STEPS_SHOWN) if leads else []), steps[-1]]
+    own_hr = run.samples[name].hr
+    own_pixels = read_rgb(own_hr, []) if own_hr else None
+    if own_pixels is not None and own_pixels.shape == hr.shape and not np.array_equal(own_pixels, hr):
+        notes.append(f"Sample {name} of {run.name} is not shown, since its ground truth is another image.")
+        return []
+    starts = [0] if run.is_fine_tune and steps[0] == 0 and len(steps) > 1 else []
+    earlier = choose_steps(steps[len(starts) : -1], EARLIER_STEPS_SHOWN) if leads else []
+    shown = [*starts, *earlier, steps[-1]]
     versions = []
     for step in shown:
         pixels = read_rgb(run.samples[name].sr[step], notes)
         if pixels is None:
             continue
-        if pixels.shape != shape:
+        if pixels.shape != hr.shape:
             notes.append(f"Sample {name} of {run.name} is not shown, since its size is not that of the ground truth.")
             break
-        label = f"{run.name}, step {step:,}"
+        label = f"{run.name}, start" if step in starts else f"{run.name}, step {step:,}"
         versions.append(ImageVersion(label, pixels, index, step, earlier=step != steps[-1]))
     return versions
 

@@ -12,7 +12,9 @@ from selfsr.report import colors, curves, pixel_weights, scores, seeds, similari
 from selfsr.report.assets import dump_script_json, read_asset, render_template
 from selfsr.report.crops import ReportCrop, choose_crops, compute_psnr_y
 from selfsr.report.encoding import encode_webp, shrink
+from selfsr.report.headline import list_other_scores, make_headline
 from selfsr.report.images import ImageVersion, ReportImage, load_images
+from selfsr.report.set_groups import describe_split_sets, group_sets
 from selfsr.runfolder.read import RunFolder, flatten
 
 OVERVIEW_PX = 560
@@ -33,16 +35,19 @@ def render_report(runs: list[RunFolder], against: int | None, advance: Callable[
     image_cards, image_graphs = [], []
     for image in images:
         advance(note=image.name)
-        image_cards.append(_make_image_card(image, lead))
+        image_cards.append(_make_image_card(image, lead, runs))
         graphs = similarity.compute_graphs(image, similarity.choose_versions(image, runs, against))
         image_graphs += [graphs] if graphs else []
-    charts = [chart for chart in curves.build_charts(runs) if not _is_zero_counter(chart)]
+    groups = group_sets(runs)
+    notes += describe_split_sets(groups)
+    charts = [chart for chart in curves.build_charts(runs, groups) if not _is_zero_counter(chart)]
     context = {
         "title": ", ".join(run.name for run in runs) if len(runs) <= 3 else f"{len(runs)} runs",
         "version": __version__,
         "cards": [_make_run_card(index, run) for index, run in enumerate(runs)],
         "images": [card for card in image_cards if card["crops"]],
-        "score_tables": scores.build_score_tables(runs),
+        "score_tables": scores.build_score_tables(runs, groups),
+        "has_fine_tune": any(run.is_fine_tune for run in runs),
         "metrics": METRICS,
         "charts": charts,
         "chart_data": dump_script_json(
@@ -80,46 +85,16 @@ def render_report(runs: list[RunFolder], against: int | None, advance: Callable[
 
 
 def _make_run_card(index: int, run: RunFolder) -> dict[str, Any]:
-    best = run.best_evaluation()
-    mean_scores = [score for name in best["sets"] for score in _list_mean_scores(run, best, name)] if best else []
     state, status = _describe_status(run)
     return {
         "index": index,
         "name": run.name,
         "state": state,
         "status": status,
-        "headline": {**mean_scores[0], "step": best["step"]} if best and mean_scores else None,
-        "others": mean_scores[1:],
+        "headline": make_headline(run),
+        "others": list_other_scores(run),
         "facts": _list_facts(run),
     }
-
-
-def _list_mean_scores(run: RunFolder, evaluation: dict[str, Any], set_name: str) -> list[dict[str, Any]]:
-    """Return the mean scores of a set, without those of RGB, with the gain over bicubic."""
-    of_set = evaluation["sets"][set_name]
-    mean = of_set.get("mean", {})
-    bicubic = run.bicubic.get(set_name, {}).get("mean", {})
-    mean_scores = []
-    for key in [name for name in METRICS if name not in ("psnr_rgb", "ssim_rgb")]:
-        metric = METRICS[key]
-        value, baseline = scores.finite_or_none(mean.get(key)), scores.finite_or_none(bicubic.get(key))
-        if value is None:
-            continue
-        difference, spread = None if baseline is None else value - baseline, scores.read_spread(of_set, key)
-        cell = scores.ScoreCell(value, difference, metric.decimals, metric.better, spread)
-        gain = f"{cell.gain_text} {metric.unit}".strip() if cell.gain_text else ""
-        mean_scores.append(
-            {
-                "metric": metric.title,
-                "set_name": set_name,
-                "value": cell.text,
-                "unit": metric.unit,
-                "gain": gain,
-                "below": gain.startswith("-"),
-                "direction": cell.direction,
-            }
-        )
-    return mean_scores
 
 
 def _describe_status(run: RunFolder) -> tuple[str, str]:
@@ -187,10 +162,9 @@ def _describe_losses(recipe: dict[str, Any]) -> str:
 
 
 def _describe_origin(weights: Path) -> str:
-    """Return the run of a weights file, or the name of the file."""
-    if weights.parent.name == "weights":
-        return f"{weights.parent.parent.name} ({weights.stem})"
-    return weights.name
+    """Return the name of a weights file; of a run's weights, which all have the same names, the path in its folder."""
+    is_of_run = weights.parent.name == "weights" and weights.stem in ("best", "last")
+    return "/".join(weights.parts[-3:]) if is_of_run else weights.name
 
 
 def _format_duration(seconds: float) -> str:
@@ -203,7 +177,7 @@ def _format_duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def _make_image_card(image: ReportImage, lead: int) -> dict[str, Any]:
+def _make_image_card(image: ReportImage, lead: int, runs: list[RunFolder]) -> dict[str, Any]:
     height, width = image.hr.shape[:2]
     overview = shrink(image.hr, OVERVIEW_PX)
     return {
@@ -212,17 +186,23 @@ def _make_image_card(image: ReportImage, lead: int) -> dict[str, Any]:
         "overview": encode_webp(overview, quality=84),
         "width": overview.shape[1],
         "height": overview.shape[0],
-        "crops": [_make_crop_card(crop, image, lead) for crop in choose_crops(image, lead)],
+        "crops": [_make_crop_card(crop, image, lead, runs) for crop in choose_crops(image, lead)],
     }
 
 
-def _make_crop_card(crop: ReportCrop, image: ReportImage, lead: int) -> dict[str, Any]:
+def _make_crop_card(crop: ReportCrop, image: ReportImage, lead: int, runs: list[RunFolder]) -> dict[str, Any]:
     height, width = image.hr.shape[:2]
     hr = crop.cut(image.hr)
     versions = [("bicubic", image.bicubic)] if image.bicubic else []
+    starts = [v for v in image.versions if v.step == 0 and v.run is not None and runs[v.run].is_fine_tune]
+    versions += [("start", version) for version in sorted(starts, key=lambda version: version.run != lead)]
     versions += [("lead" if version.run == lead else "run", version) for version in image.last]
     versions.append(("hr", ImageVersion("HR", image.hr)))
-    versions += [("earlier", version) for version in image.versions if version.earlier]
+    versions += [
+        ("earlier", version)
+        for version in image.versions
+        if version.earlier and not any(version is start for start in starts)
+    ]
     return {
         "reason": crop.reason,
         "side": crop.side,

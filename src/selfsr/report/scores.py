@@ -1,21 +1,24 @@
-"""Score tables: every image of every evaluation set, with each run's difference to bicubic."""
+"""Score tables: every image of every evaluation set, at start, best and last step, next to bicubic."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from selfsr.evaluation.combined import finite_or_none
 from selfsr.evaluation.metrics import METRICS, PLUS_MINUS
+from selfsr.report.set_groups import SetGroup, group_sets
 from selfsr.runfolder.read import RunFolder
+
+_Scores = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ScoreCell:
-    """One score of one run.
+    """One score.
 
     Attributes:
         value: the score; None if it is missing.
-        gain: the score minus bicubic's; None if one of them is missing.
+        gain: the score minus that of the reference, bicubic or the start; None if one of them is missing.
         decimals: number of decimals to show.
         better: whether higher or lower values are better.
         spread: standard deviation over the seeds of a network that samples; None without several seeds.
@@ -42,25 +45,34 @@ class ScoreCell:
 
     @property
     def direction(self) -> str:
-        """The sign of the gain after rounding: "up" is better than bicubic, "down" worse, "level" equal."""
+        """The sign of the gain after rounding: "up" is better than the reference, "down" worse, "level" equal."""
         rounded = 0.0 if self.gain is None else round(self.gain, self.decimals)
         rounded = -rounded if self.better == "lower" else rounded
         return "up" if rounded > 0 else "down" if rounded < 0 else "level"
 
 
 @dataclass(frozen=True)
-class ScoreRow:
-    """One image's scores, or the mean of the set.
+class ScoreColumn:
+    """A column of a table.
 
     Attributes:
-        image: name of the image, or "mean" for the set.
-        bicubic: the score of bicubic.
-        runs: the score of each run.
+        kind: "bicubic", or the evaluation of a run: "start" (step 0), "best", "last", or "best and last" if these are
+            one.
+        run: index of the run; None for bicubic.
+        step: step of the evaluation; None for bicubic, and for a run without one.
     """
 
+    kind: str
+    run: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """The scores of one image, or the means of the set, in the order of the table's columns."""
+
     image: str
-    bicubic: ScoreCell
-    runs: list[ScoreCell]
+    cells: list[ScoreCell]
 
 
 @dataclass(frozen=True)
@@ -68,104 +80,155 @@ class ScoreTable:
     """The scores of all images of one set by one metric.
 
     Attributes:
-        set_name: name of the evaluation set.
+        set_name: title of the evaluation set.
         metric: key of the metric in `eval.jsonl`.
-        which: "best" or "last" evaluation.
-        steps: step of each run's evaluation; None for a run without one.
+        which: "best" or "last" evaluation of several runs; "all" for one run.
+        columns: the columns after the name of the image.
         rows: one for each image.
         mean: mean over the set.
-        best: index of the run with the best mean; None for fewer than two scores.
-        mixed: whether the runs have different baselines, such as runs of different scales.
+        best: index of the column with the best mean of several runs; None for fewer than two scores.
+        inputs: how the inputs were made; empty if the runs have not recorded it.
+        reference: what the differences are to.
     """
 
     set_name: str
     metric: str
     which: str
-    steps: list[int | None]
+    columns: list[ScoreColumn]
     rows: list[ScoreRow]
     mean: ScoreRow
     best: int | None
-    mixed: bool
+    inputs: str
+    reference: str
 
 
-def build_score_tables(runs: list[RunFolder]) -> list[ScoreTable]:
-    """Return the tables of the best evaluations, and of the last ones if these are others."""
-    best = [run.best_evaluation() for run in runs]
-    last = [run.evaluations[-1] if run.evaluations else None for run in runs]
-    tables = _build_tables("best", runs, best)
-    if [_get_step(e) for e in best] != [_get_step(e) for e in last]:
-        tables += _build_tables("last", runs, last)
-    return tables
+def build_score_tables(runs: list[RunFolder], groups: list[SetGroup] | None = None) -> list[ScoreTable]:
+    """Return the tables of all sets and metrics.
 
-
-def _get_step(evaluation: dict[str, Any] | None) -> int | None:
-    return None if evaluation is None else evaluation["step"]
-
-
-def _build_tables(which: str, runs: list[RunFolder], evaluations: list[dict[str, Any] | None]) -> list[ScoreTable]:
-    names = dict.fromkeys(name for e in evaluations if e for name in e["sets"])
+    Each group of equal sets has tables of its own, those of `best_by` first. A run by itself has the columns bicubic, start, best and last.
+    Several runs have tables of their best evaluations, and of their last ones if these are others; a run that started
+    from a weights file then also has a column of its start.
+    """
+    groups = group_sets(runs) if groups is None else groups
+    if len(runs) == 1:
+        return [table for group in groups for table in _build_tables("all", runs, group, [_list_all(0, runs[0])])]
     tables = []
-    for name in names:
-        scores = [e["sets"].get(name, {}) if e else {} for e in evaluations]
-        baselines = [run.bicubic.get(name, {}) for run in runs]
-        images = dict.fromkeys(image for s in (*scores, *baselines) for image in s.get("images", {}))
-        for metric in METRICS:
-            means, spreads = [s.get("mean", {}) for s in scores], [read_spread(s, metric) for s in scores]
-            mean = _build_row("mean", metric, [b.get("mean", {}) for b in baselines], means, spreads)
-            if all(cell.value is None for cell in mean.runs):
-                continue
-            rows = [
-                _build_row(image, metric, _get_image_scores(baselines, image), _get_image_scores(scores, image))
-                for image in images
-            ]
-            baseline_texts = {_format_score(b.get("mean", {}), metric) for b in baselines} - {None}
-            best = _find_best(mean.runs, METRICS[metric].better)
-            steps = [_get_step(e) for e in evaluations]
-            tables.append(ScoreTable(name, metric, which, steps, rows, mean, best, len(baseline_texts) > 1))
+    outcomes = [(_get_best_step(run), run.evaluations[-1]["step"] if run.evaluations else None) for run in runs]
+    for number, which in enumerate(("best", "last")):
+        if which == "last" and all(best == last for best, last in outcomes):
+            continue
+        for group in groups:
+            columns = []
+            for index in group.runs:
+                start = [ScoreColumn("start", index, 0)] if runs[index].is_fine_tune else []
+                columns.append([*start, ScoreColumn(which, index, outcomes[index][number])])
+            tables += _build_tables(which, runs, group, columns)
     return tables
 
 
-def _get_image_scores(scores: list[dict[str, Any]], image: str) -> list[dict[str, Any]]:
-    return [s.get("images", {}).get(image, {}) for s in scores]
+def _get_best_step(run: RunFolder) -> int | None:
+    best = run.best_evaluation()
+    return None if best is None else best["step"]
 
 
-def _format_score(scores: dict[str, Any], metric: str) -> str | None:
-    """Return the score as the table shows it; None if it is missing."""
-    value = finite_or_none(scores.get(metric))
-    return None if value is None else f"{value:.{METRICS[metric].decimals}f}"
+def _list_all(index: int, run: RunFolder) -> list[ScoreColumn]:
+    """Return start, best and last of a run; a run that is not trained yet has its start only."""
+    best, last = _get_best_step(run), run.evaluations[-1]["step"]
+    columns = [] if run.start_evaluation() is None else [ScoreColumn("start", index, 0)]
+    if last == 0:
+        return columns
+    if best == last:
+        return [*columns, ScoreColumn("best and last", index, last)]
+    return [*columns, ScoreColumn("best", index, best), ScoreColumn("last", index, last)]
 
 
-def read_spread(scores: dict[str, Any], metric: str) -> float | None:
+def _build_tables(
+    which: str, runs: list[RunFolder], group: SetGroup, by_run: list[list[ScoreColumn]]
+) -> list[ScoreTable]:
+    columns = [ScoreColumn("bicubic"), *(column for of_run in by_run for column in of_run)]
+    scores = [_read_scores(runs, group, column) for column in columns]
+    references = [_find_reference(runs, group, column, scores[0]) for column in columns]
+    images = dict.fromkeys(image for of_column in scores for image in of_column.get("images", {}))
+    inputs = next((of_column["lr"] for of_column in scores if isinstance(of_column.get("lr"), str)), "")
+    tables = []
+    for metric in dict.fromkeys([*(name for run in runs for name in run.best_by), *METRICS]):
+        mean = _build_row("mean", metric, _get_means(scores), _get_means(references))
+        spreads = [read_spread(of_column, metric) for of_column in scores]
+        cells = [
+            ScoreCell(cell.value, cell.gain, cell.decimals, cell.better, spread)
+            for cell, spread in zip(mean.cells, spreads, strict=True)
+        ]
+        if all(cell.value is None for cell in cells[1:]):
+            continue
+        rows = [_build_row(image, metric, _get_image(scores, image), _get_image(references, image)) for image in images]
+        best = _find_best(columns, cells, METRICS[metric].better) if len(by_run) > 1 else None
+        reference = _describe_reference(runs, group)
+        tables.append(
+            ScoreTable(group.title, metric, which, columns, rows, ScoreRow("mean", cells), best, inputs, reference)
+        )
+    return tables
+
+
+def _read_scores(runs: list[RunFolder], group: SetGroup, column: ScoreColumn) -> _Scores:
+    if column.run is None:  # equal for all runs of a group
+        return next((scores for index in group.runs if (scores := runs[index].bicubic.get(group.name))), {})
+    line = next((line for line in runs[column.run].evaluations if line["step"] == column.step), None)
+    return line["sets"].get(group.name, {}) if line else {}
+
+
+def _find_reference(runs: list[RunFolder], group: SetGroup, column: ScoreColumn, bicubic: _Scores) -> _Scores:
+    """Return the scores that a column's differences are to; {} if it shows none."""
+    if column.run is None:
+        return {}
+    run = runs[column.run]
+    if not run.is_fine_tune:
+        return run.bicubic.get(group.name) or bicubic
+    start = run.start_evaluation()
+    return {} if column.kind == "start" or start is None else start["sets"].get(group.name, {})
+
+
+def _describe_reference(runs: list[RunFolder], group: SetGroup) -> str:
+    fine_tunes = [index for index in group.runs if runs[index].is_fine_tune]
+    if not fine_tunes:
+        return "bicubic"
+    if len(fine_tunes) == len(group.runs):
+        return "the start"
+    return f"the start for {', '.join(runs[index].name for index in fine_tunes)}, and to bicubic for the others"
+
+
+def _get_means(scores: Sequence[_Scores]) -> list[_Scores]:
+    return [of_column.get("mean", {}) for of_column in scores]
+
+
+def _get_image(scores: Sequence[_Scores], image: str) -> list[_Scores]:
+    return [of_column.get("images", {}).get(image, {}) for of_column in scores]
+
+
+def read_spread(scores: _Scores, metric: str) -> float | None:
     """Return the standard deviation of a set's mean over seeds; None if the set has none."""
     spread = scores.get("spread", {})
     return finite_or_none(spread.get(metric)) if isinstance(spread, dict) else None
 
 
-def _build_row(
-    image: str,
-    metric: str,
-    baselines: list[dict[str, Any]],
-    runs: list[dict[str, Any]],
-    spreads: Sequence[float | None] = (),
-) -> ScoreRow:
-    """Return a row with the first baseline; the gain of each run is over its own baseline."""
-    decimals, better = METRICS[metric].decimals, METRICS[metric].better
-    baseline_scores = [finite_or_none(baseline.get(metric)) for baseline in baselines]
-    cells = []
-    for scores, baseline, spread in zip(runs, baseline_scores, spreads or [None] * len(runs), strict=True):
-        value = finite_or_none(scores.get(metric))
-        gain = None if value is None or baseline is None else value - baseline
-        cells.append(ScoreCell(value, gain, decimals, better, spread))
-    first = next((score for score in baseline_scores if score is not None), None)
-    return ScoreRow(image, ScoreCell(first, None, decimals, better), cells)
+def make_cell(metric: str, scores: _Scores, reference: _Scores, spread: float | None = None) -> ScoreCell:
+    """Return the cell of one metric, from scores and those of the reference by metric."""
+    value, baseline = finite_or_none(scores.get(metric)), finite_or_none(reference.get(metric))
+    gain = None if value is None or baseline is None else value - baseline
+    return ScoreCell(value, gain, METRICS[metric].decimals, METRICS[metric].better, spread)
 
 
-def _find_best(cells: list[ScoreCell], better: Literal["higher", "lower"]) -> int | None:
-    values = [cell.value for cell in cells]
-    scored = [value for value in values if value is not None]
-    return values.index((max if better == "higher" else min)(scored)) if len(scored) > 1 else None
+def _build_row(image: str, metric: str, scores: list[_Scores], references: list[_Scores]) -> ScoreRow:
+    return ScoreRow(image, [make_cell(metric, *pair) for pair in zip(scores, references, strict=True)])
 
 
-def finite_or_none(value: Any) -> float | None:
-    """Return a finite number as a float; None for anything else."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+def _find_best(columns: list[ScoreColumn], cells: list[ScoreCell], better: str) -> int | None:
+    """Return the column with the best score among those of trained runs."""
+    scored = [
+        (cell.value, index)
+        for index, (column, cell) in enumerate(zip(columns, cells, strict=True))
+        if column.kind not in ("bicubic", "start") and cell.value is not None
+    ]
+    if len(scored) < 2:
+        return None
+    wanted = (max if better == "higher" else min)(value for value, _ in scored)
+    return next(index for value, index in scored if value == wanted)

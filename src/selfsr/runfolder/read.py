@@ -125,20 +125,38 @@ class RunFolder:
         return points
 
     @property
-    def best_by(self) -> str:
-        """The metric that chooses the best evaluation, on the first set, as in the recipe."""
+    def is_fine_tune(self) -> bool:
+        """Whether the network started from a weights file and was evaluated before the first step."""
+        return isinstance(self.recipe.get("start_from"), str) and self.start_evaluation() is not None
+
+    @property
+    def has_combined_best_by(self) -> bool:
+        """Whether several weighted scores choose the best evaluation, by their relative improvement."""
         evaluate = self.recipe.get("evaluate")
-        metric = evaluate.get("best_by") if isinstance(evaluate, dict) else None
-        return metric if metric in METRICS else "psnr_y"
+        best_by = evaluate.get("best_by") if isinstance(evaluate, dict) else None
+        return isinstance(best_by, dict) and any(name in METRICS for name in best_by)
+
+    @property
+    def best_by(self) -> dict[str, float]:
+        """The metrics that choose the best evaluation, on the first set, with their weights."""
+        evaluate = self.recipe.get("evaluate")
+        best_by = evaluate.get("best_by") if isinstance(evaluate, dict) else None
+        if isinstance(best_by, dict):
+            weights = {name: _number(weight) for name, weight in best_by.items() if name in METRICS}
+            return {name: weight for name, weight in weights.items() if weight} or {"psnr_y": 1.0}
+        return {best_by if isinstance(best_by, str) and best_by in METRICS else "psnr_y": 1.0}
+
+    def start_evaluation(self) -> dict[str, Any] | None:
+        """Return the evaluation of step 0; None without one."""
+        return next((line for line in self.evaluations if line["step"] == 0), None)
 
     def best_evaluation(self) -> dict[str, Any] | None:
         """Return the evaluation of `weights/best`; step 0 counts only if there is no other. None without scores."""
         trained = [line for line in self.evaluations if line["step"] > 0] or self.evaluations
-        scored = [
-            (_number(line["score"]) if "score" in line else first_score(line, self.best_by), line) for line in trained
-        ]
+        metric = next(iter(self.best_by))
+        scored = [(_number(line["score"]) if "score" in line else first_score(line, metric), line) for line in trained]
         scored = [(score, line) for score, line in scored if score is not None]
-        choose = min if METRICS[self.best_by].better == "lower" else max
+        choose = min if METRICS[metric].better == "lower" and not self.has_combined_best_by else max
         return choose(scored, key=lambda pair: pair[0])[1] if scored else None
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from selfsr import __version__
+from selfsr.evaluation.combined import finite_or_none
 from selfsr.evaluation.metrics import METRICS
-from selfsr.report.scores import finite_or_none
 from selfsr.runfolder.read import RunFolder, read_run_folders
 from selfsr.study.compare import Comparison, Curve, compare
 from selfsr.study.folder import FORMAT, get_run_folder, is_finished, read_step

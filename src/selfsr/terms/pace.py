@@ -1,5 +1,6 @@
 """Self-paced pixel weighting in a recipe: the published form and three variants."""
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -68,6 +69,52 @@ class Pace(Spec):
     def age(self, clock: Clock) -> float:
         """Return the age: fractional epochs, or the fraction of the run that is done."""
         return clock.progress if self.clock == "run" else clock.epoch
+
+    @property
+    def last_ssim(self) -> float:
+        """The SSIM of the pixels that get their weight last: 1 for hard_first; 0, no similarity, for easy_first."""
+        return 1.0 if self.order == "hard_first" else 0.0
+
+    def share_of_peak(self, clock: Clock) -> float:
+        """Return the weight over its peak, 0 to 1, of a pixel with `last_ssim` (docs/pacing.md, eq. 12 and 13).
+
+        Example:
+            >>> round(Pace().share_of_peak(Clock(step=2000, steps_per_epoch=1000)), 4)  # exp(-(2 / 2)^2)
+            0.3679
+        """
+        return math.exp(-((self._last_distance / self._sigma(clock)) ** 2))
+
+    def first_step(self, share: float, steps_per_epoch: int, steps: int) -> int | None:
+        """Return the first step at which `share_of_peak` is at least `share`, by the inverse of eq. 13.
+
+        Args:
+            share: greater than 0 and less than 1.
+            steps_per_epoch: steps of an epoch.
+            steps: steps of the run. The step may lie after its end.
+
+        Returns:
+            A step, counted from 1; None if `alpha` is 0 and the share is never reached.
+
+        Example:
+            >>> Pace().first_step(0.5, steps_per_epoch=1000, steps=400)  # sigma is 2 / sqrt(ln 2)
+            2403
+        """
+        needed_sigma = self.sigma_of_share(share)
+        if self.beta >= needed_sigma:
+            return 1
+        if self.alpha == 0:
+            return None
+        unit_steps = steps if self.clock == "run" else steps_per_epoch
+        return max(1, math.ceil((needed_sigma - self.beta) / self.alpha * unit_steps))
+
+    def sigma_of_share(self, share: float) -> float:
+        """Return the sigma at which `share_of_peak` is `share`: `d / sqrt(-ln share)`."""
+        return self._last_distance / math.sqrt(-math.log(share))
+
+    @property
+    def _last_distance(self) -> float:
+        """The distance d of eq. 12 at `last_ssim`."""
+        return 1 + self.last_ssim if self.order == "hard_first" else 1 - self.last_ssim
 
     def weight(self, sr: Tensor, hr: Tensor, clock: Clock) -> Tensor:
         """Return the weight of every element, without a gradient (docs/pacing.md, eq. 12 and 13).

@@ -18,13 +18,16 @@ from selfsr.errors import InputError, shorten
 from selfsr.machine.device import choose_device, choose_precision
 from selfsr.methods import Method, MethodSetup
 from selfsr.models import find_model
+from selfsr.nets.base import NETWORK_ENTRY, StatedNetwork
 from selfsr.nets.weights.load import load_into
-from selfsr.recipe import Recipe, dump_recipe
+from selfsr.recipe import Recipe
+from selfsr.recipe.private import dump_public_recipe, hide_folders_in_json
 from selfsr.runfolder.checkpoints import check_same_network, load_state
 from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.ema import Ema
 from selfsr.training.kernels import prepare_kernels
+from selfsr.training.parameters import build_optimizer, freeze
 
 _OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay")
 _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -99,13 +102,15 @@ class TrainingRun:
         self.step = state["step"]
 
     def metadata(self) -> dict[str, str]:
-        """Return the metadata of a weights file."""
+        """Return the metadata of a weights file, without folders of this machine, since the file may be published."""
+        entries = self.generator.file_metadata() if isinstance(self.generator, StatedNetwork) else {}
         return {
+            **{key: hide_folders_in_json(text) for key, text in entries.items() if key == NETWORK_ENTRY},
             "architecture": self.recipe.network.kind,
             "scale": ", ".join(map(str, self.recipe.scales)),
             "step": str(self.step),
             "selfsr": __version__,
-            "recipe": dump_recipe(self.recipe),
+            "recipe": dump_public_recipe(self.recipe),
         }
 
 
@@ -127,11 +132,13 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     start = recipe.start_from or recipe.method.generator_start
     if start is not None and not resume:
         try:
-            accelerator.print(load_into(generator, find_model(start), transfer=recipe.start_transfer))
+            accelerator.print(load_into(generator, find_model(start), fit=recipe.start_fit))
         except InputError as error:
             if recipe.start_from is None:
                 raise InputError(f"method: the network starts from {start}, which does not fit it: {error}") from error
             raise
+    if line := freeze(generator, recipe.freeze):
+        accelerator.print(line)
     memory_format = _memory_format(recipe, accelerator.device)
     generator = generator.to(device=accelerator.device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     ema = Ema(generator, recipe.ema_decay or 0.0)
@@ -236,8 +243,8 @@ def _prepare_networks(
         net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
         if accelerator.num_processes > 1:
             normalize_over_processes(net)
-        trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        method.nets[name], optimizers[name] = accelerator.prepare(net, recipe.optimizers[name].build(trained))
+        optimizer = build_optimizer(net, recipe.optimizers[name], f"optimizers.{name}.groups")
+        method.nets[name], optimizers[name] = accelerator.prepare(net, optimizer)
     return optimizers
 
 

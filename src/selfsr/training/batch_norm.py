@@ -51,6 +51,15 @@ class DistributedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_((variance * (values / (values - 1))).to(self.running_var), rate)
 
 
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that stays in evaluation mode, so that training changes neither its statistics nor its output."""
+
+    def train(self, mode: bool = True) -> "FrozenBatchNorm2d":
+        """Stay in evaluation mode."""
+        del mode
+        return super().train(False)
+
+
 def normalize_over_processes(net: nn.Module) -> None:
     """Turn every batch norm in `net` into a `DistributedBatchNorm2d`, in place.
 
@@ -60,9 +69,9 @@ def normalize_over_processes(net: nn.Module) -> None:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = DistributedBatchNorm2d
         # Another kind of batch norm would silently normalize by its own process. Our networks have none.
-        assert not isinstance(module, nn.modules.batchnorm._BatchNorm) or isinstance(module, DistributedBatchNorm2d), (
-            module
-        )
+        assert not isinstance(module, nn.modules.batchnorm._BatchNorm) or isinstance(
+            module, DistributedBatchNorm2d | FrozenBatchNorm2d
+        ), module
 
 
 def _by_channel(values: Tensor) -> Tensor:

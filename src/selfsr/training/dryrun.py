@@ -1,23 +1,30 @@
-"""The dry run: a few steps, evaluations and a checkpoint, to find mistakes early and to estimate the cost of a run."""
+"""The dry run: a few steps, one evaluation and a checkpoint, to find mistakes and to estimate the cost of a run."""
 
 import tempfile
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from selfsr.console import print_line
+from selfsr.console import print_line, print_lines
 from selfsr.data.check import check_folder
 from selfsr.errors import InputError
 from selfsr.machine.device import choose_device
 from selfsr.machine.memory import measure_memory_mb
 from selfsr.recipe import Recipe
 from selfsr.runfolder.log import Jsonl
-from selfsr.training.loop import fit
+from selfsr.training.evaluation import describe_inputs
+from selfsr.training.loop import Rehearsal, fit
+from selfsr.training.pacing_notes import describe_paces
 
-STEPS = 4
+# The first steps are slow: caches, allocators and compiled kernels warm up.
+WARMUP_STEPS = 2
+STEPS = 6
+_IMAGES_PER_SET = 2
 
 
 def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
-    """Check the data, train `STEPS` steps, evaluate and save in a temporary folder; print the cost of the run.
+    """Check the data, train `STEPS` steps, evaluate a few images and save in a temporary folder; print the cost.
+
+    The speed is that of the steps after `WARMUP_STEPS`. The evaluation is one, of the first images of each set.
 
     Args:
         recipe: the recipe of the run.
@@ -28,24 +35,83 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
         Diverged: a loss or a gradient became NaN or infinite.
     """
     print_line(f"Recipe {recipe.name}: valid.")
+    print_lines([*describe_paces(recipe), *describe_inputs(recipe)])
     print_line(f"Data: {_check_data(recipe)} files, all usable.")
+    cost = measure_cost(recipe, device=device)
+    print_lines(
+        [
+            _describe_cost(recipe, cost),
+            f"Memory: {cost.memory_mb:,.0f} MB at its peak. Disk: about {cost.disk_mb:,.0f} MB.",
+            _describe_measurement(cost.rehearsal),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run costs, estimated from a few steps.
+
+    Attributes:
+        steps_per_s: speed of the training.
+        evaluation_s: time of one evaluation of all sets, in seconds; 0 without evaluation.
+        memory_mb: memory at its peak, in MB of 2**20.
+        disk_mb: the files of the run, in MB of 2**20.
+        rehearsal: what was evaluated.
+    """
+
+    steps_per_s: float
+    evaluation_s: float
+    memory_mb: float
+    disk_mb: float
+    rehearsal: Rehearsal
+
+
+def measure_cost(recipe: Recipe, *, device: str = "auto") -> Cost:
+    """Train `STEPS` steps, evaluate a few images and save in a temporary folder; return the estimated cost.
+
+    Args:
+        recipe: the recipe of the run.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises:
+        InputError: something that the recipe names is missing or does not fit.
+        Diverged: a loss or a gradient became NaN or infinite.
+    """
+    rehearsal = Rehearsal(_IMAGES_PER_SET)
     with tempfile.TemporaryDirectory(prefix="selfsr-") as name:
         folder = Path(name)
-        start = time.perf_counter()
-        fit(_shorten(recipe), folder, device=device)
-        elapsed_s = time.perf_counter() - start
+        fit(_shorten(recipe), folder, device=device, rehearsal=rehearsal)
         records = Jsonl(folder / "metrics.jsonl", STEPS).read()
         size_mb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
-    # The first steps are slow: caches, allocators and compiled kernels warm up. Only the last record is typical.
-    rate = records[-1]["steps_per_s"]
-    training_s = recipe.steps / rate
-    evaluation_s = max(0.0, elapsed_s - STEPS / rate) / 2  # the dry run evaluates at the start and at the end
-    evaluations = recipe.steps // recipe.evaluate.every_steps if recipe.evaluate else 0
-    print_line(
-        f"{rate:.2f} steps/s: {recipe.steps:,} steps take about {_format_time(training_s)}, "
-        f"{evaluations} evaluations at most {_format_time(evaluations * evaluation_s)} more.\n"
-        f"Memory: {measure_memory_mb(choose_device(device)):,.0f} MB at its peak. "
-        f"Disk: about {size_mb * recipe.checkpoints.keep_last:,.0f} MB."
+    typical = [record["steps_per_s"] for record in records if record["step"] > WARMUP_STEPS]
+    return Cost(
+        steps_per_s=len(typical) / sum(1 / steps_per_s for steps_per_s in typical),
+        evaluation_s=rehearsal.evaluation_s / max(1, rehearsal.evaluated_images) * rehearsal.all_images,
+        memory_mb=measure_memory_mb(choose_device(device)),
+        disk_mb=size_mb * recipe.checkpoints.keep_last,
+        rehearsal=rehearsal,
+    )
+
+
+def _describe_cost(recipe: Recipe, cost: Cost) -> str:
+    """Return the estimated time of training and of all evaluations."""
+    rate = cost.steps_per_s
+    training = f"{rate:.3g} steps/s: {recipe.steps:,} steps take about {_format_time(recipe.steps / rate)}"
+    if recipe.evaluate is None:
+        return f"{training}."
+    # At the start the run evaluates twice, the network and bicubic upscaling; it evaluates the last step as well.
+    evaluations = 2 + -(-recipe.steps // recipe.evaluate.every_steps)
+    return f"{training}, and {evaluations:,} evaluations about {_format_time(evaluations * cost.evaluation_s)} more."
+
+
+def _describe_measurement(rehearsal: Rehearsal) -> str:
+    """Return what the estimates come from."""
+    steps = f"Measured: {STEPS - WARMUP_STEPS} steps after {WARMUP_STEPS} for warm-up"
+    if not rehearsal.all_images:
+        return f"{steps}."
+    return (
+        f"{steps}; one evaluation of {rehearsal.evaluated_images} of {rehearsal.all_images} images; one checkpoint, "
+        "which was deleted."
     )
 
 
@@ -73,7 +139,7 @@ def _shorten(recipe: Recipe) -> Recipe:
     changes: dict = {
         "steps": STEPS,
         "method": recipe.method.rehearsal(),
-        "log": recipe.log.model_copy(update={"every_steps": STEPS // 2}),
+        "log": recipe.log.model_copy(update={"every_steps": WARMUP_STEPS}),
     }
     if recipe.evaluate:
         changes["evaluate"] = recipe.evaluate.model_copy(update={"every_steps": STEPS})

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from selfsr.console import progress_bar
-from selfsr.evaluation.benchmark import OnImage, UpscaleFn, evaluate_set, make_bicubic_upscaler
+from selfsr.evaluation.benchmark import (
+    OnImage,
+    UpscaleFn,
+    describe_bicubic_lr,
+    evaluate_set,
+    make_bicubic_upscaler,
+)
+from selfsr.evaluation.combined import average_over_scales, combine_changes
+from selfsr.evaluation.degraded import DegradedInputs
 from selfsr.evaluation.metrics import METRICS, load_metrics
 from selfsr.evaluation.seeds import Sampler
 from selfsr.images.pairing import pair_lr
-from selfsr.images.paths import list_images
+from selfsr.images.paths import find_root, list_images
 from selfsr.nets.base import set_scale
 from selfsr.nets.diffusion.residual_shifting import ResidualShifting, keep_sampling, set_sampling
 from selfsr.nets.weights.model import upscale_any_channels
-from selfsr.recipe import EvalSet, Recipe
+from selfsr.recipe import Recipe
 from selfsr.spec import select_path
 from selfsr.step import Clock
 from selfsr.training.samples import SampleWriter
@@ -27,12 +35,23 @@ from selfsr.training.seed_samples import SeedSampleWriter, choose_seeds
 
 @dataclass(frozen=True)
 class _ScaledSet:
-    """The images of an evaluation set at one scale; `lr` is None if the inputs are computed from `hr`."""
+    """The images of an evaluation set at one scale.
+
+    Attributes:
+        name: its name in `eval.jsonl`.
+        scale: the upscaling factor.
+        hr: the ground truths.
+        lr: the files of the inputs; None if they are made from `hr`.
+        degraded: makes the inputs; None if they are files or bicubic.
+        inputs: where the inputs come from, as a sentence for `eval.jsonl`.
+    """
 
     name: str
     scale: int
     hr: list[Path]
     lr: list[Path] | None
+    degraded: DegradedInputs | None
+    inputs: str
 
 
 class Evaluator:
@@ -55,13 +74,27 @@ class Evaluator:
         self.spec = recipe.evaluate
         self.scales: tuple[int, ...] = recipe.scales
         self.sets: list[_ScaledSet] = _read_sets(recipe)
+        self.start: dict[str, Any] | None = None
         self.extra = load_metrics(self.spec.metrics, device)
         self.seed_samples = SeedSampleWriter(self.architecture, self.channels, choose_seeds(self.spec.seeds))
         self.samples: dict[int, SampleWriter] = {scale: SampleWriter(recipe, folder, scale) for scale in recipe.scales}
 
+    def count_images(self) -> int:
+        """Return the number of images of an evaluation, over all sets and scales."""
+        return sum(len(images.hr) for images in self.sets)
+
+    def limit_images(self, count: int) -> None:
+        """Evaluate only the first `count` images of each set, or as many as its metrics need."""
+        least = max([count, *(METRICS[name].least_images for name in self.extra)])
+        self.sets = [
+            replace(images, hr=images.hr[:least], lr=None if images.lr is None else images.lr[:least])
+            for images in self.sets
+        ]
+
     def evaluate_start(self, net: nn.Module) -> dict[str, Any]:
         """Return the record of step 0: the scores of the initial network and of bicubic upscaling."""
         record = self.evaluate(net, Clock(0, 1))
+        self.start = record
         bicubic = self._scores("Evaluating bicubic", lambda images: make_bicubic_upscaler(images.scale))
         return {**record, "bicubic": bicubic}
 
@@ -97,23 +130,28 @@ class Evaluator:
             )
         net.train(training)
         record = {"step": clock.step, "epoch": clock.epoch, "sets": scores}
-        if len(self.scales) == 1:
+        if len(self.scales) == 1 and isinstance(self.spec.best_by, str):
             return record
-        return {**record, "score": self._mean_score(record)}
+        return {**record, "score": self._combine_scores(record)}
 
     def score(self, record: dict[str, Any]) -> float:
         """Return the score that selects the best weights; higher is better for every metric."""
-        higher = METRICS[self.spec.best_by].better == "higher"
-        value = self._mean_score(record)
+        best_by = self.spec.best_by
+        value = record["score"] if "score" in record else self._combine_scores(record)
+        if isinstance(best_by, dict):  # undefined if one of its scores is
+            return -math.inf if value is None else value
+        higher = METRICS[best_by].better == "higher"
         if value is None:  # an infinite PSNR, or a distance that is undefined for every image of the set
             return math.inf if higher else -math.inf
         return value if higher else -value
 
-    def _mean_score(self, record: dict[str, Any]) -> float | None:
-        """Return metric `best_by` on the first set, averaged over the scales; None if a scale has no value."""
-        of_first_set = list(record["sets"].values())[: len(self.scales)]
-        values = [scores["mean"][self.spec.best_by] for scores in of_first_set]
-        return None if None in values else math.fsum(values) / len(values)
+    def _combine_scores(self, record: dict[str, Any]) -> float | None:
+        """Return the score of `best_by` on the first set, averaged over the scales; None if a scale has no value."""
+        means = average_over_scales(record["sets"], len(self.scales))
+        if isinstance(self.spec.best_by, str):
+            return means[self.spec.best_by]
+        start = record if self.start is None else self.start
+        return combine_changes(means, average_over_scales(start["sets"], len(self.scales)), self.spec.best_by)
 
     def _scores(
         self,
@@ -128,12 +166,13 @@ class Evaluator:
         scores = {}
         with progress_bar(title, sum(len(images.hr) for images in self.sets)) as advance:
             for images in self.sets:
-                scores[images.name] = evaluate_set(
+                of_set = evaluate_set(
                     upscale_with(images),
                     images.name,
                     images.hr,
                     scale=images.scale,
                     lr_paths=images.lr,
+                    degraded=images.degraded,
                     device=self.device,
                     extra=self.extra,
                     luma_only=luma_only,
@@ -141,22 +180,46 @@ class Evaluator:
                     on_image=on_image(images),
                     advance=advance,
                 ).as_json()
+                scores[images.name] = {"scale": images.scale, "lr": images.inputs, **of_set}
         return scores
 
 
 def check_sets(recipe: Recipe) -> None:
-    """Check that the images of the recipe's evaluation sets exist.
+    """Check that the images of the recipe's evaluation sets exist, and are large enough for their degradations.
 
     Raises:
-        InputError: a folder is missing or empty, or has no input for an image.
+        InputError: a folder is missing or empty, has no input for an image, or an image is too small.
     """
-    _read_sets(recipe)
+    for images in _read_sets(recipe):
+        if images.degraded is not None:
+            images.degraded.check(images.hr, images.scale)
+
+
+def describe_inputs(recipe: Recipe) -> list[str]:
+    """Return a warning if training degrades its inputs, but every evaluation set has bicubic ones."""
+    degradation = getattr(recipe.data, "degrade", None)
+    if degradation is None or recipe.evaluate is None:
+        return []
+    sets = recipe.evaluate.sets
+    if any(entry.lr is not None or entry.degrade is not None for entry in sets.values()):
+        return []
+    name, entry = next(iter(sets.items()))
+    return [
+        f"Warning: data.degrade ({degradation.preset}) makes the inputs of the training, but all evaluation sets have "
+        "bicubic inputs, by which the best weights are chosen; add "
+        f"--set 'evaluate.sets.{name}={{hr: {entry.hr}, degrade: training}}' to evaluate as trained."
+    ]
 
 
 def _read_sets(recipe: Recipe) -> list[_ScaledSet]:
-    return [_read_set(name, entry, scale) for name, (entry, scale) in recipe.evaluation_sets.items()]
-
-
-def _read_set(name: str, entry: EvalSet, scale: int) -> _ScaledSet:
-    hr, lr = list_images(entry.hr), select_path(entry.lr, scale)
-    return _ScaledSet(name, scale, hr, pair_lr(entry.hr, hr, lr, scale) if lr else None)
+    sets = []
+    for name, (entry, scale) in recipe.evaluation_sets.items():
+        hr, lr, degraded = list_images(entry.hr), select_path(entry.lr, scale), None
+        inputs = describe_bicubic_lr(scale) if lr is None else f"files of {lr}"
+        degradation = recipe.set_degradation(entry)
+        if degradation is not None:
+            degraded = DegradedInputs(degradation, find_root(entry.hr, hr), entry.seed)
+            inputs = degraded.describe()
+        pairs = pair_lr(entry.hr, hr, lr, scale) if lr else None
+        sets.append(_ScaledSet(name, scale, hr, pairs, degraded, inputs))
+    return sets

@@ -1,13 +1,15 @@
 """The training loop of all methods. Read `_fit` from top to bottom, then `take_step`."""
 
 import contextlib
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from selfsr.console import print_line, progress_bar
+from selfsr.console import print_event, print_line, print_lines, progress_bar
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
 from selfsr.machine.distributed import is_first_process
@@ -23,12 +25,38 @@ from selfsr.runfolder.log import Meter, RunLog, nest
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.assemble import TrainingRun, assemble
 from selfsr.training.data_record import record_data
-from selfsr.training.evaluation import Evaluator, check_sets
+from selfsr.training.evaluation import Evaluator, check_sets, describe_inputs
 from selfsr.training.guard import FiniteGuard, Stopwatch
+from selfsr.training.pacing_notes import GradientWatch, describe_paces
 from selfsr.training.pixel_weights import sum_pixel_weights
+from selfsr.training.score_lines import ScoreLines
 
 
-def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = False) -> bool:
+@dataclass
+class Rehearsal:
+    """How a dry run differs from a run: it evaluates only at the end, on a few images, and says nothing of pacing.
+
+    Attributes:
+        images_per_set: number of images of each evaluation set.
+        evaluated_images: filled in: number of images that were evaluated, over all sets and scales.
+        all_images: filled in: number of images that an evaluation of the run has.
+        evaluation_s: filled in: time of the evaluation, in seconds.
+    """
+
+    images_per_set: int
+    evaluated_images: int = 0
+    all_images: int = 0
+    evaluation_s: float = 0.0
+
+
+def fit(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    rehearsal: Rehearsal | None = None,
+) -> bool:
     """Train from a recipe; return True if the run is finished, False if it was interrupted and saved.
 
     Args:
@@ -36,6 +64,7 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
         folder: the run folder; without `resume`, one without checkpoints.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         resume: continue from the newest checkpoint in `folder`.
+        rehearsal: for a dry run; it is filled in.
 
     Raises:
         InputError: something that the recipe names is missing or does not fit, the folder has checkpoints of another
@@ -44,24 +73,23 @@ def fit(recipe: Recipe, folder: Path, *, device: str = "auto", resume: bool = Fa
     """
     check_sets(recipe)
     with _lock(folder):
-        return _fit(recipe, folder, device, resume)
+        return _fit(recipe, folder, device, resume, rehearsal)
 
 
-def _fit(recipe: Recipe, folder: Path, device: str, resume: bool) -> bool:
+def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Rehearsal | None) -> bool:
     run = assemble(recipe, folder, device=device, resume=resume)
     _check_run_folder(folder, resume)  # after assembly: a new name for the run would not mend a wrong setting
     if is_main := run.accelerator.is_main_process:
         _write_definition(run)
         record_data(folder, run.loader.datasets, resume=resume)
-        if resume and run.step == recipe.steps:
-            print_line(f"resume: the run in {folder} has done all its {recipe.steps} steps; nothing is left to train.")
+        _print_start(run, resume, rehearsal)
     after_step = run.step if resume else -1
     log = RunLog(folder, after_step=after_step, tensorboard=recipe.log.tensorboard) if is_main else None
-    evaluator = Evaluator(recipe, folder, run.accelerator.device) if is_main and recipe.evaluate else None
-    meter, guard, stopwatch = Meter(), FiniteGuard(), Stopwatch()
+    evaluation = _Evaluation(run, log, rehearsal) if log and recipe.evaluate else None
+    meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
     with contextlib.closing(run.loader), Interruption() as interruption, _progress(run) as advance:
-        if evaluator and log and run.step == 0:
-            log.evaluation(evaluator.evaluate_start(run.ema_net()))
+        if evaluation and run.step == 0 and not rehearsal:
+            evaluation.evaluate_start()
         for step in range(run.step + 1, recipe.steps + 1):
             clock = Clock(step, recipe.steps_per_epoch, recipe.steps)
             torch.manual_seed(_step_seed(recipe.seed, run.accelerator.process_index, step))
@@ -82,12 +110,13 @@ def _fit(recipe: Recipe, folder: Path, device: str, resume: bool) -> bool:
             if log_now:
                 means = meter.read(run.accelerator)
                 if log:
-                    log.step(_record(run, clock, means, stopwatch.read()))
+                    record = _record(run, clock, means, stopwatch.read())
+                    log.step(record)
+                    print_event("step", record)
                     advance(0, note=_note(means))
-            if evaluate_now and evaluator and log:
-                record = evaluator.evaluate(run.ema_net(), clock)
-                log.evaluation(record)
-                _save_if_best(run, evaluator.score(record))
+                    print_lines([] if rehearsal else gradients.check(means, clock))
+            if evaluate_now and evaluation:
+                evaluation.evaluate(clock)
                 stopwatch.restart()
             if (save_now or stop_now) and is_main:
                 save_state(folder, step, run.state(), recipe.checkpoints.keep_last)
@@ -185,8 +214,8 @@ def _step_optimizer(run: TrainingRun, net: str, clock: Clock, meter: Meter, guar
     """Set the learning rate, clip the gradient, and take one optimizer step of a network."""
     recipe, optimizer = run.recipe, run.optimizers[net]
     factor = recipe.schedule.factor(clock.step, recipe.steps)
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.optimizers[net].lr * factor
+    for group, lr in zip(optimizer.param_groups, recipe.optimizers[net].learning_rates, strict=True):
+        group["lr"] = lr * factor
     max_norm = recipe.clip_norm or float("inf")
     norm = run.accelerator.clip_grad_norm_(run.method.nets[net].parameters(), max_norm)
     assert norm is not None
@@ -221,16 +250,65 @@ def _record(run: TrainingRun, clock: Clock, means: dict[str, float], speed: dict
     }
 
 
+def _print_start(run: TrainingRun, resume: bool, rehearsal: Rehearsal | None) -> None:
+    """Print what is known of the run before its first step."""
+    if resume and run.step == run.recipe.steps:
+        print_line(
+            f"resume: the run in {run.folder} has done all its {run.recipe.steps} steps; nothing is left to train."
+        )
+    elif not rehearsal:
+        print_lines([*describe_paces(run.recipe), *describe_inputs(run.recipe)])
+
+
 def _note(means: dict[str, float]) -> str:
     losses = {name.removeprefix("loss/"): value for name, value in means.items() if name.startswith("loss/")}
     return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
 
 
-def _save_if_best(run: TrainingRun, score: float) -> None:
-    name = run.recipe.evaluate.best_by if run.recipe.evaluate else ""
-    if score > run.best.get(name, float("-inf")):
-        run.best = {name: score}
-        _save_generator(run, "best")
+class _Evaluation:
+    """Evaluate the run: log and print the scores, and save the best weights."""
+
+    def __init__(self, run: TrainingRun, log: RunLog, rehearsal: Rehearsal | None) -> None:
+        assert run.recipe.evaluate is not None
+        self._run, self._log, self._rehearsal = run, log, rehearsal
+        self._evaluator = Evaluator(run.recipe, run.folder, run.accelerator.device)
+        records = log.evaluations.read()
+        self._evaluator.start = next((record for record in records if record["step"] == 0), None)
+        if run.step > 0 and self._evaluator.start is None and isinstance(run.recipe.evaluate.best_by, dict):
+            raise InputError(
+                f"resume: expected the scores of step 0 in {log.evaluations.path}, to which evaluate.best_by is "
+                "relative, got none; restore the file, or choose one metric for evaluate.best_by."
+            )
+        self._lines = ScoreLines(run.recipe.evaluate, next(reversed(records), None))
+        if rehearsal:
+            rehearsal.all_images = self._evaluator.count_images()
+            self._evaluator.limit_images(rehearsal.images_per_set)
+            rehearsal.evaluated_images = self._evaluator.count_images()
+
+    def evaluate_start(self) -> None:
+        record = self._evaluator.evaluate_start(self._run.ema_net())
+        self._log.evaluation(record)
+        self._lines.show(record, is_best=False)
+
+    def evaluate(self, clock: Clock) -> None:
+        start = time.perf_counter()
+        record = self._evaluator.evaluate(self._run.ema_net(), clock)
+        self._log.evaluation(record)
+        is_best = _save_if_best(self._run, self._evaluator.score(record))
+        if self._rehearsal:
+            self._rehearsal.evaluation_s = time.perf_counter() - start
+        else:
+            self._lines.show(record, is_best=is_best)
+
+
+def _save_if_best(run: TrainingRun, score: float) -> bool:
+    """Save the weights if their score is the best so far, and return whether it is."""
+    name = str(run.recipe.evaluate.best_by) if run.recipe.evaluate else ""
+    if score <= run.best.get(name, float("-inf")):
+        return False
+    run.best = {name: score}
+    _save_generator(run, "best")
+    return True
 
 
 def _save_generator(run: TrainingRun, name: str) -> None:

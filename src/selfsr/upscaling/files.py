@@ -12,6 +12,7 @@ from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, check_format, read_image, write_image
 from selfsr.images.paths import SUFFIXES, is_image_name, is_inside, list_images, missing_path_error
 from selfsr.upscaling.options import OutputFormat
+from selfsr.upscaling.partial import remove_partial
 
 ExistingFiles = Literal["refuse", "overwrite", "skip"]
 
@@ -252,13 +253,19 @@ def upscale_files(
                     continue
                 while len(pending) >= _WRITERS:
                     tally.await_write(*pending.popleft())
-                pending.append((job, writers.submit(write_image, job.target, upscaled)))
+                pending.append((job, writers.submit(_write, job.target, upscaled)))
             while pending:
                 tally.await_write(*pending.popleft())
         finally:
             reader.shutdown(cancel_futures=True)
             writers.shutdown(cancel_futures=True)
     return tally.summary
+
+
+def _write(target: Path, image: DecodedImage) -> None:
+    """Write the result, and then remove what was saved of it while it was unfinished."""
+    write_image(target, image)
+    remove_partial(target)
 
 
 def _read_ahead(

@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from selfsr.errors import InputError
 from selfsr.machine.memory import PeakBytes, is_out_of_memory, measure_free_bytes
+
+Tile = int | Literal["auto", "off"]
 
 LEAST_TILE_PX = 32
 
@@ -82,3 +86,20 @@ def halve_tile_px(tile_px: int, multiple_px: int = 1) -> int | None:
     """
     half = tile_px // 2 // multiple_px * multiple_px
     return half if half >= LEAST_TILE_PX else None
+
+
+def parse_tile(text: str) -> Tile:
+    """Read the option `--tile`.
+
+    Raises:
+        InputError: it is neither auto nor off nor a number.
+
+    Example:
+        >>> parse_tile("auto"), parse_tile("256")
+        ('auto', 256)
+    """
+    if text == "auto" or text == "off":
+        return text
+    if not text.isdecimal():
+        raise InputError(f"upscale: expected --tile auto, off or a number of pixels, got {text!r}; use one of these.")
+    return int(text)

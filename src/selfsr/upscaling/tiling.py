@@ -10,7 +10,7 @@ If the receptive field of a network reaches no further than the context (3/8 of 
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,28 @@ ReadBlock = Callable[[slice, slice], Tensor]
 WriteBlock = Callable[[slice, slice, Tensor], None]
 
 OVERLAP_PX = 64
+
+
+@dataclass(frozen=True)
+class TileProgress:
+    """The state of `upscale_blocks` between two tiles, from which it continues with the same result.
+
+    Attributes:
+        tiles: number of finished tiles, in the order of rows.
+        all_tiles: number of all tiles.
+        above: for each column of tiles, the fade to the tile below, or None.
+        left: the fade to the tile at the right, or None at the end of a row.
+    """
+
+    tiles: int
+    all_tiles: int
+    above: tuple[Tensor | None, ...]
+    left: Tensor | None
+
+    def to(self, device: torch.device) -> "TileProgress":
+        """Return the state with its fades on `device`."""
+        above = tuple(None if fade is None else fade.to(device) for fade in self.above)
+        return replace(self, above=above, left=None if self.left is None else self.left.to(device))
 
 
 @dataclass(frozen=True)
@@ -84,8 +106,10 @@ def upscale_blocks(
     tile_px: int,
     overlap_px: int = OVERLAP_PX,
     multiple_px: int = 1,
+    start: TileProgress | None = None,
     on_position: Callable[[int, int], None] | None = None,
     on_tile: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[TileProgress], None] | None = None,
 ) -> None:
     """Upscale tile by tile, with a few tiles and one row of fades in memory.
 
@@ -99,15 +123,23 @@ def upscale_blocks(
         tile_px: the largest tile, in input pixels.
         overlap_px: see `split_axis`.
         multiple_px: see `split_axis`.
+        start: where an interrupted call with the same arguments stopped; its blocks are not written again.
         on_position: called with the first row and column of each tile in the input, before it is upscaled.
         on_tile: called with the number of finished tiles and of all tiles.
+        on_progress: called with the state after each tile.
     """
     rows = split_axis(height, tile_px, overlap_px, multiple_px)
     columns = split_axis(width, tile_px, overlap_px, multiple_px)
-    above: list[Tensor | None] = [None] * len(columns)
+    done = start.tiles if start else 0
+    above: list[Tensor | None] = list(start.above) if start else [None] * len(columns)
+    left: Tensor | None = start.left if start else None
+    all_tiles = len(rows) * len(columns)
+    if done and on_tile is not None:
+        on_tile(done, all_tiles)
     for i, row in enumerate(rows):
-        left: Tensor | None = None
         for j, column in enumerate(columns):
+            if i * len(columns) + j < done:
+                continue
             if on_position is not None:
                 on_position(row.start, column.start)
             tile = upscale(read(slice(row.start, row.stop), slice(column.start, column.stop)))
@@ -115,8 +147,11 @@ def upscale_blocks(
             block, above[j] = _blend(block, above[j], row, scale, axis=-2)
             out_rows = slice(row.fade_in[0] * scale, row.fade_out[0] * scale)
             write(out_rows, slice(column.fade_in[0] * scale, column.fade_out[0] * scale), block)
+            left = left if j < len(columns) - 1 else None
+            if on_progress is not None:
+                on_progress(TileProgress(i * len(columns) + j + 1, all_tiles, tuple(above), left))
             if on_tile is not None:
-                on_tile(i * len(columns) + j + 1, len(rows) * len(columns))
+                on_tile(i * len(columns) + j + 1, all_tiles)
 
 
 def upscale_tiled(

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from selfsr import __version__
@@ -24,11 +24,12 @@ from selfsr.nets.diffusion.residual_shifting import get_sampling, set_sampling
 from selfsr.nets.weights.model import Model
 from selfsr.upscaling.alpha import fill_unknown
 from selfsr.upscaling.global_colors import match_moments
+from selfsr.upscaling.network import CastNetwork, hash_image, hash_weights, read_channels_first, why_not_float16
 from selfsr.upscaling.options import RequestedPrecision
-from selfsr.upscaling.tile_size import LEAST_TILE_PX, find_largest_tile_px, halve_tile_px
-from selfsr.upscaling.tiling import OVERLAP_PX, self_ensemble, upscale_blocks, upscale_tiled
+from selfsr.upscaling.partial import ArrayShape, PartialOutput, keep_on_interruption
+from selfsr.upscaling.tile_size import LEAST_TILE_PX, Tile, find_largest_tile_px, halve_tile_px
+from selfsr.upscaling.tiling import OVERLAP_PX, TileProgress, self_ensemble, upscale_blocks, upscale_tiled
 
-Tile = int | Literal["auto", "off"]
 OnTile = Callable[[int, int], None]
 Result = TypeVar("Result")
 
@@ -108,10 +109,10 @@ class Upscaler:
         # The largest tile that is known to fit, or None.
         self._tile_px = tile // model.multiple_of_px * model.multiple_of_px if isinstance(tile, int) else None
         self._notify = notify
-        self._network = _CastNetwork(model.net.to(device).eval())
+        self._network = CastNetwork(model.net.to(device).eval())
         self._upscale_finite = replace(model, net=self._network).upscale
         self._upscale = self_ensemble(self._upscale_in_range) if ensemble else self._upscale_in_range
-        self._precision_option = precision
+        self._precision_option, self._is_ensemble = precision, ensemble
         self._half = self._choose_half(precision)
 
     @property
@@ -152,7 +153,9 @@ class Upscaler:
             enlarged = imresize(lr.to(self.device, torch.float32), self.model.scale).clamp(0, 1)
             return fix_colors(sr.float(), enlarged, "adain").clamp(0, 1)
 
-    def upscale_image(self, image: DecodedImage, *, scratch: Path, on_tile: OnTile | None = None) -> DecodedImage:
+    def upscale_image(
+        self, image: DecodedImage, *, scratch: Path, on_tile: OnTile | None = None, target: Path | None = None
+    ) -> DecodedImage:
         """Upscale an image; gray stays gray, 16 bits stay 16 bits, alpha, ICC profile and metadata are kept.
 
         The model also upscales alpha, clamped to the values of its neighborhood, so that opaque stays opaque. First,
@@ -163,38 +166,75 @@ class Upscaler:
             image: an image of any size; only tiles of it are converted to floats.
             scratch: folder for a temporary file, if the output does not fit into memory.
             on_tile: called with the number of finished tiles and of all tiles.
+            target: the file that gets the result. Work that takes long is saved in a folder next to it, and an
+                interrupted call continues there with the same result; `remove_partial` removes the folder.
 
         Raises:
-            InputError: the smallest tile does not fit into memory, or the output has NaN or infinity.
+            InputError: the smallest tile does not fit into memory, the output has NaN or infinity, or another process
+                works on `target`.
             OSError: `scratch` has no space.
         """
         self._network.dtype = self._choose_dtype(image.bits)
-        scale, peak, dtype = self.model.scale, 2**image.bits - 1, image.pixels.dtype
-        alpha = image.alpha if image.alpha is not None and int(image.alpha.min()) < peak else None
+        scale, dtype = self.model.scale, image.pixels.dtype
         size = (image.height * scale, image.width * scale)
-        out_pixels = new_array((*size, image.channels), dtype, scratch)
-        out_alpha = None
+        shapes: dict[str, ArrayShape] = {"pixels": ((*size, image.channels), dtype)}
         if image.alpha is not None:
-            out_alpha = new_array(size, dtype, scratch)
-            out_alpha[:] = peak
-        # The only color fix that needs the complete output, before it is rounded.
-        unfixed = new_array(out_pixels.shape, np.dtype(np.float32), scratch) if self._matches_moments else None
+            shapes["alpha"] = (size, dtype)
+        if self._matches_moments:  # the only color fix that needs the complete output, before it is rounded
+            shapes["unfixed"] = ((*size, image.channels), np.dtype(np.float32))
+        if target is None:
+            arrays = {name: new_array(*shape, scratch) for name, shape in shapes.items()}
+            self._upscale_into(arrays, image, on_tile, None)
+        else:
+            partial = PartialOutput(target, shapes, lambda: self._describe_work(image), self._notify)
+            arrays = partial.arrays
+            with keep_on_interruption(partial):
+                self._upscale_into(arrays, image, on_tile, partial)
+            partial.release()
+        return replace(image, pixels=arrays["pixels"], alpha=arrays.get("alpha"))
+
+    def _describe_work(self, image: DecodedImage) -> dict[str, Any]:
+        """Return the facts that the output depends on."""
+        return {
+            "version": __version__,
+            "model": hash_weights(self.model.net),
+            "input": hash_image(image.pixels, image.alpha),
+            "options": [self._tile, self.overlap_px, self._precision_option, self._is_ensemble, self.device.type],
+            "sampling": str(get_sampling(self.model.net)) if self.model.is_sampled else None,
+        }
+
+    def _upscale_into(
+        self, arrays: dict[str, np.ndarray], image: DecodedImage, on_tile: OnTile | None, partial: PartialOutput | None
+    ) -> None:
+        """Upscale into `pixels`, `alpha` and `unfixed` of `arrays`, from where `partial` stopped."""
+        scale, peak = self.model.scale, 2**image.bits - 1
+        alpha = image.alpha if image.alpha is not None and int(image.alpha.min()) < peak else None
+        if "alpha" in arrays and alpha is None:
+            arrays["alpha"][:] = peak
 
         def read(rows: slice, columns: slice) -> Tensor:
-            return _read_channels_first(image.pixels, alpha, rows, columns).to(self.device) / peak
+            return read_channels_first(image.pixels, alpha, rows, columns).to(self.device) / peak
 
         def write(rows: slice, columns: slice, block: Tensor) -> None:
-            if unfixed is not None:
-                unfixed[rows, columns] = block[0, : image.channels].permute(1, 2, 0).cpu().numpy()
+            if "unfixed" in arrays:
+                arrays["unfixed"][rows, columns] = block[0, : image.channels].permute(1, 2, 0).cpu().numpy()
             levels = tensor_to_pixels(block[0], image.bits)
-            out_pixels[rows, columns] = levels[..., : image.channels]
-            if out_alpha is not None and alpha is not None:
-                out_alpha[rows, columns] = levels[..., image.channels]
+            arrays["pixels"][rows, columns] = levels[..., : image.channels]
+            if alpha is not None:
+                arrays["alpha"][rows, columns] = levels[..., image.channels]
 
         def write_rows(rows: slice, block: Tensor) -> None:
-            out_pixels[rows] = tensor_to_pixels(block[0], image.bits)
+            arrays["pixels"][rows] = tensor_to_pixels(block[0], image.bits)
+
+        def save(progress: TileProgress) -> None:
+            if partial is not None:
+                partial.options["precision"] = str(self._network.dtype)
+                partial.save(progress)
 
         def attempt(tile_px: int) -> None:
+            overlap_px = min(self.overlap_px, tile_px // 2)
+            options = {"tile_px": tile_px, "overlap_px": overlap_px, "precision": str(self._network.dtype)}
+            start = None if partial is None else partial.start_from(options)
             upscale_blocks(
                 self._upscale if alpha is None else self._upscale_with_alpha,
                 read,
@@ -203,17 +243,28 @@ class Upscaler:
                 width=image.width,
                 scale=scale,
                 tile_px=tile_px,
-                overlap_px=min(self.overlap_px, tile_px // 2),
+                overlap_px=overlap_px,
                 multiple_px=self.model.multiple_of_px,
+                start=None if start is None else start.to(self.device),
                 on_position=self._move_noise,
                 on_tile=on_tile,
+                on_progress=save,
             )
 
         with torch.inference_mode():
+            self._adopt(partial)
             self._retry_smaller(attempt, max(image.height, image.width))
-            if unfixed is not None:
-                match_moments(unfixed, lambda rows: read(rows, slice(None))[:, : image.channels], scale, write_rows)
-        return replace(image, pixels=out_pixels, alpha=out_alpha)
+            if "unfixed" in arrays:
+                lr_rows = lambda rows: read(rows, slice(None))[:, : image.channels]  # noqa: E731
+                match_moments(arrays["unfixed"], lr_rows, scale, write_rows)
+
+    def _adopt(self, partial: PartialOutput | None) -> None:
+        """Use the tile size and the precision that interrupted work chose itself."""
+        options = {} if partial is None else partial.options
+        if self._tile == "auto" and "tile_px" in options:
+            self._tile_px = options["tile_px"]
+        if options.get("precision") == str(torch.float32):
+            self._network.dtype = torch.float32
 
     def choose_seed(self, seed: int, image: DecodedImage) -> DecodedImage:
         """Sample with this seed from now on; return the image with EXIF data that name model, seed and options.
@@ -340,61 +391,3 @@ class Upscaler:
                 self._network.net(torch.zeros(1, self.model.channels, side, side, device=self.device)).dtype
                 == torch.float32
             )
-
-
-def _read_channels_first(pixels: np.ndarray, alpha: np.ndarray | None, rows: slice, columns: slice) -> Tensor:
-    """Return a block of an image as float32 `[1, C, h, w]`, not scaled, with alpha as the last channel if any."""
-    block = pixels[rows, columns]
-    if alpha is not None:
-        block = np.concatenate((block, alpha[rows, columns, None]), axis=2)
-    return torch.from_numpy(np.ascontiguousarray(block.transpose(2, 0, 1), np.float32))[None]
-
-
-class _CastNetwork(nn.Module):
-    """A network with its precision and memory layout; input and output are float32.
-
-    Raises:
-        FloatingPointError: the output is not finite. (The check is here, since clamping hides infinity.)
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        # Channels-last is faster for purely convolutional networks.
-        attends = any(isinstance(module, nn.Linear | nn.MultiheadAttention) for module in net.modules())
-        self.layout = torch.contiguous_format if attends else torch.channels_last
-        self.net = net.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
-        self.dtype = torch.float32
-
-    def forward(self, lr: Tensor) -> Tensor:
-        lr = lr.contiguous(memory_format=self.layout)
-        with torch.autocast(lr.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            sr = self.net(lr).float()
-        if not bool(sr.isfinite().all()):
-            raise FloatingPointError
-        return sr
-
-
-def parse_tile(text: str) -> Tile:
-    """Read the option `--tile`.
-
-    Raises:
-        InputError: it is neither auto nor off nor a number.
-
-    Example:
-        >>> parse_tile("auto"), parse_tile("256")
-        ('auto', 256)
-    """
-    if text == "auto" or text == "off":
-        return text
-    if not text.isdecimal():
-        raise InputError(f"upscale: expected --tile auto, off or a number of pixels, got {text!r}; use one of these.")
-    return int(text)
-
-
-def why_not_float16(device: torch.device) -> str | None:
-    """Return why `device` does not compute float16 natively, or None if it does."""
-    if device.type == "cpu":
-        return "float16 is for GPUs, the device is the CPU"
-    if device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (7, 0):
-        return "the GPU is older than compute capability 7.0"
-    return None

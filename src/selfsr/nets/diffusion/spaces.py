@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+import yaml
 from pydantic import Field, PositiveFloat, field_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -291,7 +292,10 @@ def _run_layers(layers: nn.Sequential, x: Tensor, checkpointing: bool) -> Tensor
 
 
 def relocate_autoencoder(options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a network's options with the autoencoder next to the weights file, if it is not where it was in training.
+    """Return a network's options with the autoencoder where it is now.
+
+    A weights file that a run has saved names only the last folder of the path. It is searched next to the weights file,
+    then where the recipe of the run folder has it, then from the current folder.
 
     Args:
         options: of any network, as a weights file states them.
@@ -299,6 +303,17 @@ def relocate_autoencoder(options: dict[str, Any], folder: Path) -> dict[str, Any
     """
     space = options.get("space")
     path = space.get("autoencoder") if isinstance(space, dict) else None
-    if not isinstance(path, str) or Path(path).exists() or not (beside := folder / Path(path).name).is_dir():
+    if not isinstance(path, str) or (Path(path).is_absolute() and Path(path).exists()):
         return options
-    return {**options, "space": {**space, "autoencoder": str(beside)}}  # pyright: ignore[reportGeneralTypeIssues]
+    candidates = [folder / Path(path).name, *_read_autoencoder(folder.parent / "recipe.yaml")]
+    place = next((str(candidate) for candidate in candidates if candidate.is_dir()), path)
+    return {**options, "space": {**space, "autoencoder": place}}  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def _read_autoencoder(recipe: Path) -> list[Path]:
+    """Return the path of the autoencoder in the recipe of a run folder; an empty list if there is none."""
+    try:
+        document = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        return [Path(document["network"]["space"]["autoencoder"])]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return []

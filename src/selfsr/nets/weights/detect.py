@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from selfsr.errors import InputError, shorten
-from selfsr.nets import AnyNetwork, Network
-from selfsr.nets.base import NETWORK_ENTRY, Detected, NetworkSpec, SrNetwork, is_any_size_allowed
+from selfsr.nets import AnyNetwork, Network, key_names
+from selfsr.nets.base import (
+    NETWORK_ENTRY,
+    Detected,
+    NetworkSpec,
+    NetworkTooLargeError,
+    StatedNetwork,
+    is_any_size_allowed,
+)
 from selfsr.nets.diffusion.spaces import AutoencoderError, relocate_autoencoder
 from selfsr.nets.meta import build_on_meta
 from selfsr.nets.weights.read import WeightsFile
@@ -48,10 +55,6 @@ def tensors_fit(tensors: Mapping[str, Tensor], net: nn.Module) -> bool:
     return set(tensors) <= set(state) and all(
         tensors[name].shape == tensor.shape if name in tensors else is_derived(name) for name, tensor in state.items()
     )
-
-
-class NetworkTooLargeError(ValueError):
-    """A file asks for a network that is many times as large as the file."""
 
 
 @contextmanager
@@ -128,12 +131,13 @@ def _read_entry(path: Path, weights: WeightsFile) -> Detected:
         ) from error
     if spec.multi_scale:  # the tensors show the scales only if each scale has parameters of its own
         scales = spec.scales if spec.has_unused_parameters else ()
-    if not tensors_fit(weights.tensors, net):
+    tensors = key_names.to_rrdb_first_names(weights.tensors) if key_names.is_rrdb(net.state_dict()) else weights.tensors
+    if not tensors_fit(tensors, net):
         raise InputError(
             f"weights {path}: expected the tensors of {describe_spec(spec, scales, channels)}, as the metadata state, "
             f"got {len(weights.tensors)} tensors that do not fit it; {advice}."
         )
-    return Detected(spec, scales, channels, weights.tensors)
+    return Detected(spec, scales, channels, tensors)
 
 
 def resembles(path: Path, network: str) -> InputError:
@@ -196,7 +200,7 @@ def describe_file(path: Path, weights: WeightsFile) -> str | None:
 
 def describe_net(path: Path, net: nn.Module) -> str | None:
     """Return title, scale and options of a network, for a message, or None if it is unknown."""
-    metadata = net.file_metadata() if isinstance(net, SrNetwork) else {}
+    metadata = net.file_metadata() if isinstance(net, StatedNetwork) else {}
     return describe_file(path, WeightsFile(dict(net.state_dict()), metadata, ""))
 
 

@@ -4,14 +4,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
 from selfsr.errors import InputError
 from selfsr.nets import key_names
-from selfsr.nets.base import Detected
+from selfsr.nets.base import Detected, NetworkTooLargeError
+from selfsr.nets.spandrel.adapted import read_traits, run_as_spandrel
 from selfsr.nets.weights.detect import (
-    NetworkTooLargeError,
     describe_file,
     describe_net,
     detect_network,
@@ -26,6 +27,8 @@ from selfsr.nets.weights.detect import (
 from selfsr.nets.weights.model import Model
 from selfsr.nets.weights.read import WeightsFile, read_weights
 
+# Which tensors of a file must fit a network, see `load_into`.
+Fit = Literal["all", "tail", "matching"]
 # How many names a message lists of each kind.
 _LISTED = 3
 
@@ -59,31 +62,34 @@ def load_model(path: Path, scale: int | None = None) -> Model:
     if detected is not None:
         return _build_model(path, detected, _choose_scale(path, detected, weights.metadata, scale))
     descriptor = detect_with_spandrel(path, weights.tensors)
-    size = descriptor.size_requirements
+    size, tiling = descriptor.size_requirements, descriptor.tiling.name.lower()
+    traits = read_traits(None, descriptor)
+    net = run_as_spandrel(descriptor.model, traits, tiling)
     return Model(
-        net=descriptor.model.eval().float(),
-        architecture=descriptor.architecture.id,
+        net=net.eval().float(),
+        architecture=traits.architecture,
         scale=descriptor.scale,
         channels=descriptor.input_channels,
-        tiling=descriptor.tiling.name.lower(),  # pyright: ignore[reportArgumentType]
+        tiling=tiling,  # pyright: ignore[reportArgumentType]
         multiple_of_px=size.multiple_of,
         minimum_px=max(1, size.minimum),
         square=size.square,
-        supports_half=descriptor.supports_half,
-        supports_bfloat16=descriptor.supports_bfloat16,
+        supports_half=descriptor.supports_half and traits.half,
+        supports_bfloat16=traits.half,
     )
 
 
-def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
-    """Load the weights in `path` into `net`: all of them, or none.
+def load_into(net: nn.Module, path: Path, *, fit: Fit = "all") -> str:
+    """Load the weights in `path` into `net`: all that fit, or none.
 
     The file may have any layout that `read_weights` knows, and any names that `NetworkSpec.detect` knows.
 
     Args:
         net: a network that a `NetworkSpec` built, or any other module.
         path: the file.
-        transfer: accept a file of another scale. Tensors of the upsampling tail that do not fit stay as initialized;
-            all others must fit. The published x3 and x4 EDSR start from the x2 one in this way.
+        fit: which tensors must fit. "all"; "tail" leaves out those of the upsampling tail that do not, for a file of
+            another scale, as the published x3 and x4 EDSR start from the x2 one; "matching" loads every tensor that
+            has the name and the shape of one of the network, and needs at least one.
 
     Returns:
         One line that lists what was loaded, and what was left as initialized.
@@ -99,7 +105,8 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
     difference = _compare(net_tensors, file_tensors)
     tail = key_names.match_upsampling_tail(net_tensors)
     only_tail = all(tail.match(name) for name in difference.all)
-    if difference.all and not (transfer and only_tail):
+    is_enough = fit == "matching" and difference.fitting > 0
+    if difference.all and not (is_enough or (fit == "tail" and only_tail)):
         raise _unfit(path, weights, net, difference, only_tail)
     loaded = {
         name: file_tensors[name]
@@ -111,8 +118,10 @@ def load_into(net: nn.Module, path: Path, *, transfer: bool = False) -> str:
     numbers = sum(tensor.numel() for name, tensor in loaded.items() if not is_derived(name))
     section = f" [{weights.section}]" if weights.section else ""
     initialized = difference.missing + difference.other_shape
-    left = f"; left as initialized: {', '.join(initialized)}" if initialized else ""
-    unused = f"; not used: {', '.join(difference.unexpected)}" if difference.unexpected else ""
+    limit = _LISTED if fit == "matching" else len(initialized)  # a tail is short, and each of its layers matters
+    left = f"; left as initialized: {_join_names(initialized, limit)}" if initialized else ""
+    unexpected = difference.unexpected
+    unused = f"; not used: {_join_names(unexpected, max(limit, _LISTED))}" if unexpected else ""
     return f"loaded {len(loaded)} tensors ({numbers:,} numbers) from {path}{section}{left}{unused}"
 
 
@@ -159,12 +168,13 @@ def _build_model(path: Path, detected: Detected, scale: int) -> Model:
         architecture=spec.title,
         scale=scale,
         channels=detected.channels,
-        tiling=spec.tiling,
-        multiple_of_px=getattr(net, "multiple_of_px", spec.multiple_of_px),  # of an autoencoder, only the network knows
-        minimum_px=spec.minimum_px,
+        # Of an autoencoder, and of an architecture of spandrel, only the network knows.
+        tiling=getattr(net, "tiling", spec.tiling),
+        multiple_of_px=getattr(net, "multiple_of_px", spec.multiple_of_px),
+        minimum_px=getattr(net, "minimum_px", spec.minimum_px),
         square=False,
         supports_half=False,  # features of range 255 may exceed the range of float16
-        supports_bfloat16=True,
+        supports_bfloat16=getattr(net, "supports_bfloat16", True),
         is_sampled=spec.is_sampled,
     )
 
@@ -194,6 +204,10 @@ class _Difference:
     def all(self) -> list[str]:
         return self.missing + self.unexpected + self.other_shape
 
+    @property
+    def fitting(self) -> int:
+        return self.counted - len(self.missing) - len(self.other_shape)
+
 
 def _compare(net_tensors: Mapping[str, Tensor], file_tensors: Mapping[str, Tensor]) -> _Difference:
     needed = [name for name in net_tensors if not is_derived(name)]
@@ -206,14 +220,13 @@ def _compare(net_tensors: Mapping[str, Tensor], file_tensors: Mapping[str, Tenso
 
 
 def _unfit(path: Path, weights: WeightsFile, net: nn.Module, difference: _Difference, only_tail: bool) -> InputError:
-    fits = difference.counted - len(difference.missing) - len(difference.other_shape)
     return InputError(
-        f"weights {path}: {fits} of {difference.counted} tensors fit the network"
+        f"weights {path}: {difference.fitting} of {difference.counted} tensors fit the network"
         + _list_names("missing", difference.missing)
         + _list_names("not of this network", difference.unexpected)
         + _list_names("of another shape", difference.shapes)
         + f"; {_advise(path, weights, net)}"
-        + (", or leave out its upsampling tail with start_transfer: true." if only_tail else ".")
+        + (", or leave out its upsampling tail with start_fit: tail." if only_tail else ".")
     )
 
 
@@ -240,8 +253,12 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _list_names(problem: str, names: list[str]) -> str:
     if not names:
         return ""
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"; {len(names)} {problem}: {', '.join(names[:_LISTED])}{rest}"
+    return f"; {len(names)} {problem}: {_join_names(names, _LISTED)}"
+
+
+def _join_names(names: list[str], limit: int) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{', '.join(names[:limit])}{rest}"
 
 
 def _format_shape(shape: tuple[int, ...]) -> str:

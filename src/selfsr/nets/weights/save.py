@@ -6,15 +6,15 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
 from selfsr.nets import key_names
-from selfsr.nets.base import SrNetwork
+from selfsr.nets.base import StatedNetwork
 
 
-def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str]) -> None:
+def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str], *, dtype: torch.dtype | None = None) -> None:
     """Save the weights of a network atomically, so that spandrel and the tools based on it open the file.
 
     A `.safetensors` file contains the bare state dict, a `.pth` file has it under `params`, and the metadata under
@@ -24,9 +24,11 @@ def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str]) -> Non
         path: the file, `.safetensors` or `.pth`; its folder is created.
         net: the network, which may be compiled or wrapped for several processes.
         metadata: further entries, such as the recipe and the version. They override those of the network itself.
+        dtype: the type to which floating-point tensors are rounded; None keeps theirs. Tensors that the network
+            computes for itself are computed before.
 
     Raises:
-        InputError: the suffix is neither `.safetensors` nor `.pth`.
+        InputError: the suffix is neither `.safetensors` nor `.pth`, or a number is too large for `dtype`.
         OSError: the disk is full or not writable; an existing file is unchanged.
 
     Example:
@@ -51,9 +53,9 @@ def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str]) -> Non
     if key_names.is_rrdb(tensors):
         tensors = key_names.to_rrdb_published_names(tensors)
     # Clones, because safetensors refuses tensors that share memory, and training may change them meanwhile.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    tensors = {name: _round(name, tensor.detach().cpu(), dtype) for name, tensor in tensors.items()}
     # In a run of several scales, `metadata` lists all scales; the network only knows the one of its last step.
-    entries = {**(net.file_metadata() if isinstance(net, SrNetwork) else {}), **metadata}
+    entries = {**(net.file_metadata() if isinstance(net, StatedNetwork) else {}), **metadata}
     if path.suffix == ".safetensors":
         content = safetensors.torch.save(tensors, metadata={"format": "pt", **entries})
     else:
@@ -61,3 +63,14 @@ def save_weights(path: Path, net: nn.Module, metadata: Mapping[str, str]) -> Non
         torch.save({"params": tensors, "metadata": entries}, buffer)
         content = buffer.getvalue()
     write_atomic(path, content)
+
+
+def _round(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    rounds = dtype is not None and tensor.is_floating_point()
+    rounded = (tensor.to(dtype) if rounds else tensor).contiguous().clone()
+    if rounds and bool((rounded.isinf() & tensor.isfinite()).any()):
+        raise InputError(
+            f"weights: expected numbers within the range of {str(dtype).removeprefix('torch.')}, got larger ones in "
+            f"{name}; save them in float32 or bfloat16."
+        )
+    return rounded

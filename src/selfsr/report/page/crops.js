@@ -17,7 +17,7 @@
     }));
     if (versions.length < 2) return;
     const sides = {
-      left: versions.find((version) => version.role === "bicubic") ?? versions[0],
+      left: versions.find((version) => version.role === "start") ?? versions.find((version) => version.role === "bicubic") ?? versions[0],
       right: versions.find((version) => version.role === "lead") ?? versions[versions.length - 1],
     };
 

@@ -1,0 +1,50 @@
+"""The options of `selfsr export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfsr.evaluation.metrics import list_extra_metrics
+
+ExportedModelArgument = Annotated[
+    str,
+    typer.Argument(help="Weights file, run folder (its best weights), or name from `selfsr models list`."),
+]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")]
+NameOption = Annotated[str, typer.Option(help="Name of the model as on OpenModelDB: the scale, then words: 4x-waves.")]
+PthOption = Annotated[bool, typer.Option("--pth", help="Also write a .pth file, for older programs.")]
+OnnxOption = Annotated[bool, typer.Option("--onnx", help='Also write ONNX; needs pip install "selfsr\\[export]".')]
+OnnxHalfOption = Annotated[bool, typer.Option("--onnx-half", help="Also write ONNX in float16.")]
+OpsetOption = Annotated[int, typer.Option(help="Version of ONNX's operators, 13 to 20; 17 is read by most.")]
+FixedSizeOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="PX", help="Side of the only input of the ONNX files; by default sizes vary."),
+]
+CardOption = Annotated[
+    Path | None, typer.Option(help="YAML file with author, license, tags, description and more (docs/export.md).")
+]
+AuthorOption = Annotated[list[str] | None, typer.Option(help="Author. Repeatable.")]
+LicenseOption = Annotated[str | None, typer.Option(help="License of the files as in SPDX, such as CC-BY-4.0.")]
+TagOption = Annotated[list[str] | None, typer.Option(help="Tag of OpenModelDB, such as photo. Repeatable.")]
+DescriptionOption = Annotated[str | None, typer.Option(help="What the model is for, Markdown.")]
+UrlOption = Annotated[str | None, typer.Option(help="Address from which the files will be downloaded.")]
+ImagesOption = Annotated[
+    Path | None, typer.Option(help="Folder of photos: each is reduced by the scale and upscaled again, to show it.")
+]
+ExportDataOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[NAME=]DIR", help="Folder of HR images to evaluate on for the card. Repeatable."),
+]
+ExportMetricOption = Annotated[
+    list[str] | None, typer.Option(help=f"Additional metric: {', '.join(list_extra_metrics())}. Repeatable.")
+]
+ExportScaleOption = Annotated[int | None, typer.Option(help="Scale of a network that has several.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+PrecisionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="float32|float16|bfloat16",
+        help="Precision of a safetensors file. Repeatable; float32 and float16 by default.",
+    ),
+]

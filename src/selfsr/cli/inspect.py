@@ -1,0 +1,119 @@
+"""The command `selfsr inspect`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from selfsr.nets.weights.identify import FileNetwork
+
+EPILOG = """[bold]Examples[/bold]
+
+selfsr inspect 4x-model.pth
+
+selfsr inspect runs/my
+
+selfsr inspect photo_x4 --json"""
+
+# A longer value of the metadata is shown by its size.
+_LONGEST = 200
+
+
+def inspect(
+    model: Annotated[
+        str, typer.Argument(help="Weights file, run folder (its best weights), or name from `selfsr models list`.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the complete metadata.")] = False,
+) -> None:
+    """Print what a weights file contains, and the lines of a recipe that train it further."""
+    import json
+
+    from selfsr.nets.weights.identify import identify_network
+
+    path = _find_file(model)
+    network = identify_network(path)
+    facts = _describe(path, network)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    for line in _format(path, network, facts):
+        typer.echo(line)
+
+
+def _find_file(model: str) -> Path:
+    """Return the weights file of a run folder, of a shipped model or at a path."""
+    from selfsr.errors import InputError
+    from selfsr.models import find_model
+
+    folder = Path(model)
+    if not folder.is_dir():
+        return find_model(model)
+    for name in ("best", "last"):
+        for suffix in (".safetensors", ".pth"):
+            if (path := folder / "weights" / f"{name}{suffix}").is_file():
+                return path
+    raise InputError(
+        f"inspect: expected a run folder with weights/best or weights/last, got {folder}, which has none; train until "
+        "the first checkpoint, or pass a weights file."
+    )
+
+
+def _describe(path: Path, network: "FileNetwork") -> dict[str, Any]:
+    """Return the facts about a file as JSON has them."""
+    spec = network.spec
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "architecture": network.architecture,
+        "scale": list(network.scales),
+        "channels": network.channels,
+        "parameters": network.parameters,
+        "tensors": network.tensors,
+        "precision": network.precision,
+        "section": network.section,
+        "trainable": spec is not None,
+        "network": None if spec is None else spec.model_dump(mode="json"),
+        "metadata": network.metadata,
+    }
+
+
+def _format(path: Path, network: "FileNetwork", facts: dict[str, Any]) -> list[str]:
+    from selfsr.nets.weights.detect import format_scales
+    from selfsr.recipe.yaml12 import write_yaml
+
+    color = {1: "gray", 3: "color", 4: "color with alpha"}.get(network.channels, f"{network.channels} channels")
+    precision = ", ".join(f"{count} in {dtype}" for dtype, count in network.precision.items())
+    section = f", under {network.section}" if network.section else ""
+    scales = format_scales(network.scales) if network.scales else "any scale"
+    lines = [
+        f"file        {path}",
+        f"size        {facts['bytes'] / 2**20:,.2f} MB: {network.tensors} tensors ({precision}){section}",
+        f"network     {network.architecture} {scales}, {color}, {network.parameters:,} parameters",
+    ]
+    if network.spec is None:
+        return [
+            *lines,
+            "training    not possible here; selfsr upscale, evaluate and compare open it",
+            *_metadata(network),
+        ]
+    options = facts["network"]
+    recipe: dict[str, Any] = {"network": {"kind": options["kind"], **options}}
+    if len(network.scales) == 1:
+        recipe["scale"] = network.scales[0]
+    recipe |= {"data": {"channels": network.channels}, "start_from": str(path)}
+    lines += ["training    possible, by these lines in a recipe:", ""]
+    lines += [f"  {line}" for line in write_yaml(recipe).rstrip().splitlines()]
+    lines += ["", "The same in short: network: {kind: from_file}"]
+    return lines + _metadata(network)
+
+
+def _metadata(network: "FileNetwork") -> list[str]:
+    """Return the entries of the metadata; a long text is shown by its number of lines."""
+    if not network.metadata:
+        return ["metadata    none"]
+    lines = ["metadata"]
+    for key, value in network.metadata.items():
+        text = value if len(value) <= _LONGEST and "\n" not in value else f"{len(value.splitlines())} lines, see --json"
+        lines.append(f"  {key}: {text}")
+    return lines

@@ -1,0 +1,168 @@
+"""Find what is compared: weights files, run folders, shipped models and folders of finished images."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfsr.errors import InputError
+from selfsr.images.paths import list_images
+from selfsr.nets.weights.find import find_model
+from selfsr.nets.weights.load import load_model
+from selfsr.nets.weights.model import Model
+
+BICUBIC = "bicubic"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model, or a folder of finished images.
+
+    Attributes:
+        name: its name in tables and on pages; no two of a comparison are equal.
+        source: the file, folder or name that the user wrote.
+        weights: the weights file of a model; None for finished images.
+        images: the finished images; empty for a model.
+    """
+
+    name: str
+    source: str
+    weights: Path | None
+    images: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known about a model after it was opened once.
+
+    Attributes:
+        architecture: the network's name.
+        scale: upscaling factor.
+        channels: channels of the network's input.
+        parameters: number of trained numbers.
+    """
+
+    architecture: str
+    scale: int
+    channels: int
+    parameters: int
+
+
+def find_contestants(sources: Sequence[str], names: Sequence[str] | None = None) -> list[Contestant]:
+    """Find the models and folders that a user wrote.
+
+    A folder with `recipe.yaml` is a run, of which the best weights are taken; any other folder is one of finished
+    images.
+
+    Args:
+        sources: weights files, run folders, names of shipped models, or folders of images; at least two.
+        names: a name for each of them; None takes the names of the files, runs and folders.
+
+    Raises:
+        InputError: they are fewer than two, one is missing, the numbers differ, or two have one name.
+    """
+    if len(sources) < 2:
+        raise InputError(
+            f"compare: expected two models or folders of images or more, got {len(sources)}; name another one, or use "
+            "selfsr evaluate for one model."
+        )
+    if names is not None and len(names) != len(sources):
+        raise InputError(
+            f"compare: expected {len(sources)} names in --names, one for each model, got {len(names)}; separate them "
+            "by commas."
+        )
+    found = [_find_contestant(source) for source in sources]
+    chosen = [name.strip() for name in names] if names is not None else _choose_names(found)
+    for name, count in Counter([*chosen, BICUBIC]).items():
+        if count > 1 or not name:
+            got = f"{name} twice" if name else "an empty one"
+            raise InputError(
+                f"compare: expected different names, got {got}; name each model once, with --names A,B,..."
+            )
+    return [Contestant(name, one.source, one.weights, one.images) for name, one in zip(chosen, found, strict=True)]
+
+
+def open_model(contestant: Contestant, scale: int | None = None) -> Model:
+    """Open the model of a contestant that has one.
+
+    Args:
+        contestant: the contestant.
+        scale: the scale of a network with several scales.
+
+    Raises:
+        InputError: its file is not a model.
+    """
+    assert contestant.weights is not None, contestant.name
+    return load_model(contestant.weights, scale)
+
+
+def read_facts(contestants: Sequence[Contestant], scale: int | None) -> dict[str, ModelFacts]:
+    """Open each model once, one at a time, and return the facts of all by name; folders of images have none.
+
+    Args:
+        contestants: the contestants.
+        scale: the scale that the user asked for, needed for networks with several scales.
+
+    Raises:
+        InputError: a model cannot be opened, or has another scale than `scale` or than another model.
+    """
+    facts: dict[str, ModelFacts] = {}
+    for contestant in contestants:
+        if contestant.weights is None:
+            continue
+        model = open_model(contestant, scale)
+        parameters = sum(parameter.numel() for parameter in model.net.parameters())
+        facts[contestant.name] = ModelFacts(model.architecture, model.scale, model.channels, parameters)
+    check_scales({name: fact.scale for name, fact in facts.items()}, scale, "compare")
+    return facts
+
+
+def check_scales(scales: dict[str, int], scale: int | None, command: str) -> None:
+    """Check that models have one scale: outputs of different scales have different inputs, so scores do not compare.
+
+    Args:
+        scales: the scale of each model by name.
+        scale: the scale that the user asked for; None for any.
+        command: the command, for the error.
+
+    Raises:
+        InputError: a scale is another one.
+    """
+    wanted = scale or next(iter(scales.values()), None)
+    for name, own in scales.items():
+        if own != wanted:
+            which = (
+                f"the scale {wanted} of --scale"
+                if scale
+                else f"one scale for all models, x{wanted} as {next(iter(scales))}"
+            )
+            raise InputError(
+                f"{command}: expected {which}, got x{own} ({name}), whose scores do not compare; "
+                f"run {command} once for each scale."
+            )
+
+
+def _find_contestant(source: str) -> Contestant:
+    path = Path(source)
+    if not path.is_dir():
+        return Contestant(Path(source).stem, source, find_model(source))
+    if (path / "recipe.yaml").is_file() or (path / "weights").is_dir():
+        best = path / "weights" / "best.safetensors"
+        if not best.is_file():
+            raise InputError(
+                f"compare: expected the best weights of a run in {best}, got none; wait for its first evaluation, or "
+                "name a weights file of it."
+            )
+        return Contestant(path.resolve().name, source, best)
+    return Contestant(path.resolve().name, source, None, tuple(list_images(path)))
+
+
+def _choose_names(found: Sequence[Contestant]) -> list[str]:
+    """Return the short names; those that are equal get the names of the folders above them."""
+    names = [one.name for one in found]
+    if len(set(names)) == len(names):
+        return names
+    counts = Counter(names)
+    return [
+        f"{Path(one.source).resolve().parent.name}/{one.name}" if counts[one.name] > 1 else one.name for one in found
+    ]

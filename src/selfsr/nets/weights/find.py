@@ -1,0 +1,47 @@
+"""Find a weights file: one that comes with the package by its name, or any by its path."""
+
+import difflib
+import os
+from pathlib import Path
+
+from selfsr.errors import InputError
+
+SHIPPED_FOLDER: Path = Path(__file__).resolve().parents[2] / "models" / "files"
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """Return the file of a model: one of the package by its name, or the file at a path.
+
+    The name of a shipped model comes first. A file of the same name in the current folder is written as a path, such as
+    `./photo_x2`.
+
+    Args:
+        model: a name from `selfsr models list`, or a path. A `Path` cannot tell `./photo_x2` from `photo_x2`, so pass
+            the text that the user wrote.
+
+    Returns:
+        The path of a weights file. A path with a folder or a suffix is returned as it is, whether it exists or not.
+
+    Raises:
+        InputError: it is a single word, but neither a name nor a file.
+    """
+    text = os.fspath(model)
+    names = [path.stem for path in list_shipped_files()]
+    if text in names:
+        return SHIPPED_FOLDER / f"{text}.safetensors"
+    path = Path(text)
+    is_word = path.name == text and not path.suffix
+    if is_word and not path.exists():
+        near = difflib.get_close_matches(text, names, 1)
+        advice = f"did you mean {near[0]}?" if near else "list the models with: selfsr models list"
+        raise InputError(f"model: expected a weights file or {_join(names)}, got {text!r}; {advice}")
+    return path
+
+
+def list_shipped_files() -> list[Path]:
+    """Return the weights files that come with the package, by name."""
+    return sorted(SHIPPED_FOLDER.glob("*.safetensors"))
+
+
+def _join(names: list[str]) -> str:
+    return f"one of {', '.join(names)}" if names else "the name of a shipped model, of which there are none"
