@@ -156,7 +156,8 @@ def test_evaluate_never_breaks_a_name(bench, weights, monkeypatch, terminal):
     weights = weights.rename(weights.with_name(name))
     loaded = {metric: lambda sr, hr: 0.1234 for metric in ("lpips", "dists")}
     monkeypatch.setattr("selfsr.evaluation.metrics.load_metrics", lambda names, device: loaded)
-    environment = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "xterm"} | ({"FORCE_COLOR": "1"} if terminal else {})
+    environment = {"COLUMNS": "80" if terminal else None, "NO_COLOR": "1", "TERM": "xterm"}  # a pipe is not limited
+    environment |= {"FORCE_COLOR": "1"} if terminal else {}
     arguments = ("evaluate", str(weights), "--data", str(bench), "--metric", "lpips", "--metric", "dists")
     try:
         lines = CliRunner(env=environment).invoke(app, arguments).stdout.splitlines()
