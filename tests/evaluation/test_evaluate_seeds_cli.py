@@ -31,7 +31,7 @@ def main() -> None:
 
 def call(*args: object) -> str:
     """Run the command; return stdout."""
-    result = CliRunner(env={"COLUMNS": "300", "NO_COLOR": "1"}).invoke(app, ["evaluate", *map(str, args)])
+    result = CliRunner(env={"COLUMNS": None, "NO_COLOR": "1"}).invoke(app, ["evaluate", *map(str, args)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -69,9 +69,7 @@ def results(folder: Path, tmp_path: Path, *options: object) -> tuple[dict[str, A
     return json.loads(out.read_text()), stdout
 
 
-def test_scores_of_several_seeds_are_means_of_those_of_each(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_of_several_seeds_are_means_of_those_of_each(folder: Path, tmp_path: Path) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)  # the table is one block
     record, stdout = results(folder, tmp_path, "--seeds", "0,5,2", "--bicubic")
     bicubic, scores = (result["sets"]["set"] for result in record["results"])

@@ -106,8 +106,8 @@ def build_score_tables(runs: list[RunFolder], groups: list[SetGroup] | None = No
     """Return the tables of all sets and metrics.
 
     Each group of equal sets has tables of its own, those of `best_by` first. A single run has the columns bicubic,
-    start, best and last. Several runs have tables of their best evaluations, and of their last ones if these are others; a run that started
-    from a weights file then also has a column of its start.
+    start, best and last. Several runs have tables of their best evaluations, and of their last ones if these are
+    others; a run that started from a weights file then also has a column of its start.
     """
     groups = group_sets(runs) if groups is None else groups
     if len(runs) == 1:
