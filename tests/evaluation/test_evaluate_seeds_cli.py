@@ -70,7 +70,6 @@ def results(folder: Path, tmp_path: Path, *options: object) -> tuple[dict[str, A
 
 
 def test_scores_of_several_seeds_are_means_of_those_of_each(folder: Path, tmp_path: Path) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)  # the table is one block
     record, stdout = results(folder, tmp_path, "--seeds", "0,5,2", "--bicubic")
     bicubic, scores = (result["sets"]["set"] for result in record["results"])
     assert list(bicubic) == ["mean", "images"]
