@@ -202,7 +202,7 @@ def test_recipes_list_never_cuts_a_name(terminal: bool) -> None:
 
 
 def test_networks_are_listed_with_their_sizes() -> None:
-    shown = runner.invoke(cli.app, ["recipes", "networks"])
+    shown = runner.invoke(cli.app, ["recipes", "networks"], env={"COLUMNS": None})
     assert shown.exit_code == 0
     rows = [line.split() for line in shown.output.splitlines()]
     assert rows[0] == ["kind", "network", "scales", "channels", "weights", "paper"]

@@ -153,7 +153,8 @@ def test_calibration_longer_than_the_run_is_refused(tiny: dict) -> None:
     tiny["method"]["terms"]["similarity"]["weight"] = {"match": "largest", "calibrate_steps": 7}
     assert recipe_error(tiny) == (
         "my.yaml: recipe: method.terms.similarity.weight.calibrate_steps must be at most 6, the updates of the "
-        "generator in steps 6, got 7: the weight would never be final; lower it or raise steps."
+        "generator in steps 6, got 7: the weight would never be final; add --set "
+        "method.terms.similarity.weight.calibrate_steps=3, or raise steps."
     )
     parse_recipe({**tiny, "steps": 7}, "x")
     discriminator = {"network": {"kind": "patch", "features": 4, "layers": 1}, "weight": 0.1}

@@ -101,7 +101,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another evaluation": (
         {"arms": {"plain": None, "b": {"set": {"evaluate.sets": {"first": "photos/train"}}}}},
         "arms.b: is evaluated differently from plain: evaluate.sets.first.hr (photos/test and photos/train), "
-        "evaluate.sets.second.hr (photos/test and absent), evaluate.sets.second.lr (null and absent); "
+        "evaluate.sets.second.hr (photos/test and absent), evaluate.sets.second.lr (null and absent), "
+        "evaluate.sets.second.degrade (null and absent), evaluate.sets.second.seed (1 and absent); "
         "change evaluate for all arms under set.",
     ),
     "another scale": (
