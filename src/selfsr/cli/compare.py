@@ -60,7 +60,7 @@ def compare(
         ),
     ] = None,
     degrade: EvaluateDegradeOption = None,
-    seed: DegradeSeedOption = 0,
+    seed: DegradeSeedOption = 1,
     names: Annotated[str | None, typer.Option(metavar="A,B,...", help="A name for each model, in their order.")] = None,
     metric: Annotated[
         list[str] | None,

@@ -132,13 +132,13 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     start = recipe.start_from or recipe.method.generator_start
     if start is not None and not resume:
         try:
-            accelerator.print(load_into(generator, find_model(start), fit=recipe.start_fit))
+            _print_once(accelerator, load_into(generator, find_model(start), fit=recipe.start_fit))
         except InputError as error:
             if recipe.start_from is None:
                 raise InputError(f"method: the network starts from {start}, which does not fit it: {error}") from error
             raise
     if line := freeze(generator, recipe.freeze):
-        accelerator.print(line)
+        _print_once(accelerator, line)
     memory_format = _memory_format(recipe, accelerator.device)
     generator = generator.to(device=accelerator.device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     ema = Ema(generator, recipe.ema_decay or 0.0)
@@ -161,9 +161,15 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     return run
 
 
+def _print_once(accelerator: Accelerator, text: str) -> None:
+    """Print a line in one of all processes, in the style of the log."""
+    if accelerator.is_main_process:
+        print_line(text)
+
+
 def _load_state(recipe: Recipe, folder: Path, accelerator: Accelerator) -> dict[str, Any]:
     """Return the newest readable checkpoint, after checking that the recipe can continue it."""
-    state = load_state(folder, print_line if accelerator.is_main_process else lambda _: None)
+    state = load_state(folder, lambda text: _print_once(accelerator, text))
     check_same_network(recipe, folder)
     step = state["step"]
     if recipe.steps < step:
@@ -230,7 +236,7 @@ def _build_method(recipe: Recipe, generator: nn.Module, ema: Ema, accelerator: A
     method = recipe.method.build(setup)
     if not resume:
         for name, path in recipe.method.pretrained.items():
-            accelerator.print(f"{name}: {load_into(method.nets[name], path)}")
+            _print_once(accelerator, f"{name}: {load_into(method.nets[name], path)}")
     return method
 
 
