@@ -64,18 +64,20 @@ def _cost(steps_per_s):
 
 def _plan(monkeypatch, tmp_path, photos, model, steps_per_s, seconds, **options):
     monkeypatch.setattr("selfsr.finetune.plan.measure_cost", lambda recipe, device: _cost(steps_per_s))
+    times = iter((0.0, 50.0))  # planning takes 50 s
+    monkeypatch.setattr("selfsr.finetune.plan.perf_counter", lambda: next(times))
     return plan_finetune(Request(str(model), photos, tmp_path / "runs/x", seconds=seconds, device="cpu", **options))
 
 
-def test_the_steps_fill_nine_tenths_of_the_time_without_evaluations(monkeypatch, tmp_path, photos, model):
+def test_the_steps_fill_nine_tenths_of_the_time_without_planning_and_evaluations(monkeypatch, tmp_path, photos, model):
     recipe = _plan(monkeypatch, tmp_path, photos, model, steps_per_s=2.0, seconds=1000).recipe
-    assert recipe.steps == (900 - 7) * 2
+    assert recipe.steps == (900 - 50 - 7) * 2
     assert recipe.batch == 16
 
 
 def test_a_slow_run_takes_smaller_batches(monkeypatch, tmp_path, photos, model):
     recipe = _plan(monkeypatch, tmp_path, photos, model, steps_per_s=0.1, seconds=1000).recipe
-    assert (recipe.batch, recipe.steps) == (4, int((900 - 7) * 0.4))
+    assert (recipe.batch, recipe.steps) == (4, int((900 - 50 - 7) * 0.4))
 
 
 def test_too_short_a_time_is_one_sentence(monkeypatch, tmp_path, photos, model):
@@ -119,3 +121,9 @@ def test_a_degraded_run_starts(tmp_path, photos, model):
     result = run_cli("finetune", str(model), str(photos), *arguments, "--name", "degraded")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "runs/degraded/weights/last.safetensors").is_file()
+
+
+def test_few_steps_are_noted(monkeypatch, tmp_path, photos, model):
+    plan = _plan(monkeypatch, tmp_path, photos, model, steps_per_s=0.002, seconds=1000)
+    assert plan.recipe.batch == 1
+    assert f"Only {plan.recipe.steps} steps fit into the time" in " ".join(plan.notes)

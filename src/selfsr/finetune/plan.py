@@ -1,8 +1,10 @@
 """Choose the recipe of a fine-tuning: everything that a user did not say follows from the model, photos and device."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -75,6 +77,7 @@ def plan_finetune(request: Request) -> Plan:
     Raises:
         InputError: model or photographs cannot be used, the run folder has a run, or the time is too short.
     """
+    start_s = perf_counter()
     if list_checkpoints(request.folder):
         raise InputError(
             f"finetune: expected a new run folder, got {request.folder}, which has checkpoints; continue its run with: "
@@ -111,23 +114,29 @@ def plan_finetune(request: Request) -> Plan:
         return Plan(_parse(_set_steps(document, request.steps)), notes)
     assert request.seconds is not None
     cost = measure_cost(_parse(_set_steps(document, _WANTED_STEPS)), device=request.device)
-    return _fit_time(document, request.seconds, cost, spec.minimum_batch, notes)
+    planning_s = perf_counter() - start_s
+    return _fit_time(document, request.seconds, planning_s, cost, spec.minimum_batch, notes)
 
 
-def _fit_time(document: dict[str, Any], seconds: float, cost: Cost, minimum_batch: int, notes: list[str]) -> Plan:
-    """Choose the steps that take `seconds`; halve the batch where they would be fewer than 300."""
-    training_s = seconds * _PLANNED - (_EVALUATIONS + 2) * cost.evaluation_s
+def _fit_time(
+    document: dict[str, Any], seconds: float, planning_s: float, cost: Cost, minimum_batch: int, notes: list[str]
+) -> Plan:
+    """Choose the steps that take `seconds` with the planning; halve the batch where they would be fewer than 300."""
+    other_s = planning_s + (_EVALUATIONS + 2) * cost.evaluation_s
+    training_s = seconds * _PLANNED - other_s
     batch, rate = document["batch"], cost.steps_per_s
     while training_s * rate < _WANTED_STEPS and batch // 2 >= minimum_batch:
         batch, rate = batch // 2, rate * 2
     steps = int(training_s * rate)
     if steps < _LEAST_STEPS:
-        least_s = (_LEAST_STEPS / rate + (_EVALUATIONS + 2) * cost.evaluation_s) / _PLANNED
+        least_s = (_LEAST_STEPS / rate + other_s) / _PLANNED
         raise InputError(
-            f"--for: expected at least {least_s / 60:.0f}m here, for {_LEAST_STEPS} steps and the evaluations, got "
-            f"{seconds / 60:.3g}m; give more time, or choose a smaller model."
+            f"--for: expected at least {math.ceil(least_s / 60)}m here, for {_LEAST_STEPS} steps and the evaluations, "
+            f"got {seconds / 60:.3g}m; give more time, or choose a smaller model."
         )
-    notes.append(f"Measured {cost.steps_per_s:.3g} steps/s at batch {document['batch']}.")
+    notes.append(f"Measured {cost.steps_per_s:.3g} steps/s at batch {document['batch']}, in {planning_s:.0f} s.")
+    if steps < _WANTED_STEPS:
+        notes.append(f"Only {steps:,} steps fit into the time; expect little change, or give more time.")
     return Plan(_parse(_set_steps({**document, "batch": batch}, steps)), notes)
 
 
