@@ -220,6 +220,17 @@ def find_similar(name: str, names: Iterable[str]) -> str | None:
     return next(iter(same or close), None)
 
 
+def suggest(value: object, choices: Iterable[str]) -> str:
+    """Return the end of a sentence about a wrong word: the most similar right one as a question, or a full stop.
+
+    Example:
+        >>> suggest("real_esrgn", ["real_esrgan", "bsrgan"])
+        '; did you mean real_esrgan?'
+    """
+    nearest = difflib.get_close_matches(str(value), list(choices), 1)
+    return f"; did you mean {nearest[0]}?" if nearest else "."
+
+
 def check_choice(caller: str, name: str, value: object, choices: Sequence[str]) -> None:
     """Check that an option is one of the known words.
 

@@ -46,6 +46,12 @@ def changed(document: dict, path: str, value) -> dict:
         ("evaluate.best_by", "psnry", "got 'psnry'; did you mean psnr_y?"),
         ("evaluate.best_by", {"lpip": 1}, "my.yaml: evaluate.best_by: expected one of psnr_y, ssim_y"),
         ("evaluate.best_by", {"lpip": 1}, "got 'lpip'; did you mean lpips?"),
+        ("evaluate.best_by", {}, "my.yaml: evaluate.best_by: expected at least 1 entry, got 0; add one."),
+        ("evaluate.best_by", {"lpips": 1, "dists": 1}, "metrics must contain lpips and dists for best_by, got []; add"),
+        ("freeze", "body", "my.yaml: freeze: expected a list, such as [body], got 'body'."),
+        ("data", {"hr": "photos"}, "my.yaml: data.kind: missing; add one of folder,"),
+        ("data.degrade", "real_esrgn", "got 'real_esrgn'; did you mean real_esrgan?"),
+        ("optimizers.g.groups", [{"mach": "*", "lr": 1}], "groups.0.mach: unknown key; did you mean match?"),
         ("start_fit", "tail", "start_fit does nothing without start_from; give both or neither"),
         ("schedule", {"kind": "multistep", "at_steps": [3, 2]}, "at_steps must increase, got [3, 2]"),
         ("schedule.warmup_steps", 7, "recipe: schedule.warmup_steps must be at most steps 6, got 7: the learning rate"),
@@ -149,7 +155,7 @@ def test_null_removes_a_named_entry(tmp_path: Path) -> None:
 def test_a_setting_inside_a_value_is_refused(tiny: dict, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(tiny))
-    with pytest.raises(InputError, match=r"--set steps.x=1: steps must have options to set, got the value 6\."):
+    with pytest.raises(InputError, match=r"--set steps.x=1: steps must have options to set, got the value 6; w"):
         load_recipe(path, ["steps.x=1"])
     with pytest.raises(InputError, match=r"--set: expected path=value, such as steps=1000, got 'steps'"):
         load_recipe(path, ["steps"])

@@ -19,7 +19,9 @@ selfsr train runs/4xModel_finetuned --resume"""
 
 
 def finetune(
-    model: Annotated[str, typer.Argument(help="Weights file, or name of a shipped model (selfsr models list).")],
+    model: Annotated[
+        str, typer.Argument(help="Weights file, run folder (its best weights), or name from `selfsr models list`.")
+    ],
     photos: Annotated[Path, typer.Argument(help="Folder of photos, searched with its subfolders.")],
     duration: Annotated[
         str | None,
@@ -67,6 +69,7 @@ def finetune(
     from selfsr.fileio import check_writable
     from selfsr.finetune.before_after import draw_before_after
     from selfsr.finetune.duration import read_duration_s
+    from selfsr.finetune.outcome import describe_gain, list_next_commands
     from selfsr.finetune.plan import Request, name_run, plan_finetune
 
     set_log_style(log)
@@ -82,7 +85,7 @@ def finetune(
     print_lines(
         [
             *plan.notes,
-            f"{recipe.steps:,} steps of {recipe.batch} crops of {recipe.crop_px} px for "
+            f"{recipe.steps:,} steps of {recipe.batch} crop{'s' * (recipe.batch > 1)} of {recipe.crop_px} px for "
             f"{'perceptual quality' if gan else 'PSNR'}, inputs by {degrade or 'bicubic'}; best by "
             f"{recipe.evaluate.best_by}."
             if recipe.evaluate
@@ -99,3 +102,5 @@ def finetune(
     run_recipe(recipe, folder, device=device, log=log)
     if image := draw_before_after(folder):
         print_line(f"Before and after: {image}")
+    gain = describe_gain(folder)
+    print_lines([*([gain] if gain else []), *list_next_commands(model, folder, recipe.scales[0])])

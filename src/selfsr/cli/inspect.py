@@ -30,9 +30,10 @@ def inspect(
     """Print what a weights file contains, and the lines of a recipe that train it further."""
     import json
 
+    from selfsr.models import find_model
     from selfsr.nets.weights.identify import identify_network
 
-    path = _find_file(model)
+    path = find_model(model)
     network = identify_network(path)
     facts = _describe(path, network)
     if as_json:
@@ -40,24 +41,6 @@ def inspect(
         return
     for line in _format(path, model, network, facts):
         typer.echo(line)
-
-
-def _find_file(model: str) -> Path:
-    """Return the weights file of a run folder, of a shipped model or at a path."""
-    from selfsr.errors import InputError
-    from selfsr.models import find_model
-
-    folder = Path(model)
-    if not folder.is_dir():
-        return find_model(model)
-    for name in ("best", "last"):
-        for suffix in (".safetensors", ".pth"):
-            if (path := folder / "weights" / f"{name}{suffix}").is_file():
-                return path
-    raise InputError(
-        f"inspect: expected a run folder with weights/best or weights/last, got {folder}, which has none; train until "
-        "the first checkpoint, or pass a weights file."
-    )
 
 
 def _describe(path: Path, network: "FileNetwork") -> dict[str, Any]:

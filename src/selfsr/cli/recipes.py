@@ -12,7 +12,7 @@ _LEAST_DESCRIPTION = 20  # columns; a shorter one says nothing
 
 @app.command("list")
 def list_recipes(
-    network: Annotated[str | None, typer.Option(help="Only recipes for this kind of network, such as span.")] = None,
+    network: Annotated[str | None, typer.Option(help="Only recipes for this kind of network, such as edsr.")] = None,
     scale: Annotated[int | None, typer.Option(help="Only recipes for this scale.")] = None,
     gan: Annotated[bool | None, typer.Option("--gan/--no-gan", help="Only recipes with a GAN, or only others.")] = None,
     small: Annotated[
@@ -99,11 +99,13 @@ def _no_recipe_error(network: str | None, scale: int | None) -> Exception:
     if network is not None and network not in networks:
         near = difflib.get_close_matches(network, networks, 1)
         advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(networks)}."
-        return InputError(f"recipes list: --network of a shipped recipe was expected, got {network}; {advice}")
+        return InputError(f"recipes list: --network: expected the network of a shipped recipe, got {network}; {advice}")
     scales = sorted({number for row in rows for number in row["scales"]})
     if scale is not None and scale not in scales:
         known = ", ".join(map(str, scales))
-        return InputError(f"recipes list: --scale of a shipped recipe was expected, {known}, got {scale}; change it.")
+        return InputError(
+            f"recipes list: --scale: expected a scale of a shipped recipe ({known}), got {scale}; choose one of these."
+        )
     return InputError("recipes list: filters that leave a recipe were expected, got none left; give fewer of them.")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from selfsr.errors import InputError
 from selfsr.images.paths import list_images
+from selfsr.nets.weights.detect import is_derived
 from selfsr.nets.weights.find import find_model
 from selfsr.nets.weights.load import load_model
 from selfsr.nets.weights.model import Model
@@ -110,7 +111,7 @@ def read_facts(candidates: Sequence[Candidate], scale: int | None) -> dict[str, 
         if candidate.weights is None:
             continue
         model = open_model(candidate, scale)
-        parameters = sum(parameter.numel() for parameter in model.net.parameters())
+        parameters = sum(tensor.numel() for key, tensor in model.net.named_parameters() if not is_derived(key))
         facts[candidate.name] = ModelFacts(model.architecture, model.scale, model.channels, parameters)
     check_scales({name: fact.scale for name, fact in facts.items()}, scale, "compare")
     return facts

@@ -11,7 +11,7 @@ from selfsr.degrade.bsrgan import Bsrgan
 from selfsr.degrade.mixture import Mixture
 from selfsr.degrade.plan import apply_plan
 from selfsr.degrade.real_esrgan import RealEsrgan
-from selfsr.errors import check_choice
+from selfsr.errors import check_choice, suggest
 
 # Preset name -> kind.
 PRESETS: dict[str, str] = {
@@ -26,7 +26,7 @@ def _expand_preset_name(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value not in PRESETS:
-        raise ValueError(f"expected one of {', '.join(PRESETS)}, got {value!r}")
+        raise ValueError(f"expected one of {', '.join(PRESETS)}, got {value!r}{suggest(value, PRESETS)}")
     return {"kind": PRESETS[value], "preset": value}
 
 

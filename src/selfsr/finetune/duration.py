@@ -8,6 +8,18 @@ _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)([hms])")
 
 
+def write_duration(seconds: float) -> str:
+    """Return a duration as `--for` takes it.
+
+    Example:
+        >>> write_duration(90), write_duration(10), write_duration(5400)
+        ('1m30s', '10s', '1h30m')
+    """
+    total = round(seconds)
+    parts = ((total // 3600, "h"), (total // 60 % 60, "m"), (total % 60, "s"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+
+
 def read_duration_s(text: str) -> float:
     """Return a duration in seconds.
 

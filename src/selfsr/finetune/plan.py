@@ -11,6 +11,7 @@ import torch
 
 from selfsr.errors import InputError
 from selfsr.finetune.batch import choose_batch, measure_activation_bytes
+from selfsr.finetune.duration import write_duration
 from selfsr.finetune.photos import choose_crop_px, split_photos, write_list
 from selfsr.images.files import read_header
 from selfsr.losses.features import ARCHITECTURES
@@ -86,8 +87,7 @@ def plan_finetune(request: Request) -> Plan:
     spec, file = require_trainable(find_model(request.model))
     scale = request.scale or (file.scales[0] if len(file.scales) == 1 else None)
     if scale is None or (file.scales and scale not in file.scales):
-        known = ", ".join(map(str, file.scales)) or "any"
-        raise InputError(f"--scale: expected the scale of {request.model} ({known}), got {scale}; add --scale.")
+        raise InputError(_describe_scale(request, file.scales))
     photos = split_photos(request.photos)
     crop_px = choose_crop_px(photos.train, scale, max(spec.minimum_px * scale, _GAN_CROP_PX if request.gan else 1))
     small = sum(min(header.height, header.width) < crop_px for header in map(read_header, photos.train))
@@ -118,6 +118,15 @@ def plan_finetune(request: Request) -> Plan:
     return _fit_time(document, request.seconds, planning_s, cost, spec.minimum_batch, notes)
 
 
+def _describe_scale(request: Request, scales: tuple[int, ...]) -> str:
+    """Return the sentence about a scale that is missing or that the model does not have."""
+    known = ", ".join(map(str, scales)) or "any"
+    if request.scale is None:
+        return f"--scale: expected one of the scales of {request.model} ({known}), got none; add it, as --scale 4."
+    advice = "leave --scale out" if len(scales) == 1 else "choose one of these"
+    return f"--scale: expected the scale of {request.model} ({known}), got {request.scale}; {advice}."
+
+
 def _fit_time(
     document: dict[str, Any], seconds: float, planning_s: float, cost: Cost, minimum_batch: int, notes: list[str]
 ) -> Plan:
@@ -132,9 +141,12 @@ def _fit_time(
         least_s = (_LEAST_STEPS / rate + other_s) / _PLANNED
         raise InputError(
             f"--for: expected at least {math.ceil(least_s / 60)}m here, for {_LEAST_STEPS} steps and the evaluations, "
-            f"got {seconds / 60:.3g}m; give more time, or choose a smaller model."
+            f"got {write_duration(seconds)}; give more time, or choose a smaller model."
         )
-    notes.append(f"Measured {cost.steps_per_s:.3g} steps/s at batch {document['batch']}, in {planning_s:.0f} s.")
+    measured = f"Measured {cost.steps_per_s:.3g} steps/s at batch {document['batch']}, in {planning_s:.0f} s."
+    if batch < document["batch"]:
+        measured += f" The batch is {batch} instead, for more steps in the time: about {rate:.3g} steps/s."
+    notes.append(measured)
     if steps < _WANTED_STEPS:
         notes.append(f"Only {steps:,} steps fit into the time; expect little change, or give more time.")
     return Plan(_parse(_set_steps({**document, "batch": batch}, steps)), notes)

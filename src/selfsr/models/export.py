@@ -24,7 +24,7 @@ from selfsr.models.openmodeldb import ExportedFile, NetworkFacts, make_entry
 from selfsr.models.pairs import Pair, plan_pairs, write_pair
 from selfsr.models.readme import write_readme
 from selfsr.models.scores import score_model
-from selfsr.models.training_facts import TrainingFacts, find_weights, read_training_facts
+from selfsr.models.training_facts import TrainingFacts, read_training_facts
 from selfsr.nets.base import NETWORK_ENTRY, StatedNetwork
 from selfsr.nets.weights.detect import is_derived
 from selfsr.nets.weights.find import find_model
@@ -128,7 +128,6 @@ def export_model(
         OSError: a file cannot be read or written.
     """
     source = find_model(model)
-    source = find_weights(source) if source.is_dir() else source
     network = load_model(source, options.scale)
     check_model_name(name, network.scale)
     if options.onnx:
@@ -253,6 +252,8 @@ def _list_names(name: str, card: CardOptions, options: ExportOptions, pairs: Seq
 
 
 def _check_targets(folder: Path, names: Sequence[str], overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"export: expected a folder for the files, got the file {folder}; choose another name.")
     existing = [name for name in names if (folder / name).exists()]
     if existing and not overwrite:
         rest = f" and {len(existing) - 1} more" if len(existing) > 1 else ""

@@ -82,7 +82,7 @@ def _describe_training(training: TrainingFacts, card: CardOptions) -> str:
         "LR images": {True: "degraded during training", False: "bicubic or given", None: ""}[training.degrades],
         "method": training.method,
         "steps": f"{training.steps:,}" if training.steps else "",
-        "batch": f"{training.batch} crops of {training.crop_px} px" if training.batch and training.crop_px else "",
+        "batch": _describe_batch(training),
         "started from": f"`{start}`" if start else "",
         "time": f"{format_time(training.seconds)} on {training.device}" if training.seconds and training.device else "",
     }
@@ -129,3 +129,9 @@ def _show_pairs(pairs: Sequence[Pair]) -> str:
 
 def _format_size(size: int) -> str:
     return f"{size / 2**20:,.1f} MB" if size >= 2**20 else f"{size / 2**10:,.0f} KB"
+
+
+def _describe_batch(training: TrainingFacts) -> str:
+    if not (training.batch and training.crop_px):
+        return ""
+    return f"{training.batch} crop{'s' * (training.batch > 1)} of {training.crop_px} px"

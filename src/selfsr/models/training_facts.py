@@ -7,12 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from selfsr.errors import InputError
+from selfsr.images.paths import find_root, list_images
 from selfsr.nets.weights.load import read_metadata
 from selfsr.recipe.private import hide_folders
 from selfsr.recipe.yaml12 import read_yaml, write_yaml
 from selfsr.runfolder.read import read_run_folders
-
-_SUFFIXES = (".safetensors", ".pth")
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,6 @@ class TrainingFacts:
     device: str = ""
 
 
-def find_weights(run: Path) -> Path:
-    """Return the weights of a run folder: the best, or the last if the run has not evaluated.
-
-    Raises:
-        InputError: there are none.
-    """
-    for name in ("best", "last"):
-        for suffix in _SUFFIXES:
-            path = run / "weights" / f"{name}{suffix}"
-            if path.is_file():
-                return path
-    raise InputError(
-        f"export: expected a weights file, the name of a shipped model or a run folder with weights, got {run}, which "
-        "has no weights/best or weights/last; train until the first checkpoint."
-    )
-
-
 def read_training_facts(weights: Path) -> TrainingFacts:
     """Return the facts from the metadata of a weights file, and from the run folder that contains it.
 
@@ -85,7 +67,7 @@ def read_training_facts(weights: Path) -> TrainingFacts:
         batch=_integer(recipe.get("batch")),
         crop_px=_integer(recipe.get("crop_px")),
         degrades=data.get("degrade") is not None if data.get("kind") == "folder" else False if data else None,
-        dataset=metadata.get("training_data") or _last(data.get("hr")),
+        dataset=metadata.get("training_data") or _name_dataset(data.get("hr"), run),
         dataset_size=None if run is None else _count_files(run),
         start_model=_last(recipe.get("start_from")),
         recipe=write_yaml(recipe) if recipe else "",
@@ -112,6 +94,18 @@ def _last(path: Any) -> str:
     """Return the last component of a path, or of each of several."""
     paths = path if isinstance(path, list) else [path]
     return ", ".join(PurePosixPath(one).name for one in paths if isinstance(one, str))
+
+
+def _name_dataset(path: Any, run: Path | None) -> str:
+    """Return the name of the folder of the training images; of a list, that of the folder that its images share."""
+    name = _last(path)
+    if run is None or not isinstance(path, str) or not name.endswith(".txt"):
+        return name
+    path = run / name  # the lists of a fine-tuning lie in its run folder
+    try:
+        return find_root(path, list_images(path)).name
+    except (InputError, OSError):
+        return name
 
 
 def _integer(value: Any) -> int | None:

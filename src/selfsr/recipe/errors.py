@@ -9,6 +9,7 @@ from pydantic import BaseModel, Tag, ValidationError
 
 from selfsr.errors import describe_value, shorten
 
+_Place = tuple[type[BaseModel] | None, list[int | str], Any]
 _LONGEST = 1500  # characters of a sentence, of which a list of all known layers has the most
 
 
@@ -25,7 +26,7 @@ def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
-    owner, path = _resolve(problem["loc"], model)
+    owner, path, annotation = _resolve(problem["loc"], model)
     if path and path[-1] == "[key]":  # a wrong key of a mapping with chosen keys: the value is the key itself
         path = path[:-2]
     key = shorten(".".join(map(str, path))) or model.__name__.lower()
@@ -34,6 +35,9 @@ def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
         return f"{key}: unknown key; {_suggest_key(str(path[-1]), owner)}"
     if kind == "missing":
         return f"{key}: missing; add it, it has no default."
+    if kind == "union_tag_not_found" and "expected_tags" not in context:
+        kinds = [kind for member in _union_members(_unwrap(annotation)) for kind in _tags(member)]
+        return f"{key}.kind: missing; add one of {', '.join(map(str, kinds))}."
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"{key}.kind: {_describe_kind(context)}"
     if kind == "value_error":
@@ -41,6 +45,10 @@ def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
         return f"{key}: {message}" + ("" if message.endswith("?") else ".")
     if kind == "literal_error":
         return f"{key}: {_describe_choice(str(context['expected']), problem['input'])}"
+    if kind in ("list_type", "tuple_type"):
+        return f"{key}: expected a list, such as [{_show(problem['input'])}], got {describe_value(problem['input'])}."
+    if kind == "too_short":
+        return f"{key}: expected at least {context['min_length']} entry, got {context['actual_length']}; add one."
     message = problem["msg"][0].lower() + problem["msg"][1:]
     # A folder or a name such as 2024 is a number in YAML.
     quotable = kind in ("path_type", "string_type") and isinstance(problem["input"], int | float)
@@ -55,6 +63,11 @@ def _describe_kind(context: dict[str, Any]) -> str:
     nearest = difflib.get_close_matches(str(kind), kinds.split(", "), 1)
     advice = f"; did you mean {nearest[0]}?" if nearest else "."
     return f"expected one of {kinds}, got {describe_value(kind) if kind is not None else 'none'}{advice}"
+
+
+def _show(value: Any) -> str:
+    """Return a word as it stands in a recipe; something else is shown by dots."""
+    return value if isinstance(value, str) and 0 < len(value) < 40 else "..."
 
 
 def _describe_choice(expected: str, value: Any) -> str:
@@ -72,7 +85,7 @@ def _suggest_key(key: str, owner: type[BaseModel] | None) -> str:
     return f"did you mean {nearest[0]}?" if nearest else f"known keys are {', '.join(known)}."
 
 
-def _resolve(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[BaseModel] | None, list[int | str]]:
+def _resolve(location: tuple[int | str, ...], model: type[BaseModel]) -> _Place:
     """Follow the location of an error through the types of a model.
 
     Pydantic adds the tags of unions to a location, such as `edsr` in `network.edsr.blocks`. They are removed.
@@ -82,7 +95,7 @@ def _resolve(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[t
         model: the type of the document.
 
     Returns:
-        The innermost model on the way, and the location as it is written in the document.
+        The innermost model on the way, the location as it is written in the document, and the type at it.
     """
     annotation: Any = model
     owner: type[BaseModel] | None = model
@@ -101,6 +114,9 @@ def _resolve(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[t
             annotation = field.annotation if field else None
         elif get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
+        elif isinstance(element, int) and get_origin(annotation) in (list, tuple):
+            annotation = get_args(annotation)[0]
+            owner = _unwrap(annotation) if _is_model(_unwrap(annotation)) else owner
         else:
             if isinstance(element, str) and element.startswith(("literal[", "constrained", "function-")):
                 continue
@@ -110,7 +126,7 @@ def _resolve(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[t
             inner = [member for member in members if member is not type(None)]
             annotation = inner[0] if inner else None
         path.append(element)
-    return owner, path
+    return owner, path, annotation
 
 
 def _is_model(annotation: Any) -> bool:

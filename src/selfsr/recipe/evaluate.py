@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, field_validator, model_validator
 
 from selfsr.degrade.presets import PRESETS, Degradation
+from selfsr.errors import suggest
 from selfsr.evaluation.metrics import METRICS, list_extra_metrics, list_seed_metrics
 from selfsr.spec import DropNulls, EntryName, PathByScale, Spec, expand_home
 
@@ -68,7 +69,9 @@ class EvalSet(Spec):
     @classmethod
     def _check_degradation_name(cls, value: Any) -> Any:
         if isinstance(value, str) and value != "training" and value not in PRESETS:
-            raise ValueError(f"expected training or one of {', '.join(PRESETS)}, got {value!r}")
+            raise ValueError(
+                f"expected training or one of {', '.join(PRESETS)}, got {value!r}{suggest(value, PRESETS)}"
+            )
         return value
 
     @model_validator(mode="after")
@@ -117,11 +120,16 @@ class Evaluate(Spec):
 
     @model_validator(mode="after")
     def _check_best_by(self) -> "Evaluate":
+        missing = [
+            metric for metric in self.best_weights if metric in list_extra_metrics() and metric not in self.metrics
+        ]
+        if missing:
+            names = " and ".join(missing)
+            raise ValueError(
+                f"metrics must contain {names} for best_by, got {list(self.metrics)}; add "
+                f"{'it' if len(missing) == 1 else 'them'}"
+            )
         for metric in self.best_weights:
-            if metric in list_extra_metrics() and metric not in self.metrics:
-                raise ValueError(
-                    f"metrics must contain {metric} for best_by {metric}, got {list(self.metrics)}; add it"
-                )
             if metric in list_seed_metrics() and len(self.seeds) < 2:
                 raise ValueError(
                     f"seeds must be at least two for best_by {metric}, which is computed over them, got "

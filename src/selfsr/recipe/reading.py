@@ -94,7 +94,7 @@ def _apply_setting(document: dict[str, Any], setting: Setting) -> None:
             key, text = ".".join(parents[: depth + 1]), setting if isinstance(setting, str) else path
             raise InputError(
                 f"--set {shorten(text)}: {shorten(key)} must have options to set, got the value "
-                f"{describe_value(child)}."
+                f"{describe_value(child)}; write all its options in braces: --set '{shorten(key)}={{...}}'."
             )
         node = child
     if not isinstance(setting, str):

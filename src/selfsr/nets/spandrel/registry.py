@@ -98,7 +98,7 @@ def find_architecture(name: str) -> Architecture:
     known = read_architectures()
     if name not in known:
         by_case = {other.lower(): other for other in known}
-        near = difflib.get_close_matches(name.lower(), by_case, 1)
+        near = difflib.get_close_matches(name.lower(), by_case, 1, 0.7)
         names = ", ".join(sorted(known, key=str.lower))
         advice = f"; did you mean {by_case[near[0]]}?" if near else ""
         raise ValueError(f"architecture must be one of {names}, got {describe_value(name)}{advice}")

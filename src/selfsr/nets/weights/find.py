@@ -1,4 +1,4 @@
-"""Find a weights file: one that comes with the package by its name, or any by its path."""
+"""Find a weights file: one that comes with the package by its name, that of a run folder, or any by its path."""
 
 import difflib
 import os
@@ -10,7 +10,7 @@ SHIPPED_FOLDER: Path = Path(__file__).resolve().parents[2] / "models" / "files"
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """Return the file of a model: one of the package by its name, or the file at a path.
+    """Return the file of a model: one of the package by its name, the best of a run folder, or the file at a path.
 
     The name of a shipped model comes first. A file of the same name in the current folder is written as a path, such as
     `./photo_x2`.
@@ -23,19 +23,42 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         The path of a weights file. A path with a folder or a suffix is returned as it is, whether it exists or not.
 
     Raises:
-        InputError: it is a single word, but neither a name nor a file.
+        InputError: it is a single word, but neither a name nor a file, or a folder without weights of a run.
     """
     text = os.fspath(model)
     names = [path.stem for path in list_shipped_files()]
     if text in names:
         return SHIPPED_FOLDER / f"{text}.safetensors"
     path = Path(text)
+    if path.is_dir():
+        return find_run_weights(path)
     is_word = path.name == text and not path.suffix
     if is_word and not path.exists():
         near = difflib.get_close_matches(text, names, 1)
         advice = f"did you mean {near[0]}?" if near else "list the models with: selfsr models list"
         raise InputError(f"model: expected a weights file or {_join(names)}, got {text!r}; {advice}")
     return path
+
+
+def find_run_weights(run: Path) -> Path:
+    """Return the weights of a run folder: the best, or the last if the run has not been evaluated.
+
+    Raises:
+        InputError: there are none.
+    """
+    for name in ("best", "last"):
+        for suffix in (".safetensors", ".pth"):
+            if (path := run / "weights" / f"{name}{suffix}").is_file():
+                return path
+    if not (run / "recipe.yaml").is_file():
+        raise InputError(
+            f"model: expected a weights file, the name of a shipped model or a run folder, got the folder {run}, which "
+            "is none; name a file in it."
+        )
+    raise InputError(
+        f"model: expected a run folder with weights, got {run}, which has no weights/best or weights/last; train until "
+        "the first checkpoint."
+    )
 
 
 def list_shipped_files() -> list[Path]:
