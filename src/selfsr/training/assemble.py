@@ -28,9 +28,12 @@ from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.ema import Ema
 from selfsr.training.kernels import prepare_kernels
 from selfsr.training.parameters import build_optimizer, freeze
+from selfsr.training.weight_casts import cast_weights_together
 
 _OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay")
 _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+# The type of weights in a pass, by accelerate's names of mixed precision.
+_CAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -249,6 +252,10 @@ def _prepare_networks(
         net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
         if accelerator.num_processes > 1:
             normalize_over_processes(net)
+        dtype = _CAST_TYPES.get(accelerator.mixed_precision)
+        # DDP must see which parameters a pass has left out; a cast of many together hides it.
+        if dtype is not None and not recipe.network.has_unused_parameters:
+            cast_weights_together(net, dtype)
         optimizer = build_optimizer(net, recipe.optimizers[name], f"optimizers.{name}.groups")
         method.nets[name], optimizers[name] = accelerator.prepare(net, optimizer)
     return optimizers

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from selfsr.console import print_event, print_line, print_lines, progress_bar
 from selfsr.errors import InputError
@@ -143,6 +144,8 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
     """
     for net in (run.generator, run.ema.net):
         set_scale(net, batches[0].scale)
+    for batch in batches:
+        run.method.objective.count_edges(batch)
     total_counts = _total_counts(run, batches)
     sum_pixel_weights(run, batches, clock)
     sequences = [run.method.updates(batch, clock) for batch in batches]
@@ -152,12 +155,14 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
             with contextlib.nullcontext() if is_last else _without_sync(run):
                 update = next(sequence, None)
                 if update is None:
+                    meter.finish_step()
+                    guard.finish_step(clock.step)
                     return
                 losses = losses_to_backward(update, total_counts, len(batches), run.accelerator.num_processes)
                 run.accelerator.backward(torch.stack(list(losses.values())).sum())
             for name, loss in losses.items():
                 meter.add(f"loss/{update.net}/{name}", loss, steps=1 / len(batches))
-                guard.watch(f"the loss term {name!r} of {update.net}", loss, clock.step)
+                guard.watch(f"the loss term {name!r} of {update.net}", loss)
             for name, value in update.scalars.items():
                 if isinstance(value, MaskedSum):
                     meter.add_part(name, value.total, value.count)
@@ -216,14 +221,23 @@ def _step_optimizer(run: TrainingRun, net: str, clock: Clock, meter: Meter, guar
     factor = recipe.schedule.factor(clock.step, recipe.steps)
     for group, lr in zip(optimizer.param_groups, recipe.optimizers[net].learning_rates, strict=True):
         group["lr"] = lr * factor
-    max_norm = recipe.clip_norm or float("inf")
-    norm = run.accelerator.clip_grad_norm_(run.method.nets[net].parameters(), max_norm)
-    assert norm is not None
+    norm = _clip_gradient(run, net)
     meter.add(f"grad_norm/{net}", norm)
     if run.accelerator.scaler is None:  # the loss scaler of float16 expects infinite gradients and skips their steps
-        guard.watch(f"the gradient of {net}", norm, clock.step)
+        guard.watch(f"the gradient of {net}", norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def _clip_gradient(run: TrainingRun, net: str) -> Tensor:
+    """Return the norm of a network's gradient before it is clipped; without a limit, leave the gradient alone."""
+    parameters, limit = run.method.nets[net].parameters(), run.recipe.clip_norm
+    if limit is None:
+        run.accelerator.unscale_gradients(run.optimizers[net])
+        return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = run.accelerator.clip_grad_norm_(parameters, limit)
+    assert norm is not None
+    return norm
 
 
 def _step_seed(seed: int, process: int, step: int) -> int:
