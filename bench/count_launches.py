@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -54,7 +53,7 @@ class LaunchCounter(TorchDispatchMode):
         super().__init__()
         self.launches: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator and count its launches."""
         name = func._schema.name.split("::")[-1]
         self.launches[name] += count_operator(func, name, args)
@@ -114,7 +113,7 @@ def take_gpu_forms() -> Iterator[None]:
     with (
         mock.patch.object(clip_grad, "_has_foreach_support", supports_lists),
         mock.patch.object(clip_grad, "_device_has_foreach_support", supports_lists),
-        mock.patch.object(adam, "_default_to_fused_or_foreach", lambda *_, **__: (False, True)),
+        mock.patch.object(adam, "_default_to_fused_or_foreach", return_value=(False, True)),
     ):
         yield
 

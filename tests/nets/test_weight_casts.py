@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-from selfsr.training.weight_casts import cast_weights_together
 from test_discriminators import TINY as DISCRIMINATORS
 from test_own_nets import TINY as OWN
 from test_own_nets import nudge
 from test_spandrel_nets import TINY as SPANDREL
+from torch import Tensor, nn
+
+from selfsr.training.weight_casts import cast_weights_together
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid"),  # spandrel's own, when it loads

@@ -116,10 +116,15 @@ class Recipe(Spec):
     clip_norm: PositiveFloat | None = Field(
         None, description="gradient clipping: the largest gradient norm of a network. Set it if runs diverge"
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
         "auto",
         description="precision of the networks; losses are always float32. auto is bfloat16 where the device computes "
-        "it natively, else float32",
+        "it natively, else float32. tf32 is float32 with faster, coarser products on NVIDIA GPUs (docs/speed.md)",
+    )
+    deterministic: bool = Field(
+        False,
+        description="choose only algorithms that repeat bit for bit, which are slower; for a GPU, since a CPU always "
+        "repeats. Set it to compare runs to the last bit",
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
         "auto", description="memory layout of images and weights; auto is channels_last for convolutional networks"

@@ -15,6 +15,7 @@ from selfsr import __version__
 from selfsr.console import print_line
 from selfsr.data.loader import Loader
 from selfsr.errors import InputError, shorten
+from selfsr.machine.arithmetic import Arithmetic, Tf32
 from selfsr.machine.device import choose_device, choose_precision
 from selfsr.methods import Method, MethodSetup
 from selfsr.models import find_model
@@ -31,7 +32,9 @@ from selfsr.training.parameters import build_optimizer, freeze
 from selfsr.training.weight_casts import cast_weights_together
 
 _OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay")
-_MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+_MIXED_PRECISION = {"float32": "no", "tf32": "no", "bfloat16": "bf16", "float16": "fp16"}
+# Where float32 becomes TF32. Where networks compute in half precision, what stays in float32 is as in PyTorch.
+_TF32: dict[str, Tf32] = {"float32": "off", "tf32": "all", "bfloat16": "convolutions", "float16": "convolutions"}
 # The type of weights in a pass, by accelerate's names of mixed precision.
 _CAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,6 +52,7 @@ class TrainingRun:
         ema: moving average of the generator; it is evaluated, sampled and saved.
         loader: batches, beginning with the step after `step`.
         memory_format: memory layout of images and weights.
+        arithmetic: how a GPU computes in a step.
         step: number of finished steps.
         best: the best score so far, by its name; empty before the first evaluation.
     """
@@ -61,6 +65,7 @@ class TrainingRun:
     ema: Ema
     loader: Loader
     memory_format: torch.memory_format
+    arithmetic: Arithmetic
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
 
@@ -158,7 +163,8 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
         start_step=state["step"],
         workers=recipe.workers,
     )
-    run = TrainingRun(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format)
+    arithmetic = _choose_arithmetic(recipe, accelerator.device)
+    run = TrainingRun(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format, arithmetic)
     if resume:
         _restore(run, state)
     return run
@@ -267,6 +273,15 @@ def _ema_forward(net: nn.Module, accelerator: Accelerator) -> Callable[[Tensor],
             return net(lr).float()
 
     return forward
+
+
+def _choose_arithmetic(recipe: Recipe, device: torch.device) -> Arithmetic:
+    return Arithmetic(
+        tf32=_TF32[choose_precision(recipe.precision, device)],
+        deterministic=recipe.deterministic,
+        # Crops have fixed sizes, but of a network that samples only some outputs are decoded, other ones in each step.
+        benchmark=not recipe.method.trains_sampled,
+    )
 
 
 def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from selfsr.console import print_event, print_line, print_lines, progress_bar
-from selfsr.errors import InputError
+from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
 from selfsr.machine.distributed import is_first_process
 from selfsr.machine.environment import write_environment
@@ -141,13 +141,30 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
 
     Each micro-batch has its own sequence of updates. The sequences advance in lockstep: every sequence yields its
     next update, the gradients are summed, and then the optimizer takes one step.
+
+    Raises:
+        InputError: the recipe asks for results that repeat, and an operator has none on this device.
     """
     for net in (run.generator, run.ema.net):
         set_scale(net, batches[0].scale)
     for batch in batches:
         run.method.objective.count_edges(batch)
-    total_counts = _total_counts(run, batches)
-    sum_pixel_weights(run, batches, clock)
+    with run.arithmetic.use(), _explain_nondeterminism(run):
+        total_counts = _total_counts(run, batches)
+        sum_pixel_weights(run, batches, clock)
+        _take_updates(run, batches, clock, total_counts, meter, guard)
+    meter.finish_step()
+    guard.finish_step(clock.step)
+
+
+def _take_updates(
+    run: TrainingRun,
+    batches: list[Batch],
+    clock: Clock,
+    total_counts: dict[str, Tensor],
+    meter: Meter,
+    guard: FiniteGuard,
+) -> None:
     sequences = [run.method.updates(batch, clock) for batch in batches]
     while True:
         for index, sequence in enumerate(sequences):
@@ -155,8 +172,6 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
             with contextlib.nullcontext() if is_last else _without_sync(run):
                 update = next(sequence, None)
                 if update is None:
-                    meter.finish_step()
-                    guard.finish_step(clock.step)
                     return
                 losses = losses_to_backward(update, total_counts, len(batches), run.accelerator.num_processes)
                 run.accelerator.backward(torch.stack(list(losses.values())).sum())
@@ -172,6 +187,22 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
                 _step_optimizer(run, update.net, clock, meter, guard)
                 if update.net == GENERATOR and run.recipe.ema_decay is not None:
                     run.ema.update(run.generator)
+
+
+@contextlib.contextmanager
+def _explain_nondeterminism(run: TrainingRun) -> Iterator[None]:
+    """Turn PyTorch's error about an operator that does not repeat bit for bit into a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not run.recipe.deterministic or "determinis" not in text:
+            raise
+        raise InputError(
+            f"recipe: deterministic needs operators that repeat bit for bit on {run.accelerator.device.type}, got one "
+            f"that does not ({shorten(text.split('. ')[0])}); set deterministic to false, or remove the loss or "
+            "network that uses it."
+        ) from error
 
 
 def losses_to_backward(
