@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -38,7 +38,8 @@ class Arithmetic:
             ...     torch.backends.cuda.matmul.allow_tf32
             True
         """
-        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        cudnn: Any = torch.backends.cudnn
+        matmul = torch.backends.cuda.matmul
         flags = (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32)
         was_deterministic = torch.are_deterministic_algorithms_enabled()
         warned_only = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -26,6 +26,7 @@ from selfsr.recipe.private import dump_public_recipe, hide_folders_in_json
 from selfsr.runfolder.checkpoints import check_same_network, load_state
 from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
+from selfsr.training.compilation import compile_networks
 from selfsr.training.ema import Ema
 from selfsr.training.kernels import prepare_kernels
 from selfsr.training.parameters import build_optimizer, freeze
@@ -53,6 +54,7 @@ class TrainingRun:
         loader: batches, beginning with the step after `step`.
         memory_format: memory layout of images and weights.
         arithmetic: how a GPU computes in a step.
+        is_compiled: whether the networks are compiled.
         step: number of finished steps.
         best: the best score so far, by its name; empty before the first evaluation.
     """
@@ -66,6 +68,7 @@ class TrainingRun:
     loader: Loader
     memory_format: torch.memory_format
     arithmetic: Arithmetic
+    is_compiled: bool = False
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
 
@@ -151,7 +154,10 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     generator = generator.to(device=accelerator.device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     ema = Ema(generator, recipe.ema_decay or 0.0)
     method = _build_method(recipe, generator, ema, accelerator, resume)
-    optimizers = _prepare_networks(recipe, method, accelerator, memory_format)
+    arithmetic = _choose_arithmetic(recipe, accelerator.device)
+    with arithmetic.use():  # compiled code is for one arithmetic
+        is_compiled = _compile_networks(recipe, method, accelerator, memory_format)
+    optimizers = _prepare_networks(recipe, method, accelerator, is_compiled=is_compiled)
     prepare_kernels(recipe, accelerator)
     state = _load_state(recipe, folder, accelerator) if resume else {"step": 0}
     loader = Loader(
@@ -163,8 +169,9 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
         start_step=state["step"],
         workers=recipe.workers,
     )
-    arithmetic = _choose_arithmetic(recipe, accelerator.device)
-    run = TrainingRun(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format, arithmetic)
+    run = TrainingRun(
+        recipe, folder, accelerator, method, optimizers, ema, loader, memory_format, arithmetic, is_compiled
+    )
     if resume:
         _restore(run, state)
     return run
@@ -249,18 +256,41 @@ def _build_method(recipe: Recipe, generator: nn.Module, ema: Ema, accelerator: A
     return method
 
 
-def _prepare_networks(
+def _compile_networks(
     recipe: Recipe, method: Method, accelerator: Accelerator, memory_format: torch.memory_format
-) -> dict[str, Any]:
+) -> bool:
+    """Bring the method's networks into the memory layout and training mode; return whether they are compiled."""
+    for name, net in method.nets.items():
+        method.nets[name] = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
+    if recipe.compile == "off":
+        return False
+    images = recipe.batch // (accelerator.num_processes * recipe.accumulate)
+
+    def make_sample(side_px: int) -> Tensor:
+        sample = torch.full((images, recipe.data.channels, side_px, side_px), 0.5, device=accelerator.device)
+        return sample.contiguous(memory_format=memory_format)
+
+    samples = {
+        name: {
+            scale: make_sample(crop_px // scale if name == GENERATOR else crop_px)
+            for scale, crop_px in recipe.crops_px.items()
+        }
+        for name in method.nets
+    }
+    nets, autocast = dict(method.nets.items()), lambda: accelerator.autocast()
+    return compile_networks(nets, samples, recipe.compile, autocast, is_main=accelerator.is_main_process)
+
+
+def _prepare_networks(recipe: Recipe, method: Method, accelerator: Accelerator, *, is_compiled: bool) -> dict[str, Any]:
     """Wrap the method's networks for mixed precision and several processes; return their optimizers by name."""
     optimizers = {}
     for name, net in method.nets.items():
-        net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
         if accelerator.num_processes > 1:
             normalize_over_processes(net)
         dtype = _CAST_TYPES.get(accelerator.mixed_precision)
-        # DDP must see which parameters a pass has left out; a cast of many together hides it.
-        if dtype is not None and not recipe.network.has_unused_parameters:
+        # A compiled network fuses its casts. DDP must see which parameters a pass has left out; a cast of many together
+        # hides it.
+        if dtype is not None and not is_compiled and not recipe.network.has_unused_parameters:
             cast_weights_together(net, dtype)
         optimizer = build_optimizer(net, recipe.optimizers[name], f"optimizers.{name}.groups")
         method.nets[name], optimizers[name] = accelerator.prepare(net, optimizer)

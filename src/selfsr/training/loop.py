@@ -25,6 +25,7 @@ from selfsr.runfolder.lock import lock_folder
 from selfsr.runfolder.log import Meter, RunLog, nest
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.assemble import TrainingRun, assemble
+from selfsr.training.compilation import tolerate_failures
 from selfsr.training.data_record import record_data
 from selfsr.training.evaluation import Evaluator, check_sets, describe_inputs
 from selfsr.training.guard import FiniteGuard, Stopwatch
@@ -149,7 +150,9 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
         set_scale(net, batches[0].scale)
     for batch in batches:
         run.method.objective.count_edges(batch)
-    with run.arithmetic.use(), _explain_nondeterminism(run):
+    if run.is_compiled and run.recipe.compile == "graphs":
+        torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is needed
+    with run.arithmetic.use(), tolerate_failures(run.is_compiled), _explain_nondeterminism(run):
         total_counts = _total_counts(run, batches)
         sum_pixel_weights(run, batches, clock)
         _take_updates(run, batches, clock, total_counts, meter, guard)

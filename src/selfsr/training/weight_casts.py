@@ -30,7 +30,7 @@ def cast_weights_together(net: nn.Module, dtype: torch.dtype) -> None:
         dtype: bfloat16 or float16.
     """
     layers = [layer for layer in net.modules() if type(layer) in _CAST_LAYERS]
-    places = [
+    places: list[tuple[dict[str, Any], str]] = [
         (layer._parameters, name)
         for layer in layers
         for name, parameter in layer._parameters.items()
@@ -76,7 +76,9 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         present = [gradient for gradient in gradients if gradient is not None]
         cast = iter(_cast_lists(present, ctx.dtype))
         return None, *(None if gradient is None else next(cast) for gradient in gradients)
