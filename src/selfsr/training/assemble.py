@@ -28,6 +28,7 @@ from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.compilation import compile_networks
 from selfsr.training.ema import Ema
+from selfsr.training.fused import fuse_optimizer, keep_form
 from selfsr.training.kernels import prepare_kernels
 from selfsr.training.parameters import build_optimizer, freeze
 from selfsr.training.weight_casts import cast_weights_together
@@ -104,7 +105,7 @@ class TrainingRun:
         self.ema.load_state_dict(state["ema"])
         for name, optimizer in self.optimizers.items():
             options = [{key: group[key] for key in _OPTIMIZER_OPTIONS} for group in optimizer.param_groups]
-            optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.load_state_dict(keep_form(optimizer, state["optimizers"][name]))
             for group, own in zip(optimizer.param_groups, options, strict=True):
                 group.update(own)  # those of the recipe, which may have changed since
         if self.accelerator.scaler is not None and state["scaler"] is not None:
@@ -293,6 +294,7 @@ def _prepare_networks(recipe: Recipe, method: Method, accelerator: Accelerator, 
         if dtype is not None and not is_compiled and not recipe.network.has_unused_parameters:
             cast_weights_together(net, dtype)
         optimizer = build_optimizer(net, recipe.optimizers[name], f"optimizers.{name}.groups")
+        optimizer = fuse_optimizer(optimizer, accelerator.device)
         method.nets[name], optimizers[name] = accelerator.prepare(net, optimizer)
     return optimizers
 
