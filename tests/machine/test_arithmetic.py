@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfsr.errors import InputError
-from selfsr.machine.arithmetic import EVALUATION, Arithmetic
+from selfsr.machine.arithmetic import TRUE_FLOAT32, Arithmetic
 from selfsr.machine.device import choose_precision
 
 
@@ -25,7 +25,7 @@ def read_states() -> dict[str, object]:
 @pytest.mark.parametrize(
     ("arithmetic", "expected"),
     [
-        (EVALUATION, {}),
+        (TRUE_FLOAT32, {}),
         (Arithmetic(tf32="convolutions", benchmark=True), {"cudnn tf32": True, "benchmark": True}),
         (Arithmetic(tf32="all"), {"cudnn tf32": True, "matmul tf32": True}),
         (Arithmetic(deterministic=True, benchmark=True), {"cudnn deterministic": True, "deterministic": True}),
@@ -42,7 +42,7 @@ def test_states_of_the_user_return_after_an_error() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         before = read_states()
-        with pytest.raises(ValueError, match="inside"), EVALUATION.use():
+        with pytest.raises(ValueError, match="inside"), TRUE_FLOAT32.use():
             raise ValueError("inside")
         assert read_states() == before
         assert before["warn only"]
@@ -52,14 +52,14 @@ def test_states_of_the_user_return_after_an_error() -> None:
 
 def test_nested_evaluation_returns_to_the_training() -> None:
     with Arithmetic(tf32="all", benchmark=True).use():
-        with EVALUATION.use():
+        with TRUE_FLOAT32.use():
             assert not torch.backends.cudnn.allow_tf32
         assert torch.backends.cuda.matmul.allow_tf32
 
 
 def test_cublas_gets_a_workspace_of_fixed_size_unless_the_user_chose_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    with EVALUATION.use():
+    with TRUE_FLOAT32.use():
         assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     for before, after in ((None, ":4096:8"), (":16:8", ":16:8")):
         if before is not None:

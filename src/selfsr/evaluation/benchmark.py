@@ -28,7 +28,7 @@ from selfsr.images.files import image_to_tensor, read_image
 from selfsr.images.pairing import find_size_problem
 from selfsr.images.paths import list_images
 from selfsr.images.resize import bicubic_lr, imresize, mod_crop, round_to_bits
-from selfsr.machine.arithmetic import EVALUATION
+from selfsr.machine.arithmetic import TRUE_FLOAT32
 from selfsr.masks import LUMA_STUDIO
 from selfsr.spec import expand_home
 
@@ -73,7 +73,7 @@ class SetScores:
         return {**record, "images": {name: _null_nonfinite(row) for name, row in self.images.items()}}
 
 
-@EVALUATION.use()
+@TRUE_FLOAT32.use()
 def evaluate_set(
     upscale: UpscaleFn,
     name: str,

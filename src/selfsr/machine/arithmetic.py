@@ -63,5 +63,5 @@ class Arithmetic:
             torch.utils.deterministic.fill_uninitialized_memory = fills  # pyright: ignore[reportAttributeAccessIssue]
 
 
-# Scores do not depend on the device: networks and metrics compute in true float32.
-EVALUATION = Arithmetic()
+# Data and scores do not depend on the device: images, networks and metrics compute in true float32.
+TRUE_FLOAT32 = Arithmetic()

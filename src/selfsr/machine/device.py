@@ -91,7 +91,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 
 def to_device(samples: Tensor, device: torch.device) -> Tensor:
-    """Copy to a device; to a GPU through page-locked memory, so that the CPU does not wait."""
-    if device.type == "cuda":
+    """Copy to a device unless it is there; to a GPU through page-locked memory, so that the CPU does not wait."""
+    if device.type == "cuda" and not samples.is_cuda:
         samples = samples.pin_memory()
     return samples.to(device, non_blocking=True)

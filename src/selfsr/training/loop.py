@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from selfsr.console import print_event, print_line, print_lines, progress_bar
+from selfsr.data.prefetch import choose_source
 from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
 from selfsr.machine.distributed import is_first_process
@@ -89,14 +90,19 @@ def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Reh
     log = RunLog(folder, after_step=after_step, tensorboard=recipe.log.tensorboard) if is_main else None
     evaluation = _Evaluation(run, log, rehearsal) if log and recipe.evaluate else None
     meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
-    with contextlib.closing(run.loader), Interruption() as interruption, _progress(run) as advance:
+    with (
+        contextlib.closing(run.loader),
+        contextlib.closing(choose_source(run.loader, run.accelerator.device)) as source,
+        Interruption() as interruption,
+        _progress(run) as advance,
+    ):
         if evaluation and run.step == 0 and not rehearsal:
             evaluation.evaluate_start()
         for step in range(run.step + 1, recipe.steps + 1):
             clock = Clock(step, recipe.steps_per_epoch, recipe.steps)
             torch.manual_seed(_step_seed(recipe.seed, run.accelerator.process_index, step))
             with stopwatch.waiting():
-                raw_batch = next(run.loader)
+                raw_batch = source.load()
             batches = run.loader.prepare(raw_batch, run.accelerator.device, run.memory_format, recipe.accumulate)
             take_step(run, batches, clock, meter, guard)
             run.step = step
