@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from selfsr.console import print_line, progress_bar
 from selfsr.errors import InputError, shorten
 from selfsr.nets.base import set_scale
+from selfsr.nets.discriminators.layers import SpectralConv2d
 from selfsr.step import GENERATOR
 from selfsr.training.keep_state import keep_state
 
@@ -116,6 +117,9 @@ def tolerate_failures(is_compiled: bool) -> Iterator[None]:
 
 def _compile_in_place(net: nn.Module, options: dict[str, Any]) -> None:
     """Compile the blocks of a network, or its complete forward pass if no block repeats; sizes are constants."""
+    for module in net.modules():
+        if isinstance(module, SpectralConv2d):
+            module.next_weight = torch.compiler.disable(module.next_weight)
     blocks = find_blocks(net)
     for block in blocks:
         block.compile(dynamic=False, **options)
@@ -128,6 +132,7 @@ def _restore(net: nn.Module) -> None:
     """Run a network as it is, after `_compile_in_place`."""
     net.__dict__.pop("forward", None)
     for module in net.modules():
+        module.__dict__.pop("next_weight", None)
         module._compiled_call_impl = None
     net.zero_grad(set_to_none=True)
 
@@ -144,11 +149,15 @@ def _try_frozen(net: nn.Module, sample: Tensor, autocast: Callable[[], AbstractC
 
 
 def _try_pass(net: nn.Module, sample: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
-    """Run a forward and a backward pass, which compiles both, and leave no trace of it."""
+    """Run forward and backward passes, which compiles both, and leave no trace of it.
+
+    A discriminator sees outputs and ground truths before its backward pass, which fails if the second pass has
+    overwritten what the gradient of the first one needs.
+    """
     with keep_state(net, sample.device):
         with autocast():
-            output = net(sample)
-        outputs = output if isinstance(output, tuple) else (output,)
+            passes = [net(sample), net(sample)]
+        outputs = [image for output in passes for image in (output if isinstance(output, tuple) else (output,))]
         torch.stack([image.float().sum() for image in outputs]).sum().backward()
     net.zero_grad(set_to_none=True)
 
