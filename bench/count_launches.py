@@ -108,8 +108,8 @@ def count_list_launches(sizes: list[int], lists: int) -> int:
 @contextmanager
 def take_gpu_forms() -> Iterator[None]:
     """Let PyTorch choose the forms over lists of tensors as it does on a GPU."""
+    import torch.optim.adam as adam
     from torch.nn.utils import clip_grad
-    from torch.optim import adam
 
     def supports_lists(*_: Any) -> bool:
         return True

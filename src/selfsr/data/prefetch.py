@@ -43,11 +43,11 @@ class CudaLane:
         with torch.cuda.stream(self._stream):
             return to_device(tensor, self._device)
 
-    def mark(self) -> torch.cuda.Event:
+    def mark(self) -> Any:
         """Return an event after all copies so far."""
         return self._stream.record_event()
 
-    def receive(self, tensors: list[Tensor], mark: torch.cuda.Event) -> None:
+    def receive(self, tensors: list[Tensor], mark: Any) -> None:
         """Let the current stream wait for the event; the host does not."""
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(mark)

@@ -11,7 +11,8 @@ class FeatureLoss(nn.Module):
     """A distance between features of output and ground truth. A subclass computes it from the features.
 
     Computed in the dtype of the network (float32 unless you convert it), even under autocast. Features are compared at
-    least in float32. The network is frozen. The ground truth gets no gradient, and its features are computed without one.
+    least in float32. The network is frozen. The ground truth gets no gradient, and its features are computed without
+    one.
 
     Args:
         network: the network of the features.

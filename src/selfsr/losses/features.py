@@ -245,8 +245,8 @@ class FeatureNetwork(nn.Module):
         """Return the features of the requested layers.
 
         Args:
-            image: RGB `[N, 3, H, W]` in [0, 1], of the dtype of `mean`. It is normalized in that dtype and then converted
-                to the dtype of the convolutions, which may be a half precision.
+            image: RGB `[N, 3, H, W]` in [0, 1], of the dtype of `mean`. It is normalized in that dtype and converted to
+                the dtype of the convolutions, which may be a half precision.
             before_relu: return the features of convolutions before their ReLU; False returns those after it.
 
         Returns:

@@ -33,7 +33,7 @@ class FeatureTermSpec(TermSpec):
     )
     memory_format: Literal["contiguous", "channels_last"] = Field(
         "contiguous",
-        description="memory layout of the feature network; channels_last may be faster on GPUs, the more so in bfloat16",
+        description="memory layout of the feature network; try channels_last on GPUs, above all with bfloat16",
     )
 
     @field_validator("weights")

@@ -119,7 +119,7 @@ def _compile_in_place(net: nn.Module, options: dict[str, Any]) -> None:
     """Compile the blocks of a network, or its complete forward pass if no block repeats; sizes are constants."""
     for module in net.modules():
         if isinstance(module, SpectralConv2d):
-            module.next_weight = torch.compiler.disable(module.next_weight)
+            module.__dict__["next_weight"] = torch.compiler.disable(module.next_weight)
     blocks = find_blocks(net)
     for block in blocks:
         block.compile(dynamic=False, **options)
