@@ -65,12 +65,13 @@ def make_layers() -> nn.Sequential:
 
 def test_layers_compute_with_the_given_dtype_and_keep_their_parameters() -> None:
     net, seen = make_layers(), []
-    net[0].register_forward_hook(lambda layer, *_: seen.append((layer.weight.dtype, layer.bias.dtype)))
-    net[1].register_forward_hook(lambda layer, *_: seen.append(layer.weight.dtype))
-    weight = net[0].weight
+    compute, weight = net[0]._conv_forward, net[0].weight
+    net[0]._conv_forward = lambda x, *tensors: seen.append([t.dtype for t in tensors]) or compute(x, *tensors)
+    net[1].register_forward_hook(lambda layer, *_: seen.append((layer.weight.dtype, net[0].weight.dtype)))
     cast_weights_together(net, torch.bfloat16)
     run_pass(net, torch.rand(1, 3, 8, 8))
-    assert seen == [(torch.bfloat16, torch.bfloat16), torch.float32]  # a PReLU computes with its own weight
+    # A PReLU computes with its own weight, and what reads the weight of a layer gets the parameter.
+    assert seen == [[torch.bfloat16, torch.bfloat16], (torch.float32, torch.float32)]
     assert net[0].weight is weight
 
 
@@ -87,9 +88,14 @@ def test_frozen_weights_get_no_gradient_and_cost_no_pass() -> None:
     net = make_layers()
     net[0].requires_grad_(False)
     cast_weights_together(net, torch.bfloat16)
-    requires = []
-    net[0].register_forward_hook(lambda layer, *_: requires.append(layer.weight.requires_grad))
-    net[2].register_forward_hook(lambda layer, *_: requires.append(layer.weight.requires_grad))
+    requires: list[bool] = []
+
+    def record(layer: nn.Module) -> None:
+        compute = layer._conv_forward
+        layer._conv_forward = lambda x, weight, bias: requires.append(weight.requires_grad) or compute(x, weight, bias)
+
+    record(net[0])
+    record(net[2])
     gradients = run_pass(net, torch.rand(1, 3, 8, 8))
     assert requires == [False, True]
     assert set(gradients) == {"output 0", "1.weight", "2.weight", "2.bias"}

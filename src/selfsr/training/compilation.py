@@ -35,7 +35,7 @@ _VARIANTS = 64
 def find_blocks(net: nn.Module) -> list[nn.Module]:
     """Return the largest blocks that repeat in a network: modules of one class in a sequence or a list.
 
-    PyTorch's own layers are too small to be compiled alone.
+    PyTorch's own layers are too small to be compiled by themselves.
 
     Example:
         >>> class Block(nn.Module): ...

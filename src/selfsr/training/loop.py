@@ -270,7 +270,7 @@ def _step_optimizer(run: TrainingRun, net: str, clock: Clock, meter: Meter, guar
 
 
 def _clip_gradient(run: TrainingRun, net: str) -> Tensor:
-    """Return the norm of a network's gradient before it is clipped; without a limit, leave the gradient alone."""
+    """Return the norm of a network's gradient before it is clipped; without a limit, do not change the gradient."""
     parameters, limit = run.method.nets[net].parameters(), run.recipe.clip_norm
     if limit is None:
         run.accelerator.unscale_gradients(run.optimizers[net])

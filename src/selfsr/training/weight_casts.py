@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Layers whose weights autocast casts. Subclasses may use their weights otherwise, so they are left to autocast.
+# Layers whose weights autocast casts. Subclasses may compute otherwise, so they are left to autocast.
 _CAST_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 # As many as one kernel over lists of tensors takes. Gradients of a group arrive together, so larger groups would also
 # delay the exchange between processes.
@@ -23,37 +23,54 @@ def cast_weights_together(net: nn.Module, dtype: torch.dtype) -> None:
     """Let every pass of a network compute with weights that are cast at its start, together.
 
     Values and gradients are those of autocast, bit for bit. Parameters and their names stay as they are: a layer has
-    the cast weights only during the pass.
+    the cast weights only while it computes.
 
     Args:
         net: the network; its passes must run under autocast to `dtype`.
         dtype: bfloat16 or float16.
     """
     layers = [layer for layer in net.modules() if type(layer) in _CAST_LAYERS]
-    places: list[tuple[dict[str, Any], str]] = [
-        (layer._parameters, name)
+    places = [
+        (layer, name, parameter)
         for layer in layers
         for name, parameter in layer._parameters.items()
         if parameter is not None and parameter.dtype == torch.float32
     ]
     if not places:
         return
-    swapped: list[tuple[dict[str, Any], str, nn.Parameter]] = []
+    casts: dict[nn.Module, dict[str, Tensor]] = {}
 
-    def put_cast_weights(*_: Any) -> None:
-        originals = [(parameters, name, parameters[name]) for parameters, name in places]
-        cast = dict(_cast_groups([parameter for _, _, parameter in originals], dtype))
-        for parameters, name, parameter in originals:
-            parameters[name] = cast[parameter]
-        swapped.extend(originals)
+    def cast(*_: Any) -> None:
+        by_parameter = dict(_cast_groups([parameter for _, _, parameter in places], dtype))
+        for layer, name, parameter in places:
+            casts.setdefault(layer, {})[name] = by_parameter[parameter]
 
-    def put_parameters(*_: Any) -> None:
-        for parameters, name, parameter in swapped:
-            parameters[name] = parameter
-        swapped.clear()
+    net.register_forward_pre_hook(cast)
+    net.register_forward_hook(lambda *_: casts.clear(), always_call=True)
+    for layer in layers:
+        _use_casts(layer, casts)
 
-    net.register_forward_pre_hook(put_cast_weights)
-    net.register_forward_hook(put_parameters, always_call=True)
+
+def _use_casts(layer: nn.Module, casts: dict[nn.Module, dict[str, Tensor]]) -> None:
+    """Let the forward pass of a layer compute with its cast weights, if there are any.
+
+    Other code that reads the weights of the layer still gets the parameters.
+    """
+    original = layer.forward
+    parameters: dict[str, Any] = layer._parameters
+
+    def forward(*arguments: Any, **options: Any) -> Tensor:
+        cast = casts.get(layer)
+        if cast is None:
+            return original(*arguments, **options)
+        kept = {name: parameters[name] for name in cast}
+        parameters.update(cast)
+        try:
+            return original(*arguments, **options)
+        finally:
+            parameters.update(kept)
+
+    layer.forward = forward
 
 
 def _cast_groups(parameters: list[nn.Parameter], dtype: torch.dtype) -> Iterator[tuple[nn.Parameter, Tensor]]:
