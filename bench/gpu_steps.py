@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 import steps
+from selfsr.machine.arithmetic import Arithmetic
 from selfsr.recipe import Recipe
 from selfsr.runfolder.log import Meter
 from selfsr.step import Clock, Outputs
@@ -55,9 +56,12 @@ def _prepare_folder(run: "StageRun") -> Path:
     return folder
 
 
-def _make_step(case: steps.Case, folder: Path, device: str, **changes: Any) -> Callable[[], Any]:
-    """Return a function that takes one of our steps, without waiting for the device."""
+def _make_step(
+    case: steps.Case, folder: Path, device: str, *, benchmark: bool = True, **changes: Any
+) -> Callable[[], Any]:
+    """Return a function that takes one of our steps, without waiting for the device; cuDNN may time its algorithms."""
     run, batches = steps.start_run(case, folder, device, **changes)
+    run.arithmetic = replace(run.arithmetic, benchmark=run.arithmetic.benchmark and benchmark)
     meter, guard, count = Meter(), FiniteGuard(), itertools.count(steps.EPOCH * steps.STEPS_PER_EPOCH)
 
     def step() -> None:
@@ -68,7 +72,10 @@ def _make_step(case: steps.Case, folder: Path, device: str, **changes: Any) -> C
 
 
 def _make_plain_step(case: steps.Case, folder: Path, device: str) -> Callable[[], Any]:
-    """Return a step of the plain loop: autocast to bfloat16, channels-last, Adam, EMA, and the loss read each time."""
+    """Return a step of the plain loop: autocast to bfloat16, channels-last, Adam, EMA, and the loss read each time.
+
+    As in BasicSR, cuDNN times its algorithms.
+    """
     run, (batch,) = steps.start_run(case, folder, device, precision="bfloat16", memory_format="channels_last")
     nets = {name: run.accelerator.unwrap_model(net) for name, net in run.method.nets.items()}
     kind = run.accelerator.device.type
@@ -85,6 +92,7 @@ def _make_plain_step(case: steps.Case, folder: Path, device: str) -> Callable[[]
         loss = F.binary_cross_entropy_with_logits
         return (loss(first - second.mean(), ones) + loss(second - first.mean(), zeros)) / 2
 
+    @Arithmetic(tf32="convolutions", benchmark=True).use()
     def step() -> None:
         sr = forward("g", batch.lr)
         loss = F.l1_loss(sr, batch.hr)
@@ -155,9 +163,7 @@ def time_steps(run: "StageRun") -> None:
         measure(f"{name}: ours", ours, case)
         for title, added in case.added.items():
             measure(f"{name}: ours + {title}", ours, case, added)
-        torch.backends.cudnn.benchmark = True
-        measure(f"{name}: ours, cudnn.benchmark", ours, case)
-        torch.backends.cudnn.benchmark = False
+        measure(f"{name}: ours, without cudnn.benchmark", ours, case, benchmark=False)
         run.attempt(f"{name}: launches", lambda case=case: _count_launches(run, ours(case)))
         for title, added in case.added.items():
             run.attempt(
@@ -199,20 +205,14 @@ def train_twice(run: "StageRun", *, deterministic: bool) -> dict[str, Any]:
     folder, case = _prepare_folder(run), _make_cases(run)["esrgan"]
     if not run.tiny:
         case = replace(case, settings=case.settings | {"network": {"kind": "rrdb", "blocks": 3}, "batch": 4})
-    torch.backends.cudnn.deterministic = deterministic
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     method = {**case.method, "terms": {**case.method["terms"], **steps.SIMILARITY["self-similarity, stride 3"]}}
     weights = []
-    try:
-        for _ in range(2):
-            started, batches = steps.start_run(case, folder, run.device.type, method=method)
-            meter, guard = Meter(), FiniteGuard()
-            for number in range(1, run.size(30, 3) + 1):
-                take_step(started, batches, Clock(number, steps.STEPS_PER_EPOCH, 10**6), meter, guard)
-            weights.append([parameter.detach().clone() for parameter in started.generator.parameters()])
-    finally:
-        torch.backends.cudnn.deterministic = False
-        torch.use_deterministic_algorithms(False)
+    for _ in range(2):
+        started, batches = steps.start_run(case, folder, run.device.type, method=method, deterministic=deterministic)
+        meter, guard = Meter(), FiniteGuard()
+        for number in range(1, run.size(30, 3) + 1):
+            take_step(started, batches, Clock(number, steps.STEPS_PER_EPOCH, 10**6), meter, guard)
+        weights.append([parameter.detach().clone() for parameter in started.generator.parameters()])
     same = sum(torch.equal(a, b) for a, b in zip(*weights, strict=True))
     largest = max((a - b).abs().max().item() for a, b in zip(*weights, strict=True))
     return {"tensors": len(weights[0]), "equal": same, "largest_difference": largest}

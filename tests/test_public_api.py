@@ -22,7 +22,8 @@ NAMES = {
     "self_similarity_graph": "(image, mask, *, search_px=25, window_px=9, sigma=0.004, normalize=True, "
     "backend='auto', memory_mb=None)",
     "self_similarity_loss": "(sr, hr, mask=None, *, search_px=25, window_px=9, sigma=0.004, normalize=True, "
-    "l1_weight=1.0, kl_weight=1.0, reduction='mean', backend='auto', memory_mb=None, max_pixels=None)",
+    "l1_weight=1.0, kl_weight=1.0, reduction='mean', backend='auto', memory_mb=None, max_pixels=None, "
+    "row_counts=None)",
     "ssim_map": "(x, y, *, data_range=1.0, padding='zero', backend='auto')",
 }
 

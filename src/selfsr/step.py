@@ -1,4 +1,4 @@
-"""The types of one training step: Batch, Clock, Outputs, MaskedSum and Update."""
+"""The types of one training step: Batch, Edges, Clock, Outputs, MaskedSum and Update."""
 
 from dataclasses import dataclass, field, replace
 
@@ -7,6 +7,37 @@ from torch import Tensor
 
 # Key of the generator among the networks of every method, in `optimizers` of a recipe, in logs and in checkpoints.
 GENERATOR = "g"
+
+
+class Edges:
+    """The masked pixels of a batch, and their numbers.
+
+    On a GPU the numbers are on their way to the host as soon as this exists. A loss that reads them after the forward
+    pass then does not wait for that pass.
+
+    Args:
+        mask: bool `[N, 1, H, W]`.
+
+    Attributes:
+        mask: bool `[N, 1, H, W]`.
+        count: number of masked pixels, an integer scalar on the device of the mask.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask: Tensor = mask
+        self._row_counts: Tensor = mask.sum((1, 3))
+        self.count: Tensor = self._row_counts.sum()
+        self._copied: torch.cuda.Event | None = None
+        if mask.is_cuda:
+            self._row_counts = self._row_counts.to("cpu", non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def row_counts(self) -> Tensor:
+        """Return the number of masked pixels in each row of each image, int64 `[N, H]` on the CPU, once it is there."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._row_counts.cpu()
 
 
 @dataclass(frozen=True)
@@ -19,12 +50,14 @@ class Batch:
         mask: edge mask of `hr`, bool `[N, 1, H, W]`; None if the data have no masks of their own.
         first_slot: place of the first image in the batch over all processes and micro-batches. Random numbers of a
             sample depend on its place, so that they do not depend on how the batch is split.
+        edges: filled in by terms at edges, by their options; a batch that is made from another one begins without.
     """
 
     hr: Tensor
     lr: Tensor
     mask: Tensor | None = None
     first_slot: int = 0
+    edges: dict[tuple[float, int, bool], Edges] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def scale(self) -> int:

@@ -65,6 +65,16 @@ def test_chunks_list_the_pixels_of_the_mask(shape, seed, share):
     assert torch.equal(torch.cat([wanted[:0], *listed]), wanted)
 
 
+def test_given_counts_decide_the_chunks_and_nothing_else_is_counted():
+    mask = torch.rand((3, 1, 6, 6), generator=torch.Generator().manual_seed(1)) < 0.4
+    counted = list(split_into_chunks(mask, GEOMETRY, 4, 0.05, None))
+    given_counts = list(split_into_chunks(mask, GEOMETRY, 4, 0.05, None, mask.sum((1, 3))))
+    assert [chunk for chunk, _ in given_counts] == [chunk for chunk, _ in counted]
+    assert len(counted) > 1
+    none = torch.zeros(3, 6, dtype=torch.int64)
+    assert list(split_into_chunks(mask, GEOMETRY, 4, 0.05, None, none)) == []
+
+
 @given(seed=st.integers(0, 99), maximum=st.integers(1, 100))
 def test_max_pixels_lists_distinct_ordered_pixels_with_the_first_masked(seed, maximum):
     mask = torch.rand(2, 1, 5, 4, generator=torch.Generator().manual_seed(seed)) < 0.4

@@ -187,3 +187,16 @@ class TestChooseBackend:
         assert backends.why_not_triton(SR) == "triton is not installed (it comes with torch on Linux)"
         assert backends.why_not_cpu(SR.to("meta")) == "numba is not installed (pip install numba)"
         assert backends.why_not_eager(SR) is None
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [torch.zeros(2, 14, dtype=torch.int64), torch.zeros(2, 16), torch.zeros(2, 16, dtype=torch.int64, device="meta")],
+    ids=["size", "dtype", "device"],
+)
+def test_row_counts_must_fit_the_mask_and_be_on_the_host(counts):
+    sentence = (
+        r"^self_similarity_loss: row_counts must be integers \[2, 16\] on the CPU, got .*; pass mask\.sum\(\(1, 3\)\)"
+    )
+    with pytest.raises(InputError, match=sentence):
+        self_similarity_loss(SR, SR, MASK, row_counts=counts, **SIZES)

@@ -140,7 +140,7 @@ def test_torch_library_accepts_the_operators(pair, backend):
     sr, hr, mask = pair
     common = (*OPTIONS.values(), True)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    options = (*common, 1.0, 1.0, True, backend, 256.0, None)
+    options = (*common, 1.0, 1.0, True, backend, 256.0, None, mask.sum((1, 3)))
     torch.library.opcheck(loss_op, (sr.clone().requires_grad_(), hr, mask, *options), test_utils=tests)
     # With a gradient this check would ask for the derivative of the second output, which is the gradient itself.
     torch.library.opcheck(loss_op, (sr, hr, mask, *options), test_utils="test_aot_dispatch_dynamic")

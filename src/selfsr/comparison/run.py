@@ -16,6 +16,7 @@ from selfsr.evaluation.benchmark import SetScores, UpscaleFn, evaluate_set, make
 from selfsr.evaluation.kinds import ImageMetric, SetMetric
 from selfsr.images.files import image_to_tensor, read_image
 from selfsr.images.resize import mod_crop, round_to_bits
+from selfsr.machine.arithmetic import TRUE_FLOAT32
 from selfsr.machine.memory import release_cached_memory
 from selfsr.upscaling.options import RequestedPrecision
 from selfsr.upscaling.tile_size import Tile
@@ -174,6 +175,7 @@ def _score(
         )
 
 
+@TRUE_FLOAT32.use()
 def _score_without_hr(
     upscale: UpscaleFn,
     one: ComparedSet,

@@ -25,6 +25,7 @@ from selfsr.data.device_degrade import BatchDegradation
 from selfsr.errors import InputError
 from selfsr.images.color import rgb_to_luma
 from selfsr.images.resize import bicubic_lr
+from selfsr.machine.arithmetic import TRUE_FLOAT32
 from selfsr.machine.device import to_device
 from selfsr.machine.distributed import local_process_count
 from selfsr.step import Batch
@@ -114,8 +115,8 @@ class Loader:
         Raises:
             InputError: no image is left that can be read, or a loader process died.
         """
-        if self._steps is None:
-            self._steps = self._start()
+        self.start()
+        assert self._steps is not None
         try:
             raw = next(self._steps)
         except RuntimeError as error:
@@ -133,11 +134,17 @@ class Loader:
                 print_line(f"Skipping an unreadable file: {reason}")
         return raw
 
+    def start(self) -> None:
+        """Start the loader processes, if they are not running."""
+        if self._steps is None:
+            self._steps = self._start()
+
     @property
     def skipped(self) -> int:
         """Number of files that became unreadable since the start and are skipped."""
         return len(self._unreadable)
 
+    @TRUE_FLOAT32.use()
     def prepare(
         self,
         raw: RawBatch,
@@ -145,7 +152,7 @@ class Loader:
         memory_format: torch.memory_format = torch.contiguous_format,
         accumulate: int = 1,
     ) -> list[Batch]:
-        """Copy crops to the device, convert them to floats, and make LR and luma if needed.
+        """Copy crops to the device, convert them to floats, and make LR and luma if needed, all in true float32.
 
         LR is made by bicubic, or by the sampled degradations. It is made and rounded in RGB, like a file; luma is
         computed from both, unrounded, as in the published code of networks with one channel.

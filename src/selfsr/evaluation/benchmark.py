@@ -27,6 +27,7 @@ from selfsr.images.color import rgb_to_luma
 from selfsr.images.files import image_to_tensor, read_image
 from selfsr.images.pairing import find_size_problem
 from selfsr.images.resize import bicubic_lr, imresize, mod_crop, round_to_bits
+from selfsr.machine.arithmetic import TRUE_FLOAT32
 from selfsr.masks import LUMA_STUDIO
 
 UpscaleFn = Callable[[Tensor], Tensor]
@@ -70,6 +71,7 @@ class SetScores:
         return {**record, "images": {name: _null_nonfinite(row) for name, row in self.images.items()}}
 
 
+@TRUE_FLOAT32.use()
 def evaluate_set(
     upscale: UpscaleFn,
     name: str,
@@ -89,6 +91,8 @@ def evaluate_set(
     on_failure: Callable[[str], None] | None = None,
 ) -> SetScores:
     """Upscale the low-resolution version of each image and score the result against the image.
+
+    Networks and metrics compute in true float32 on every device, unless `upscale` chooses half precision itself.
 
     Images are evaluated as 8-bit RGB: 16 bits are rounded, alpha is ignored, and gray counts as R = G = B, so that its
     luma is in studio range as for color images. (Set14 has one gray image. Some MATLAB code takes its gray values as

@@ -173,8 +173,19 @@ def _transposed_taps(n_in: int, n_out: int, factor: float) -> tuple[np.ndarray, 
     return out_index, out_weight
 
 
-@lru_cache(maxsize=128)
 def _taps_on(
+    n_in: int, n_out: int, factor: float, transposed: bool, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the taps as tensors, which are constants of a compiled graph: their values decide their sizes."""
+    return _cached_taps_on(n_in, n_out, factor, transposed, dtype, device)
+
+
+# What torch.compiler.assume_constant_result sets; that function would import the compiler.
+_taps_on._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+@lru_cache(maxsize=128)
+def _cached_taps_on(
     n_in: int, n_out: int, factor: float, transposed: bool, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return the taps as tensors; cached, so that a training step neither computes nor copies them."""

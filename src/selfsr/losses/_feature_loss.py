@@ -10,8 +10,9 @@ from selfsr.losses.features import FeatureNetwork
 class FeatureLoss(nn.Module):
     """A distance between features of output and ground truth. A subclass computes it from the features.
 
-    Computed in the dtype of the network (float32 unless you convert it), even under autocast. The network is frozen.
-    The ground truth gets no gradient, and its features are computed without one.
+    Computed in the dtype of the network (float32 unless you convert it), even under autocast. Features are compared at
+    least in float32. The network is frozen. The ground truth gets no gradient, and its features are computed without
+    one.
 
     Args:
         network: the network of the features.
@@ -38,8 +39,8 @@ class FeatureLoss(nn.Module):
         self.check_range(sr, hr)
         with torch.autocast(sr.device.type, enabled=False):
             with torch.no_grad():
-                hr_features = self.extract(self._prepare(hr))
-            return self.compare_features(self.extract(self._prepare(sr)), hr_features)
+                hr_features = self._extract(hr)
+            return self.compare_features(self._extract(sr), hr_features)
 
     def extract(self, image: Tensor) -> dict[str, Tensor]:
         """Return the features `[N, C, h, w]` of an image `[N, 3, H, W]` in [0, 1] by layer."""
@@ -48,6 +49,13 @@ class FeatureLoss(nn.Module):
     def compare_features(self, sr: dict[str, Tensor], hr: dict[str, Tensor]) -> Tensor:
         """Return the distance of the features, a scalar."""
         raise NotImplementedError
+
+    def _extract(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the features, at least in float32: differences of half-precision features lose most of their bits."""
+        features = self.extract(self._prepare(image))
+        return {
+            name: feature.to(torch.promote_types(feature.dtype, torch.float32)) for name, feature in features.items()
+        }
 
     def _prepare(self, image: Tensor) -> Tensor:
         return image.to(self.network.mean.dtype).expand(-1, 3, -1, -1)

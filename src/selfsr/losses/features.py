@@ -245,14 +245,15 @@ class FeatureNetwork(nn.Module):
         """Return the features of the requested layers.
 
         Args:
-            image: RGB `[N, 3, H, W]` in [0, 1], of the weights' dtype.
+            image: RGB `[N, 3, H, W]` in [0, 1], of the dtype of `mean`. It is normalized in that dtype and converted to
+                the dtype of the convolutions, which may be a half precision.
             before_relu: return the features of convolutions before their ReLU; False returns those after it.
 
         Returns:
             Features `[N, C, h, w]` by layer. VGG halves the sides between its stages, rounded down.
         """
         features: dict[str, Tensor] = {}
-        x = (image - self.mean) / self.std
+        x = ((image - self.mean) / self.std).to(next(self.features.parameters()).dtype)
         for name, step in self.steps:
             if isinstance(step, _MaxPool):
                 x = (self.pool or step.pool)(x)

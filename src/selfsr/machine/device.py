@@ -1,13 +1,13 @@
 """Choose the device and the precision of networks."""
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from selfsr.errors import InputError
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -53,11 +53,21 @@ def why_not_bfloat16(device: torch.device) -> str | None:
     return f"not verified on {device.type}"
 
 
+def why_not_tf32(device: torch.device) -> str | None:
+    """Return why `device` does not compute TF32, or None if it does."""
+    if device.type != "cuda":
+        return "only NVIDIA GPUs have them"
+    if torch.version.hip is not None:
+        return "AMD GPUs have none"
+    major, minor = torch.cuda.get_device_capability(device)
+    return None if major >= 8 else f"compute capability {major}.{minor} has none"
+
+
 def choose_precision(name: str, device: torch.device) -> Precision:
     """Return the precision of networks; "auto" is bfloat16 if the device computes it natively, else float32.
 
     Args:
-        name: "auto", "float32", "bfloat16" or "float16".
+        name: "auto", "float32", "tf32", "bfloat16" or "float16".
         device: the device of the networks.
 
     Raises:
@@ -71,13 +81,17 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         return "float32" if why_not_bfloat16(device) else "bfloat16"
     if name == "float16" and device.type == "cpu":
         raise InputError("precision: expected auto, bfloat16 or float32 on a CPU, got float16; use one of these.")
-    if name not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"precision: expected auto, float32, bfloat16 or float16, got {name!r}; use one of these.")
-    return name
+    if name == "tf32" and (reason := why_not_tf32(device)) is not None:
+        raise InputError(f"precision: expected a GPU with TF32 units for tf32, got {device}: {reason}; use float32.")
+    if name not in get_args(Precision):
+        raise InputError(
+            f"precision: expected auto, float32, tf32, bfloat16 or float16, got {name!r}; use one of these."
+        )
+    return cast(Precision, name)
 
 
 def to_device(samples: Tensor, device: torch.device) -> Tensor:
-    """Copy to a device; to a GPU through page-locked memory, so that the CPU does not wait."""
-    if device.type == "cuda":
+    """Copy to a device unless it is there; to a GPU through page-locked memory, so that the CPU does not wait."""
+    if device.type == "cuda" and not samples.is_cuda:
         samples = samples.pin_memory()
     return samples.to(device, non_blocking=True)

@@ -116,10 +116,20 @@ class Recipe(Spec):
     clip_norm: PositiveFloat | None = Field(
         None, description="gradient clipping: the largest gradient norm of a network. Set it if runs diverge"
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
         "auto",
         description="precision of the networks; losses are always float32. auto is bfloat16 where the device computes "
-        "it natively, else float32",
+        "it natively, else float32. tf32 is float32 with faster, coarser products on NVIDIA GPUs (docs/speed.md)",
+    )
+    compile: Literal["off", "default", "graphs"] = Field(
+        "off",
+        description="compile the networks by torch.compile, which takes minutes at the start: default fuses kernels, "
+        "graphs also records CUDA graphs, for small networks. Use it on GPUs for runs of hours (docs/speed.md)",
+    )
+    deterministic: bool = Field(
+        False,
+        description="choose only algorithms that repeat bit for bit, which are slower; for a GPU, since a CPU always "
+        "repeats. Set it to compare runs to the last bit",
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
         "auto", description="memory layout of images and weights; auto is channels_last for convolutional networks"
@@ -226,6 +236,11 @@ class Recipe(Spec):
             raise ValueError(
                 f"evaluate.seeds must be [0] for network {network.kind}, which has one output for each input, got "
                 f"{list(self.evaluate.seeds)}; leave it out"
+            )
+        if self.compile != "off" and network.is_sampled:
+            raise ValueError(
+                f"compile must be off for network {network.kind}, whose training passes have inputs of their own, got "
+                f"{self.compile}; remove it"
             )
         if network.is_sampled != self.method.trains_sampled:
             kinds = [

@@ -1,9 +1,10 @@
 """The logs of a run: `metrics.jsonl`, `eval.jsonl`, and optionally TensorBoard events."""
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -14,42 +15,63 @@ from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
 
 
+class _Entry(NamedTuple):
+    """An entry of a vector of sums: the sum of a value, or the size of the parts that it covers."""
+
+    name: str
+    is_count: bool
+
+
 class Meter:
     """Average scalars over steps; they stay on the device until `read`, so that a step never waits for it."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._pending: list[tuple[_Entry, Tensor]] = []
+        self._sums: dict[tuple[_Entry, ...], Tensor] = {}  # vectors, by their entries in order
         self._steps: dict[str, float] = {}
-        self._counts: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor, steps: float = 1.0) -> None:
         """Add a scalar that covers `steps` steps; the part of one micro-batch covers a fraction of a step."""
-        value = value.detach().double()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._pending.append((_Entry(name, is_count=False), value.detach()))
         self._steps[name] = self._steps.get(name, 0.0) + steps
 
     def add_part(self, name: str, total: Tensor, count: Tensor) -> None:
         """Add the sum over a part of the batch, and its size, which may be 0."""
-        total, count = total.detach().double(), count.detach().double()
-        if name in self._counts:
-            total, count = total + self._sums[name], count + self._counts[name]
-        self._sums[name], self._counts[name] = total, count
+        self._pending.append((_Entry(name, is_count=False), total.detach()))
+        self._pending.append((_Entry(name, is_count=True), count.detach()))
+
+    def finish_step(self) -> None:
+        """Sum up what was added, all scalars in one vector: a kernel for each would cost more than the sums."""
+        if not self._pending:
+            return
+        entries = tuple(entry for entry, _ in self._pending)
+        values = stack_scalars([value for _, value in self._pending])
+        self._sums[entries] = self._sums[entries] + values if entries in self._sums else values
+        self._pending.clear()
 
     def read(self, accelerator: Accelerator) -> dict[str, float]:
         """Return the means over steps and processes since the last call, in one transfer; then reset them.
 
         A value over parts of batches that were all empty is left out.
         """
+        self.finish_step()
         if not self._sums:
             return {}
-        values = torch.stack([*self._sums.values(), *self._counts.values()])
-        sums = torch.as_tensor(accelerator.reduce(values, reduction="mean")).tolist()
-        divisors = {**self._steps, **dict(zip(self._counts, sums[len(self._sums) :], strict=True))}
-        means = {name: value / divisors[name] for name, value in zip(self._sums, sums, strict=False) if divisors[name]}
+        values = torch.as_tensor(accelerator.reduce(torch.cat(list(self._sums.values())), reduction="mean")).tolist()
+        sums: dict[str, float] = {}
+        divisors = dict(self._steps)
+        for entry, value in zip(itertools.chain(*self._sums), values, strict=True):
+            added_to = divisors if entry.is_count else sums
+            added_to[entry.name] = added_to.get(entry.name, 0.0) + value
         self._sums.clear()
         self._steps.clear()
-        self._counts.clear()
-        return means
+        return {name: value / divisors[name] for name, value in sums.items() if divisors[name]}
+
+
+def stack_scalars(values: Sequence[Tensor]) -> Tensor:
+    """Return scalars of any dtype as one float64 vector, in as few launches as their dtypes allow."""
+    dtype = values[0].dtype
+    return torch.stack([value if value.dtype == dtype else value.double() for value in values]).double()
 
 
 def nest(flat: Mapping[str, float]) -> dict[str, Any]:

@@ -66,7 +66,12 @@ def check_budget(caller: str, image: Tensor, geometry: Geometry, memory_mb: floa
 
 
 def split_into_chunks(
-    mask: Tensor, geometry: Geometry, itemsize: int, memory_mb: float, max_pixels: int | None
+    mask: Tensor,
+    geometry: Geometry,
+    itemsize: int,
+    memory_mb: float,
+    max_pixels: int | None,
+    row_counts: Tensor | None = None,
 ) -> Iterator[tuple[Chunk, Pixels]]:
     """Yield each chunk with its pixels, their coordinates counted from the chunk's corner.
 
@@ -77,14 +82,15 @@ def split_into_chunks(
         memory_mb: the budget in MiB.
         max_pixels: None to read the number of masked pixels from the device once. A number makes one chunk of that
             many pixels: the masked ones, padded with unmasked ones.
+        row_counts: masked pixels in each row of each image, `[N, H]` on the CPU; None counts them.
     """
     count, _, height, width = mask.shape
     if max_pixels is not None:
         batch = Chunk(0, count, 0, height, min(max_pixels, mask.numel()))
         yield batch, _list_pixels(mask, batch.pixels)
         return
-    # The only time the host waits for the device.
-    counts = mask.sum((1, 3)).tolist()
+    # Without counts, this is the only time the host waits for the device.
+    counts = (mask.sum((1, 3)) if row_counts is None else row_counts).tolist()
     for chunk in plan_chunks(counts, width, geometry, itemsize, memory_mb * _MIB):
         band = mask[chunk.first_image : chunk.last_image, :, chunk.first_row : chunk.last_row]
         if band.device.type == "cpu":

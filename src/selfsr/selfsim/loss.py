@@ -88,6 +88,7 @@ def self_similarity_loss(
     backend: str = "auto",
     memory_mb: float | None = None,
     max_pixels: int | None = None,
+    row_counts: Tensor | None = None,
 ) -> Tensor:
     r"""Return the distance between the self-similarity graphs X of `sr` and Y of `hr`.
 
@@ -97,7 +98,7 @@ def self_similarity_loss(
 
     The gradient goes to `sr` only and is computed together with the value. There are no second derivatives.
     Computes in float32 (float64 for float64 images), even under autocast. The result is the same bit for bit each
-    time. On a GPU the host waits once, for the number of masked pixels; see `max_pixels`.
+    time. On a GPU the host waits once, for the number of masked pixels; see `max_pixels` and `row_counts`.
 
     Args:
         sr: the network's output, float `[N, C, H, W]`, H and W above `search_px // 2`. `sigma` is meant for values
@@ -121,6 +122,9 @@ def self_similarity_loss(
             device, as in a CUDA graph. The list of pixels then has this length and is padded with pixels that do
             not count. Time and memory depend on this number instead of the mask. The batch is one chunk, which
             `memory_mb` must allow. If more pixels are masked, only the first `max_pixels` count.
+        row_counts: the number of masked pixels in each row of each image, integers `[N, H]` on the CPU, for a caller
+            that has counted them before the forward pass, so that the host need not wait. They must be those of
+            `mask`, which is not checked.
 
     Returns:
         The loss, a scalar in float32 or float64.
@@ -141,6 +145,7 @@ def self_similarity_loss(
         raise InputError(f"{caller}: max_pixels must be 1 or more, got {max_pixels}; pass None to count them.")
     pixels = edge_mask(hr) if mask is None else mask
     check_mask(caller, pixels, hr)
+    _check_row_counts(caller, row_counts, pixels)
     dtype = torch.promote_types(torch.promote_types(sr.dtype, hr.dtype), torch.float32)
     total, _ = loss_op(
         sr.to(dtype),
@@ -156,6 +161,7 @@ def self_similarity_loss(
         backend,
         default_memory_mb(sr) if memory_mb is None else memory_mb,
         max_pixels,
+        row_counts,
     )
     return total if reduction == "sum" else total / pixels.sum().clamp(1, max_pixels)
 
@@ -240,6 +246,17 @@ class SelfSimilarityLoss(nn.Module):
         mask = self.mask_options
         arguments = {"mask_threshold": mask["threshold"], "mask_stride": mask["stride"], "two_sided": mask["two_sided"]}
         return ", ".join(f"{name}={value!r}" for name, value in (self.options | arguments).items())
+
+
+def _check_row_counts(caller: str, row_counts: Tensor | None, mask: Tensor) -> None:
+    if row_counts is None:
+        return
+    size = (mask.shape[0], mask.shape[2])
+    if row_counts.is_floating_point() or row_counts.device.type != "cpu" or row_counts.shape != size:
+        raise InputError(
+            f"{caller}: row_counts must be integers {list(size)} on the CPU, got {row_counts.dtype} "
+            f"{list(row_counts.shape)} on {row_counts.device}; pass mask.sum((1, 3)).cpu()."
+        )
 
 
 def _check_geometry(caller: str, image: Tensor, search_px: int, window_px: int, sigma: float) -> None:

@@ -28,6 +28,7 @@ def loss_and_gradient(
     backend: str,
     memory_mb: float,
     max_pixels: int | None,
+    row_counts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss summed over masked pixels, and its gradient with respect to `sr` (empty if not requested)."""
     caller, h = "self_similarity_loss", geometry.half_search
@@ -36,7 +37,7 @@ def loss_and_gradient(
     padded_sr, padded_hr = _pad_reflect(sr, h), _pad_reflect(hr, h)
     total = torch.zeros((), dtype=sum_dtype(sr), device=sr.device)
     gradient = torch.zeros_like(padded_sr) if with_gradient else None
-    for chunk, pixels in split_into_chunks(mask, geometry, sr.element_size(), memory_mb, max_pixels):
+    for chunk, pixels in split_into_chunks(mask, geometry, sr.element_size(), memory_mb, max_pixels, row_counts):
         band, band_hr = (chunk.select(padded, h).contiguous() for padded in (padded_sr, padded_hr))
         # NaN for NaN and infinity: an infinite difference would only be a similarity of 0.
         total += 0 * (band.sum() + band_hr.sum())
@@ -118,12 +119,13 @@ def loss_op(
     backend: str,
     memory_mb: float,
     max_pixels: int | None,
+    row_counts: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Register `loss_and_gradient` as a torch operator."""
     geometry = Geometry(search_px, window_px, sigma, normalize)
     with disable_autocast(sr):
         return loss_and_gradient(
-            sr, hr, mask, geometry, l1_weight, kl_weight, with_gradient, backend, memory_mb, max_pixels
+            sr, hr, mask, geometry, l1_weight, kl_weight, with_gradient, backend, memory_mb, max_pixels, row_counts
         )
 
 
@@ -139,7 +141,7 @@ def _scale_gradient(ctx, grad_total, grad_gradient):
         raise RuntimeError("self_similarity_loss has no second derivatives; do not differentiate its gradient.")
     assert ctx.has_gradient, "a backward pass needs with_gradient"
     (gradient,) = ctx.saved_tensors
-    return (None if grad_total is None else grad_total * gradient, *(None,) * 12)
+    return (None if grad_total is None else grad_total * gradient, *(None,) * 13)
 
 
 register.register_gradient("self_similarity_loss", _scale_gradient, _save_gradient)

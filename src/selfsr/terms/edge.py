@@ -8,7 +8,7 @@ from torch import Tensor
 from selfsr import edge_mask
 from selfsr.losses.edge import edge_l1_loss
 from selfsr.masks import THRESHOLD, stride_mask
-from selfsr.step import Batch, Clock, MaskedSum, Outputs
+from selfsr.step import Batch, Clock, Edges, MaskedSum, Outputs
 from selfsr.terms.base import TermSpec
 
 
@@ -25,8 +25,18 @@ class EdgeTermSpec(TermSpec):
     stride: PositiveInt = Field(3, description="keep every n-th diagonal of the mask, to save time; 1 keeps all edges")
     two_sided: bool = Field(False, description="also count pixels that are brighter than their neighbors as edges")
 
+    def edges(self, batch: Batch) -> Edges:
+        """Return the pixels that the loss sees; terms with the same options share them."""
+        key = (self.threshold, self.stride, self.two_sided)
+        if key not in batch.edges:
+            batch.edges[key] = Edges(self._find_mask(batch))
+        return batch.edges[key]
+
     def mask(self, batch: Batch) -> Tensor:
         """Return the mask of the pixels that the loss sees, bool `[N, 1, H, W]`."""
+        return self.edges(batch).mask
+
+    def _find_mask(self, batch: Batch) -> Tensor:
         if batch.mask is not None:
             if self.stride == 1:
                 return batch.mask
@@ -35,7 +45,7 @@ class EdgeTermSpec(TermSpec):
 
     def count(self, batch: Batch) -> Tensor:
         """Return the number of masked pixels."""
-        return self.mask(batch).sum()
+        return self.edges(batch).count
 
 
 class EdgeL1Term(EdgeTermSpec):
@@ -50,5 +60,5 @@ class EdgeL1Term(EdgeTermSpec):
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> MaskedSum:
         """Return the sum over the masked pixels and their number."""
-        mask = self.mask(batch)
-        return MaskedSum(edge_l1_loss(outputs.sr, batch.hr, mask, reduction="sum"), mask.sum())
+        edges = self.edges(batch)
+        return MaskedSum(edge_l1_loss(outputs.sr, batch.hr, edges.mask, reduction="sum"), edges.count)

@@ -127,6 +127,12 @@ class Objective:
         masked = [term for term in self.specs.values() if isinstance(term, EdgeTermSpec)]
         return masked[0].mask(batch) if masked else batch.mask
 
+    def count_edges(self, batch: Batch) -> None:
+        """Start counting the edges of a batch, so that they are counted when its loss is computed."""
+        for spec in self.specs.values():
+            if isinstance(spec, EdgeTermSpec):
+                spec.edges(batch)
+
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Return the number of masked pixels of each term that is a `MaskedSum`, by name."""
         counts = {name: term.count(batch) for name, term in self.terms.items()}

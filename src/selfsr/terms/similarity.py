@@ -73,11 +73,11 @@ class SelfSimilarityTerm(EdgeTermSpec):
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> MaskedSum:
         """Return the sum over the masked pixels and their number; `pace` leaves out pixels but keeps the number."""
-        mask = self.mask(batch)
-        admitted = mask
+        edges = self.edges(batch)
+        admitted, row_counts = edges.mask, edges.row_counts()
         if self.pace is not None:
             weight = self.pace.weight(outputs.sr, batch.hr, clock).mean(dim=1, keepdim=True)
-            admitted = mask & (weight >= self.pace.peak / 2)
+            admitted, row_counts = edges.mask & (weight >= self.pace.peak / 2), None
         options = self.model_dump(include=_LOSS_OPTIONS)
-        total = self_similarity_loss(outputs.sr, batch.hr, admitted, reduction="sum", **options)
-        return MaskedSum(total, mask.sum())
+        total = self_similarity_loss(outputs.sr, batch.hr, admitted, reduction="sum", row_counts=row_counts, **options)
+        return MaskedSum(total, edges.count)

@@ -15,6 +15,7 @@ from selfsr import __version__
 from selfsr.console import print_line
 from selfsr.data.loader import Loader
 from selfsr.errors import InputError, shorten
+from selfsr.machine.arithmetic import Arithmetic, Tf32
 from selfsr.machine.device import choose_device, choose_precision
 from selfsr.methods import Method, MethodSetup
 from selfsr.models import find_model
@@ -25,12 +26,19 @@ from selfsr.recipe.private import dump_public_recipe, hide_folders_in_json
 from selfsr.runfolder.checkpoints import check_same_network, load_state
 from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
+from selfsr.training.compilation import compile_networks
 from selfsr.training.ema import Ema
+from selfsr.training.fused import fuse_optimizer, keep_form
 from selfsr.training.kernels import prepare_kernels
 from selfsr.training.parameters import build_optimizer, freeze
+from selfsr.training.weight_casts import cast_weights_together
 
 _OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay")
-_MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+_MIXED_PRECISION = {"float32": "no", "tf32": "no", "bfloat16": "bf16", "float16": "fp16"}
+# Where float32 becomes TF32. Where networks compute in half precision, what stays in float32 is as in PyTorch.
+_TF32: dict[str, Tf32] = {"float32": "off", "tf32": "all", "bfloat16": "convolutions", "float16": "convolutions"}
+# The type of weights in a pass, by accelerate's names of mixed precision.
+_CAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -46,6 +54,8 @@ class TrainingRun:
         ema: moving average of the generator; it is evaluated, sampled and saved.
         loader: batches, beginning with the step after `step`.
         memory_format: memory layout of images and weights.
+        arithmetic: how a GPU computes in a step.
+        is_compiled: whether the networks are compiled.
         step: number of finished steps.
         best: the best score so far, by its name; empty before the first evaluation.
     """
@@ -58,6 +68,8 @@ class TrainingRun:
     ema: Ema
     loader: Loader
     memory_format: torch.memory_format
+    arithmetic: Arithmetic
+    is_compiled: bool = False
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
 
@@ -93,7 +105,7 @@ class TrainingRun:
         self.ema.load_state_dict(state["ema"])
         for name, optimizer in self.optimizers.items():
             options = [{key: group[key] for key in _OPTIMIZER_OPTIONS} for group in optimizer.param_groups]
-            optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.load_state_dict(keep_form(optimizer, state["optimizers"][name]))
             for group, own in zip(optimizer.param_groups, options, strict=True):
                 group.update(own)  # those of the recipe, which may have changed since
         if self.accelerator.scaler is not None and state["scaler"] is not None:
@@ -143,7 +155,10 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     generator = generator.to(device=accelerator.device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     ema = Ema(generator, recipe.ema_decay or 0.0)
     method = _build_method(recipe, generator, ema, accelerator, resume)
-    optimizers = _prepare_networks(recipe, method, accelerator, memory_format)
+    arithmetic = _choose_arithmetic(recipe, accelerator.device)
+    with arithmetic.use():  # compiled code is for one arithmetic
+        is_compiled = _compile_networks(recipe, method, accelerator, memory_format)
+    optimizers = _prepare_networks(recipe, method, accelerator, is_compiled=is_compiled)
     prepare_kernels(recipe, accelerator)
     state = _load_state(recipe, folder, accelerator) if resume else {"step": 0}
     loader = Loader(
@@ -155,7 +170,9 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
         start_step=state["step"],
         workers=recipe.workers,
     )
-    run = TrainingRun(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format)
+    run = TrainingRun(
+        recipe, folder, accelerator, method, optimizers, ema, loader, memory_format, arithmetic, is_compiled
+    )
     if resume:
         _restore(run, state)
     return run
@@ -240,16 +257,44 @@ def _build_method(recipe: Recipe, generator: nn.Module, ema: Ema, accelerator: A
     return method
 
 
-def _prepare_networks(
+def _compile_networks(
     recipe: Recipe, method: Method, accelerator: Accelerator, memory_format: torch.memory_format
-) -> dict[str, Any]:
+) -> bool:
+    """Bring the method's networks into the memory layout and training mode; return whether they are compiled."""
+    for name, net in method.nets.items():
+        method.nets[name] = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
+    if recipe.compile == "off":
+        return False
+    images = recipe.batch // (accelerator.num_processes * recipe.accumulate)
+
+    def make_sample(side_px: int) -> Tensor:
+        sample = torch.full((images, recipe.data.channels, side_px, side_px), 0.5, device=accelerator.device)
+        return sample.contiguous(memory_format=memory_format)
+
+    samples = {
+        name: {
+            scale: make_sample(crop_px // scale if name == GENERATOR else crop_px)
+            for scale, crop_px in recipe.crops_px.items()
+        }
+        for name in method.nets
+    }
+    nets, autocast = dict(method.nets.items()), lambda: accelerator.autocast()
+    return compile_networks(nets, samples, recipe.compile, autocast, is_main=accelerator.is_main_process)
+
+
+def _prepare_networks(recipe: Recipe, method: Method, accelerator: Accelerator, *, is_compiled: bool) -> dict[str, Any]:
     """Wrap the method's networks for mixed precision and several processes; return their optimizers by name."""
     optimizers = {}
     for name, net in method.nets.items():
-        net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
         if accelerator.num_processes > 1:
             normalize_over_processes(net)
+        dtype = _CAST_TYPES.get(accelerator.mixed_precision)
+        # A compiled network fuses its casts. DDP must see which parameters a pass has left out; a cast of many together
+        # hides it.
+        if dtype is not None and not is_compiled and not recipe.network.has_unused_parameters:
+            cast_weights_together(net, dtype)
         optimizer = build_optimizer(net, recipe.optimizers[name], f"optimizers.{name}.groups")
+        optimizer = fuse_optimizer(optimizer, accelerator.device)
         method.nets[name], optimizers[name] = accelerator.prepare(net, optimizer)
     return optimizers
 
@@ -260,6 +305,15 @@ def _ema_forward(net: nn.Module, accelerator: Accelerator) -> Callable[[Tensor],
             return net(lr).float()
 
     return forward
+
+
+def _choose_arithmetic(recipe: Recipe, device: torch.device) -> Arithmetic:
+    return Arithmetic(
+        tf32=_TF32[choose_precision(recipe.precision, device)],
+        deterministic=recipe.deterministic,
+        # Crops have fixed sizes, but of a network that samples only some outputs are decoded, other ones in each step.
+        benchmark=not recipe.method.trains_sampled,
+    )
 
 
 def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:

@@ -7,6 +7,29 @@ import torch
 from torch import Tensor, nn
 
 
+class _Lists:
+    """The tensors of an average and of its network in the same order; listing them costs more than updating them.
+
+    Args:
+        average: the average.
+        net: the network.
+
+    Attributes:
+        averages: parameters of the average.
+        weights: parameters of the network.
+        buffers: buffers of the average and of the network, by dtype: one kernel takes tensors of one dtype.
+    """
+
+    def __init__(self, average: nn.Module, net: nn.Module) -> None:
+        self.averages: list[Tensor] = [parameter.detach() for parameter in average.parameters()]
+        self.weights: list[Tensor] = [parameter.detach() for parameter in net.parameters()]
+        self.buffers: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for copied, buffer in zip(average.buffers(), net.buffers(), strict=True):
+            copies, buffers = self.buffers.setdefault(buffer.dtype, ([], []))
+            copies.append(copied)
+            buffers.append(buffer)
+
+
 class Ema:
     """The average `a <- decay * a + (1 - decay) * w` of a network's parameters, with a copy of its buffers.
 
@@ -20,15 +43,18 @@ class Ema:
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.decay = decay
         self.net: nn.Module = copy.deepcopy(net).eval().requires_grad_(False)
+        self._source: nn.Module | None = None  # the network of `_lists`
+        self._lists: _Lists
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
         """Update the average with the weights of `net`."""
-        averages = [p.detach() for p in self.net.parameters()]
-        weights = [p.detach() for p in net.parameters()]
-        torch._foreach_lerp_(averages, weights, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
-        for average, buffer in zip(self.net.buffers(), net.buffers(), strict=True):
-            average.copy_(buffer)
+        if self._source is not net:
+            self._source, self._lists = net, _Lists(self.net, net)
+        lists = self._lists
+        torch._foreach_lerp_(lists.averages, lists.weights, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
+        for copies, buffers in lists.buffers.values():
+            torch._foreach_copy_(copies, buffers)  # pyright: ignore[reportPrivateImportUsage]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged parameters and the buffers."""

@@ -1,6 +1,7 @@
 """Detect values that are not finite, and measure the speed of training."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from selfsr.runfolder.checkpoints import list_checkpoints
+from selfsr.runfolder.log import stack_scalars
 
 
 class Diverged(RuntimeError):
@@ -20,19 +22,23 @@ class FiniteGuard:
     """Detect values that are not finite, without waiting for the device before `check` is called."""
 
     def __init__(self) -> None:
-        self._first_bad_step: dict[str, Tensor] = {}
+        self._watched: list[tuple[str, Tensor]] = []
+        self._first_bad_steps: dict[tuple[str, ...], Tensor] = {}  # vectors, by the names of their entries in order
 
-    def watch(self, name: str, value: Tensor, step: int) -> None:
-        """Record the first step at which the scalar `value` is not finite.
+    def watch(self, name: str, value: Tensor) -> None:
+        """Watch the scalar `value` in this step; `name` is for the message of `Diverged`."""
+        self._watched.append((name, value.detach()))
 
-        Args:
-            name: for the message of `Diverged`.
-            value: any scalar tensor.
-            step: number of the step.
-        """
-        never = torch.full_like(value, float("inf"), dtype=torch.float64)
-        bad = torch.where(value.detach().isfinite(), never, float(step))
-        self._first_bad_step[name] = torch.minimum(self._first_bad_step.get(name, never), bad)
+    def finish_step(self, step: int) -> None:
+        """Record which values of this step are not finite, all in one vector; `step` is the number of the step."""
+        if not self._watched:
+            return
+        names = tuple(name for name, _ in self._watched)
+        values = stack_scalars([value for _, value in self._watched])
+        bad_steps = torch.full_like(values, float(step)).masked_fill_(values.isfinite(), float("inf"))
+        first = self._first_bad_steps.get(names)
+        self._first_bad_steps[names] = bad_steps if first is None else torch.minimum(first, bad_steps)
+        self._watched.clear()
 
     def check(self, accelerator: Accelerator, folder: Path) -> None:
         """Check all recorded values of all processes.
@@ -40,15 +46,15 @@ class FiniteGuard:
         Raises:
             Diverged: a value was not finite; the message names the first one, its step and the last checkpoint.
         """
-        if not self._first_bad_step:
+        if not self._first_bad_steps:
             return
-        of_processes = accelerator.gather(torch.stack(list(self._first_bad_step.values()))[None])
-        first_steps = torch.as_tensor(of_processes).amin(dim=0)
-        steps = dict(zip(self._first_bad_step, first_steps.tolist(), strict=True))
-        first = min(steps.values())
+        of_processes = accelerator.gather(torch.cat(list(self._first_bad_steps.values()))[None])
+        steps = torch.as_tensor(of_processes).amin(dim=0).tolist()
+        first = min(steps)
         if first == float("inf"):
             return
-        names = " and ".join(name for name, step in steps.items() if step == first)
+        bad = [name for name, step in zip(itertools.chain(*self._first_bad_steps), steps, strict=True) if step == first]
+        names = " and ".join(dict.fromkeys(bad))
         paths = list_checkpoints(folder)
         last_good = f"the last good checkpoint is {paths[-1]}" if paths else "no checkpoint was written before it"
         raise Diverged(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from selfsr.console import print_event, print_line, print_lines, progress_bar
-from selfsr.errors import InputError
+from selfsr.data.prefetch import choose_source
+from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
 from selfsr.machine.distributed import is_first_process
 from selfsr.machine.environment import write_environment
@@ -24,6 +26,7 @@ from selfsr.runfolder.lock import lock_folder
 from selfsr.runfolder.log import Meter, RunLog, nest
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.assemble import TrainingRun, assemble
+from selfsr.training.compilation import tolerate_failures
 from selfsr.training.data_record import record_data
 from selfsr.training.evaluation import Evaluator, check_sets, describe_inputs
 from selfsr.training.guard import FiniteGuard, Stopwatch
@@ -87,14 +90,19 @@ def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Reh
     log = RunLog(folder, after_step=after_step, tensorboard=recipe.log.tensorboard) if is_main else None
     evaluation = _Evaluation(run, log, rehearsal) if log and recipe.evaluate else None
     meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
-    with contextlib.closing(run.loader), Interruption() as interruption, _progress(run) as advance:
+    with (
+        contextlib.closing(run.loader),
+        contextlib.closing(choose_source(run.loader, run.accelerator.device)) as source,
+        Interruption() as interruption,
+        _progress(run) as advance,
+    ):
         if evaluation and run.step == 0 and not rehearsal:
             evaluation.evaluate_start()
         for step in range(run.step + 1, recipe.steps + 1):
             clock = Clock(step, recipe.steps_per_epoch, recipe.steps)
             torch.manual_seed(_step_seed(recipe.seed, run.accelerator.process_index, step))
             with stopwatch.waiting():
-                raw_batch = next(run.loader)
+                raw_batch = source.load()
             batches = run.loader.prepare(raw_batch, run.accelerator.device, run.memory_format, recipe.accumulate)
             take_step(run, batches, clock, meter, guard)
             run.step = step
@@ -140,11 +148,32 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
 
     Each micro-batch has its own sequence of updates. The sequences advance in lockstep: every sequence yields its
     next update, the gradients are summed, and then the optimizer takes one step.
+
+    Raises:
+        InputError: the recipe asks for results that repeat, and an operator has none on this device.
     """
     for net in (run.generator, run.ema.net):
         set_scale(net, batches[0].scale)
-    total_counts = _total_counts(run, batches)
-    sum_pixel_weights(run, batches, clock)
+    for batch in batches:
+        run.method.objective.count_edges(batch)
+    if run.is_compiled and run.recipe.compile == "graphs":
+        torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is needed
+    with run.arithmetic.use(), tolerate_failures(run.is_compiled), _explain_nondeterminism(run):
+        total_counts = _total_counts(run, batches)
+        sum_pixel_weights(run, batches, clock)
+        _take_updates(run, batches, clock, total_counts, meter, guard)
+    meter.finish_step()
+    guard.finish_step(clock.step)
+
+
+def _take_updates(
+    run: TrainingRun,
+    batches: list[Batch],
+    clock: Clock,
+    total_counts: dict[str, Tensor],
+    meter: Meter,
+    guard: FiniteGuard,
+) -> None:
     sequences = [run.method.updates(batch, clock) for batch in batches]
     while True:
         for index, sequence in enumerate(sequences):
@@ -157,7 +186,7 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
                 run.accelerator.backward(torch.stack(list(losses.values())).sum())
             for name, loss in losses.items():
                 meter.add(f"loss/{update.net}/{name}", loss, steps=1 / len(batches))
-                guard.watch(f"the loss term {name!r} of {update.net}", loss, clock.step)
+                guard.watch(f"the loss term {name!r} of {update.net}", loss)
             for name, value in update.scalars.items():
                 if isinstance(value, MaskedSum):
                     meter.add_part(name, value.total, value.count)
@@ -167,6 +196,22 @@ def take_step(run: TrainingRun, batches: list[Batch], clock: Clock, meter: Meter
                 _step_optimizer(run, update.net, clock, meter, guard)
                 if update.net == GENERATOR and run.recipe.ema_decay is not None:
                     run.ema.update(run.generator)
+
+
+@contextlib.contextmanager
+def _explain_nondeterminism(run: TrainingRun) -> Iterator[None]:
+    """Turn PyTorch's error about an operator that does not repeat bit for bit into a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not run.recipe.deterministic or "determinis" not in text:
+            raise
+        raise InputError(
+            f"recipe: deterministic needs operators that repeat bit for bit on {run.accelerator.device.type}, got one "
+            f"that does not ({shorten(text.split('. ')[0])}); set deterministic to false, or remove the loss or "
+            "network that uses it."
+        ) from error
 
 
 def losses_to_backward(
@@ -216,14 +261,23 @@ def _step_optimizer(run: TrainingRun, net: str, clock: Clock, meter: Meter, guar
     factor = recipe.schedule.factor(clock.step, recipe.steps)
     for group, lr in zip(optimizer.param_groups, recipe.optimizers[net].learning_rates, strict=True):
         group["lr"] = lr * factor
-    max_norm = recipe.clip_norm or float("inf")
-    norm = run.accelerator.clip_grad_norm_(run.method.nets[net].parameters(), max_norm)
-    assert norm is not None
+    norm = _clip_gradient(run, net)
     meter.add(f"grad_norm/{net}", norm)
     if run.accelerator.scaler is None:  # the loss scaler of float16 expects infinite gradients and skips their steps
-        guard.watch(f"the gradient of {net}", norm, clock.step)
+        guard.watch(f"the gradient of {net}", norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def _clip_gradient(run: TrainingRun, net: str) -> Tensor:
+    """Return the norm of a network's gradient before it is clipped; without a limit, do not change the gradient."""
+    parameters, limit = run.method.nets[net].parameters(), run.recipe.clip_norm
+    if limit is None:
+        run.accelerator.unscale_gradients(run.optimizers[net])
+        return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = run.accelerator.clip_grad_norm_(parameters, limit)
+    assert norm is not None
+    return norm
 
 
 def _step_seed(seed: int, process: int, step: int) -> int:

@@ -1,13 +1,10 @@
 """Sum normalized pixel weights over the complete batch, before its first gradient (docs/pacing.md, eq. 17)."""
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
-from torch import nn
 
 from selfsr.step import GENERATOR, Batch, Clock, Outputs
 from selfsr.training.assemble import TrainingRun
+from selfsr.training.keep_state import keep_state
 
 
 def sum_pixel_weights(run: TrainingRun, batches: list[Batch], clock: Clock) -> None:
@@ -26,17 +23,7 @@ def sum_pixel_weights(run: TrainingRun, batches: list[Batch], clock: Clock) -> N
     if objective.parts == 1 or not objective.normalized:
         return
     net = run.method.nets[GENERATOR]
-    with torch.no_grad(), _keep_state(net, accelerator.device):
+    with torch.no_grad(), keep_state(net, accelerator.device):
         log_sums = [objective.measure_log_sums(Outputs.from_network(net(batch.lr)), batch, clock) for batch in batches]
     of_processes = torch.as_tensor(accelerator.gather(torch.stack(log_sums)))
     objective.log_sums = dict(zip(objective.normalized, of_processes.logsumexp(dim=0), strict=True))
-
-
-@contextlib.contextmanager
-def _keep_state(net: nn.Module, device: torch.device) -> Iterator[None]:
-    """Restore buffers, such as those of batch norm, and the state of the random numbers after a pass."""
-    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-    for buffer, saved in buffers:
-        buffer.copy_(saved)

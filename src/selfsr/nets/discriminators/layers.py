@@ -55,13 +55,19 @@ class SpectralConv2d(nn.Module):
         u, v = self.weight_u.clone(), self.weight_v.clone()
         return self.weight_orig / torch.dot(u, self.weight_orig.flatten(1) @ v)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve `[N, C, H, W]`."""
-        device_type = x.device.type
-        with torch.autocast(device_type, enabled=False):
+    def next_weight(self) -> Tensor:
+        """Return the weight of this pass, in float32; in training mode, after a step of the power iteration.
+
+        A compiler must not trace it: it would leave out the copies of the estimates.
+        """
+        with torch.autocast(self.weight_orig.device.type, enabled=False):
             if self.training:
                 self.update_estimate(1)
-            weight = self.compute_weight()
+            return self.compute_weight()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve `[N, C, H, W]`."""
+        device_type, weight = x.device.type, self.next_weight()
         with torch.autocast(device_type, enabled=torch.is_autocast_enabled(device_type) and not self.float32):
             x = x.to(weight.dtype) if self.float32 else x
             return functional.conv2d(x, weight, self.bias, self.stride, self.padding)

@@ -1,0 +1,21 @@
+"""Every network that is written here is one graph for torch.compile, and computes the same as without."""
+
+import pytest
+import torch
+from test_own_nets import TINY, nudge
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", TINY)
+def test_network_is_one_graph(name: str) -> None:
+    spec = TINY[name]
+    torch.manual_seed(0)
+    net = nudge(spec.build(spec.scales[0], spec.channel_counts[-1])).train()
+    image = torch.rand(2, spec.channel_counts[-1], 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.compiler.reset()
+    compiled = torch.compile(net.forward, fullgraph=True, backend="eager", dynamic=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = [forward(image) for forward in (net, compiled)]
+    for expected, got in zip(*(o if isinstance(o, tuple) else (o,) for o in outputs), strict=True):
+        torch.testing.assert_close(got, expected)
+    torch.compiler.reset()
