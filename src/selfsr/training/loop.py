@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from selfsr.console import print_event, print_line, print_lines, progress_bar
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
-from selfsr.machine.distributed import is_first_process
+from selfsr.machine.distributed import StopAgreement, is_first_process, share_from_first
 from selfsr.machine.environment import write_environment
 from selfsr.machine.interruption import Interruption
 from selfsr.machine.memory import measure_memory_mb
@@ -54,7 +55,7 @@ def fit(
     folder: Path,
     *,
     device: str = "auto",
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     rehearsal: Rehearsal | None = None,
 ) -> bool:
     """Train from a recipe; return True if the run is finished, False if it was interrupted and saved.
@@ -63,7 +64,7 @@ def fit(
         recipe: describes the run.
         folder: the run folder; without `resume`, one without checkpoints.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        resume: continue from the newest checkpoint in `folder`.
+        resume: continue from the newest checkpoint in `folder`; "auto" does if there is one, and starts otherwise.
         rehearsal: for a dry run; it is filled in.
 
     Raises:
@@ -76,17 +77,20 @@ def fit(
         return _fit(recipe, folder, device, resume, rehearsal)
 
 
-def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Rehearsal | None) -> bool:
+def _fit(
+    recipe: Recipe, folder: Path, device: str, resume: bool | Literal["auto"], rehearsal: Rehearsal | None
+) -> bool:
     run = assemble(recipe, folder, device=device, resume=resume)
-    _check_run_folder(folder, resume)  # after assembly: a new name for the run would not mend a wrong setting
+    share_from_first(lambda: _check_run_folder(run))  # after assembly: a new name for the run would not mend a wrong setting
     if is_main := run.accelerator.is_main_process:
         _write_definition(run)
-        record_data(folder, run.loader.datasets, resume=resume)
-        _print_start(run, resume, rehearsal)
-    after_step = run.step if resume else -1
+        record_data(folder, run.loader.datasets, resume=run.resumed)
+        _print_start(run, rehearsal)
+    after_step = run.step if run.resumed else -1
     log = RunLog(folder, after_step=after_step, tensorboard=recipe.log.tensorboard) if is_main else None
     evaluation = _Evaluation(run, log, rehearsal) if log and recipe.evaluate else None
     meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
+    agreement = StopAgreement()
     with contextlib.closing(run.loader), Interruption() as interruption, _progress(run) as advance:
         if evaluation and run.step == 0 and not rehearsal:
             evaluation.evaluate_start()
@@ -104,7 +108,7 @@ def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Reh
             log_now = is_last or step % recipe.log.every_steps == 0
             evaluate_now = recipe.evaluate is not None and (is_last or step % recipe.evaluate.every_steps == 0)
             save_now = is_last or step % recipe.checkpoints.every_steps == 0
-            stop_now = interruption.stop_requested and (log_now or run.accelerator.num_processes == 1)
+            stop_now = agreement.check(interruption.stop_requested)
             if log_now or evaluate_now or save_now or stop_now:
                 guard.check(run.accelerator, folder)
             if log_now:
@@ -124,6 +128,7 @@ def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Reh
                 _save_other_nets(run)
             if stop_now:
                 break
+        agreement.finish()
     if log:
         log.close()
     run.accelerator.wait_for_everyone()
@@ -250,9 +255,9 @@ def _record(run: TrainingRun, clock: Clock, means: dict[str, float], speed: dict
     }
 
 
-def _print_start(run: TrainingRun, resume: bool, rehearsal: Rehearsal | None) -> None:
+def _print_start(run: TrainingRun, rehearsal: Rehearsal | None) -> None:
     """Print what is known of the run before its first step."""
-    if resume and run.step == run.recipe.steps:
+    if run.resumed and run.step == run.recipe.steps:
         print_line(
             f"resume: the run in {run.folder} has done all its {run.recipe.steps} steps; nothing is left to train."
         )
@@ -331,10 +336,10 @@ def _progress(run: TrainingRun):
     return progress_bar(f"Training {run.recipe.name}", run.recipe.steps, run.step)
 
 
-def _check_run_folder(folder: Path, resume: bool) -> None:
+def _check_run_folder(run: TrainingRun) -> None:
     """Check that a new run does not overwrite another one."""
-    if not resume and list_checkpoints(folder):
+    if not run.resumed and list_checkpoints(run.folder):
         raise InputError(
-            f"train: expected a new run folder, got {folder}, which has checkpoints; continue its run with --resume, "
+            f"train: expected a new run folder, got {run.folder}, which has checkpoints; continue its run with --resume, "
             "or name the new run with --set name=..."
         )
