@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,6 +17,7 @@ from selfsr import __version__
 from selfsr.console import print_line
 from selfsr.data.loader import Loader
 from selfsr.errors import InputError, shorten
+from selfsr.machine.attempts import choose_init_method
 from selfsr.machine.device import choose_device, choose_precision
 from selfsr.machine.distributed import share_from_first
 from selfsr.methods import Method, MethodSetup
@@ -205,7 +206,7 @@ def _build_accelerator(recipe: Recipe, device_name: str) -> Accelerator:
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, device)],
-        kwargs_handlers=[_describe_ddp(recipe)],
+        kwargs_handlers=[_describe_ddp(recipe), InitProcessGroupKwargs(init_method=choose_init_method())],
     )
     world = accelerator.num_processes
     if recipe.batch % (world * recipe.accumulate):
