@@ -72,8 +72,8 @@ def _wait(is_done: Any, deadline: float, whom: str) -> None:
     while not is_done():
         if time.monotonic() > deadline:
             raise InputError(
-                f"train: expected all processes of torchrun to meet, got no answer of {whom}; look for its error above, "
-                "and check the network with selfsr doctor --rendezvous."
+                f"train: expected all processes of torchrun to meet, got no answer of {whom}; look for its error "
+                "above, and check the network with selfsr doctor --rendezvous."
             )
         time.sleep(_POLL_S)
 

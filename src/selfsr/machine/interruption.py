@@ -6,7 +6,6 @@ from types import FrameType
 
 from selfsr.console import print_line
 
-
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 

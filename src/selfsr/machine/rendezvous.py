@@ -49,8 +49,8 @@ def parse_endpoint(text: str) -> Endpoint:
     well_formed = host and separator and (is_bracketed or ":" not in host) and port.isascii() and port.isdigit()
     if not well_formed or not 1 <= int(port) <= _HIGHEST_PORT:
         raise InputError(
-            f"{_PLACE}: expected HOST:PORT with a port from 1 to {_HIGHEST_PORT}, got {text!r}; pass what torchrun gets "
-            "as --rdzv-endpoint, such as node0:29500."
+            f"{_PLACE}: expected HOST:PORT with a port from 1 to {_HIGHEST_PORT}, got {text!r}; pass what torchrun "
+            "gets as --rdzv-endpoint, such as node0:29500."
         )
     return Endpoint(host.strip("[]"), int(port))
 
@@ -76,8 +76,8 @@ def check_rendezvous(endpoint: Endpoint, timeout_s: float) -> str:
             connection.connect(address)
     except TimeoutError:
         raise InputError(
-            f"{_PLACE}: expected a connection to {endpoint}, got no answer within {timeout_s:g} s; open the port in the "
-            "firewalls between the machines, and check that the machine is on."
+            f"{_PLACE}: expected a connection to {endpoint}, got no answer within {timeout_s:g} s; open the port in "
+            "the firewalls between the machines, and check that the machine is on."
         ) from None
     except ConnectionRefusedError:
         if not _is_here(family, address):

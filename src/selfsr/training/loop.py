@@ -81,7 +81,8 @@ def _fit(
     recipe: Recipe, folder: Path, device: str, resume: bool | Literal["auto"], rehearsal: Rehearsal | None
 ) -> bool:
     run = assemble(recipe, folder, device=device, resume=resume)
-    share_from_first(lambda: _check_run_folder(run))  # after assembly: a new name for the run would not mend a wrong setting
+    # After assembly: a new name for the run would not mend a wrong setting.
+    share_from_first(lambda: _check_run_folder(run))
     if is_main := run.accelerator.is_main_process:
         _write_definition(run)
         record_data(folder, run.loader.datasets, resume=run.resumed)
@@ -340,6 +341,6 @@ def _check_run_folder(run: TrainingRun) -> None:
     """Check that a new run does not overwrite another one."""
     if not run.resumed and list_checkpoints(run.folder):
         raise InputError(
-            f"train: expected a new run folder, got {run.folder}, which has checkpoints; continue its run with --resume, "
-            "or name the new run with --set name=..."
+            f"train: expected a new run folder, got {run.folder}, which has checkpoints; continue its run with "
+            "--resume, or name the new run with --set name=..."
         )
