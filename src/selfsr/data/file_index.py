@@ -120,11 +120,12 @@ def index_files(
 
 def _name_files(paths: Sequence[Path]) -> tuple[Path, list[bytes]]:
     """Return the folder that all files share, and their names below it."""
-    here = os.getcwd()
-    texts = [os.path.normpath(os.path.join(here, path)) for path in paths]
-    root = os.path.commonpath({os.path.dirname(text) for text in texts})
-    start = len(root) if root.endswith(os.sep) else len(root) + 1
-    return Path(root), [os.fsencode(text[start:]) for text in texts]
+    pairs = [(text[: -len(path.name)], path.name) for path, text in zip(paths, map(str, paths), strict=True)]
+    folders = {folder: os.path.abspath(folder) for folder in {folder for folder, _ in pairs}}
+    root = os.path.commonpath(folders.values())
+    start = len(os.path.join(root, ""))
+    prefixes = {folder: os.path.join(absolute, "")[start:] for folder, absolute in folders.items()}
+    return Path(root), [os.fsencode(prefixes[folder] + name) for folder, name in pairs]
 
 
 def _read_stats(paths: Sequence[Path]) -> np.ndarray:

@@ -17,6 +17,11 @@ def process_count() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
+def process_rank() -> int:
+    """Return the number of this process in the run; 0 without `torch.distributed`."""
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
 def sum_over_processes(value: Tensor) -> Tensor:
     """Return the sum of `value` over all processes, without a gradient; a single process gets its own tensor."""
     if process_count() == 1:
@@ -84,6 +89,32 @@ def share_from_first(make: Callable[[], T]) -> T:
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def share_with_all(make: Callable[[], T]) -> list[T]:
+    """Call `make` in each process, and return the results of all of them, by rank, in all processes.
+
+    All processes must call this in the same order.
+
+    Args:
+        make: returns a value that can be pickled.
+
+    Raises:
+        InputError, OSError: `make` raised it in a process; all processes raise that of the first one.
+    """
+    if process_count() == 1:
+        return [make()]
+    outcome: tuple[T | None, Exception | None]
+    try:
+        outcome = (make(), None)
+    except (InputError, OSError) as error:
+        outcome = (None, error)
+    outcomes: list[Any] = [None] * process_count()
+    distributed.all_gather_object(outcomes, outcome, group=_get_control_group())
+    for _, error in outcomes:
+        if error is not None:
+            raise error
+    return [value for value, _ in outcomes]
 
 
 class StopAgreement:

@@ -89,7 +89,7 @@ def _fit(
         _print_start(run, rehearsal)
     after_step = run.step if run.resumed else -1
     log = RunLog(folder, after_step=after_step, tensorboard=recipe.log.tensorboard) if is_main else None
-    evaluation = _Evaluation(run, log, rehearsal) if log and recipe.evaluate else None
+    evaluation = _Evaluation(run, log, rehearsal) if recipe.evaluate else None
     meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
     agreement = StopAgreement()
     with contextlib.closing(run.loader), Interruption() as interruption, _progress(run) as advance:
@@ -272,17 +272,17 @@ def _note(means: dict[str, float]) -> str:
 
 
 class _Evaluation:
-    """Evaluate the run: log and print the scores, and save the best weights."""
+    """Evaluate the run in all processes; the first one logs and prints the scores, and saves the best weights."""
 
-    def __init__(self, run: TrainingRun, log: RunLog, rehearsal: Rehearsal | None) -> None:
+    def __init__(self, run: TrainingRun, log: RunLog | None, rehearsal: Rehearsal | None) -> None:
         assert run.recipe.evaluate is not None
         self._run, self._log, self._rehearsal = run, log, rehearsal
         self._evaluator = Evaluator(run.recipe, run.folder, run.accelerator.device)
-        records = log.evaluations.read()
+        records = share_from_first(lambda: [] if log is None else log.evaluations.read())
         self._evaluator.start = next((record for record in records if record["step"] == 0), None)
         if run.step > 0 and self._evaluator.start is None and isinstance(run.recipe.evaluate.best_by, dict):
             raise InputError(
-                f"resume: expected the scores of step 0 in {log.evaluations.path}, to which evaluate.best_by is "
+                f"resume: expected the scores of step 0 in {run.folder / 'eval.jsonl'}, to which evaluate.best_by is "
                 "relative, got none; restore the file, or choose one metric for evaluate.best_by."
             )
         self._lines = ScoreLines(run.recipe.evaluate, next(reversed(records), None))
@@ -293,12 +293,15 @@ class _Evaluation:
 
     def evaluate_start(self) -> None:
         record = self._evaluator.evaluate_start(self._run.ema_net())
-        self._log.evaluation(record)
-        self._lines.show(record, is_best=False)
+        if self._log is not None:
+            self._log.evaluation(record)
+            self._lines.show(record, is_best=False)
 
     def evaluate(self, clock: Clock) -> None:
         start = time.perf_counter()
         record = self._evaluator.evaluate(self._run.ema_net(), clock)
+        if self._log is None:
+            return
         self._log.evaluation(record)
         is_best = _save_if_best(self._run, self._evaluator.score(record))
         if self._rehearsal:
