@@ -122,7 +122,7 @@ class DiskArrays:
             return None
         array = self._layouts.view(index, mapped, offset + ALIGNMENT)
         if not self._checked[index]:
-            if zlib.crc32(array) != checksum:
+            if zlib.crc32(array.data) != checksum:
                 return None
             self._checked[index] = True
         return array
@@ -137,8 +137,8 @@ class DiskArrays:
             # Not through the map: a full disk would end the process there. A file of its own, since forked processes
             # share the position in an open one.
             with self._files.arrays.open("r+b") as file:
-                _write_at(file, offset + ALIGNMENT, memoryview(data).cast("B"))
-                _write_at(file, offset, _MARK.pack(int(self._files.tags[index]), zlib.crc32(data)))
+                _write_at(file, offset + ALIGNMENT, data.data.cast("B"))
+                _write_at(file, offset, _MARK.pack(int(self._files.tags[index]), zlib.crc32(data.data)))
         except OSError as error:
             self._is_full = True
             reason = "a full disk" if error.errno in _FULL else error.strerror or str(error)

@@ -75,7 +75,7 @@ class _Table:
         return cls(name, [], empty.reshape(0, 2), np.empty((0, 3), np.int32), empty, np.empty(0, np.uint64))
 
     def take(self, rows: np.ndarray) -> "_Table":
-        names = [self.names[row] for row in rows]
+        names = [self.names[row] for row in rows.tolist()]
         return _Table(self.arrays, names, self.stats[rows], self.facts[rows], self.offsets[rows], self.tags[rows])
 
 
@@ -156,13 +156,14 @@ def _locked(path: Path) -> Iterator[None]:
 def _load(path: Path, key: str) -> _Table:
     if not path.exists():
         return _Table.start()
+    table, is_valid = _Table.start(), False
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             names = bytes(file["names"]).split(b"\0")[:-1]
             table = _Table(str(file["arrays"]), names, *(file[name] for name in ("stats", "facts", "offsets", "tags")))
             is_valid = int(file["format"]) == _FORMAT and _is_consistent(table)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        is_valid = False
+        pass
     if not is_valid:
         print_line(f"{key}: expected the index of a cache in {path}, got another file; the cache is filled again.")
         return _Table.start()
@@ -202,7 +203,7 @@ def _update(
     root: Path,
 ) -> tuple[_Table, np.ndarray]:
     """Return a table with all files, and their rows."""
-    new = np.flatnonzero(rows < 0)
+    new: list[int] = np.flatnonzero(rows < 0).tolist()
     with ThreadPoolExecutor(_THREADS) as pool:
         facts = list(pool.map(describe, [paths[i] for i in new]))
     new_facts = np.array(facts, np.int32).reshape(-1, 3)
@@ -214,7 +215,7 @@ def _update(
     sizes = _align(count_bytes(new_facts))
     if start + int(sizes.sum()) > 2 * used:  # most of the file is of images that changed or are gone
         kept, start = _Table.start(), 0
-        new = np.arange(len(names))
+        new = list(range(len(names)))
         new_facts = _join_facts(table, rows, new_facts)
         sizes = _align(count_bytes(new_facts))
     offsets = start + np.concatenate(([0], np.cumsum(sizes)[:-1])) if len(sizes) else np.empty(0, np.int64)

@@ -219,7 +219,7 @@ def _build_accelerator(recipe: Recipe, device_name: str) -> Accelerator:
 
 def _describe_ddp(recipe: Recipe) -> DistributedDataParallelKwargs:
     """Return the arguments of DDP."""
-    arguments = {
+    arguments: dict[str, Any] = {
         # Branches of unused scales get no gradient; DDP must know.
         "find_unused_parameters": recipe.network.has_unused_parameters,
         "gradient_as_bucket_view": True,  # one copy of the gradients less
