@@ -141,7 +141,7 @@ def test_cache_stays_within_the_free_memory(tmp_path, monkeypatch):
     assert folder(tmp_path, cache="memory").build(scale=2, crop_px=4).cached
     free["bytes"] = 37_000
     with pytest.raises(
-        InputError, match=r"data.hr: expected .* GB of free memory for cache: memory, got .* GB; set cache: off or auto"
+        InputError, match=r"data.hr: expected .* GB of free memory for cache: memory, got .* GB; set cache: disk, off"
     ):
         folder(tmp_path, cache="memory").build(scale=2, crop_px=4)
     free["bytes"] = 200_000

@@ -8,7 +8,7 @@ import pytest
 
 from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, read_header, read_image, write_image
-from selfsr.images.paths import is_inside, list_folder, list_images
+from selfsr.images.paths import is_inside, list_folder, list_images, sort_key
 
 
 def test_list_images_is_recursive_and_sorted(tmp_path):
@@ -103,3 +103,9 @@ def test_long_names_and_names_that_are_not_utf8_are_written_and_read(tmp_path, n
     with pytest.raises(InputError) as caught:
         read_image(tmp_path / name)
     assert str(caught.value).encode(errors="surrogateescape").startswith(os.fsencode(tmp_path / name))
+
+
+def test_the_sort_key_sorts_as_paths_do() -> None:
+    names = ["b/a.png", "b/a/c.png", "b/a!c.png", "b!/a.png", "b.png", "a/z.png", "b/a.d/c.png", "B/a.png", "é.png"]
+    assert [Path(name) for name in sorted(names, key=sort_key)] == sorted(map(Path, names))
+    assert sorted(names, key=sort_key) != sorted(names)

@@ -18,7 +18,16 @@ from safetensors.torch import load_file
 from torch import Tensor, distributed
 
 from factories import make_tiny_recipe
-from run_folders import LOGITS_ROUNDING, assert_same, leaves, measure_logits, read_checkpoint, read_log, train
+from run_folders import (
+    LOGITS_ROUNDING,
+    assert_same,
+    leaves,
+    measure_logits,
+    read_checkpoint,
+    read_lines,
+    read_log,
+    train,
+)
 from selfsr.cli import app
 from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.training import assemble
@@ -177,6 +186,19 @@ def test_a_regression_by_command_trains_as_in_one_process(trained: tuple) -> Non
         assert record["loss"]["g"] == pytest.approx(expected["loss"]["g"], rel=2e-5)
     for key, weights in last_weights(one).items():
         torch.testing.assert_close(last_weights(two)[key], weights, rtol=1e-3, atol=2e-5)
+
+
+@some
+def test_an_evaluation_over_two_processes_has_the_scores_of_one(trained: tuple) -> None:
+    one, two = (read_lines(trained[0] / runs / "tiny/eval.jsonl") for runs in ("one", "two"))
+    assert [list(record["sets"]["test"]["images"]) for record in two] == 3 * [["t0", "t1"]]
+    assert two[0] == one[0]  # the same network at the start, and bicubic
+    for record, expected in zip(two[1:], one[1:], strict=True):
+        values, expected_values = (leaves(each["sets"]["test"]["images"]) for each in (record, expected))
+        assert values == pytest.approx(expected_values, rel=1e-3)
+    names = [sorted(path.name for path in (trained[0] / runs / "tiny").rglob("*.png")) for runs in ("one", "two")]
+    assert names[0] == names[1]
+    assert names[0]
 
 
 @some

@@ -12,8 +12,11 @@ from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, image_to_tensor, tensor_to_pixels
 from selfsr.nets.layers import Float32Conv2d
 from selfsr.nets.weights.model import Model
+from selfsr.upscaling import precision as precision_module
 from selfsr.upscaling import upscaler as upscale_module
 from selfsr.upscaling.alpha import fill_unknown
+from selfsr.upscaling.network import CastNetwork
+from selfsr.upscaling.precision import make_probe, measure_rounding
 from selfsr.upscaling.tile_size import parse_tile
 from selfsr.upscaling.tiling import self_ensemble
 from selfsr.upscaling.upscaler import Upscaler
@@ -44,6 +47,15 @@ def conv_net(channels: int = 3) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(channels, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 4 * channels, 3, padding=1), nn.PixelShuffle(2)
     )
+
+
+def offset_net() -> nn.Module:
+    """Return nearest neighbor x2 whose hidden values are around 100, where bfloat16 rounds to steps of 0.5."""
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 12, 1), nn.PixelShuffle(2))
+    for layer, repeats, bias in zip(net, (1, 1, 4), (100.0, 0.0, -100.0), strict=False):
+        layer.weight.data = torch.eye(3).repeat_interleave(repeats, 0)[..., None, None]
+        layer.bias.data.fill_(bias)
+    return net
 
 
 def model(net: nn.Module, **facts) -> Model:
@@ -277,15 +289,14 @@ def test_on_tile_counts_tiles(tmp_path):
 
 
 def native_bfloat16(monkeypatch, native: bool) -> None:
-    monkeypatch.setattr(upscale_module, "why_not_bfloat16", lambda _: None if native else "it would be emulated")
+    monkeypatch.setattr(precision_module, "why_not_bfloat16", lambda _: None if native else "it would be emulated")
 
 
 def test_auto_precision_is_bfloat16_if_native_and_invisible(monkeypatch):
-    coarse, fine = conv_net(), conv_net()
-    fine[2] = Float32Conv2d.like(fine[2])
+    fine, coarse = conv_net(), offset_net()
     native_bfloat16(monkeypatch, True)
     assert upscaler(fine, precision="auto").precision == "bfloat16"
-    assert upscaler(coarse, precision="auto").precision == "float32"  # its last layer would round to steps of 1/256
+    assert upscaler(coarse, precision="auto").precision == "float32"  # bfloat16 rounds its hidden values visibly
     assert upscaler(coarse, precision="bfloat16").precision == "bfloat16"
     assert upscaler(fine, precision="auto").describe_precision() == "bfloat16 (float32 for 16-bit images)"
     assert upscaler(coarse, precision="auto").describe_precision() == "float32"
@@ -295,10 +306,24 @@ def test_auto_precision_is_bfloat16_if_native_and_invisible(monkeypatch):
     assert upscaler(fine, precision="auto").precision == "float32"
 
 
-def test_16_bit_images_are_upscaled_in_float32(monkeypatch, tmp_path):
+def test_first_and_last_layers_stay_in_float32_from_outside(monkeypatch):
     native_bfloat16(monkeypatch, True)
     net = conv_net()
-    net[2] = Float32Conv2d.like(net[2])
+    network = CastNetwork(net)
+    probe = make_probe(model(net), CPU)
+    before = measure_rounding(network, probe, torch.bfloat16)
+    upscaler(net, precision="auto")
+    assert [isinstance(net[index], Float32Conv2d) for index in (0, 2)] == [True, True]
+    after = measure_rounding(network, probe, torch.bfloat16)
+    assert after < before / 2
+    untouched = conv_net()
+    upscaler(untouched, precision="float32")
+    assert type(untouched[2]) is nn.Conv2d
+
+
+def test_16_bit_images_are_upscaled_in_float32(monkeypatch, tmp_path):
+    native_bfloat16(monkeypatch, True)
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Tanh(), *conv_net())  # the first and last stay in float32
     exact, auto, half = (upscaler(net, precision=name) for name in ("float32", "auto", "bfloat16"))
     shallow, deep = random_image(16, 16), random_image(16, 16, dtype=np.uint16)
     results = [[run.upscale_image(p, scratch=tmp_path).pixels for run in (exact, auto, half)] for p in (shallow, deep)]

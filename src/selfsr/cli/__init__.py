@@ -62,7 +62,7 @@ def _root(
     pass
 
 
-app.command("train", epilog=train.EPILOG)(train.train)
+app.command("train", epilog=train.EPILOG, cls=train.TrainCommand)(train.train)
 app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("compare", epilog=compare.EPILOG)(compare.compare)

@@ -1,14 +1,45 @@
 """`selfsr doctor`."""
 
-EPILOG = """[bold]Example[/bold]
+from typing import Annotated
 
-selfsr doctor      (put its output into every bug report)"""
+import typer
+
+from selfsr.cli.options import refuse_unused
+
+EPILOG = """[bold]Examples[/bold]
+
+selfsr doctor      (put its output into every bug report)
+
+selfsr doctor --rendezvous node0:29500      (on each machine of a run over several, before torchrun)"""
 
 
-def doctor() -> None:
+def doctor(
+    context: typer.Context,
+    rendezvous: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Check only whether this machine reaches the place where torchrun waits for all machines, its "
+            "--rdzv-endpoint.",
+        ),
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option(min=0.1, help="With --rendezvous, the limit for an answer, in seconds.")
+    ] = 10.0,
+) -> None:
     """Print versions, devices and backends, and the reason if one is unavailable."""
+    if rendezvous is None:
+        refuse_unused(context, "timeout_s", reason="without --rendezvous")
+        _print_machine()
+        return
+    from selfsr.machine.rendezvous import check_rendezvous, parse_endpoint
+
+    typer.echo(check_rendezvous(parse_endpoint(rendezvous), timeout_s))
+
+
+def _print_machine() -> None:
+    """Print versions, devices and backends."""
     import torch
-    import typer
     from rich.console import Console
     from rich.table import Table
 

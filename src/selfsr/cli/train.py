@@ -1,9 +1,10 @@
 """The command `selfsr train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from selfsr.cli.options import LogOption, refuse_unused
 
@@ -24,7 +25,23 @@ selfsr train runs/my --resume
 
 selfsr train my.yaml --log json > log.jsonl
 
-torchrun --nproc-per-node 4 -m selfsr train my.yaml"""
+torchrun --nproc-per-node 4 --max-restarts 3 -m selfsr train my.yaml --resume auto"""
+
+
+class TrainCommand(TyperCommand):
+    """The command, in which `--resume` may stand without a value, for the same as `--resume newest`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, after giving `--resume` its value."""
+        following = [*args[1:], ""]
+        complete = [
+            "--resume=newest" if argument == "--resume" and after not in RESUME_CHOICES else argument
+            for argument, after in zip(args, following, strict=True)
+        ]
+        return super().parse_args(ctx, complete)
+
+
+RESUME_CHOICES = ("newest", "auto")
 
 
 def train(
@@ -38,7 +55,13 @@ def train(
             "--set", help="Change the recipe: key=value, such as steps=1000; null removes an entry. Repeatable."
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint of the run.")] = False,
+    resume: Annotated[
+        Literal["newest", "auto"] | None,
+        typer.Option(
+            metavar="[auto]",
+            help="Continue from the newest checkpoint of the run; with auto, start the run if there is none.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -63,12 +86,12 @@ def train(
         refuse_unused(context, "resume", "runs", "no_report", reason="with --dry-run")
     if recipe.is_dir():
         refuse_unused(context, "runs", reason="with a run folder")
-        if not resume:
+        if resume is None:
             raise InputError(
                 f"train: expected a recipe, got the folder {recipe}; add --resume to continue the run in it."
             )
         folder, loaded = recipe, load_recipe(recipe / "recipe.yaml", settings or ())
-    elif resume and not recipe.is_file() and str(recipe) not in shipped_recipes():
+    elif resume == "newest" and not recipe.is_file() and str(recipe) not in shipped_recipes():
         raise InputError(
             f"train: expected a run folder or a recipe to resume, got {recipe}, which does not exist; "
             f"{_suggest_run(recipe)}"
@@ -79,11 +102,18 @@ def train(
     if dry_run:
         dryrun.dry_run(loaded, device=device)
         return
-    run_recipe(loaded, folder, device=device, log=log, resume=resume, report=not no_report)
+    choice = "auto" if resume == "auto" else resume is not None
+    run_recipe(loaded, folder, device=device, log=log, resume=choice, report=not no_report)
 
 
 def run_recipe(
-    recipe: "Recipe", folder: Path, *, device: str, log: str, resume: bool = False, report: bool = True
+    recipe: "Recipe",
+    folder: Path,
+    *,
+    device: str,
+    log: str,
+    resume: bool | Literal["auto"] = False,
+    report: bool = True,
 ) -> None:
     """Train, then print the scores and write the report.
 
@@ -98,10 +128,12 @@ def run_recipe(
     try:
         finished = fit(recipe, folder, device=device, resume=resume)
     except Diverged as error:
-        print_line(f"selfsr: {error}")
+        if _is_main_process():
+            print_line(f"selfsr: {error}")
         raise typer.Exit(4) from error
     if not finished:
-        print_line(f"Stopped and saved. Continue with: selfsr train {folder} --resume")
+        if _is_main_process():
+            print_line(f"Stopped and saved. Continue with: selfsr train {folder} --resume")
         raise typer.Exit(130)
     if _is_main_process():
         print_event("end", {"steps": recipe.steps, "folder": str(folder)})

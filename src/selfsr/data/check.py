@@ -135,7 +135,8 @@ def _sort_out_small(
         return paths, {"are smaller than the crop, and are padded": count} if count else {}
     if not readable:
         return paths, {}
-    large, count = choose_large(readable, (headers[path] for path in readable), crop_px, hr)
+    sides_px = [min(headers[path].height, headers[path].width) for path in readable]
+    large, count = choose_large(readable, sides_px, crop_px, hr)
     kept = set(large)
     used = [path for path in paths if path in kept or path not in headers]
     return used, {"are smaller than the crop, and are left out": count} if count else {}

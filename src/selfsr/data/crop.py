@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from selfsr.console import print_line
-from selfsr.data.store import ImageStore, read_headers
+from selfsr.data.store import Cache, ImageStore, read_facts
 from selfsr.degrade.plan import DegradationPlan
 from selfsr.errors import InputError
 from selfsr.images.files import ImageHeader
@@ -70,15 +70,19 @@ def is_small(header: ImageHeader, crop_px: int) -> bool:
     return min(header.height, header.width) < crop_px
 
 
-def choose_large(
-    paths: Sequence[Path], headers: Iterable[ImageHeader], crop_px: int, folder: Path
-) -> tuple[list[Path], int]:
+def choose_large(paths: Sequence[Path], sides_px: Iterable[int], crop_px: int, folder: Path) -> tuple[list[Path], int]:
     """Return the images that are not smaller than the crop, in their order, and the number of the others.
+
+    Args:
+        paths: the files.
+        sides_px: the shorter side of each image.
+        crop_px: side of the HR crop.
+        folder: the folder of the images, for the message.
 
     Raises:
         InputError: all images are smaller.
     """
-    large = [path for path, header in zip(paths, headers, strict=True) if not is_small(header, crop_px)]
+    large = [path for path, side_px in zip(paths, sides_px, strict=True) if side_px >= crop_px]
     if not large:
         raise InputError(
             f"data.hr: expected an image of at least {crop_px} x {crop_px} pixels, the size of the crop, in {folder}, "
@@ -87,13 +91,14 @@ def choose_large(
     return large, len(paths) - len(large)
 
 
-def skip_small(paths: Sequence[Path], crop_px: int, folder: Path) -> list[Path]:
+def skip_small(paths: Sequence[Path], crop_px: int, folder: Path, cache: Cache) -> list[Path]:
     """Return the images that are not smaller than the crop, in their order; print the number of the others.
 
     Raises:
         InputError: all images are smaller, or a file is not an image.
     """
-    large, skipped = choose_large(paths, read_headers(paths), crop_px, folder)
+    facts, _ = read_facts("data.hr", paths, cache)
+    large, skipped = choose_large(paths, facts[:, :2].min(axis=1).tolist(), crop_px, folder)
     if skipped and is_first_process():
         print_line(
             f"data.small: {skipped:,} of {len(paths):,} images are smaller than the crop of {crop_px} x {crop_px} "
@@ -117,26 +122,27 @@ def check_sizes(hr: ImageStore, scale: int, crop_px: int, *, pad: bool) -> None:
     if pad:
         _check_one_lr_pixel(hr, scale)
         return
-    too_small = [i for i, header in enumerate(hr.headers) if is_small(header, crop_px)]
-    if not too_small:
+    sides_px = hr.sizes.min(axis=1)
+    too_small = np.flatnonzero(sides_px < crop_px)
+    if not len(too_small):
         return
-    first, header = hr.paths[too_small[0]], hr.headers[too_small[0]]
-    largest = min(min(h.height, h.width) for h in hr.headers) // scale * scale
+    first, (height, width) = hr.paths[too_small[0]], hr.sizes[too_small[0]].tolist()
+    largest = int(sides_px.min()) // scale * scale
     advice = f", or crop_px to at most {largest}" if largest else ""
     raise InputError(
         f"data.hr: expected images of at least {crop_px} x {crop_px} pixels, the size of the crop, but "
-        f"{len(too_small)} of {len(hr)} are smaller, the first is {first} with {header.height} x {header.width} "
+        f"{len(too_small)} of {len(hr)} are smaller, the first is {first} with {height} x {width} "
         f"(height x width); set data.small to skip or pad{advice}."
     )
 
 
 def _check_one_lr_pixel(hr: ImageStore, scale: int) -> None:
-    for path, header in zip(hr.paths, hr.headers, strict=True):
-        if is_small(header, scale):
-            raise InputError(
-                f"{path}: expected at least {scale} x {scale} pixels, one pixel of LR, got {header.height} x "
-                f"{header.width} (height x width); leave it out."
-            )
+    for index in np.flatnonzero(hr.sizes.min(axis=1) < scale):
+        height, width = hr.sizes[index].tolist()
+        raise InputError(
+            f"{hr.paths[index]}: expected at least {scale} x {scale} pixels, one pixel of LR, got {height} x {width} "
+            "(height x width); leave it out."
+        )
 
 
 def sample_crop(rng: np.random.Generator, shape: tuple[int, ...], scale: int, crop_px: int) -> tuple[int, int, int]:

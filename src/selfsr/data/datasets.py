@@ -237,8 +237,9 @@ class PairedDataset(BaseDataset):
     def _set_lr(self, lr_paths: Sequence[Path], scale: int, crop_px: int, cache: Cache) -> None:
         assert len(self._hr) == len(lr_paths), (len(self._hr), len(lr_paths))
         self._lr = ImageStore("data.lr", lr_paths, cache)
-        for hr, lr, hr_path, lr_path in zip(self._hr.headers, self._lr.headers, self._hr.paths, lr_paths, strict=True):
-            problem = find_size_problem((hr.height, hr.width), (lr.height, lr.width), scale)
+        sizes = zip(self._hr.sizes.tolist(), self._lr.sizes.tolist(), self._hr.paths, lr_paths, strict=True)
+        for hr_size, lr_size, hr_path, lr_path in sizes:
+            problem = find_size_problem(tuple(hr_size), tuple(lr_size), scale)
             if problem:
                 raise InputError(f"{lr_path}: {problem}; make it again from {hr_path} or leave the pair out.")
         self._set_crop(scale, crop_px)

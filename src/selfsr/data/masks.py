@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfsr.data.array_cache import ArrayLayouts
 from selfsr.data.crop import apply_symmetry, crop_with_reflection
-from selfsr.data.store import ArrayLayout, ArrayStore, Cache, ImageStore
+from selfsr.data.file_index import CacheFolder, Facts, index_files
+from selfsr.data.store import ArrayStore, Cache, ImageStore
 from selfsr.errors import InputError
 from selfsr.images.files import read_header, read_image
 from selfsr.images.paths import find_root, missing_path_error
@@ -103,12 +105,17 @@ class MaskStore(ArrayStore):
     def __init__(self, paths: Sequence[Path], images: ImageStore, cache: Cache) -> None:
         self.paths: list[Path] = list(paths)
         self._image_paths = images.paths
-        self._sizes = [(header.height, header.width) for header in images.headers]
-        with ThreadPoolExecutor(8) as pool:
-            for index, size in enumerate(pool.map(_read_size, self.paths)):
-                _check_size(self.paths[index], size, self._image_paths[index], self._sizes[index])
-        packed = [ArrayLayout((height, -(-width // 8)), np.dtype(np.uint8)) for height, width in self._sizes]
-        super().__init__("data.masks", packed, cache)
+        self._sizes = images.sizes
+        files = None
+        if isinstance(cache, CacheFolder):
+            files = index_files(cache, "data.masks", self.paths, _describe_mask, lambda each: _layout_masks(each).bytes)
+            sizes = [tuple(size) for size in files.facts[:, :2].tolist()]
+        else:
+            with ThreadPoolExecutor(8) as pool:
+                sizes = list(pool.map(_read_size, self.paths))
+        for index, size in enumerate(sizes):
+            _check_size(self.paths[index], size, self._image_paths[index], tuple(self._sizes[index].tolist()))
+        super().__init__("data.masks", _layout_masks(self._sizes), cache, files)
         _read_mask(self.paths[0])
 
     def crop(self, index: int, top: int, left: int, side: int, scale: int) -> np.ndarray:
@@ -118,15 +125,30 @@ class MaskStore(ArrayStore):
             InputError: the file is damaged, has other values, or changed after the start.
             OSError: the file cannot be read.
         """
-        height, width = (length - length % scale for length in self._sizes[index])
+        height, width = (length - length % scale for length in self._sizes[index].tolist())
         rows = self.read(index)[top : min(top + side, height)]
         mask = np.unpackbits(rows, axis=1, count=width)[:, :, None]
         return crop_with_reflection(mask, 0, left, side)
 
     def _decode(self, index: int) -> np.ndarray:
         mask = _read_mask(self.paths[index])
-        _check_size(self.paths[index], mask.shape, self._image_paths[index], self._sizes[index])
+        _check_size(self.paths[index], mask.shape, self._image_paths[index], tuple(self._sizes[index].tolist()))
         return np.packbits(mask, axis=1)
+
+
+def _describe_mask(path: Path) -> Facts:
+    size = _read_size(path)
+    if len(size) != 2:
+        raise InputError(
+            f"{path}: expected a mask of height and width, got {' x '.join(map(str, size))}; save it as a matrix."
+        )
+    return size[0], size[1], 0
+
+
+def _layout_masks(facts: np.ndarray) -> ArrayLayouts:
+    """Return the layouts of masks with a bit for each pixel, from int32 `[n, 2]` or more of height and width."""
+    shapes = np.stack([facts[:, 0], -(-facts[:, 1] // 8)], axis=1)
+    return ArrayLayouts(shapes, np.ones(len(facts), np.uint8))
 
 
 def crop_mask(

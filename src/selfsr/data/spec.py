@@ -1,5 +1,6 @@
 """The `data` part of a recipe: folders of images, and the datasets built from them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from selfsr.data.crop import SmallImages, skip_small
 from selfsr.data.datasets import Dataset, HrFolderDataset, PairedDataset
 from selfsr.data.degraded import DegradedDataset
+from selfsr.data.file_index import CacheFolder
 from selfsr.data.masks import find_masks
 from selfsr.data.store import Cache
 from selfsr.degrade.presets import Degradation
@@ -17,13 +19,21 @@ from selfsr.images.pairing import pair_lr
 from selfsr.images.paths import list_images
 from selfsr.spec import PathByScale, Spec, expand_home, select_path
 
-_CACHE = "cache of decoded images: memory, off, or auto, which is memory if they fit in a quarter of the free memory"
+_CACHE = (
+    "cache of decoded images: memory, off, auto, which is memory if they fit in a quarter of the free memory, or disk, "
+    "a file that all processes of a machine share and the next run finds again; use disk for several processes, and "
+    "for images that do not fit in memory"
+)
+_CACHE_FOLDER = "folder for cache: disk, on a local disk; null is selfsr in the user's cache folder"
 _HR = "folder of HR images, searched with its subfolders, or a .txt file that lists images, a path in each line"
 _SMALL = (
     "images smaller than the crop: error stops before the run, skip leaves them out and prints how many, pad mirrors "
     "them at their lower and right edges"
 )
 _MASKS = "folder of edge masks, .mat or .png with the names of the images; null computes them in the training step"
+
+
+CacheKind = Literal["auto", "off", "memory", "disk"]
 
 
 class FolderSpec(Spec):
@@ -36,7 +46,8 @@ class FolderSpec(Spec):
         description="channels of the network: 3 repeats gray images to RGB, 1 trains on luma; LR is made and rounded "
         "in RGB, as published",
     )
-    cache: Cache = Field("auto", description=_CACHE)
+    cache: CacheKind = Field("auto", description=_CACHE)
+    cache_folder: Path | None = Field(None, description=_CACHE_FOLDER)
     lr_bits: Literal[8, 16] | None = Field(
         8, description="bit depth that LR is rounded to, like a file; null leaves it unrounded"
     )
@@ -53,7 +64,7 @@ class FolderSpec(Spec):
     small: SmallImages = Field("error", description=_SMALL)
     masks: Path | None = Field(None, description=_MASKS)
 
-    @field_validator("hr", "masks")
+    @field_validator("hr", "masks", "cache_folder")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else expand_home(path)
@@ -62,6 +73,11 @@ class FolderSpec(Spec):
     def _check_degrade_on(self) -> Self:
         if self.degrade_on == "device" and self.degrade is None:
             raise ValueError("degrade_on: device needs degrade; leave it out, bicubic LR is always made on the device")
+        return self
+
+    @model_validator(mode="after")
+    def _check_cache(self) -> Self:
+        check_cache_folder(self.cache, self.cache_folder)
         return self
 
     def build(self, *, scale: int, crop_px: int) -> HrFolderDataset | DegradedDataset:
@@ -81,7 +97,7 @@ class FolderSpec(Spec):
 
     def _build(self, scale: int, crop_px: int, largest_px: int) -> HrFolderDataset | DegradedDataset:
         """Return the dataset; `largest_px` is the largest crop of all scales, which decides what is skipped."""
-        paths = _list_hr(self.hr, self.small, largest_px)
+        paths = _list_hr(self.hr, self.small, largest_px, self._choose_cache())
         mask_paths = None if self.masks is None else find_masks(self.masks, self.hr, paths)
         if self.degrade is not None:
             return DegradedDataset(
@@ -90,7 +106,7 @@ class FolderSpec(Spec):
                 crop_px=crop_px,
                 degradation=self.degrade,
                 channels=self.channels,
-                cache=self.cache,
+                cache=self._choose_cache(),
                 lr_bits=self.lr_bits,
                 mask_paths=mask_paths,
                 on_device=self.degrade_on == "device",
@@ -101,11 +117,14 @@ class FolderSpec(Spec):
             scale=scale,
             crop_px=crop_px,
             channels=self.channels,
-            cache=self.cache,
+            cache=self._choose_cache(),
             lr_bits=self.lr_bits,
             mask_paths=mask_paths,
             small=self.small,
         )
+
+    def _choose_cache(self) -> Cache:
+        return choose_cache(self.cache, self.cache_folder)
 
     def lr_folder(self, scale: int) -> None:  # noqa: ARG002 - all data share one signature
         """Return None, since LR is made from HR."""
@@ -124,11 +143,12 @@ class PairsSpec(Spec):
     channels: Literal[1, 3] = Field(
         3, description="channels of the network: 3 repeats gray images to RGB, 1 trains on unrounded luma"
     )
-    cache: Cache = Field("auto", description=_CACHE)
+    cache: CacheKind = Field("auto", description=_CACHE)
+    cache_folder: Path | None = Field(None, description=_CACHE_FOLDER)
     small: SmallImages = Field("error", description=_SMALL)
     masks: Path | None = Field(None, description=_MASKS)
 
-    @field_validator("hr", "masks")
+    @field_validator("hr", "masks", "cache_folder")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else expand_home(path)
@@ -140,6 +160,11 @@ class PairsSpec(Spec):
             return expand_home(lr)
         return {scale: expand_home(path) for scale, path in lr.items()}
 
+    @model_validator(mode="after")
+    def _check_cache(self) -> Self:
+        check_cache_folder(self.cache, self.cache_folder)
+        return self
+
     def build(self, *, scale: int, crop_px: int) -> PairedDataset:
         """List both folders, match the files, check the headers and return the dataset.
 
@@ -149,14 +174,14 @@ class PairsSpec(Spec):
         return self._build(scale, crop_px, crop_px)
 
     def _build(self, scale: int, crop_px: int, largest_px: int) -> PairedDataset:
-        hr_paths = _list_hr(self.hr, self.small, largest_px)
+        hr_paths = _list_hr(self.hr, self.small, largest_px, self._choose_cache())
         return PairedDataset(
             hr_paths,
             self._pair(hr_paths, scale),
             scale=scale,
             crop_px=crop_px,
             channels=self.channels,
-            cache=self.cache,
+            cache=self._choose_cache(),
             mask_paths=None if self.masks is None else find_masks(self.masks, self.hr, hr_paths),
             small=self.small,
         )
@@ -166,7 +191,8 @@ class PairsSpec(Spec):
         (scale, crop_px), *more_scales = crops_px.items()
         first = self._build(scale, crop_px, max(crops_px.values()))
         return [first] + [
-            first.with_lr(self._pair(first.paths, scale), scale, crop_px, self.cache) for scale, crop_px in more_scales
+            first.with_lr(self._pair(first.paths, scale), scale, crop_px, self._choose_cache())
+            for scale, crop_px in more_scales
         ]
 
     def lr_folder(self, scale: int) -> Path:
@@ -181,13 +207,40 @@ class PairsSpec(Spec):
             raise InputError(f"data.lr: expected a folder for scale {scale}, got only {sorted(self.lr)}; add it.")
         return folder
 
+    def _choose_cache(self) -> Cache:
+        return choose_cache(self.cache, self.cache_folder)
+
     def _pair(self, hr_paths: Sequence[Path], scale: int) -> list[Path]:
         return pair_lr(self.hr, hr_paths, self.lr_folder(scale), scale)
 
 
-def _list_hr(folder: Path, small: SmallImages, crop_px: int) -> list[Path]:
+def _list_hr(folder: Path, small: SmallImages, crop_px: int, cache: Cache) -> list[Path]:
     paths = list_images(folder)
-    return skip_small(paths, crop_px, folder) if small == "skip" else paths
+    return skip_small(paths, crop_px, folder, cache) if small == "skip" else paths
+
+
+def check_cache_folder(kind: CacheKind, folder: Path | None) -> None:
+    """Check that a folder for the cache is given only where it is used.
+
+    Raises:
+        ValueError: it would do nothing.
+    """
+    if folder is not None and kind != "disk":
+        raise ValueError(f"cache_folder needs cache: disk, got cache: {kind}; set cache to disk, or leave it out")
+
+
+def choose_cache(kind: CacheKind, folder: Path | None) -> Cache:
+    """Return the cache of a recipe.
+
+    Args:
+        kind: the option `cache`.
+        folder: the option `cache_folder`.
+    """
+    if kind != "disk":
+        return kind
+    if folder is not None:
+        return CacheFolder(folder)
+    return CacheFolder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfsr")
 
 
 DataSpec = Annotated[FolderSpec | PairsSpec, Field(discriminator="kind")]

@@ -14,6 +14,7 @@ from selfsr.evaluation.degraded import DegradedInputs
 from selfsr.evaluation.kinds import ImageMetric, SetMetric, SetScore
 from selfsr.evaluation.metrics import METRICS, check_set_size, list_seed_metrics, list_standard_metrics, score_image
 from selfsr.evaluation.psnr_ssim import score_luma_output, to_levels
+from selfsr.evaluation.reading import read_ahead
 from selfsr.evaluation.seeds import (
     Sampler,
     average_scores,
@@ -24,9 +25,7 @@ from selfsr.evaluation.seeds import (
 )
 from selfsr.evaluation.sets import name_images
 from selfsr.images.color import rgb_to_luma
-from selfsr.images.files import image_to_tensor, read_image
-from selfsr.images.pairing import find_size_problem
-from selfsr.images.resize import bicubic_lr, imresize, mod_crop, round_to_bits
+from selfsr.images.resize import imresize, round_to_bits
 from selfsr.machine.arithmetic import TRUE_FLOAT32
 from selfsr.masks import LUMA_STUDIO
 
@@ -89,6 +88,7 @@ def evaluate_set(
     advance: Callable[..., None] | None = None,
     scores: SetScores | None = None,
     on_failure: Callable[[str], None] | None = None,
+    only: range | None = None,
 ) -> SetScores:
     """Upscale the low-resolution version of each image and score the result against the image.
 
@@ -123,6 +123,7 @@ def evaluate_set(
             caller that keeps them when a later image fails.
         on_failure: called with a sentence for each image that cannot be read or scored, which is then left out; None
             raises the first one.
+        only: indices of the images to evaluate; None is all. Other processes have the other images.
 
     Raises:
         InputError: there are no images or too few for a metric of sets, sizes do not fit, an image is too small, or an
@@ -142,9 +143,14 @@ def evaluate_set(
     seeds = () if sampler is None or len(sampler.seeds) < 2 else sampler.seeds
     scores.by_seed.update({seed: SetScores(name, {}) for seed in seeds})
     metrics = [_split_metrics(extra or {}) for _ in seeds or (None,)]
-    for index, (key, path) in enumerate(zip(name_images(hr_paths), hr_paths, strict=True)):
+    keys = name_images(hr_paths)
+    chosen = range(len(hr_paths)) if only is None else only
+    if not chosen:
+        return scores
+    for index, reading in zip(chosen, read_ahead(hr_paths, lr_paths, chosen, scale, degraded), strict=True):
+        key, path = keys[index], hr_paths[index]
         try:
-            lr, hr = _read_pair(path, None if lr_paths is None else lr_paths[index], scale, degraded)
+            lr, hr = reading.result()
             with torch.inference_mode():
                 outputs = sample_each(lambda x: _upscale_rgb(upscale, x, scale, luma_only), lr.to(device), sampler)
             border = scale if border_px is None else border_px
@@ -316,28 +322,6 @@ def describe_protocol(
 def describe_bicubic_lr(scale: int) -> str:
     """Return how bicubic inputs are made, for a protocol."""
     return f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bits"
-
-
-def _read_pair(
-    hr_path: Path, lr_path: Path | None, scale: int, degraded: DegradedInputs | None
-) -> tuple[Tensor, Tensor]:
-    """Return LR and HR of one image, float `[1, 3, ., .]` in [0, 1] on the CPU, HR rounded to 8 bits."""
-    source = read_image(hr_path)
-    hr = round_to_bits(image_to_tensor(source))
-    size = (hr.shape[-2], hr.shape[-1])
-    try:
-        hr = mod_crop(hr, scale)
-    except InputError as error:
-        raise InputError(f"{hr_path}: {error}") from error
-    if degraded is not None:
-        return degraded.make(source, hr_path, scale), hr
-    if lr_path is None:
-        return bicubic_lr(hr, scale), hr
-    lr = image_to_tensor(read_image(lr_path))
-    problem = find_size_problem(size, (lr.shape[-2], lr.shape[-1]), scale)
-    if problem:
-        raise InputError(f"{lr_path}: {problem}; check the scale, and that it belongs to {hr_path}.")
-    return lr, hr
 
 
 def _null_nonfinite(row: dict[str, float]) -> dict[str, float | None]:

@@ -92,10 +92,16 @@ def list_folder(folder: Path) -> FolderListing:
         raise missing_path_error(folder, "a folder of images")
     os.listdir(folder)  # raises if it cannot be read; of subfolders, the others are read
     closed: list[Path] = []
-    paths = list(_walk_files(folder, closed))
     readable = readable_suffixes()
-    images = sorted(path for path in paths if path.suffix.lower() in readable)
-    others = Counter(path.suffix.lower() for path in paths if path.suffix.lower() not in readable)
+    others: Counter[str] = Counter()
+    names = []
+    for name in _walk_files(folder, closed):
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix in readable:
+            names.append(name)
+        else:
+            others[suffix.rstrip(".")] += 1
+    images = [Path(name) for name in sorted(names, key=sort_key)]
     if not images:
         got = f"only other files ({_join_counts(others)})" if others else "none"
         advice = _advise_packages(others) or "; name a folder that contains some"
@@ -186,7 +192,12 @@ def missing_path_error(path: Path, expected: str) -> InputError:
     return InputError(f"{path}: expected {expected}, got a path that does not exist; {hint}")
 
 
-def _walk_files(folder: Path, closed: list[Path]) -> Iterator[Path]:
+def sort_key(path: str) -> str:
+    """Return the key that sorts paths folder by folder, as `Path`s are sorted, in a fraction of the time."""
+    return os.path.normcase(path).replace(os.sep, "\0")
+
+
+def _walk_files(folder: Path, closed: list[Path]) -> Iterator[str]:
     """Yield the files; collect the folders that cannot be read."""
     seen = set()
 
@@ -200,4 +211,4 @@ def _walk_files(folder: Path, closed: list[Path]) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root, name) for name in names if not name.startswith("."))
+        yield from (os.path.join(root, name) for name in names if not name.startswith("."))

@@ -1,15 +1,25 @@
-"""Compute sums and means over the processes of a run."""
+"""Compute sums and means over the processes of a run, and let them agree."""
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+from selfsr.errors import InputError
+
+T = TypeVar("T")
 
 
 def process_count() -> int:
     """Return the number of processes of the run; 1 without `torch.distributed`."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def process_rank() -> int:
+    """Return the number of this process in the run; 0 without `torch.distributed`."""
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
@@ -40,6 +50,105 @@ class _Mean(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
         # The mean is its own transpose. It has a gradient itself, so that it can be differentiated any number of times.
         return mean_over_processes(gradients[0])
+
+
+_control_groups: list[tuple[Any, Any]] = []
+
+
+def _get_control_group() -> Any:
+    """Return the group for messages between the processes; it works on the CPU and never waits for a GPU.
+
+    All processes must call this in the same order, since the first call makes the group.
+    """
+    world = distributed.group.WORLD
+    if not _control_groups or _control_groups[0][0] is not world:  # a second run in one process has another world
+        _control_groups[:] = [(world, distributed.new_group(backend="gloo"))]
+    return _control_groups[0][1]
+
+
+def share_from_first(make: Callable[[], T]) -> T:
+    """Call `make` in the first process only, and return its result in all processes.
+
+    So only the first machine needs the files that `make` reads. All processes must call this in the same order.
+
+    Args:
+        make: returns a value that can be pickled.
+
+    Raises:
+        InputError, OSError: `make` raised it; all processes raise it.
+    """
+    if process_count() == 1:
+        return make()
+    outcome: list[Any] = [None, None]
+    if distributed.get_rank() == 0:
+        try:
+            outcome[0] = make()
+        except (InputError, OSError) as error:
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome, src=0, group=_get_control_group())
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def share_with_all(make: Callable[[], T]) -> list[T]:
+    """Call `make` in each process, and return the results of all of them, by rank, in all processes.
+
+    All processes must call this in the same order.
+
+    Args:
+        make: returns a value that can be pickled.
+
+    Raises:
+        InputError, OSError: `make` raised it in a process; all processes raise that of the first one.
+    """
+    if process_count() == 1:
+        return [make()]
+    outcome: tuple[T | None, Exception | None]
+    try:
+        outcome = (make(), None)
+    except (InputError, OSError) as error:
+        outcome = (None, error)
+    outcomes: list[Any] = [None] * process_count()
+    distributed.all_gather_object(outcomes, outcome, group=_get_control_group())
+    for _, error in outcomes:
+        if error is not None:
+            raise error
+    return [value for value, _ in outcomes]
+
+
+class StopAgreement:
+    """Let all processes stop after the same step if one of them wants to.
+
+    Each step exchanges one number in the background and reads the result of the step before. So no process waits for
+    the others, nor for its GPU, and a request takes effect one step later.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Any, Tensor] | None = None
+
+    def check(self, stop_requested: bool) -> bool:
+        """Return whether to stop after this step; all processes call it after each step and get the same answer.
+
+        Args:
+            stop_requested: whether this process wants to stop.
+        """
+        if process_count() == 1:
+            return stop_requested
+        agreed = self.finish()
+        flag = torch.tensor([int(stop_requested)], dtype=torch.int32)
+        work = distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=_get_control_group(), async_op=True)
+        self._pending = (work, flag)
+        return agreed
+
+    def finish(self) -> bool:
+        """Wait for the exchange in the background, and return whether a process wanted to stop."""
+        if self._pending is None:
+            return False
+        work, flag = self._pending
+        self._pending = None
+        work.wait()
+        return bool(flag.item())
 
 
 def local_process_count() -> int:

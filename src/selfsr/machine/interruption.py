@@ -1,4 +1,4 @@
-"""Handle Ctrl-C and SIGTERM during a run."""
+"""Handle Ctrl-C, SIGTERM and SIGUSR1 during a run."""
 
 import contextlib
 import signal
@@ -6,9 +6,13 @@ from types import FrameType
 
 from selfsr.console import print_line
 
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
 
 class Interruption:
-    """Context in which Ctrl-C and SIGTERM request a stop after the step; a second signal stops immediately.
+    """Context in which Ctrl-C, SIGTERM and SIGUSR1 request a stop after the step; a second signal stops immediately.
+
+    Slurm sends SIGUSR1 before the end of a job, with `--signal=USR1@60`.
 
     Attributes:
         stop_requested: whether a signal came.
@@ -20,7 +24,7 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         with contextlib.suppress(ValueError):  # outside the main thread, which gets no signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 self._previous_handlers[number] = signal.signal(number, self._request_stop)
         return self
 

@@ -2,28 +2,32 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from selfsr import __version__
 from selfsr.console import print_line
 from selfsr.data.loader import Loader
 from selfsr.errors import InputError, shorten
 from selfsr.machine.arithmetic import Arithmetic, Tf32
+from selfsr.machine.attempts import choose_init_method
 from selfsr.machine.device import choose_device, choose_precision
+from selfsr.machine.distributed import share_from_first
 from selfsr.methods import Method, MethodSetup
 from selfsr.models import find_model
 from selfsr.nets.base import NETWORK_ENTRY, StatedNetwork
 from selfsr.nets.weights.load import load_into
 from selfsr.recipe import Recipe
 from selfsr.recipe.private import dump_public_recipe, hide_folders_in_json
-from selfsr.runfolder.checkpoints import check_same_network, load_state
+from selfsr.runfolder.checkpoints import check_same_network, list_checkpoints, load_state
 from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.compilation import compile_networks
@@ -56,6 +60,7 @@ class TrainingRun:
         memory_format: memory layout of images and weights.
         arithmetic: how a GPU computes in a step.
         is_compiled: whether the networks are compiled.
+        resumed: whether the run continues from a checkpoint.
         step: number of finished steps.
         best: the best score so far, by its name; empty before the first evaluation.
     """
@@ -70,6 +75,7 @@ class TrainingRun:
     memory_format: torch.memory_format
     arithmetic: Arithmetic
     is_compiled: bool = False
+    resumed: bool = False
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
 
@@ -126,19 +132,22 @@ class TrainingRun:
         }
 
 
-def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> TrainingRun:
+def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Literal["auto"]) -> TrainingRun:
     """Build every part of the run; write nothing yet.
 
     Args:
         recipe: the recipe of the run.
         folder: the run folder.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        resume: restore the newest checkpoint in `folder`; otherwise start from the recipe's weights files.
+        resume: restore the newest checkpoint in `folder`; "auto" does if there is one; otherwise start from the
+            recipe's weights files.
 
     Raises:
         InputError: something that the recipe names is missing or does not fit.
     """
     accelerator = _build_accelerator(recipe, device)
+    if resume == "auto":
+        resume = share_from_first(lambda: bool(list_checkpoints(folder)))
     torch.manual_seed(recipe.seed)
     generator = recipe.network.build(recipe.scales[0], recipe.data.channels)
     start = recipe.start_from or recipe.method.generator_start
@@ -160,7 +169,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
         is_compiled = _compile_networks(recipe, method, accelerator, memory_format)
     optimizers = _prepare_networks(recipe, method, accelerator, is_compiled=is_compiled)
     prepare_kernels(recipe, accelerator)
-    state = _load_state(recipe, folder, accelerator) if resume else {"step": 0}
+    state = share_from_first(lambda: _load_state(recipe, folder)) if resume else {"step": 0}
     loader = Loader(
         recipe.data.build_each(recipe.crops_px),
         batch=recipe.batch,
@@ -171,7 +180,17 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
         workers=recipe.workers,
     )
     run = TrainingRun(
-        recipe, folder, accelerator, method, optimizers, ema, loader, memory_format, arithmetic, is_compiled
+        recipe,
+        folder,
+        accelerator,
+        method,
+        optimizers,
+        ema,
+        loader,
+        memory_format,
+        arithmetic,
+        is_compiled=is_compiled,
+        resumed=resume,
     )
     if resume:
         _restore(run, state)
@@ -184,21 +203,15 @@ def _print_once(accelerator: Accelerator, text: str) -> None:
         print_line(text)
 
 
-def _load_state(recipe: Recipe, folder: Path, accelerator: Accelerator) -> dict[str, Any]:
+def _load_state(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Return the newest readable checkpoint, after checking that the recipe can continue it."""
-    state = load_state(folder, lambda text: _print_once(accelerator, text))
+    state = load_state(folder)
     check_same_network(recipe, folder)
     step = state["step"]
     if recipe.steps < step:
         raise InputError(
             f"resume: steps must be at least {step}, the steps that the run in {folder} has done, got {recipe.steps}; "
             "raise steps, or use the weights of the run as they are."
-        )
-    steps = torch.as_tensor(accelerator.gather(torch.tensor([step], device=accelerator.device))).tolist()
-    if len(set(steps)) > 1:
-        raise InputError(
-            f"resume: all processes must read one checkpoint of {folder}, got those of steps {sorted(set(steps))}; "
-            "make the folder readable on every machine."
         )
     return state
 
@@ -220,16 +233,7 @@ def _build_accelerator(recipe: Recipe, device_name: str) -> Accelerator:
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=_MIXED_PRECISION[choose_precision(recipe.precision, device)],
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(
-                # Buffers need no copy from process to process: they start equal and stay equal, since batch norm's
-                # statistics cover all processes. A copy before a pass would overwrite buffers that an earlier pass,
-                # of which a discriminator has two, still needs for its gradient.
-                broadcast_buffers=False,
-                # Branches of unused scales get no gradient; DDP must know.
-                find_unused_parameters=recipe.network.has_unused_parameters,
-            )
-        ],
+        kwargs_handlers=[_describe_ddp(recipe), InitProcessGroupKwargs(init_method=choose_init_method())],
     )
     world = accelerator.num_processes
     if recipe.batch % (world * recipe.accumulate):
@@ -238,6 +242,24 @@ def _build_accelerator(recipe: Recipe, device_name: str) -> Accelerator:
             f"got {recipe.batch}; change batch or accumulate."
         )
     return accelerator
+
+
+def _describe_ddp(recipe: Recipe) -> DistributedDataParallelKwargs:
+    """Return the arguments of DDP."""
+    arguments: dict[str, Any] = {
+        # Branches of unused scales get no gradient; DDP must know.
+        "find_unused_parameters": recipe.network.has_unused_parameters,
+        "gradient_as_bucket_view": True,  # one copy of the gradients less
+    }
+    # Buffers need no copy from process to process: they start equal and stay equal, since batch norm's statistics cover
+    # all processes. A copy before a pass would overwrite buffers that an earlier pass, of which a discriminator has
+    # two, still needs for its gradient.
+    if "forward_sync_buffers" not in signature(DistributedDataParallel.__init__).parameters:
+        return DistributedDataParallelKwargs(**arguments, broadcast_buffers=False)
+    described = DistributedDataParallelKwargs()
+    # accelerate accepts no subclass, and has only the name that torch 2.14 deprecates.
+    described.to_kwargs = lambda: {**arguments, "forward_sync_buffers": False}
+    return described
 
 
 def _build_method(recipe: Recipe, generator: nn.Module, ema: Ema, accelerator: Accelerator, resume: bool) -> Method:

@@ -10,6 +10,7 @@ from typing import Any
 from selfsr.console import print_line
 from selfsr.data.datasets import Dataset
 from selfsr.fileio import write_atomic
+from selfsr.images.paths import sort_key
 
 _NAME = "data.json"
 
@@ -51,14 +52,16 @@ def _describe(datasets: Sequence[Dataset]) -> dict[str, Any]:
 
 def _digest(paths: Sequence[Path]) -> str:
     """Return a digest of names, below the folder that all files share, and sizes in bytes."""
-    shared = os.path.commonpath([path.parent for path in paths])
+    names = sorted(map(str, paths), key=sort_key)
+    shared = os.path.commonpath({os.path.dirname(name) for name in names}) if os.path.dirname(names[0]) else ""
+    start = len(os.path.join(shared, ""))
     digest = hashlib.sha256()
-    for path in sorted(paths):
+    for name in names:
         try:
-            size = path.stat().st_size
+            size = os.stat(name).st_size
         except OSError:  # removed since it was listed
             size = -1
-        digest.update(os.fsencode(os.path.relpath(path, shared)) + f"\0{size}\0".encode())
+        digest.update(os.fsencode(name[start:]) + f"\0{size}\0".encode())
     return digest.hexdigest()
 
 

@@ -1,5 +1,6 @@
 """Evaluation during a run: scores and sample images."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from selfsr.console import progress_bar
 from selfsr.evaluation.benchmark import (
     OnImage,
+    SetScores,
     UpscaleFn,
     describe_bicubic_lr,
     evaluate_set,
@@ -19,10 +21,13 @@ from selfsr.evaluation.benchmark import (
 )
 from selfsr.evaluation.combined import average_over_scales, combine_changes
 from selfsr.evaluation.degraded import DegradedInputs
+from selfsr.evaluation.kinds import SetMetric
 from selfsr.evaluation.metrics import METRICS, load_metrics
 from selfsr.evaluation.seeds import Sampler
+from selfsr.evaluation.shares import join_shares, split_indices
 from selfsr.images.pairing import pair_lr
 from selfsr.images.paths import find_root, list_images
+from selfsr.machine.distributed import process_count, process_rank, share_with_all
 from selfsr.nets.base import set_scale
 from selfsr.nets.diffusion.residual_shifting import ResidualShifting, keep_sampling, set_sampling
 from selfsr.nets.weights.model import upscale_any_channels
@@ -56,6 +61,8 @@ class _ScaledSet:
 
 class Evaluator:
     """Evaluate a network on the recipe's sets and write samples into the run folder.
+
+    The processes of a run share the images, and all get all scores; the first one writes the samples.
 
     Args:
         recipe: has `evaluate`.
@@ -107,7 +114,9 @@ class Evaluator:
                 net, lr, channels=self.channels, scale=images.scale, architecture=self.architecture
             )
 
-        def write_samples(images: _ScaledSet) -> OnImage:
+        def write_samples(images: _ScaledSet) -> OnImage | None:
+            if process_rank() > 0:
+                return None
             samples = self.samples[images.scale]
 
             def write(name: str, lr: Tensor, sr: Tensor, hr: Tensor) -> None:
@@ -163,25 +172,53 @@ class Evaluator:
         on_image: "Callable[[_ScaledSet], OnImage | None]" = lambda _: None,
     ) -> dict[str, Any]:
         """Return the scores of every set by its name, and show progress under `title`."""
-        scores = {}
-        with progress_bar(title, sum(len(images.hr) for images in self.sets)) as advance:
-            for images in self.sets:
-                of_set = evaluate_set(
-                    upscale_with(images),
-                    images.name,
-                    images.hr,
-                    scale=images.scale,
-                    lr_paths=images.lr,
-                    degraded=images.degraded,
-                    device=self.device,
-                    extra=self.extra,
-                    luma_only=luma_only,
-                    sampler=sampler,
-                    on_image=on_image(images),
-                    advance=advance,
-                ).as_json()
-                scores[images.name] = {"scale": images.scale, "lr": images.inputs, **of_set}
-        return scores
+        shares = self._split_sets()
+
+        def evaluate_share() -> list[SetScores]:
+            """Return the scores of this process's images, for each set."""
+            own = [share[process_rank()] for share in shares]
+            with self._show_progress(title, sum(map(len, own))) as advance:
+                return [
+                    evaluate_set(
+                        upscale_with(images),
+                        images.name,
+                        images.hr,
+                        scale=images.scale,
+                        lr_paths=images.lr,
+                        degraded=images.degraded,
+                        device=self.device,
+                        extra=self.extra,
+                        luma_only=luma_only,
+                        sampler=sampler,
+                        on_image=on_image(images),
+                        advance=advance,
+                        only=only,
+                    )
+                    for images, only in zip(self.sets, own, strict=True)
+                ]
+
+        of_processes = share_with_all(evaluate_share)
+        return {
+            images.name: {"scale": images.scale, "lr": images.inputs, **join_shares(of_set).as_json()}
+            for images, *of_set in zip(self.sets, *of_processes, strict=True)
+        }
+
+    def _show_progress(self, title: str, images: int) -> contextlib.AbstractContextManager[Callable[..., None] | None]:
+        """Return a progress bar in the first process, and a context that shows nothing in the others."""
+        return progress_bar(title, images) if process_rank() == 0 else contextlib.nullcontext()
+
+    def _split_sets(self) -> list[list[range]]:
+        """Return the indices of the images that each process evaluates, for each set."""
+        left = {scale: samples.count for scale, samples in self.samples.items()}
+        shares = []
+        for images in self.sets:
+            count = len(images.hr)
+            # The first process writes the samples, which are the first images of a scale. A metric of sets, such as
+            # FID, needs all images in one process.
+            is_undivided = any(isinstance(metric, SetMetric) for metric in self.extra.values())
+            shares.append(split_indices(count, process_count(), count if is_undivided else left[images.scale]))
+            left[images.scale] = max(0, left[images.scale] - count)
+        return shares
 
 
 def check_sets(recipe: Recipe) -> None:

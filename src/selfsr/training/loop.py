@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from selfsr.console import print_event, print_line, print_lines, progress_bar
 from selfsr.data.prefetch import choose_source
 from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
-from selfsr.machine.distributed import is_first_process
+from selfsr.machine.distributed import StopAgreement, is_first_process, share_from_first
 from selfsr.machine.environment import write_environment
 from selfsr.machine.interruption import Interruption
 from selfsr.machine.memory import measure_memory_mb
@@ -57,7 +58,7 @@ def fit(
     folder: Path,
     *,
     device: str = "auto",
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     rehearsal: Rehearsal | None = None,
 ) -> bool:
     """Train from a recipe; return True if the run is finished, False if it was interrupted and saved.
@@ -66,7 +67,7 @@ def fit(
         recipe: describes the run.
         folder: the run folder; without `resume`, one without checkpoints.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        resume: continue from the newest checkpoint in `folder`.
+        resume: continue from the newest checkpoint in `folder`; "auto" does if there is one, and starts otherwise.
         rehearsal: for a dry run; it is filled in.
 
     Raises:
@@ -79,17 +80,21 @@ def fit(
         return _fit(recipe, folder, device, resume, rehearsal)
 
 
-def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Rehearsal | None) -> bool:
+def _fit(
+    recipe: Recipe, folder: Path, device: str, resume: bool | Literal["auto"], rehearsal: Rehearsal | None
+) -> bool:
     run = assemble(recipe, folder, device=device, resume=resume)
-    _check_run_folder(folder, resume)  # after assembly: a new name for the run would not mend a wrong setting
+    # After assembly: a new name for the run would not mend a wrong setting.
+    share_from_first(lambda: _check_run_folder(run))
     if is_main := run.accelerator.is_main_process:
         _write_definition(run)
-        record_data(folder, run.loader.datasets, resume=resume)
-        _print_start(run, resume, rehearsal)
-    after_step = run.step if resume else -1
+        record_data(folder, run.loader.datasets, resume=run.resumed)
+        _print_start(run, rehearsal)
+    after_step = run.step if run.resumed else -1
     log = RunLog(folder, after_step=after_step, tensorboard=recipe.log.tensorboard) if is_main else None
-    evaluation = _Evaluation(run, log, rehearsal) if log and recipe.evaluate else None
+    evaluation = _Evaluation(run, log, rehearsal) if recipe.evaluate else None
     meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
+    agreement = StopAgreement()
     with (
         contextlib.closing(run.loader),
         contextlib.closing(choose_source(run.loader, run.accelerator.device)) as source,
@@ -112,7 +117,7 @@ def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Reh
             log_now = is_last or step % recipe.log.every_steps == 0
             evaluate_now = recipe.evaluate is not None and (is_last or step % recipe.evaluate.every_steps == 0)
             save_now = is_last or step % recipe.checkpoints.every_steps == 0
-            stop_now = interruption.stop_requested and (log_now or run.accelerator.num_processes == 1)
+            stop_now = agreement.check(interruption.stop_requested)
             if log_now or evaluate_now or save_now or stop_now:
                 guard.check(run.accelerator, folder)
             if log_now:
@@ -132,6 +137,7 @@ def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Reh
                 _save_other_nets(run)
             if stop_now:
                 break
+        agreement.finish()
     if log:
         log.close()
     run.accelerator.wait_for_everyone()
@@ -304,9 +310,9 @@ def _record(run: TrainingRun, clock: Clock, means: dict[str, float], speed: dict
     }
 
 
-def _print_start(run: TrainingRun, resume: bool, rehearsal: Rehearsal | None) -> None:
+def _print_start(run: TrainingRun, rehearsal: Rehearsal | None) -> None:
     """Print what is known of the run before its first step."""
-    if resume and run.step == run.recipe.steps:
+    if run.resumed and run.step == run.recipe.steps:
         print_line(
             f"resume: the run in {run.folder} has done all its {run.recipe.steps} steps; nothing is left to train."
         )
@@ -320,17 +326,17 @@ def _note(means: dict[str, float]) -> str:
 
 
 class _Evaluation:
-    """Evaluate the run: log and print the scores, and save the best weights."""
+    """Evaluate the run in all processes; the first one logs and prints the scores, and saves the best weights."""
 
-    def __init__(self, run: TrainingRun, log: RunLog, rehearsal: Rehearsal | None) -> None:
+    def __init__(self, run: TrainingRun, log: RunLog | None, rehearsal: Rehearsal | None) -> None:
         assert run.recipe.evaluate is not None
         self._run, self._log, self._rehearsal = run, log, rehearsal
         self._evaluator = Evaluator(run.recipe, run.folder, run.accelerator.device)
-        records = log.evaluations.read()
+        records = share_from_first(lambda: [] if log is None else log.evaluations.read())
         self._evaluator.start = next((record for record in records if record["step"] == 0), None)
         if run.step > 0 and self._evaluator.start is None and isinstance(run.recipe.evaluate.best_by, dict):
             raise InputError(
-                f"resume: expected the scores of step 0 in {log.evaluations.path}, to which evaluate.best_by is "
+                f"resume: expected the scores of step 0 in {run.folder / 'eval.jsonl'}, to which evaluate.best_by is "
                 "relative, got none; restore the file, or choose one metric for evaluate.best_by."
             )
         self._lines = ScoreLines(run.recipe.evaluate, next(reversed(records), None))
@@ -341,12 +347,15 @@ class _Evaluation:
 
     def evaluate_start(self) -> None:
         record = self._evaluator.evaluate_start(self._run.ema_net())
-        self._log.evaluation(record)
-        self._lines.show(record, is_best=False)
+        if self._log is not None:
+            self._log.evaluation(record)
+            self._lines.show(record, is_best=False)
 
     def evaluate(self, clock: Clock) -> None:
         start = time.perf_counter()
         record = self._evaluator.evaluate(self._run.ema_net(), clock)
+        if self._log is None:
+            return
         self._log.evaluation(record)
         is_best = _save_if_best(self._run, self._evaluator.score(record))
         if self._rehearsal:
@@ -385,10 +394,10 @@ def _progress(run: TrainingRun):
     return progress_bar(f"Training {run.recipe.name}", run.recipe.steps, run.step)
 
 
-def _check_run_folder(folder: Path, resume: bool) -> None:
+def _check_run_folder(run: TrainingRun) -> None:
     """Check that a new run does not overwrite another one."""
-    if not resume and list_checkpoints(folder):
+    if not run.resumed and list_checkpoints(run.folder):
         raise InputError(
-            f"train: expected a new run folder, got {folder}, which has checkpoints; continue its run with --resume, "
-            "or name the new run with --set name=..."
+            f"train: expected a new run folder, got {run.folder}, which has checkpoints; continue its run with "
+            "--resume, or name the new run with --set name=..."
         )

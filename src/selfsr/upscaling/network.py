@@ -57,12 +57,3 @@ def hash_image(pixels: np.ndarray, alpha: np.ndarray | None) -> str:
             digest.update(f"{array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def why_not_float16(device: torch.device) -> str | None:
-    """Return why `device` does not compute float16 natively, or None if it does."""
-    if device.type == "cpu":
-        return "float16 is for GPUs, the device is the CPU"
-    if device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (7, 0):
-        return "the GPU is older than compute capability 7.0"
-    return None

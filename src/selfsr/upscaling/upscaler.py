@@ -18,22 +18,21 @@ from selfsr.images.exif import add_software
 from selfsr.images.files import DecodedImage, tensor_to_pixels
 from selfsr.images.large import new_array
 from selfsr.images.resize import imresize
-from selfsr.machine.device import why_not_bfloat16
 from selfsr.machine.memory import is_out_of_memory, release_cached_memory
 from selfsr.nets.diffusion.residual_shifting import get_sampling, set_sampling
 from selfsr.nets.weights.model import Model
 from selfsr.upscaling.alpha import fill_unknown
 from selfsr.upscaling.global_colors import match_moments
-from selfsr.upscaling.network import CastNetwork, hash_image, hash_weights, read_channels_first, why_not_float16
+from selfsr.upscaling.network import CastNetwork, hash_image, hash_weights, read_channels_first
 from selfsr.upscaling.options import RequestedPrecision
 from selfsr.upscaling.partial import ArrayShape, PartialOutput, keep_on_interruption
+from selfsr.upscaling.precision import choose_half
 from selfsr.upscaling.tile_size import LEAST_TILE_PX, Tile, find_largest_tile_px, halve_tile_px
 from selfsr.upscaling.tiling import OVERLAP_PX, TileProgress, self_ensemble, upscale_blocks, upscale_tiled
 
 OnTile = Callable[[int, int], None]
 Result = TypeVar("Result")
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Images up to this side are upscaled in one piece, without measuring the memory first.
 _SMALL_PX = 128
 
@@ -113,7 +112,7 @@ class Upscaler:
         self._upscale_finite = replace(model, net=self._network).upscale
         self._upscale = self_ensemble(self._upscale_in_range) if ensemble else self._upscale_in_range
         self._precision_option, self._is_ensemble = precision, ensemble
-        self._half = self._choose_half(precision)
+        self._half = choose_half(precision, model, self._network, device)
 
     @property
     def precision(self) -> str:
@@ -352,42 +351,3 @@ class Upscaler:
                 minimum_px=self.model.minimum_px,
             )
         return full_px if self._tile_px is None else self._tile_px
-
-    def _choose_half(self, precision: RequestedPrecision) -> torch.dtype | None:
-        """Return the half precision for 8-bit images, or None for float32."""
-        if precision == "float32":
-            return None
-        if precision != "auto":
-            reason = self._why_not(precision)
-            if reason is not None:
-                raise InputError(
-                    f"upscale: expected a supported precision, got {precision}: {reason}; use --precision auto."
-                )
-            return _DTYPES[precision]
-        if self._why_not("float16") is None:
-            return torch.float16
-        if self._why_not("bfloat16") is None and self._returns_float32():
-            return torch.bfloat16
-        return None
-
-    def _why_not(self, precision: str) -> str | None:
-        """Return why a half precision cannot be used on this device with this model, or None."""
-        if precision == "bfloat16":
-            reason = why_not_bfloat16(self.device)
-            supported = self.model.supports_bfloat16
-        else:
-            reason = why_not_float16(self.device)
-            supported = self.model.supports_half
-        if reason is None and not supported:
-            reason = f"{self.model.architecture} does not support it"
-        return reason
-
-    def _returns_float32(self) -> bool:
-        """Return whether the last layer stays in float32; bfloat16 rounds the output to steps of 1/256."""
-        step_px = self.model.multiple_of_px
-        side = -(-max(16, self.model.minimum_px) // step_px) * step_px
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
-            return (
-                self._network.net(torch.zeros(1, self.model.channels, side, side, device=self.device)).dtype
-                == torch.float32
-            )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from selfsr.nets.base import NetworkSpec, StatedNetwork, make_network_metadata
-from selfsr.nets.layers import Float32Conv2d, Float32ConvTranspose2d, pad_reflect
+from selfsr.nets.layers import pad_reflect
+from selfsr.nets.spandrel.precision import compute_in_float32
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
@@ -163,18 +164,10 @@ def adapt(net: nn.Module, traits: Traits, tiling: str) -> nn.Module:
         return net.train()
     _train_mean_shifts(net, trained=False)
     for conv in reversed(_follow_layers(net, traits)):
-        _compute_in_float32(conv)
+        compute_in_float32(conv)
         if any(parameter.requires_grad for parameter in conv.parameters()):
             break  # otherwise it only adds the mean color, and the output comes from the layer before
     return net.train()
-
-
-def _compute_in_float32(conv: nn.Module) -> None:
-    """Let a convolution compute in float32 under autocast, if its class has no forward pass of its own."""
-    for plain, float32 in ((nn.Conv2d, Float32Conv2d), (nn.ConvTranspose2d, Float32ConvTranspose2d)):
-        original = type(conv)
-        if isinstance(conv, plain) and original.forward is plain.forward:
-            conv.__class__ = float32 if original is plain else type(original.__name__, (float32, original), {})
 
 
 def replace_span_convs(net: nn.Module) -> None:

@@ -55,6 +55,30 @@ class TrainableConv3XC(Conv3XC):
             super().update_params()
 
 
+class FusedConv3XC(Conv3XC):
+    """SPAN's convolution for inference: the branches are fused when evaluation mode begins, not in each pass."""
+
+    def train(self, mode: bool = True) -> "FusedConv3XC":
+        """Set the mode; for evaluation, fuse the branches in full precision."""
+        super().train(mode)
+        device_type = self.eval_conv.weight.device.type
+        if not mode and device_type != "meta":  # nothing to compute, and no autocast
+            with torch.no_grad(), torch.inference_mode(False), torch.autocast(device_type, enabled=False):
+                super().update_params()
+        return self
+
+    def update_params(self) -> None:
+        """Do nothing in a forward pass."""
+
+
+def fuse_span_convs(net: nn.Module) -> None:
+    """Fuse SPAN's convolutions once, in place, for a network that is not trained; other networks have none."""
+    for module in net.modules():
+        if type(module) is Conv3XC:
+            module.__class__ = FusedConv3XC
+            module.train(module.training)
+
+
 def update_fused_convs(net: nn.Module) -> None:
     """Recompute SPAN's fused convolutions from the trained weights; other networks have none."""
     for module in net.modules():

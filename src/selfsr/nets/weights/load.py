@@ -64,9 +64,13 @@ def load_model(path: Path, scale: int | None = None) -> Model:
     descriptor = detect_with_spandrel(path, weights.tensors)
     size, tiling = descriptor.size_requirements, descriptor.tiling.name.lower()
     traits = read_traits(None, descriptor)
-    net = run_as_spandrel(descriptor.model, traits, tiling)
+    net = run_as_spandrel(descriptor.model.float().eval(), traits, tiling)
+    if any(".eval_conv." in name for name in weights.tensors):
+        from selfsr.nets.spandrel.span_conv import fuse_span_convs
+
+        fuse_span_convs(net)
     return Model(
-        net=net.eval().float(),
+        net=net,
         architecture=traits.architecture,
         scale=descriptor.scale,
         channels=descriptor.input_channels,
