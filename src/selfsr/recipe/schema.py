@@ -19,6 +19,7 @@ from selfsr.degrade.presets import Degradation
 from selfsr.methods.union import AnyMethod, MethodChoice
 from selfsr.nets import AnyNetwork, Network
 from selfsr.nets.weights.load import Fit
+from selfsr.pacing.contract import STEPS_PER_EPOCH
 from selfsr.recipe.evaluate import EvalSet, Evaluate
 from selfsr.recipe.optim import Optimizer, Schedule
 from selfsr.spec import DropNulls, Name, Spec
@@ -70,7 +71,8 @@ class Recipe(Spec):
     scale: Scale = Field(description="upscaling factor, or a list of factors, of which each step samples one")
     steps: PositiveInt = Field(description="optimizer steps of the run; raise it if the loss still falls at the end")
     steps_per_epoch: PositiveInt = Field(
-        1000, description="steps in an epoch, the time unit of self-paced weighting; nothing else depends on it"
+        STEPS_PER_EPOCH,
+        description="steps in an epoch, the time unit of self-paced weighting; nothing else depends on it",
     )
     seed: NonNegativeInt = Field(
         1, description="seed of all random choices; runs with the same seed see the same crops in the same order"
