@@ -21,7 +21,8 @@ from selfsr.nets import AnyNetwork, Network
 from selfsr.nets.weights.load import Fit
 from selfsr.pacing.contract import STEPS_PER_EPOCH
 from selfsr.recipe.evaluate import EvalSet, Evaluate
-from selfsr.recipe.optim import Optimizer, Schedule
+from selfsr.recipe.optim import Optimizer
+from selfsr.recipe.schedules import Schedule
 from selfsr.spec import DropNulls, Name, Spec
 from selfsr.terms import Term
 from selfsr.terms.loss_weights import MatchLargest
@@ -175,6 +176,11 @@ class Recipe(Spec):
                 f"schedule.warmup_steps must be at most steps {self.steps}, got {self.schedule.warmup_steps}: the "
                 "learning rate would never have its full value; add --set schedule.warmup_steps="
                 f"{self.steps // 10}, or raise steps"
+            )
+        if self.schedule.kind == "plateau" and self.evaluate is None:
+            raise ValueError(
+                "evaluate must be set for schedule.kind plateau, which follows evaluate.best_by, got null; add it, or "
+                "choose another schedule"
             )
         trained, optimized = set(self.method.trained_nets), set(self.optimizers)
         if trained != optimized:

@@ -21,15 +21,17 @@ from selfsr.models import find_model
 from selfsr.nets.base import NETWORK_ENTRY, StatedNetwork
 from selfsr.nets.weights.load import load_into
 from selfsr.recipe import Recipe
+from selfsr.recipe.optim import ImportedSpec
 from selfsr.recipe.private import dump_public_recipe, hide_folders_in_json
+from selfsr.recipe.schedules import Plateau, PlateauSpec
 from selfsr.runfolder.checkpoints import check_same_network, load_state
 from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.ema import Ema
 from selfsr.training.kernels import prepare_kernels
+from selfsr.training.optimizers import averaged_weights, check_averaging, check_exact_resume, read_group_options
 from selfsr.training.parameters import build_optimizer, freeze
 
-_OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay")
 _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -48,6 +50,7 @@ class TrainingRun:
         memory_format: memory layout of images and weights.
         step: number of finished steps.
         best: the best score so far, by its name; empty before the first evaluation.
+        plateau: the state of a schedule that follows the score; None for the other schedules.
     """
 
     recipe: Recipe
@@ -60,6 +63,7 @@ class TrainingRun:
     memory_format: torch.memory_format
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    plateau: Plateau | None = None
 
     @property
     def generator(self) -> nn.Module:
@@ -67,9 +71,13 @@ class TrainingRun:
         return self.accelerator.unwrap_model(self.method.nets[GENERATOR])
 
     def ema_net(self) -> nn.Module:
-        """Return the generator to evaluate: its EMA, or a copy of its weights if the run keeps no EMA."""
+        """Return the generator to evaluate: its EMA, or a copy of its weights if the run keeps no EMA.
+
+        The copy has the averaged weights if the optimizer averages them.
+        """
         if self.recipe.ema_decay is None:
-            self.ema.update(self.generator)
+            with averaged_weights(self.optimizers[GENERATOR]):
+                self.ema.update(self.generator)
         return self.ema.net
 
     def state(self) -> dict[str, Any]:
@@ -79,10 +87,11 @@ class TrainingRun:
         return {
             "nets": {name: unwrap(net).state_dict() for name, net in self.method.nets.items()},
             "method": self.method.state(),
-            "ema": self.ema.state_dict(),
+            "ema": None if self.recipe.ema_decay is None else self.ema.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": None if scaler is None else scaler.state_dict(),
             "best": self.best,
+            "plateau": None if self.plateau is None else self.plateau.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -90,15 +99,19 @@ class TrainingRun:
         for name, net in self.method.nets.items():
             self.accelerator.unwrap_model(net).load_state_dict(state["nets"][name])
         self.method.load(state["method"])
-        self.ema.load_state_dict(state["ema"])
+        # A run that keeps an average only from now on begins with the weights themselves.
+        self.ema.load_state_dict(self.generator.state_dict() if state["ema"] is None else state["ema"])
         for name, optimizer in self.optimizers.items():
-            options = [{key: group[key] for key in _OPTIMIZER_OPTIONS} for group in optimizer.param_groups]
+            spec = self.recipe.optimizers[name]
+            options = [read_group_options(spec, group) for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizers"][name])
             for group, own in zip(optimizer.param_groups, options, strict=True):
                 group.update(own)  # those of the recipe, which may have changed since
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.best = state["best"]
+        if self.plateau is not None and state.get("plateau"):  # none if the run began with another schedule
+            self.plateau.load(state["plateau"])
         self.step = state["step"]
 
     def metadata(self) -> dict[str, str]:
@@ -144,6 +157,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
     ema = Ema(generator, recipe.ema_decay or 0.0)
     method = _build_method(recipe, generator, ema, accelerator, resume)
     optimizers = _prepare_networks(recipe, method, accelerator, memory_format)
+    check_averaging(recipe, optimizers)
     prepare_kernels(recipe, accelerator)
     state = _load_state(recipe, folder, accelerator) if resume else {"step": 0}
     loader = Loader(
@@ -156,6 +170,8 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
         workers=recipe.workers,
     )
     run = TrainingRun(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format)
+    if isinstance(recipe.schedule, PlateauSpec):
+        run.plateau = Plateau(recipe.schedule)
     if resume:
         _restore(run, state)
     return run
@@ -249,7 +265,10 @@ def _prepare_networks(
         net = net.to(memory_format=memory_format).train()  # pyright: ignore[reportCallIssue]
         if accelerator.num_processes > 1:
             normalize_over_processes(net)
-        optimizer = build_optimizer(net, recipe.optimizers[name], f"optimizers.{name}.groups")
+        spec = recipe.optimizers[name]
+        if isinstance(spec, ImportedSpec):
+            check_exact_resume(spec)
+        optimizer = build_optimizer(net, spec, f"optimizers.{name}.groups")
         method.nets[name], optimizers[name] = accelerator.prepare(net, optimizer)
     return optimizers
 

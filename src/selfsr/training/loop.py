@@ -12,7 +12,7 @@ from torch import Tensor
 from selfsr.console import print_event, print_line, print_lines, progress_bar
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
-from selfsr.machine.distributed import is_first_process
+from selfsr.machine.distributed import is_first_process, share_number
 from selfsr.machine.environment import write_environment
 from selfsr.machine.interruption import Interruption
 from selfsr.machine.memory import measure_memory_mb
@@ -27,7 +27,9 @@ from selfsr.training.assemble import TrainingRun, assemble
 from selfsr.training.data_record import record_data
 from selfsr.training.evaluation import Evaluator, check_sets, describe_inputs
 from selfsr.training.guard import FiniteGuard, Stopwatch
+from selfsr.training.optimizers import averaged_weights
 from selfsr.training.pacing_notes import GradientWatch, describe_paces
+from selfsr.training.parameters import BASE_LR
 from selfsr.training.pixel_weights import sum_pixel_weights
 from selfsr.training.score_lines import ScoreLines
 
@@ -115,8 +117,10 @@ def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Reh
                     print_event("step", record)
                     advance(0, note=_note(means))
                     print_lines([] if rehearsal else gradients.check(means, clock))
-            if evaluate_now and evaluation:
-                evaluation.evaluate(clock)
+            if evaluate_now:
+                score = evaluation.evaluate(clock) if evaluation else 0.0
+                if run.plateau:
+                    run.plateau.observe(share_number(score, run.accelerator.device))
                 stopwatch.restart()
             if (save_now or stop_now) and is_main:
                 save_state(folder, step, run.state(), recipe.checkpoints.keep_last)
@@ -213,9 +217,9 @@ def _without_sync(run: TrainingRun) -> Iterator[None]:
 def _step_optimizer(run: TrainingRun, net: str, clock: Clock, meter: Meter, guard: FiniteGuard) -> None:
     """Set the learning rate, clip the gradient, and take one optimizer step of a network."""
     recipe, optimizer = run.recipe, run.optimizers[net]
-    factor = recipe.schedule.factor(clock.step, recipe.steps)
-    for group, lr in zip(optimizer.param_groups, recipe.optimizers[net].learning_rates, strict=True):
-        group["lr"] = lr * factor
+    factor = recipe.schedule.factor(clock.step, recipe.steps) * (run.plateau.factor if run.plateau else 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = group[BASE_LR] * factor
     max_norm = recipe.clip_norm or float("inf")
     norm = run.accelerator.clip_grad_norm_(run.method.nets[net].parameters(), max_norm)
     assert norm is not None
@@ -290,15 +294,18 @@ class _Evaluation:
         self._log.evaluation(record)
         self._lines.show(record, is_best=False)
 
-    def evaluate(self, clock: Clock) -> None:
+    def evaluate(self, clock: Clock) -> float:
+        """Return the score of `best_by`; higher is better."""
         start = time.perf_counter()
         record = self._evaluator.evaluate(self._run.ema_net(), clock)
         self._log.evaluation(record)
-        is_best = _save_if_best(self._run, self._evaluator.score(record))
+        score = self._evaluator.score(record)
+        is_best = _save_if_best(self._run, score)
         if self._rehearsal:
             self._rehearsal.evaluation_s = time.perf_counter() - start
         else:
             self._lines.show(record, is_best=is_best)
+        return score
 
 
 def _save_if_best(run: TrainingRun, score: float) -> bool:
@@ -321,7 +328,8 @@ def _save_other_nets(run: TrainingRun) -> None:
     """Save the weights of the discriminators; another run can start from them."""
     for name, net in run.method.nets.items():
         if name != GENERATOR:
-            save_weights(run.folder / "discriminators" / f"{name}.safetensors", net, {"step": str(run.step)})
+            with averaged_weights(run.optimizers[name]):
+                save_weights(run.folder / "discriminators" / f"{name}.safetensors", net, {"step": str(run.step)})
 
 
 def _progress(run: TrainingRun):
