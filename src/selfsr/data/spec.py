@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from selfsr.data.augment import AugmentSpec
 from selfsr.data.crop import SmallImages, skip_small
 from selfsr.data.datasets import Dataset, HrFolderDataset, PairedDataset
 from selfsr.data.degraded import DegradedDataset
@@ -22,6 +23,10 @@ _HR = "folder of HR images, searched with its subfolders, or a .txt file that li
 _SMALL = (
     "images smaller than the crop: error stops before the run, skip leaves them out and prints how many, pad mirrors "
     "them at their lower and right edges"
+)
+_AUGMENT = (
+    "mixes of training samples; null mixes nothing. Crops are flipped and turned at random in any case, to one of the "
+    "eight orientations"
 )
 _MASKS = "folder of edge masks, .mat or .png with the names of the images; null computes them in the training step"
 
@@ -51,6 +56,7 @@ class FolderSpec(Spec):
         "of a step together, on the training device; use it if the loader is too slow)",
     )
     small: SmallImages = Field("error", description=_SMALL)
+    augment: AugmentSpec | None = Field(None, description=_AUGMENT)
     masks: Path | None = Field(None, description=_MASKS)
 
     @field_validator("hr", "masks")
@@ -63,6 +69,11 @@ class FolderSpec(Spec):
         if self.degrade_on == "device" and self.degrade is None:
             raise ValueError("degrade_on: device needs degrade; leave it out, bicubic LR is always made on the device")
         return self
+
+    @property
+    def has_degraded_lr(self) -> bool:
+        """Whether LR can differ from bicubic LR."""
+        return self.degrade is not None
 
     def build(self, *, scale: int, crop_px: int) -> HrFolderDataset | DegradedDataset:
         """List the folder, check the headers and return the dataset.
@@ -126,6 +137,7 @@ class PairsSpec(Spec):
     )
     cache: Cache = Field("auto", description=_CACHE)
     small: SmallImages = Field("error", description=_SMALL)
+    augment: AugmentSpec | None = Field(None, description=_AUGMENT)
     masks: Path | None = Field(None, description=_MASKS)
 
     @field_validator("hr", "masks")
@@ -139,6 +151,11 @@ class PairsSpec(Spec):
         if isinstance(lr, Path):
             return expand_home(lr)
         return {scale: expand_home(path) for scale, path in lr.items()}
+
+    @property
+    def has_degraded_lr(self) -> bool:
+        """Whether LR can differ from bicubic LR: it is read from files."""
+        return True
 
     def build(self, *, scale: int, crop_px: int) -> PairedDataset:
         """List both folders, match the files, check the headers and return the dataset.

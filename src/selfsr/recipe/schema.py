@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from selfsr.data.augment import AugmentSpec
 from selfsr.data.spec import DataSpec
 from selfsr.degrade.presets import Degradation
 from selfsr.methods.union import AnyMethod, MethodChoice
@@ -197,6 +198,8 @@ class Recipe(Spec):
             )
         if self.data.masks is not None:
             self._check_masks()
+        if self.data.augment is not None:
+            self._check_augment(self.data.augment)
         self.method.check(self)
         return self
 
@@ -321,6 +324,19 @@ class Recipe(Spec):
             raise ValueError(
                 f"{key}.weight must be a number, got match: the term does not act on the output, where weights "
                 "are matched"
+            )
+
+    def _check_augment(self, augment: AugmentSpec) -> None:
+        for kind, share in augment.shares.items():
+            if share and kind != "cutblur" and self.data.masks is not None:
+                raise ValueError(
+                    f"data.augment.{kind} must be 0 with data.masks, which are of unmixed images, got {share:g}; "
+                    "remove one of the two"
+                )
+        if augment.cutblur and not self.data.has_degraded_lr:
+            raise ValueError(
+                "data.augment.cutblur must be 0 without data.degrade and with kind folder, where all of the input is "
+                f"bicubic already, got {augment.cutblur:g}; remove it, or set data.degrade"
             )
 
     def _check_masks(self) -> None:

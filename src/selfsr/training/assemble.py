@@ -168,6 +168,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Trai
         world=accelerator.num_processes,
         start_step=state["step"],
         workers=recipe.workers,
+        augment=recipe.data.augment,
     )
     run = TrainingRun(recipe, folder, accelerator, method, optimizers, ema, loader, memory_format)
     if isinstance(recipe.schedule, PlateauSpec):
