@@ -24,7 +24,7 @@ _SMALL = (
     "images smaller than the crop: error stops before the run, skip leaves them out and prints how many, pad mirrors "
     "them at their lower and right edges"
 )
-_AUGMENT = (
+AUGMENT = (
     "mixes of training samples; null mixes nothing. Crops are flipped and turned at random in any case, to one of the "
     "eight orientations"
 )
@@ -56,7 +56,7 @@ class FolderSpec(Spec):
         "of a step together, on the training device; use it if the loader is too slow)",
     )
     small: SmallImages = Field("error", description=_SMALL)
-    augment: AugmentSpec | None = Field(None, description=_AUGMENT)
+    augment: AugmentSpec | None = Field(None, description=AUGMENT)
     masks: Path | None = Field(None, description=_MASKS)
 
     @field_validator("hr", "masks")
@@ -69,6 +69,11 @@ class FolderSpec(Spec):
         if self.degrade_on == "device" and self.degrade is None:
             raise ValueError("degrade_on: device needs degrade; leave it out, bicubic LR is always made on the device")
         return self
+
+    @property
+    def parts(self) -> dict[str, "FolderSpec | PairsSpec"]:
+        """The folders, by their place in a recipe."""
+        return {"data": self}
 
     @property
     def has_degraded_lr(self) -> bool:
@@ -137,7 +142,7 @@ class PairsSpec(Spec):
     )
     cache: Cache = Field("auto", description=_CACHE)
     small: SmallImages = Field("error", description=_SMALL)
-    augment: AugmentSpec | None = Field(None, description=_AUGMENT)
+    augment: AugmentSpec | None = Field(None, description=AUGMENT)
     masks: Path | None = Field(None, description=_MASKS)
 
     @field_validator("hr", "masks")
@@ -151,6 +156,11 @@ class PairsSpec(Spec):
         if isinstance(lr, Path):
             return expand_home(lr)
         return {scale: expand_home(path) for scale, path in lr.items()}
+
+    @property
+    def parts(self) -> dict[str, "FolderSpec | PairsSpec"]:
+        """The folders, by their place in a recipe."""
+        return {"data": self}
 
     @property
     def has_degraded_lr(self) -> bool:
@@ -207,4 +217,4 @@ def _list_hr(folder: Path, small: SmallImages, crop_px: int) -> list[Path]:
     return skip_small(paths, crop_px, folder) if small == "skip" else paths
 
 
-DataSpec = Annotated[FolderSpec | PairsSpec, Field(discriminator="kind")]
+OneSource = Annotated[FolderSpec | PairsSpec, Field(discriminator="kind")]

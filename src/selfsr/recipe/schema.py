@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from selfsr.data.augment import AugmentSpec
-from selfsr.data.spec import DataSpec
+from selfsr.data.sources_spec import DataSpec
 from selfsr.degrade.presets import Degradation
 from selfsr.methods.union import AnyMethod, MethodChoice
 from selfsr.nets import AnyNetwork, Network
@@ -213,7 +213,7 @@ class Recipe(Spec):
         for scale, crop_px in self.crops_px.items():
             if crop_px % scale:
                 raise ValueError(f"crop_px must be a multiple of the scale {scale}, got {crop_px}")
-        lr = {"data.lr": getattr(self.data, "lr", None)}
+        lr = {f"{place}.lr": getattr(part, "lr", None) for place, part in self.data.parts.items()}
         for name, entry in (self.evaluate.sets if self.evaluate else {}).items():
             if entry.degrade == "training" and self.set_degradation(entry) is None:
                 raise ValueError(
