@@ -63,7 +63,12 @@ class Log(Spec):
     every_steps: PositiveInt = Field(
         100, description="steps between lines of metrics.jsonl; each line has the means over these steps"
     )
-    tensorboard: bool = Field(False, description="also write TensorBoard events; needs tensorboard")
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
+        (),
+        description="experiment trackers that also get losses, scores and options; tensorboard (into the run folder) "
+        "and wandb also get the sample images. Each needs its package",
+    )
+    project: Name = Field("selfsr", description="project or experiment in wandb, mlflow and trackio")
 
 
 class Recipe(Spec):

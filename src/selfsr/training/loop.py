@@ -19,9 +19,12 @@ from selfsr.machine.memory import measure_memory_mb
 from selfsr.nets.base import set_scale
 from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import Recipe, dump_recipe
+from selfsr.recipe.private import hide_folders
 from selfsr.runfolder.checkpoints import list_checkpoints, save_state
 from selfsr.runfolder.lock import lock_folder
 from selfsr.runfolder.log import Meter, RunLog, nest
+from selfsr.runfolder.read import flatten
+from selfsr.runfolder.trackers import Trackers
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.assemble import TrainingRun, assemble
 from selfsr.training.data_record import record_data
@@ -86,7 +89,7 @@ def _fit(recipe: Recipe, folder: Path, device: str, resume: bool, rehearsal: Reh
         record_data(folder, run.loader.datasets, resume=resume)
         _print_start(run, resume, rehearsal)
     after_step = run.step if resume else -1
-    log = RunLog(folder, after_step=after_step, tensorboard=recipe.log.tensorboard) if is_main else None
+    log = RunLog(folder, after_step=after_step, trackers=_start_trackers(run, after_step)) if is_main else None
     evaluation = _Evaluation(run, log, rehearsal) if log and recipe.evaluate else None
     meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
     with contextlib.closing(run.loader), Interruption() as interruption, _progress(run) as advance:
@@ -252,6 +255,21 @@ def _record(run: TrainingRun, clock: Clock, means: dict[str, float], speed: dict
         "memory_mb": round(measure_memory_mb(run.accelerator.device), 1),
         "skipped_files": run.loader.skipped,
     }
+
+
+def _start_trackers(run: TrainingRun, after_step: int) -> Trackers | None:
+    """Start the trackers of the recipe, which get its options without folders of this machine."""
+    recipe = run.recipe
+    if not recipe.log.trackers:
+        return None
+    return Trackers(
+        recipe.log.trackers,
+        run.folder,
+        project=recipe.log.project,
+        run=recipe.name,
+        options=dict(flatten(hide_folders(recipe))),
+        after_step=after_step,
+    )
 
 
 def _print_start(run: TrainingRun, resume: bool, rehearsal: Rehearsal | None) -> None:
