@@ -131,7 +131,9 @@ class ProdigySpec(_OptimizerSpec):
     """
 
     kind: Literal["prodigy"] = "prodigy"
-    lr: PositiveFloat = Field(1.0, description="factor of the estimated learning rate, before the schedule; leave it 1")
+    lr: float = Field(
+        1.0, ge=0.1, description="factor of the estimated learning rate, at least 0.1, before the schedule; leave it 1"
+    )
     betas: _Betas = Field((0.9, 0.999), description=_BETAS)
     eps: PositiveFloat = Field(1e-8, description=_EPS)
     weight_decay: float = Field(0.0, ge=0, description=_DECAY)
