@@ -157,7 +157,7 @@ def test_unreadable_image_is_left_out_with_its_name(run_command, models, hr, tmp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["WIDE", "--data", "HR"], "expected two models or folders of images or more, got 1"),
+        (["WIDE", "--data", "HR"], "expected at least two models or folders of images, got 1"),
         (["WIDE", "SLIM"], "expected images for wide, got none; name HR images with --data"),
         (["WIDE", "SLIM", "--lr", "HR", "--metric", "ssim_y"], "computed with --data"),
         (["WIDE", "SLIM", "--lr", "HR", "--metric", "fid"], "expected HR images for --metric fid, got none"),

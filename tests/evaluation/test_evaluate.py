@@ -9,15 +9,9 @@ import torch
 from torch.nn import functional
 
 from selfsr.errors import InputError
-from selfsr.evaluation.benchmark import (
-    SetScores,
-    describe_protocol,
-    evaluate_set,
-    find_sets,
-    make_bicubic_upscaler,
-    name_images,
-)
+from selfsr.evaluation.benchmark import SetScores, describe_protocol, evaluate_set, make_bicubic_upscaler
 from selfsr.evaluation.metrics import score_image
+from selfsr.evaluation.sets import find_sets, name_images
 from selfsr.images.files import DecodedImage, write_image
 from selfsr.images.pairing import pair_lr
 from selfsr.images.resize import imresize

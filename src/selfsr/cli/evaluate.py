@@ -33,10 +33,11 @@ from selfsr.evaluation.metrics import list_extra_metrics, list_standard_metrics
 if TYPE_CHECKING:
     import torch
 
-    from selfsr.evaluation.benchmark import ImageSet, SetScores
+    from selfsr.evaluation.benchmark import SetScores
     from selfsr.evaluation.degraded import DegradedInputs
     from selfsr.evaluation.files import SavedImages
     from selfsr.evaluation.kinds import ImageMetric, SetMetric
+    from selfsr.evaluation.sets import ImageSet
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -60,7 +61,7 @@ selfsr evaluate photo_x4 --data Set14 --degrade real_esrgan --seed 1
 
 8-bit RGB. PSNR and SSIM on BT.601 studio-range luma (Y) and on RGB, with peak 255. They leave out a border as wide as
 the scale. LR is made by antialiased bicubic and rounded to 8 bits, unless --lr provides it or --degrade makes it. A
-network with one channel is evaluated by its own Y; its colors are those of bicubic."""
+network with one channel is evaluated by its own Y; its colors come from bicubic."""
 
 _LISTED = 20
 
@@ -110,9 +111,10 @@ def evaluate(
     color_fix: ColorFixOption = None,
 ) -> None:
     """Score models, or bicubic, on sets of images by the protocol of the literature (in float32)."""
-    from selfsr.evaluation.benchmark import find_sets, make_bicubic_upscaler
+    from selfsr.evaluation.benchmark import make_bicubic_upscaler
     from selfsr.evaluation.files import plan_saved_images
     from selfsr.evaluation.metrics import load_metrics
+    from selfsr.evaluation.sets import find_sets
     from selfsr.machine.device import choose_device
 
     sets = find_sets(_check_options(context, data, out))
@@ -140,7 +142,7 @@ def evaluate(
 
 
 def _check_options(context: typer.Context, data: list[str] | None, out: Path | None) -> list[str]:
-    """Check the options that do not fit together; return those of `--data`."""
+    """Check that the options fit together; return the values of `--data`."""
     from selfsr.errors import InputError
     from selfsr.fileio import check_writable
 
@@ -205,7 +207,7 @@ def _run(
         failures = _score(contestants, task, lr_paths, saved, results)
     finally:  # what is scored is kept, also after Ctrl-C and on a full disk
         if failures is None:
-            print_line("evaluate: stopped early; the scores are those of the images before.")
+            print_line("evaluate: stopped early; the scores are over the images that were finished.")
         if any(scores.images for of_sets in results.values() for scores in of_sets.values()):
             print_score_table(tabulate_scores(results, task.scale, per_image=per_image))
             if task.degraded:
@@ -214,7 +216,7 @@ def _run(
                 _write(out, results, contestants, task, failures)
     print_left_out(left_out, further_frames)
     if failures:
-        print_line(f"selfsr: {len(failures):,} images failed; the means are those of the others.")
+        print_line(f"selfsr: {len(failures):,} images failed; the means are over the others.")
         raise typer.Exit(1)
 
 

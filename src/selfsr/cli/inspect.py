@@ -104,12 +104,12 @@ def _format(path: Path, network: "FileNetwork", facts: dict[str, Any]) -> list[s
     recipe |= {"data": {"channels": network.channels}, "start_from": str(path)}
     lines += ["training    possible, by these lines in a recipe:", ""]
     lines += [f"  {line}" for line in write_yaml(recipe).rstrip().splitlines()]
-    lines += ["", "The same in short: network: {kind: from_file}"]
+    lines += ["", "The short form: network: {kind: from_file}, with start_from"]
     return lines + _metadata(network)
 
 
 def _metadata(network: "FileNetwork") -> list[str]:
-    """Return the entries of the metadata; a long text is shown by its number of lines."""
+    """Return the entries of the metadata; of a long text, its number of lines."""
     if not network.metadata:
         return ["metadata    none"]
     lines = ["metadata"]

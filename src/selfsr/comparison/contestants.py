@@ -1,4 +1,4 @@
-"""Find what is compared: weights files, run folders, shipped models and folders of finished images."""
+"""Find the weights files, run folders, shipped models and folders of finished images of a comparison."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known about a model after it was opened once.
+    """The facts about a model, read when it was opened once.
 
     Attributes:
         architecture: the network's name.
@@ -51,19 +51,18 @@ class ModelFacts:
 def find_contestants(sources: Sequence[str], names: Sequence[str] | None = None) -> list[Contestant]:
     """Find the models and folders that a user wrote.
 
-    A folder with `recipe.yaml` is a run, of which the best weights are taken; any other folder is one of finished
-    images.
+    A folder with `recipe.yaml` is a run, and its best weights are used. Any other folder has finished images.
 
     Args:
         sources: weights files, run folders, names of shipped models, or folders of images; at least two.
-        names: a name for each of them; None takes the names of the files, runs and folders.
+        names: a name for each of them; None uses the names of the files, runs and folders.
 
     Raises:
-        InputError: they are fewer than two, one is missing, the numbers differ, or two have one name.
+        InputError: fewer than two sources, a missing one, another number of names, or a name that is used twice.
     """
     if len(sources) < 2:
         raise InputError(
-            f"compare: expected two models or folders of images or more, got {len(sources)}; name another one, or use "
+            f"compare: expected at least two models or folders of images, got {len(sources)}; name another one, or use "
             "selfsr evaluate for one model."
         )
     if names is not None and len(names) != len(sources):
@@ -97,7 +96,7 @@ def open_model(contestant: Contestant, scale: int | None = None) -> Model:
 
 
 def read_facts(contestants: Sequence[Contestant], scale: int | None) -> dict[str, ModelFacts]:
-    """Open each model once, one at a time, and return the facts of all by name; folders of images have none.
+    """Open each model once, one at a time, and return the facts by name; folders of images have none.
 
     Args:
         contestants: the contestants.
@@ -118,7 +117,7 @@ def read_facts(contestants: Sequence[Contestant], scale: int | None) -> dict[str
 
 
 def check_scales(scales: dict[str, int], scale: int | None, command: str) -> None:
-    """Check that models have one scale: outputs of different scales have different inputs, so scores do not compare.
+    """Check that all models have the same scale: other scales have other inputs, so their scores are not comparable.
 
     Args:
         scales: the scale of each model by name.
@@ -126,7 +125,7 @@ def check_scales(scales: dict[str, int], scale: int | None, command: str) -> Non
         command: the command, for the error.
 
     Raises:
-        InputError: a scale is another one.
+        InputError: a model has another scale.
     """
     wanted = scale or next(iter(scales.values()), None)
     for name, own in scales.items():
@@ -134,10 +133,10 @@ def check_scales(scales: dict[str, int], scale: int | None, command: str) -> Non
             which = (
                 f"the scale {wanted} of --scale"
                 if scale
-                else f"one scale for all models, x{wanted} as {next(iter(scales))}"
+                else f"one scale for all models, x{wanted} as {next(iter(scales))} has"
             )
             raise InputError(
-                f"{command}: expected {which}, got x{own} ({name}), whose scores do not compare; "
+                f"{command}: expected {which}, got x{own} ({name}), whose scores are not comparable; "
                 f"run {command} once for each scale."
             )
 
@@ -158,7 +157,7 @@ def _find_contestant(source: str) -> Contestant:
 
 
 def _choose_names(found: Sequence[Contestant]) -> list[str]:
-    """Return the short names; those that are equal get the names of the folders above them."""
+    """Return the short names; equal names get the names of the folders above them."""
     names = [one.name for one in found]
     if len(set(names)) == len(names):
         return names

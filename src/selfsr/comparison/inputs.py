@@ -1,4 +1,4 @@
-"""The images of a comparison: their ground truths, inputs and finished outputs, checked before the first model runs."""
+"""Find the ground truths, inputs and finished outputs of a comparison, and check them before the first model runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from pathlib import Path
 from selfsr.comparison.contestants import Contestant
 from selfsr.degrade.base import PresetSpec
 from selfsr.errors import InputError
-from selfsr.evaluation.benchmark import ImageSet, find_sets, name_images
 from selfsr.evaluation.degraded import DegradedInputs
 from selfsr.evaluation.files import check_headers
+from selfsr.evaluation.sets import ImageSet, find_sets, name_images
 from selfsr.images.files import read_header
 from selfsr.images.pairing import match_lr, pair_lr
 from selfsr.images.paths import list_images, missing_path_error
@@ -23,7 +23,7 @@ class ComparedSet:
         name: name of the set.
         folder: the folder of the files that name the images.
         names: names of the images.
-        hr: ground truths; None without.
+        hr: ground truths; None without them.
         lr: inputs; None where they are made from `hr`, or where there are only finished images.
         degraded: makes the inputs from `hr` by a degradation; None reads them, or makes them by bicubic.
         finished: for each folder of finished images by contestant, its image for each name.
@@ -49,9 +49,9 @@ def find_inputs(
     """Find the images of each set, and check the headers of all files.
 
     Args:
-        contestants: what is compared.
-        data: folders of ground truths, as `find_sets` takes them; empty compares without ground truth.
-        lr: inputs: a folder, or one image without `data`. None makes them by bicubic, or takes finished images only.
+        contestants: the models and folders of the comparison.
+        data: folders of ground truths, in the form of `find_sets`; empty to compare without ground truth.
+        lr: inputs: a folder, or one image without `data`. None makes them by bicubic, or uses finished images only.
         scale: the upscaling factor.
         degradation: makes the inputs from the ground truths, instead of bicubic.
         seed: seed of the degradation.
@@ -94,7 +94,7 @@ def _pair_with_hr(
 
 
 def _list_without_hr(contestants: Sequence[Contestant], lr: Path | None) -> ComparedSet:
-    """Return the set of the inputs, or without models that of the finished images."""
+    """Return the set of the inputs; without models, the set of the finished images."""
     model = next((one for one in contestants if one.weights is not None), None)
     if lr is None:
         if model is not None:

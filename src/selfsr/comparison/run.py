@@ -1,4 +1,4 @@
-"""Run and score everything that is compared, one model at a time."""
+"""Run and score the models of a comparison, one at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,11 +43,11 @@ class ComparisonTask:
 
 @dataclass
 class Result:
-    """What a model or a folder of finished images reached.
+    """The scores and the cost of a model or a folder of finished images.
 
     Attributes:
         name: its name.
-        source: what the user wrote; empty for bicubic.
+        source: the file, folder or name that the user wrote; empty for bicubic.
         facts: the facts about a model; None for others.
         cost: the cost of a model; None for others.
         sets: the scores by set.
@@ -74,7 +74,7 @@ def compare(
     """Score bicubic upscaling and each contestant on each set; only one model is in memory at a time.
 
     Args:
-        contestants: what is compared.
+        contestants: the models and folders of the comparison.
         facts: the facts about the models by name, from `read_facts`.
         sets: the images, from `find_inputs`.
         task: the options.
