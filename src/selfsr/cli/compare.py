@@ -14,7 +14,7 @@ from selfsr.upscaling.options import RequestedPrecision
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from selfsr.comparison.contestants import Contestant
+    from selfsr.comparison.candidates import Candidate
     from selfsr.comparison.inputs import ComparedSet
     from selfsr.comparison.outputs import KeptOutputs
     from selfsr.comparison.run import ComparisonTask, Result
@@ -104,7 +104,7 @@ def compare(
 ) -> None:
     """Compare models side by side: scores, speed, memory, and a page with the outputs."""
     from selfsr.cli.degradation import find_degradation
-    from selfsr.comparison.contestants import find_contestants, read_facts
+    from selfsr.comparison.candidates import find_candidates, read_facts
     from selfsr.comparison.inputs import find_inputs
     from selfsr.comparison.outputs import KeptOutputs, choose_shown
     from selfsr.comparison.page import render_page
@@ -115,15 +115,15 @@ def compare(
     from selfsr.machine.device import choose_device
     from selfsr.upscaling.tile_size import parse_tile
 
-    contestants = find_contestants(models or [], None if names is None else names.split(","))
+    candidates = find_candidates(models or [], None if names is None else names.split(","))
     chosen = _check_options(context, data or [], metric, [file for file in (page, json_file) if file is not None])
     parsed_tile = parse_tile(tile if tile is not None else "off" if data else "auto")
     chosen_device = choose_device(device)
-    facts = read_facts(contestants, scale)
+    facts = read_facts(candidates, scale)
     chosen_scale = _choose_scale(scale, [fact.scale for fact in facts.values()])
     with tempfile.TemporaryDirectory(prefix="selfsr-compare-") as temporary:
         degradation = None if degrade is None else find_degradation("compare", degrade)
-        sets = find_inputs(contestants, data or [], lr, chosen_scale, degradation, seed)
+        sets = find_inputs(candidates, data or [], lr, chosen_scale, degradation, seed)
         metrics = dict(load_metrics(chosen, chosen_device))
         for name, one in sets.items():
             check_set_size(metrics, name, len(one.names))
@@ -134,7 +134,7 @@ def compare(
             kept = KeptOutputs(Path(temporary) / "outputs", shown, total)
         degraded = next(iter(sets.values())).degraded
         origin = degraded.describe() if degraded is not None else None if lr is None else str(lr)
-        results, failures = _run(contestants, facts, sets, task, kept, json_file, origin)
+        results, failures = _run(candidates, facts, sets, task, kept, json_file, origin)
         if page is not None and kept is not None:
             write_atomic(page, render_page(results, list(sets), task, kept, origin))
             print_line(f"Page: {page} ({page.stat().st_size / 2**20:.1f} MB)")
@@ -186,7 +186,7 @@ def _choose_scale(scale: int | None, scales: list[int]) -> int:
 
 
 def _run(
-    contestants: "Sequence[Contestant]",
+    candidates: "Sequence[Candidate]",
     facts: Any,
     sets: "dict[str, ComparedSet]",
     task: "ComparisonTask",
@@ -216,9 +216,9 @@ def _run(
                 print_line(f"selfsr: {sentence}")
 
     try:
-        with progress_bar("Comparing", count_runs(contestants, sets)) as advance:
+        with progress_bar("Comparing", count_runs(candidates, sets)) as advance:
             run_comparison(
-                contestants,
+                candidates,
                 facts,
                 sets,
                 task,

@@ -74,7 +74,7 @@ def find_models(
     Raises:
         InputError: a model cannot be opened or is named twice, scales differ, or an option does not fit.
     """
-    from selfsr.comparison.contestants import check_scales
+    from selfsr.comparison.candidates import check_scales
     from selfsr.errors import InputError
 
     if len(set(paths)) < len(paths):

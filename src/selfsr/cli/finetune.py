@@ -65,8 +65,8 @@ def finetune(
     from selfsr.console import print_line, print_lines, set_log_style
     from selfsr.errors import InputError
     from selfsr.fileio import check_writable
+    from selfsr.finetune.before_after import draw_before_after
     from selfsr.finetune.duration import read_duration_s
-    from selfsr.finetune.picture import draw_before_after
     from selfsr.finetune.plan import Request, name_run, plan_finetune
 
     set_log_style(log)

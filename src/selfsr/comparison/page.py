@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from selfsr import __version__
+from selfsr.comparison.candidates import BICUBIC
 from selfsr.comparison.columns import build_columns, describe_columns
-from selfsr.comparison.contestants import BICUBIC
 from selfsr.comparison.outputs import HR, LR, KeptOutputs
 from selfsr.comparison.places import PLACE_PX, choose_region, find_places
 from selfsr.comparison.run import ComparisonTask, Result

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfsr.errors import InputError
-from selfsr.images.paths import list_images
+from selfsr.images.paths import find_root, is_image_list, list_images
 from selfsr.spec import expand_home
 
 
@@ -26,7 +26,7 @@ class ImageSet:
     Attributes:
         folder: the folder that contains them.
         paths: the images.
-        root: the folder that was named by the user; it may contain several sets.
+        root: the folder or list that was named by the user; a folder may contain several sets.
     """
 
     folder: Path
@@ -36,6 +36,8 @@ class ImageSet:
 
 def find_sets(data: Sequence[str]) -> dict[str, ImageSet]:
     """Read the option `--data`: each entry is `DIR` or `NAME=DIR`; a DIR with only subfolders is several sets.
+
+    A list of images, `.txt`, stands for a folder with these images; it gives the set its name.
 
     Returns:
         The sets by name.
@@ -51,23 +53,30 @@ def find_sets(data: Sequence[str]) -> dict[str, ImageSet]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"evaluate: expected a plain name in --data NAME=DIR, got {name}; use another name.")
         folder = expand_home(Path(rest))
-        for subfolder, paths in _split_sets(folder).items():
-            key = "/".join(filter(None, (name, subfolder))) or Path(os.path.realpath(folder)).name
+        if is_image_list(folder):
+            paths = list_images(folder)
+            found = {name or folder.stem: ImageSet(find_root(folder, paths), paths, folder)}
+        else:
+            found = _split_sets(folder, name)
+        for key, image_set in found.items():
             if key in sets:
                 raise InputError(
                     f"evaluate: expected sets of different names, got two called {key}; "
                     f"name one of them with --data NAME={folder}."
                 )
-            sets[key] = ImageSet(folder / subfolder, paths, folder)
+            sets[key] = image_set
     return sets
 
 
-def _split_sets(folder: Path) -> dict[str, list[Path]]:
-    """Return the images by the subfolder that is their set; "" is the folder itself."""
+def _split_sets(folder: Path, name: str) -> dict[str, ImageSet]:
+    """Return the sets of a folder by name: the folder itself, or each of its subfolders if all images are in some."""
     paths = list_images(folder)
     if any(path.parent == folder for path in paths):
-        return {"": paths}
+        return {name or Path(os.path.realpath(folder)).name: ImageSet(folder, paths, folder)}
     by_subfolder: dict[str, list[Path]] = {}
     for path in paths:
         by_subfolder.setdefault(path.relative_to(folder).parts[0], []).append(path)
-    return by_subfolder
+    return {
+        "/".join(filter(None, (name, subfolder))): ImageSet(folder / subfolder, images, folder)
+        for subfolder, images in by_subfolder.items()
+    }

@@ -15,7 +15,7 @@ BICUBIC = "bicubic"
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """A model, or a folder of finished images.
 
     Attributes:
@@ -48,7 +48,7 @@ class ModelFacts:
     parameters: int
 
 
-def find_contestants(sources: Sequence[str], names: Sequence[str] | None = None) -> list[Contestant]:
+def find_candidates(sources: Sequence[str], names: Sequence[str] | None = None) -> list[Candidate]:
     """Find the models and folders that a user wrote.
 
     A folder with `recipe.yaml` is a run, and its best weights are used. Any other folder has finished images.
@@ -70,7 +70,7 @@ def find_contestants(sources: Sequence[str], names: Sequence[str] | None = None)
             f"compare: expected {len(sources)} names in --names, one for each model, got {len(names)}; separate them "
             "by commas."
         )
-    found = [_find_contestant(source) for source in sources]
+    found = [_find_candidate(source) for source in sources]
     chosen = [name.strip() for name in names] if names is not None else _choose_names(found)
     for name, count in Counter([*chosen, BICUBIC]).items():
         if count > 1 or not name:
@@ -78,40 +78,40 @@ def find_contestants(sources: Sequence[str], names: Sequence[str] | None = None)
             raise InputError(
                 f"compare: expected different names, got {got}; name each model once, with --names A,B,..."
             )
-    return [Contestant(name, one.source, one.weights, one.images) for name, one in zip(chosen, found, strict=True)]
+    return [Candidate(name, one.source, one.weights, one.images) for name, one in zip(chosen, found, strict=True)]
 
 
-def open_model(contestant: Contestant, scale: int | None = None) -> Model:
-    """Open the model of a contestant that has one.
+def open_model(candidate: Candidate, scale: int | None = None) -> Model:
+    """Open the model of a candidate that has one.
 
     Args:
-        contestant: the contestant.
+        candidate: the candidate.
         scale: the scale of a network with several scales.
 
     Raises:
         InputError: its file is not a model.
     """
-    assert contestant.weights is not None, contestant.name
-    return load_model(contestant.weights, scale)
+    assert candidate.weights is not None, candidate.name
+    return load_model(candidate.weights, scale)
 
 
-def read_facts(contestants: Sequence[Contestant], scale: int | None) -> dict[str, ModelFacts]:
+def read_facts(candidates: Sequence[Candidate], scale: int | None) -> dict[str, ModelFacts]:
     """Open each model once, one at a time, and return the facts by name; folders of images have none.
 
     Args:
-        contestants: the contestants.
+        candidates: the candidates.
         scale: the scale that the user asked for, needed for networks with several scales.
 
     Raises:
         InputError: a model cannot be opened, or has another scale than `scale` or than another model.
     """
     facts: dict[str, ModelFacts] = {}
-    for contestant in contestants:
-        if contestant.weights is None:
+    for candidate in candidates:
+        if candidate.weights is None:
             continue
-        model = open_model(contestant, scale)
+        model = open_model(candidate, scale)
         parameters = sum(parameter.numel() for parameter in model.net.parameters())
-        facts[contestant.name] = ModelFacts(model.architecture, model.scale, model.channels, parameters)
+        facts[candidate.name] = ModelFacts(model.architecture, model.scale, model.channels, parameters)
     check_scales({name: fact.scale for name, fact in facts.items()}, scale, "compare")
     return facts
 
@@ -141,10 +141,10 @@ def check_scales(scales: dict[str, int], scale: int | None, command: str) -> Non
             )
 
 
-def _find_contestant(source: str) -> Contestant:
+def _find_candidate(source: str) -> Candidate:
     path = Path(source)
     if not path.is_dir():
-        return Contestant(Path(source).stem, source, find_model(source))
+        return Candidate(Path(source).stem, source, find_model(source))
     if (path / "recipe.yaml").is_file() or (path / "weights").is_dir():
         best = path / "weights" / "best.safetensors"
         if not best.is_file():
@@ -152,11 +152,11 @@ def _find_contestant(source: str) -> Contestant:
                 f"compare: expected the best weights of a run in {best}, got none; wait for its first evaluation, or "
                 "name a weights file of it."
             )
-        return Contestant(path.resolve().name, source, best)
-    return Contestant(path.resolve().name, source, None, tuple(list_images(path)))
+        return Candidate(path.resolve().name, source, best)
+    return Candidate(path.resolve().name, source, None, tuple(list_images(path)))
 
 
-def _choose_names(found: Sequence[Contestant]) -> list[str]:
+def _choose_names(found: Sequence[Candidate]) -> list[str]:
     """Return the short names; equal names get the names of the folders above them."""
     names = [one.name for one in found]
     if len(set(names)) == len(names):
