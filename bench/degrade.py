@@ -143,7 +143,7 @@ def time_batches(folder: Path, preset: str, crop_px: int, options: argparse.Name
             torch.cuda.synchronize(device)
         if i >= 0:
             sampling_s, device_s = sampling_s + middle - start, device_s + clock() - begun
-            rounds += len(raw.degradation.plan.rounds) / count
+            rounds += len(raw.parts[0].degradation.plan.rounds) / count
     samples = count * options.batch
     loader_ms = time_samples(folder, preset, crop_px, options.scale, samples).milliseconds
     share = compare_with_loader(folder, preset, crop_px, options)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "selfsr"
 # Packages that only the trainer and optional backends need.
 FORBIDDEN = {
     "triton", "numba", "llvmlite", "yaml", "PIL", "accelerate", "torchvision", "pydantic", "spandrel", "typer", "rich",
-    "safetensors", "cv2", "jinja2", "psutil", "skimage", "scipy", "torchmetrics", "tensorboard",
+    "safetensors", "cv2", "jinja2", "psutil", "skimage", "scipy", "torchmetrics", "tensorboard", "pytorch_optimizer",
 }  # fmt: skip
 
 # The rooms of the losses import torch, the standard library and each other.

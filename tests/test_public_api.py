@@ -14,7 +14,7 @@ NAMES = {
     "SelfPacedLoss": "(loss='l1', *, alpha=1.0, beta=0.0, peak=2.0, data_range=1.0, padding='zero', eps=None, "
     "reduction='mean', normalize=False, backend='auto')",
     "SelfSimilarityLoss": "(*, search_px=25, window_px=9, sigma=0.004, normalize=True, l1_weight=1.0, kl_weight=1.0, "
-    "reduction='mean', backend='auto', memory_mb=None, max_pixels=None, mask_threshold=20.0, mask_stride=1, "
+    "reduction='mean', backend='auto', memory_mb=None, max_pixels=None, threshold=20.0, stride=3, "
     "two_sided=False)",
     "edge_mask": "(hr, *, threshold=20.0, stride=1, two_sided=False)",
     "self_paced_weight": "(sr, hr, epoch, *, alpha=1.0, beta=0.0, peak=2.0, data_range=1.0, padding='zero', "

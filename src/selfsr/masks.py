@@ -8,6 +8,8 @@ from selfsr.errors import InputError, check_images
 
 # Published threshold of the Laplacian at edges, in gray levels of 255.
 THRESHOLD = 20.0
+# Published recipes keep every third diagonal of the mask, a third of the pixels.
+STRIDE = 3
 
 # Luma weights of R, G and B by ITU-R BT.601, full range.
 LUMA_BT601 = (0.299, 0.587, 0.114)

@@ -38,7 +38,7 @@ def take(source: Loader, count: int) -> list[torch.Tensor]:
     """Return what both images of each step hold, as one tensor."""
     raws = list(itertools.islice(source, count))
     source.close()
-    return [torch.cat([raw.hr.flatten(1), raw.lr.flatten(1)], 1) for raw in raws]
+    return [torch.cat([raw.parts[0].hr.flatten(1), raw.parts[0].lr.flatten(1)], 1) for raw in raws]
 
 
 def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
@@ -104,8 +104,8 @@ def test_hr_is_that_of_the_file_unless_sharpened(tmp_path):
     image = np.random.default_rng(0).random((48, 48, 3)).astype(np.float32)
     image = (np.clip(cv2.GaussianBlur(image, (0, 0), 2) * 3 - 1, 0, 1) * 255).astype(np.uint8)
     write_image(tmp_path / "a.png", DecodedImage(image))
-    plain = next(loader(tmp_path, {"kind": "real_esrgan", "usm": False}, batch=1)).hr[0].numpy()
-    sharp = next(loader(tmp_path, {"kind": "real_esrgan", "usm": True}, batch=1)).hr[0].numpy()
+    plain = next(loader(tmp_path, {"kind": "real_esrgan", "usm": False}, batch=1)).parts[0].hr[0].numpy()
+    sharp = next(loader(tmp_path, {"kind": "real_esrgan", "usm": True}, batch=1)).parts[0].hr[0].numpy()
     turns = [np.rot90(t, k) for t in (image, image.swapaxes(0, 1)) for k in range(4)]
     assert sum(np.array_equal(plain, turn) for turn in turns) == 1
     assert np.abs(sharp.astype(int) - plain).max() > 5
@@ -145,7 +145,9 @@ def test_luma_is_taken_after_the_degradation(photos):
 def test_each_step_is_degraded_at_its_own_scale(photos):
     spec = FolderSpec(kind="folder", hr=photos, degrade="bsrgan_ssl")
     source = Loader(spec.build_each({2: 32, 4: 64}), batch=4, seed=3, workers=0)
-    shapes = {(tuple(raw.hr.shape[1:]), tuple(raw.lr.shape[1:])) for raw in itertools.islice(source, 12)}
+    shapes = {
+        (tuple(raw.parts[0].hr.shape[1:]), tuple(raw.parts[0].lr.shape[1:])) for raw in itertools.islice(source, 12)
+    }
     assert shapes == {((32, 32, 3), (16, 16, 3)), ((64, 64, 3), (16, 16, 3))}
     tiny = {"kind": "real_esrgan", "second": {"resize_range": [0.03, 1.0]}}
     with pytest.raises(InputError, match=r"got 0\.72 pixels for a crop .* at scale 8; raise"):

@@ -42,7 +42,7 @@ def loader(folder: Path, cache: str = "off", **options) -> Loader:
 
 
 def take(source: Loader, count: int) -> list[torch.Tensor]:
-    crops = [raw.hr for raw in itertools.islice(source, count)]
+    crops = [raw.parts[0].hr for raw in itertools.islice(source, count)]
     source.close()
     return crops
 
@@ -68,12 +68,12 @@ def test_start_step_equals_skipping_steps(photos, workers):
     resumed = loader(photos, start_step=6, workers=workers)
     first = next(resumed)
     assert first.step == 6
-    assert same([first.hr, *take_open(resumed, 2)], whole[6:])
+    assert same([first.parts[0].hr, *take_open(resumed, 2)], whole[6:])
     resumed.close()
 
 
 def take_open(source: Loader, count: int) -> list[torch.Tensor]:
-    return [raw.hr for raw in itertools.islice(source, count)]
+    return [raw.parts[0].hr for raw in itertools.islice(source, count)]
 
 
 @pytest.mark.parametrize("world", [2, 4])

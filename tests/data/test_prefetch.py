@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from selfsr.data import prefetch
-from selfsr.data.loader import RawBatch
 from selfsr.data.prefetch import DirectSource, Prefetcher, choose_source
+from selfsr.data.steps import RawBatch, RawPart
 from selfsr.errors import InputError
 from selfsr.recipe import parse_recipe
 from selfsr.runfolder.checkpoints import load_state
@@ -55,7 +55,8 @@ class FakeLoader:
             raise InputError("data.hr: no image is left.")
         number, self.number = self.number, self.number + 1
         images = torch.full((1, 2, 2, 3), number, dtype=torch.uint8)
-        return RawBatch(number, 0, images, images + 100 if number % 2 else None, None, None, {})
+        part = RawPart(0, (0,), images, images + 100 if number % 2 else None, None, None)
+        return RawBatch(number, 0, (part,), (), (), {})
 
 
 def test_batches_come_in_order_through_the_lane() -> None:
@@ -64,8 +65,8 @@ def test_batches_come_in_order_through_the_lane() -> None:
     batches = [source.load() for _ in range(6)]
     source.close()
     assert [batch.step for batch in batches] == list(range(6))
-    assert [int(batch.hr[0, 0, 0, 0]) for batch in batches] == list(range(6))
-    assert [batch.lr is None for batch in batches] == [True, False] * 3
+    assert [int(batch.parts[0].hr[0, 0, 0, 0]) for batch in batches] == list(range(6))
+    assert [batch.parts[0].lr is None for batch in batches] == [True, False] * 3
     assert lane.received == [1, 3, 4, 6, 7, 9]
     assert threading.get_ident() not in lane.copy_threads
     assert loader.started_in == [threading.get_ident()]  # processes are forked by the main thread

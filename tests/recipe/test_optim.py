@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from selfsr.recipe.optim import ConstantSpec, CosineSpec, MultiStepSpec
+from selfsr.recipe.schedules import (
+    ConstantSpec,
+    CosineRestartsSpec,
+    CosineSpec,
+    MultiStepSpec,
+    Plateau,
+    PlateauSpec,
+    WsdSpec,
+)
 from selfsr.training.ema import Ema
 
 
@@ -35,6 +43,47 @@ def test_cosine_falls_to_its_floor_after_the_warmup() -> None:
 
 def test_constant_warms_up() -> None:
     assert [ConstantSpec(warmup_steps=2).factor(step, 9) for step in (1, 2, 3)] == [0.5, 1.0, 1.0]
+
+
+def test_cosine_restarts_agree_with_torch() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    oracle = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=3, T_mult=2, eta_min=0.1)
+    ours = CosineRestartsSpec(period_steps=3, period_factor=2, floor=0.1)
+    for step in range(1, 20):
+        assert ours.factor(step, 19) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        oracle.step()
+
+
+def test_cosine_restarts_warm_up_once_and_lower_their_peak() -> None:
+    schedule = CosineRestartsSpec(period_steps=4, peak_factor=0.5, warmup_steps=2)
+    assert [schedule.factor(step, 14) for step in (1, 2, 3, 5, 7, 11)] == pytest.approx([0.5, 1, 1, 0.5, 0.5, 0.25])
+
+
+@pytest.mark.parametrize(("shape", "half"), [("linear", 0.5), ("sqrt", 1 - 0.5**0.5)])
+def test_wsd_is_stable_until_the_decay(shape: str, half: float) -> None:
+    schedule = WsdSpec(warmup_steps=2, decay_share=0.2, shape=shape, floor=0.1)
+    factors = [schedule.factor(step, 20) for step in range(1, 21)]
+    assert factors[:16] == [0.5] + [1.0] * 15
+    assert factors[17] == pytest.approx(0.1 + 0.9 * half)
+    assert factors[-1] == pytest.approx(0.1)
+
+
+def test_plateau_agrees_with_torch() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, "max", factor=0.5, patience=1, threshold=0.0, min_lr=0.2
+    )
+    plateau = Plateau(PlateauSpec(gamma=0.5, patience=2, floor=0.2))  # torch counts the evaluations before the drop
+    for score in (1, 2, 2, 1, 3, 1, 2, 4, 0, 0, 0, 0, 0):
+        oracle.step(score)
+        plateau.observe(score)
+        assert plateau.factor == optimizer.param_groups[0]["lr"]
+        restored = Plateau(PlateauSpec(gamma=0.5, patience=2, floor=0.2))
+        restored.load(plateau.state())
+        plateau = restored
+    assert plateau.factor == 0.2
 
 
 def test_ema_follows_its_formula_and_copies_buffers() -> None:

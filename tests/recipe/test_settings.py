@@ -80,7 +80,7 @@ def test_words_are_taken_as_they_stand(tiny: dict, tmp_path: Path) -> None:
         ("method.terms.x.weight", "{match: largest, calibrate_steps: 3}", {"match": "largest", "calibrate_steps": 3}),
         ("method.terms.x.weight", "1e-2", 0.01),
         ("clip_norm", "null", None),
-        ("log.tensorboard", "true", True),
+        ("method.terms.x.two_sided", "true", True),
         ("steps", "010", 10),
         ("no.such.key", "2", 2),
     ],
@@ -90,8 +90,9 @@ def test_the_type_of_an_option_decides(path: str, text: str, value: Any) -> None
 
 
 def test_booleans_may_be_yes_and_no(tiny: dict, tmp_path: Path) -> None:
-    assert load(tiny, tmp_path, "log.tensorboard=yes").log.tensorboard is True
-    assert load(tiny, tmp_path, "log.tensorboard=off").log.tensorboard is False
+    for text, value in (("yes", True), ("off", False)):
+        terms = load(tiny, tmp_path, f"method.terms.similarity.two_sided={text}").method.terms
+        assert terms["similarity"].two_sided is value
 
 
 def test_a_setting_without_a_value_is_refused(tiny: dict, tmp_path: Path) -> None:

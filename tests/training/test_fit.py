@@ -173,15 +173,3 @@ def test_a_luma_network_is_evaluated_in_color(tiny: dict, tmp_path: Path) -> Non
     assert load_file(folder / "weights/last.safetensors")["head.0.weight"].shape[1] == 1
     last = read_lines(folder / "eval.jsonl")[-1]["sets"]["test"]["mean"]
     assert last["psnr_rgb"] < last["psnr_y"]
-
-
-def test_tensorboard_has_the_values_of_the_log(tiny: dict, tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    tiny["log"]["tensorboard"] = True
-    folder = train(tiny, tmp_path / "run")
-    events = accumulator.EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    written = [line["loss"]["g"]["similarity"] for line in read_lines(folder / "metrics.jsonl")]
-    shown = [event.value for event in events.Scalars("train/loss/g/similarity")]
-    assert shown == pytest.approx(written, rel=1e-6)
-    assert [event.step for event in events.Scalars("eval/test/psnr_y")] == [0, 3, 6]

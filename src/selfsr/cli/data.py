@@ -32,6 +32,12 @@ selfsr data prepare photos -o photos_sub --size 256 --own-size-only
 
 selfsr data prepare DIV2K/HR -o DIV2K/sub    (the same command resumes after a stop)"""
 
+SHEET_EPILOG = """[bold]Examples[/bold]
+
+selfsr data sheet my.yaml -o sheet.png
+
+selfsr data sheet my.yaml -o sheet.png --set data.augment.cutmix=0.5 --samples 24"""
+
 _LISTED = 20
 
 
@@ -142,6 +148,39 @@ def prepare(
     )
     left_out = describe_left_out([folder])
     _report(prepare_folder(folder, output, settings, workers), output, left_out)
+
+
+@app.command("sheet", epilog=SHEET_EPILOG)
+def sheet(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML), or name of a shipped recipe.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Image file to write, such as sheet.png.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the recipe, as for selfsr train. Repeatable.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Number of samples; they begin a batch.")] = 12,
+    step: Annotated[int, typer.Option(min=1, help="First step whose samples are shown.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Draw what a recipe trains on: input and ground truth of its first samples, exactly as the run sees them."""
+    from selfsr.data.sheet import write_sheet
+    from selfsr.errors import InputError
+    from selfsr.images.files import check_format
+    from selfsr.recipe import load_recipe, shipped_recipes
+
+    check_format(output, height=1, width=1, bits=8, alpha=False)
+    if output.exists() and not overwrite:
+        raise InputError(f"data sheet: expected a new file, got {output}, which exists; add --overwrite.")
+    loaded = load_recipe(shipped_recipes().get(str(recipe), recipe), settings or ())
+    count = write_sheet(
+        output,
+        loaded.data.build_each(loaded.crops_px),
+        augment=loaded.data.augment,
+        batch=loaded.batch,
+        seed=loaded.seed,
+        first_step=step,
+        samples=samples,
+    )
+    typer.echo(f"{count:,} samples from step {step} on, input and ground truth: {output}")
 
 
 def _report(summary: "PrepareSummary", output: Path, left_out: list[str]) -> None:

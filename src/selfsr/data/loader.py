@@ -8,7 +8,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from selfsr.console import print_line
-from selfsr.data.crop import TrainingCrop
+from selfsr.data.augment import AugmentSpec, apply_mixes
 from selfsr.data.datasets import Dataset
-from selfsr.data.device_degrade import BatchDegradation
+from selfsr.data.sources import MixedDataset
+from selfsr.data.steps import RawBatch, RawPart, StepDataset
 from selfsr.errors import InputError
 from selfsr.images.color import rgb_to_luma
 from selfsr.images.resize import bicubic_lr
@@ -34,42 +33,20 @@ from selfsr.step import Batch
 _MOST_WORKERS = 16
 
 
-@dataclass(frozen=True)
-class RawBatch:
-    """The crops of one step of this process, in the small types of the files.
-
-    Attributes:
-        step: number of the step, from 0.
-        dataset_index: number of the dataset, and so of the scale.
-        hr: `[n, crop + 2 halo, crop + 2 halo, 3]`, uint8, or the bits of uint16 in int16, which all devices support.
-        lr: `[n, crop / scale, crop / scale, 3]` of the same types, or float32 in [0, 1], or None.
-        mask: edges, uint8 `[n, crop, crop, 1]` of 0 and 1, or None.
-        degradation: the degradation of `hr`, which then has windows around the crops, or None.
-        unreadable: files that could not be read, with the reason; other images replace them.
-    """
-
-    step: int
-    dataset_index: int
-    hr: Tensor
-    lr: Tensor | None
-    mask: Tensor | None
-    degradation: BatchDegradation | None
-    unreadable: dict[Path, str]
-
-
 class Loader:
     """Iterate over the batches of steps `start_step`, `start_step` + 1, ... without end.
 
     Images come in epochs, each with its own permutation. Sample j of the global batch of a step is determined by
     (seed, step, j) only. Process `rank` of `world` loads a contiguous share of the batch. So all processes together
     load the same batches as a single process, and a resumed run has the same batches as an uninterrupted one. With
-    datasets at several scales, each step has one scale, sampled uniformly and determined by (seed, step) only.
+    datasets at several scales, each step has one scale, sampled uniformly and determined by (seed, step) only. With
+    several sources, each has its share of the samples and epochs of its own.
 
     If a file becomes unreadable during the run, the next image of the list replaces it; the file is reported once and
     counted.
 
     Args:
-        datasets: the dataset, or datasets of the same images at several scales.
+        datasets: the dataset, or datasets of the same images at several scales; each may have several sources.
         batch: samples of a step over all processes, a multiple of `world`.
         seed: the seed of all random choices.
         rank: number of this process.
@@ -77,6 +54,7 @@ class Loader:
         start_step: number of steps that are done.
         workers: number of loader processes for this process; 0 loads in this process, "auto" chooses by the dataset
             and the machine.
+        augment: the mixes of samples; None for none.
 
     Raises:
         InputError: `batch` is not a multiple of `world`.
@@ -84,7 +62,7 @@ class Loader:
 
     def __init__(
         self,
-        datasets: Dataset | Sequence[Dataset],
+        datasets: Dataset | MixedDataset | Sequence[Dataset | MixedDataset],
         *,
         batch: int,
         seed: int,
@@ -92,18 +70,23 @@ class Loader:
         world: int = 1,
         start_step: int = 0,
         workers: int | Literal["auto"] = "auto",
+        augment: AugmentSpec | None = None,
     ) -> None:
         if batch % world:
             raise InputError(f"batch: expected a multiple of the {world} processes, got {batch}; change one of them.")
         assert 0 <= rank < world, (rank, world)
-        self.datasets: list[Dataset] = list(datasets) if isinstance(datasets, Sequence) else [datasets]
-        only_cropping = all(dataset.cached and not dataset.is_degraded for dataset in self.datasets)
+        self.datasets: list[Dataset | MixedDataset] = list(datasets) if isinstance(datasets, Sequence) else [datasets]
+        self._sources = [
+            list(each.sources.values()) if isinstance(each, MixedDataset) else [each] for each in self.datasets
+        ]
+        only_cropping = all(source.cached and not source.is_degraded for source in itertools.chain(*self._sources))
         self.workers: int = choose_workers(only_cropping) if workers == "auto" else workers
         self._unreadable: set[Path] = set()
         self._steps: Iterator[RawBatch | str] | None = None
         local_batch = batch // world
         slots = range(rank * local_batch, (rank + 1) * local_batch)
-        self._source = _StepDataset(self.datasets, batch, seed, slots)
+        shares = self.datasets[0].shares if isinstance(self.datasets[0], MixedDataset) else (1.0,)
+        self._source = StepDataset(self._sources, shares, batch, seed, slots, augment)
         self._start_step = start_step
 
     def __iter__(self) -> "Loader":
@@ -166,25 +149,35 @@ class Loader:
         Returns:
             The micro-batches.
         """
-        samples, dataset = to_device(raw.hr, device), self.datasets[raw.dataset_index]
-        halo, scale = dataset.halo_px, dataset.scale
-        hr = _to_unit_float_nchw(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
-        if raw.degradation is not None:
-            crop_px, bits = dataset.crop_px, dataset.lr_bits
-            hr, lr = raw.degradation.make_pair(hr, scale=scale, crop_px=crop_px, lr_bits=bits)
-        elif raw.lr is None:
-            lr = bicubic_lr(_to_unit_float_nchw(samples), scale, bits=dataset.lr_bits, halo_px=halo)
-        else:
-            lr = _to_unit_float_nchw(to_device(raw.lr, device))
-        if dataset.channels == 1:
-            hr, lr = rgb_to_luma(hr), rgb_to_luma(lr)
+        made = [self._make_part(part, raw.scale_index, device) for part in raw.parts]
+        hr, lr, mask = _join(made, [place for part in raw.parts for place in part.places])
+        count = len(self._source.slots)
+        if raw.mixes:
+            hr, lr = apply_mixes(hr, lr, raw.mixes, count)
         hr, lr = (image.contiguous(memory_format=memory_format) for image in (hr, lr))
         masks = [None] * accumulate
-        if raw.mask is not None:
-            masks = to_device(raw.mask, device).permute(0, 3, 1, 2).bool().contiguous().chunk(accumulate)
+        if mask is not None:
+            masks = mask[:count].contiguous().chunk(accumulate)
         first_slot, size = self._source.slots.start, len(hr) // accumulate
         parts = enumerate(zip(hr.chunk(accumulate), lr.chunk(accumulate), masks, strict=True))
         return [Batch(*images, first_slot=first_slot + index * size) for index, images in parts]
+
+    def _make_part(self, part: RawPart, scale_index: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return HR, LR and the masks of the crops of one source, on the device."""
+        samples, dataset = to_device(part.hr, device), self._sources[scale_index][part.source]
+        halo, scale = dataset.halo_px, dataset.scale
+        hr = _to_unit_float_nchw(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
+        if part.degradation is not None:
+            crop_px, bits = dataset.crop_px, dataset.lr_bits
+            hr, lr = part.degradation.make_pair(hr, scale=scale, crop_px=crop_px, lr_bits=bits)
+        elif part.lr is None:
+            lr = bicubic_lr(_to_unit_float_nchw(samples), scale, bits=dataset.lr_bits, halo_px=halo)
+        else:
+            lr = _to_unit_float_nchw(to_device(part.lr, device))
+        if dataset.channels == 1:
+            hr, lr = rgb_to_luma(hr), rgb_to_luma(lr)
+        mask = None if part.mask is None else to_device(part.mask, device).permute(0, 3, 1, 2).bool()
+        return hr, lr, mask
 
     def close(self) -> None:
         """Stop the loader processes. `next` starts them again, at `start_step`."""
@@ -227,76 +220,16 @@ def choose_workers(cached: bool) -> int:
     return min(max(cores // local_process_count() - 1, 1), _MOST_WORKERS)
 
 
-class _StepDataset(TorchDataset):
-    """The samples of this process by step: item s has those of step s."""
-
-    def __init__(self, datasets: Sequence[Dataset], batch: int, seed: int, slots: range) -> None:
-        self._datasets = datasets
-        self._batch = batch
-        self._seed = seed
-        self.slots = slots
-        self._orders: dict[int, np.ndarray] = {}
-        self._unreadable: dict[tuple[int, int], str] = {}
-
-    def __getitem__(self, step: int) -> RawBatch | str:
-        """Return the crops of a step, or an error message, since exceptions lose their type between processes."""
-        dataset_index = 0
-        if len(self._datasets) > 1:
-            dataset_index = int(np.random.default_rng((self._seed, 2, step)).integers(len(self._datasets)))
-        unreadable: dict[Path, str] = {}
-        try:
-            crops = [self._sample(dataset_index, step, slot, unreadable) for slot in self.slots]
-        except InputError as error:
-            return str(error)
-        lrs = [crop.lr for crop in crops if crop.lr is not None]
-        masks = [crop.mask for crop in crops if crop.mask is not None]
-        degradations = [crop.degradation for crop in crops if crop.degradation is not None]
-        return RawBatch(
-            step=step,
-            dataset_index=dataset_index,
-            hr=_stack([crop.hr for crop in crops]),
-            lr=_stack(lrs) if lrs else None,
-            mask=_stack(masks) if masks else None,
-            degradation=BatchDegradation.from_samples(degradations, crops[0].hr.shape[0]) if degradations else None,
-            unreadable=unreadable,
-        )
-
-    def _sample(self, dataset_index: int, step: int, slot: int, unreadable: dict[Path, str]) -> TrainingCrop:
-        dataset = self._datasets[dataset_index]
-        count = len(dataset)
-        epoch, position = divmod(step * self._batch + slot, count)
-        first = int(self._shuffle(epoch)[position])
-        for index in itertools.chain(range(first, count), range(first)):
-            if (dataset_index, index) not in self._unreadable:
-                try:
-                    return dataset.sample(index, np.random.default_rng((self._seed, 0, step, slot)))
-                except (InputError, OSError) as error:
-                    self._unreadable[dataset_index, index] = str(error)
-            unreadable[dataset.paths[index]] = self._unreadable[dataset_index, index]
-        raise InputError(
-            f"data.hr: expected readable images, got none of {count}; "
-            f"the first: {self._unreadable[dataset_index, first]}"
-        )
-
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        if epoch not in self._orders:
-            if len(self._orders) > 1:  # a step has two epochs at most, unless the set is smaller than the batch
-                self._orders.clear()
-            self._orders[epoch] = np.random.default_rng((self._seed, 1, epoch)).permutation(len(self._datasets[0]))
-        return self._orders[epoch]
-
-
-def _stack(windows: list[np.ndarray]) -> Tensor:
-    """Copy views `[H, W, C]` into one tensor `[n, H, W, C]`; a mixture of 8 and 16 bits becomes 16 bits."""
-    deepest = max((window.dtype for window in windows), key=lambda dtype: dtype.itemsize)
-    out = np.empty((len(windows), *windows[0].shape), deepest)
-    # A pixel as one opaque item: transposed views are copied 2.5 times faster than value by value.
-    pixel = np.dtype((np.void, out.shape[-1] * deepest.itemsize))
-    for target, window in zip(out, windows, strict=True):
-        if window.dtype != deepest:
-            window = window.astype(deepest) * 257
-        target.view(pixel)[...] = window.view(pixel)
-    return torch.from_numpy(out.view(np.int16) if deepest == np.uint16 else out)
+def _join(
+    made: Sequence[tuple[Tensor, Tensor, Tensor | None]], places: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return HR, LR and masks of all sources in the order of their places; no copy if there is one source."""
+    if len(made) == 1:
+        return made[0]
+    order = torch.as_tensor(np.argsort(places), device=made[0][0].device)
+    hr, lr = torch.cat([hr for hr, _, _ in made])[order], torch.cat([lr for _, lr, _ in made])[order]
+    masks = [mask for *_, mask in made if mask is not None]
+    return hr, lr, torch.cat(masks)[order] if masks else None
 
 
 def _to_unit_float_nchw(samples: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from selfsr.data.loader import Loader, RawBatch
+from selfsr.data.loader import Loader
+from selfsr.data.steps import RawBatch, RawPart
 from selfsr.machine.device import to_device
 
 # Batches that wait on the device: one for the next step, and one while it is taken.
@@ -86,7 +87,7 @@ class Prefetcher:
         if isinstance(item, BaseException):
             raise item
         raw, mark = item
-        self._lane.receive([tensor for tensor in (raw.hr, raw.lr, raw.mask) if tensor is not None], mark)
+        self._lane.receive([image for part in raw.parts for image in _list_images(part).values()], mark)
         return raw
 
     def close(self) -> None:
@@ -102,11 +103,19 @@ class Prefetcher:
         try:
             while not self._stopped.is_set():
                 raw = next(self._loader)
-                images = {"hr": raw.hr, "lr": raw.lr, "mask": raw.mask}
-                moved = {name: self._lane.copy(image) for name, image in images.items() if image is not None}
-                self._ready.put((replace(raw, **moved), self._lane.mark()))
+                parts = tuple(
+                    replace(part, **{name: self._lane.copy(image) for name, image in _list_images(part).items()})
+                    for part in raw.parts
+                )
+                self._ready.put((replace(raw, parts=parts), self._lane.mark()))
         except BaseException as error:  # raised again in `load`
             self._ready.put(error)
+
+
+def _list_images(part: RawPart) -> dict[str, Tensor]:
+    """Return the tensors of a part by name; degradations stay on the host, where their plans are read."""
+    images = {"hr": part.hr, "lr": part.lr, "mask": part.mask}
+    return {name: image for name, image in images.items() if image is not None}
 
 
 class DirectSource:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from selfsr.data.augment import AugmentSpec
 from selfsr.data.crop import SmallImages, skip_small
 from selfsr.data.datasets import Dataset, HrFolderDataset, PairedDataset
 from selfsr.data.degraded import DegradedDataset
@@ -29,6 +30,10 @@ _HR = "folder of HR images, searched with its subfolders, or a .txt file that li
 _SMALL = (
     "images smaller than the crop: error stops before the run, skip leaves them out and prints how many, pad mirrors "
     "them at their lower and right edges"
+)
+AUGMENT = (
+    "mixes of training samples; null mixes nothing. Crops are flipped and turned at random in any case, to one of the "
+    "eight orientations"
 )
 _MASKS = "folder of edge masks, .mat or .png with the names of the images; null computes them in the training step"
 
@@ -62,6 +67,7 @@ class FolderSpec(Spec):
         "of a step together, on the training device; use it if the loader is too slow)",
     )
     small: SmallImages = Field("error", description=_SMALL)
+    augment: AugmentSpec | None = Field(None, description=AUGMENT)
     masks: Path | None = Field(None, description=_MASKS)
 
     @field_validator("hr", "masks", "cache_folder")
@@ -79,6 +85,16 @@ class FolderSpec(Spec):
     def _check_cache(self) -> Self:
         check_cache_folder(self.cache, self.cache_folder)
         return self
+
+    @property
+    def parts(self) -> dict[str, "FolderSpec | PairsSpec"]:
+        """The folders, by their place in a recipe."""
+        return {"data": self}
+
+    @property
+    def has_degraded_lr(self) -> bool:
+        """Whether LR can differ from bicubic LR."""
+        return self.degrade is not None
 
     def build(self, *, scale: int, crop_px: int) -> HrFolderDataset | DegradedDataset:
         """List the folder, check the headers and return the dataset.
@@ -146,6 +162,7 @@ class PairsSpec(Spec):
     cache: CacheKind = Field("auto", description=_CACHE)
     cache_folder: Path | None = Field(None, description=_CACHE_FOLDER)
     small: SmallImages = Field("error", description=_SMALL)
+    augment: AugmentSpec | None = Field(None, description=AUGMENT)
     masks: Path | None = Field(None, description=_MASKS)
 
     @field_validator("hr", "masks", "cache_folder")
@@ -164,6 +181,16 @@ class PairsSpec(Spec):
     def _check_cache(self) -> Self:
         check_cache_folder(self.cache, self.cache_folder)
         return self
+
+    @property
+    def parts(self) -> dict[str, "FolderSpec | PairsSpec"]:
+        """The folders, by their place in a recipe."""
+        return {"data": self}
+
+    @property
+    def has_degraded_lr(self) -> bool:
+        """Whether LR can differ from bicubic LR: it is read from files."""
+        return True
 
     def build(self, *, scale: int, crop_px: int) -> PairedDataset:
         """List both folders, match the files, check the headers and return the dataset.
@@ -243,4 +270,4 @@ def choose_cache(kind: CacheKind, folder: Path | None) -> Cache:
     return CacheFolder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfsr")
 
 
-DataSpec = Annotated[FolderSpec | PairsSpec, Field(discriminator="kind")]
+OneSource = Annotated[FolderSpec | PairsSpec, Field(discriminator="kind")]

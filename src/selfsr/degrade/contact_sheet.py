@@ -70,11 +70,17 @@ def write_contact_sheet(
         raise InputError(
             "degrade: expected an image that can be used for the contact sheet, got none; see the failures above."
         )
-    write_image(path, DecodedImage(_draw_page(rows)))
+    write_image(path, DecodedImage(draw_page(rows)))
     return len(rows)
 
 
-def _draw_page(rows: list[list[tuple[np.ndarray, str]]]) -> np.ndarray:
+def draw_page(rows: list[list[tuple[np.ndarray, str]]]) -> np.ndarray:
+    """Return a page of square images with captions, `[height, width, 3]` in uint8.
+
+    Args:
+        rows: the cells of each row, the first of which is the longest: an image, float `[H, W, 3]` in [0, 1], which is
+            enlarged without interpolation, and its caption in up to three lines.
+    """
     step_x, step_y = _CELL_PX + _GAP_PX, _CELL_PX + _CAPTION_PX + _GAP_PX
     page = Image.new("RGB", (len(rows[0]) * step_x + _GAP_PX, len(rows) * step_y + _GAP_PX), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=11)

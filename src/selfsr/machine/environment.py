@@ -22,6 +22,7 @@ _PACKAGES = {
     "torchvision": "train",
     "torchmetrics": "metrics",
     "tensorboard": "track",
+    "pytorch-optimizer": "optimizers",
     "scikit-image": "demo",
 }
 

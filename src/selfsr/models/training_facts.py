@@ -56,6 +56,7 @@ def read_training_facts(weights: Path) -> TrainingFacts:
     run = weights.parent.parent if (weights.parent.parent / "recipe.yaml").is_file() else None
     recipe = _read_recipe(metadata.get("recipe", ""), str(weights))
     data, method = _section(recipe, "data"), _section(recipe, "method")
+    parts = _list_parts(data)
     seconds = _number(metadata.get("training_seconds"))
     device = metadata.get("training_device", "")
     if run is not None:
@@ -66,8 +67,8 @@ def read_training_facts(weights: Path) -> TrainingFacts:
         steps=_integer(metadata.get("step")),
         batch=_integer(recipe.get("batch")),
         crop_px=_integer(recipe.get("crop_px")),
-        degrades=data.get("degrade") is not None if data.get("kind") == "folder" else False if data else None,
-        dataset=metadata.get("training_data") or _name_dataset(data.get("hr"), run),
+        degrades=any(part.get("degrade") is not None for part in parts) if parts else None,
+        dataset=metadata.get("training_data") or ", ".join(_name_dataset(part.get("hr"), run) for part in parts),
         dataset_size=None if run is None else _count_files(run),
         start_model=_last(recipe.get("start_from")),
         recipe=write_yaml(recipe) if recipe else "",
@@ -88,6 +89,13 @@ def _read_recipe(text: str, source: str) -> dict[str, Any]:
 def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
     section = recipe.get(name)
     return section if isinstance(section, dict) else {}
+
+
+def _list_parts(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the folders of all sources; one entry without sources, none without data."""
+    if data.get("kind") != "sources":
+        return [data] if data else []
+    return [_section(source, "data") for source in _section(data, "sources").values() if isinstance(source, dict)]
 
 
 def _last(path: Any) -> str:
@@ -123,7 +131,9 @@ def _number(value: Any) -> float | None:
 def _count_files(run: Path) -> int | None:
     """Return the number of training images from `data.json`; None if the run has not recorded it."""
     try:
-        files = json.loads((run / "data.json").read_bytes())["hr"]["files"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        record = json.loads((run / "data.json").read_bytes())
+        counts = [entry["files"] for key, entry in record.items() if key.rpartition(".")[2] == "hr"]
+        files = sum(counts) if counts else None
+    except (AttributeError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return files if isinstance(files, int) else None

@@ -15,6 +15,9 @@ PacingReduction = Literal["mean", "none"]
 # Pixels that the window of docs/pacing.md, eq. 1 reaches to each side.
 REACH_PX = WINDOW_PX // 2
 
+# Steps of an epoch, the unit of the age: the published trainer calls 1000 batches an epoch, for any data set.
+STEPS_PER_EPOCH = 1000
+
 # Smallest sigma of eq. 4, which avoids 0 / 0: at sigma = 0 only pixels with s = -1 have a weight.
 TINY = 1e-30
 

@@ -14,13 +14,16 @@ from pydantic import (
     model_validator,
 )
 
-from selfsr.data.spec import DataSpec
+from selfsr.data.augment import AugmentSpec
+from selfsr.data.sources_spec import DataSpec
 from selfsr.degrade.presets import Degradation
 from selfsr.methods.union import AnyMethod, MethodChoice
 from selfsr.nets import AnyNetwork, Network
 from selfsr.nets.weights.load import Fit
+from selfsr.pacing.contract import STEPS_PER_EPOCH
 from selfsr.recipe.evaluate import EvalSet, Evaluate
-from selfsr.recipe.optim import Optimizer, Schedule
+from selfsr.recipe.optim import Optimizer
+from selfsr.recipe.schedules import Schedule
 from selfsr.spec import DropNulls, Name, Spec
 from selfsr.terms import Term
 from selfsr.terms.loss_weights import MatchLargest
@@ -60,7 +63,12 @@ class Log(Spec):
     every_steps: PositiveInt = Field(
         100, description="steps between lines of metrics.jsonl; each line has the means over these steps"
     )
-    tensorboard: bool = Field(False, description="also write TensorBoard events; needs tensorboard")
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
+        (),
+        description="experiment trackers that also get losses, scores and options; tensorboard (into the run folder) "
+        "and wandb also get the sample images. Each needs its package",
+    )
+    project: Name = Field("selfsr", description="project or experiment in wandb, mlflow and trackio")
 
 
 class Recipe(Spec):
@@ -70,7 +78,8 @@ class Recipe(Spec):
     scale: Scale = Field(description="upscaling factor, or a list of factors, of which each step samples one")
     steps: PositiveInt = Field(description="optimizer steps of the run; raise it if the loss still falls at the end")
     steps_per_epoch: PositiveInt = Field(
-        1000, description="steps in an epoch, the time unit of self-paced weighting; nothing else depends on it"
+        STEPS_PER_EPOCH,
+        description="steps in an epoch, the time unit of self-paced weighting; nothing else depends on it",
     )
     seed: NonNegativeInt = Field(
         1, description="seed of all random choices; runs with the same seed see the same crops in the same order"
@@ -184,6 +193,11 @@ class Recipe(Spec):
                 "learning rate would never have its full value; add --set schedule.warmup_steps="
                 f"{self.steps // 10}, or raise steps"
             )
+        if self.schedule.kind == "plateau" and self.evaluate is None:
+            raise ValueError(
+                "evaluate must be set for schedule.kind plateau, which follows evaluate.best_by, got null; add it, or "
+                "choose another schedule"
+            )
         trained, optimized = set(self.method.trained_nets), set(self.optimizers)
         if trained != optimized:
             raise ValueError(
@@ -199,6 +213,8 @@ class Recipe(Spec):
             )
         if self.data.masks is not None:
             self._check_masks()
+        if self.data.augment is not None:
+            self._check_augment(self.data.augment)
         self.method.check(self)
         return self
 
@@ -212,7 +228,7 @@ class Recipe(Spec):
         for scale, crop_px in self.crops_px.items():
             if crop_px % scale:
                 raise ValueError(f"crop_px must be a multiple of the scale {scale}, got {crop_px}")
-        lr = {"data.lr": getattr(self.data, "lr", None)}
+        lr = {f"{place}.lr": getattr(part, "lr", None) for place, part in self.data.parts.items()}
         for name, entry in (self.evaluate.sets if self.evaluate else {}).items():
             if entry.degrade == "training" and self.set_degradation(entry) is None:
                 raise ValueError(
@@ -328,6 +344,19 @@ class Recipe(Spec):
             raise ValueError(
                 f"{key}.weight must be a number, got match: the term does not act on the output, where weights "
                 "are matched"
+            )
+
+    def _check_augment(self, augment: AugmentSpec) -> None:
+        for kind, share in augment.shares.items():
+            if share and kind != "cutblur" and self.data.masks is not None:
+                raise ValueError(
+                    f"data.augment.{kind} must be 0 with data.masks, which are of unmixed images, got {share:g}; "
+                    "remove one of the two"
+                )
+        if augment.cutblur and not self.data.has_degraded_lr:
+            raise ValueError(
+                "data.augment.cutblur must be 0 without data.degrade and with kind folder, where all of the input is "
+                f"bicubic already, got {augment.cutblur:g}; remove it, or set data.degrade"
             )
 
     def _check_masks(self) -> None:

@@ -1,4 +1,4 @@
-"""The logs of a run: `metrics.jsonl`, `eval.jsonl`, and optionally TensorBoard events."""
+"""The logs of a run: `metrics.jsonl`, `eval.jsonl`, and what trackers get of them."""
 
 import itertools
 import json
@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from selfsr.console import print_line
-from selfsr.errors import InputError, shorten
+from selfsr.errors import shorten
 from selfsr.fileio import write_atomic
+from selfsr.images.files import read_image
+from selfsr.runfolder.trackers import Trackers
 
 
 class _Entry(NamedTuple):
@@ -144,35 +147,47 @@ class RunLog:
     Args:
         folder: the run folder.
         after_step: the last finished step; lines of later steps are removed. -1 begins both logs again.
-        tensorboard: also write TensorBoard events to `folder/tensorboard`.
+        trackers: also get the values and the sample images.
     """
 
-    def __init__(self, folder: Path, *, after_step: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, *, after_step: int, trackers: Trackers | None) -> None:
         self.metrics: Jsonl = Jsonl(folder / "metrics.jsonl", after_step)
         self.evaluations: Jsonl = Jsonl(folder / "eval.jsonl", after_step)
-        self._tensorboard = _tensorboard_writer(folder, after_step) if tensorboard else None
+        self._samples = folder / "samples"
+        self._trackers = trackers
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Write a record of losses and speed."""
         self.metrics.write(record)
-        self._write_tensorboard(record, "train")
+        self._track(record, "train")
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Write a record of scores."""
+        """Write a record of scores; trackers also get the sample images of its step."""
         self.evaluations.write(record)
         means = {name: scores["mean"] for name, scores in record["sets"].items()}
-        self._write_tensorboard({"step": record["step"], **means}, "eval")
+        self._track({"step": record["step"], **means}, "eval")
+        if self._trackers is not None:
+            self._trackers.log_images(self._read_samples(record["step"]), record["step"])
 
-    def _write_tensorboard(self, record: Mapping[str, Any], prefix: str) -> None:
-        if self._tensorboard is None:
-            return
-        for path, value in _leaves(record, prefix):
-            self._tensorboard.add_scalar(path, value, record["step"])
+    def _track(self, record: Mapping[str, Any], prefix: str) -> None:
+        if self._trackers is not None:
+            self._trackers.log(dict(_leaves(record, prefix)), record["step"])
+
+    def _read_samples(self, step: int) -> dict[str, np.ndarray]:
+        """Return the sample images of an evaluation, `[H, W, 3]` in uint8; in step 0 also ground truth and bicubic."""
+        names = {f"sr_{step:08d}.png": "sr"} | ({"hr.png": "hr", "bicubic.png": "bicubic"} if step == 0 else {})
+        images = {}
+        for path in sorted(self._samples.glob("*/*/*.png")):
+            if kind := names.get(path.name):
+                pixels = read_image(path).pixels
+                label = f"samples/{path.parent.parent.name}/{path.parent.name}/{kind}"
+                images[label] = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+        return images
 
     def close(self) -> None:
-        """Write buffered events and close the files."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        """Finish the run in its trackers."""
+        if self._trackers is not None:
+            self._trackers.close()
 
 
 def _leaves(tree: Mapping[str, Any], path: str) -> list[tuple[str, float]]:
@@ -183,14 +198,3 @@ def _leaves(tree: Mapping[str, Any], path: str) -> list[tuple[str, float]]:
         elif isinstance(value, int | float) and key not in ("step", "epoch"):
             leaves.append((f"{path}/{key}", float(value)))
     return leaves
-
-
-def _tensorboard_writer(folder: Path, after_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "recipe: log.tensorboard needs tensorboard, got an environment without it; "
-            'install it with pip install "selfsr[track]", or set log.tensorboard to false.'
-        ) from error
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)

@@ -68,6 +68,8 @@ def sum_dtype(image: Tensor) -> torch.dtype:
     return torch.float32 if image.device.type == "mps" else torch.float64
 
 
+# The published factor of both parts of the loss in most recipes.
+LOSS_WEIGHT = 1000.0
 # The published floor under both graphs inside the logarithms (eq. 5).
 FLOOR = 1e-10
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsr.errors import InputError, RangeCheck, check_choice, check_images, check_mask
-from selfsr.masks import THRESHOLD, edge_mask
+from selfsr.masks import STRIDE, THRESHOLD, edge_mask
 from selfsr.selfsim.contract import Geometry, default_memory_mb
 from selfsr.selfsim.operator import graph_op, loss_op
 
@@ -105,8 +105,8 @@ def self_similarity_loss(
             in [0, 1]; others are used unchanged, without clamping. NaN or infinity near a masked pixel gives NaN,
             so that a training loop can stop.
         hr: the ground truth, of the same shape.
-        mask: bool `[N, 1, H, W]`, the pixels that count; None is `selfsr.edge_mask(hr)`. With an empty mask the
-            loss and its gradient are 0. Images without a masked pixel add nothing.
+        mask: bool `[N, 1, H, W]`, the pixels that count; None is `selfsr.edge_mask(hr, stride=3)`, as published. With
+            an empty mask the loss and its gradient are 0. Images without a masked pixel add nothing.
         search_px: side S of the square search area, odd.
         window_px: side k of the compared windows, odd, at most `search_px`.
         sigma: bandwidth of the similarity `exp(-q / sigma)`, above 0.
@@ -143,7 +143,7 @@ def self_similarity_loss(
     check_choice(caller, "reduction", reduction, ("mean", "sum"))
     if max_pixels is not None and max_pixels < 1:
         raise InputError(f"{caller}: max_pixels must be 1 or more, got {max_pixels}; pass None to count them.")
-    pixels = edge_mask(hr) if mask is None else mask
+    pixels = edge_mask(hr, stride=STRIDE) if mask is None else mask
     check_mask(caller, pixels, hr)
     _check_row_counts(caller, row_counts, pixels)
     dtype = torch.promote_types(torch.promote_types(sr.dtype, hr.dtype), torch.float32)
@@ -180,9 +180,9 @@ class SelfSimilarityLoss(nn.Module):
         backend: "auto", "cpu", "triton" or "eager".
         memory_mb: see `self_similarity_loss`.
         max_pixels: see `self_similarity_loss`.
-        mask_threshold: threshold of the edge mask of `hr`, which `forward` uses if it gets no mask; see `edge_mask`,
-            also for the next two options.
-        mask_stride: keep every `mask_stride`-th diagonal of that mask.
+        threshold: threshold of the edge mask of `hr`, which `forward` uses if it gets no mask; see `edge_mask`, also
+            for the next two options. These three have the names and defaults of the term of a recipe.
+        stride: keep every `stride`-th diagonal of that mask; 1 keeps all edges, with three times the pixels.
         two_sided: whether that mask has both sides of an edge.
 
     Attributes:
@@ -209,8 +209,8 @@ class SelfSimilarityLoss(nn.Module):
         backend: str = "auto",
         memory_mb: float | None = None,
         max_pixels: int | None = None,
-        mask_threshold: float = THRESHOLD,
-        mask_stride: int = 1,
+        threshold: float = THRESHOLD,
+        stride: int = STRIDE,
         two_sided: bool = False,
     ):
         super().__init__()
@@ -227,8 +227,8 @@ class SelfSimilarityLoss(nn.Module):
             "max_pixels": max_pixels,
         }
         self.mask_options: dict[str, Any] = {
-            "threshold": mask_threshold,
-            "stride": mask_stride,
+            "threshold": threshold,
+            "stride": stride,
             "two_sided": two_sided,
         }
         self.check_range: RangeCheck = RangeCheck(type(self).__name__)
@@ -243,9 +243,7 @@ class SelfSimilarityLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the options, for `repr`."""
-        mask = self.mask_options
-        arguments = {"mask_threshold": mask["threshold"], "mask_stride": mask["stride"], "two_sided": mask["two_sided"]}
-        return ", ".join(f"{name}={value!r}" for name, value in (self.options | arguments).items())
+        return ", ".join(f"{name}={value!r}" for name, value in (self.options | self.mask_options).items())
 
 
 def _check_row_counts(caller: str, row_counts: Tensor | None, mask: Tensor) -> None:

@@ -150,9 +150,11 @@ def check_inputs(plan: StudyPlan) -> None:
 
 def _list_paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
     start = None if recipe.start_from is None else find_model(recipe.start_from)
-    paths: dict[str, Path | None] = {"data.hr": recipe.data.hr, "start_from": start}
-    for scale in recipe.scales:
-        paths["data.lr" if len(recipe.scales) == 1 else f"data.lr.{scale}"] = recipe.data.lr_folder(scale)
+    paths: dict[str, Path | None] = {"start_from": start}
+    for place, part in recipe.data.parts.items():
+        paths[f"{place}.hr"] = part.hr
+        for scale in recipe.scales:
+            paths[f"{place}.lr" if len(recipe.scales) == 1 else f"{place}.lr.{scale}"] = part.lr_folder(scale)
     for name, entry in (recipe.evaluate.sets if recipe.evaluate else {}).items():
         paths[f"evaluate.sets.{name}.hr"] = entry.hr
         for scale in recipe.scales:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selfsr import edge_mask
 from selfsr.losses.edge import edge_l1_loss
-from selfsr.masks import THRESHOLD, stride_mask
+from selfsr.masks import STRIDE, THRESHOLD, stride_mask
 from selfsr.step import Batch, Clock, Edges, MaskedSum, Outputs
 from selfsr.terms.base import TermSpec
 
@@ -22,7 +22,9 @@ class EdgeTermSpec(TermSpec):
         description="Laplacian response above which a pixel is an edge, in gray levels of 0 to 255; lower it for more "
         "pixels",
     )
-    stride: PositiveInt = Field(3, description="keep every n-th diagonal of the mask, to save time; 1 keeps all edges")
+    stride: PositiveInt = Field(
+        STRIDE, description="keep every n-th diagonal of the mask, to save time; 1 keeps all edges"
+    )
     two_sided: bool = Field(False, description="also count pixels that are brighter than their neighbors as edges")
 
     def edges(self, batch: Batch) -> Edges:

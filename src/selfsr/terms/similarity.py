@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from selfsr import self_similarity_loss
-from selfsr.selfsim.contract import Geometry
+from selfsr.selfsim.contract import LOSS_WEIGHT, Geometry
 from selfsr.step import Batch, Clock, MaskedSum, Outputs
 from selfsr.terms.edge import EdgeTermSpec
 from selfsr.terms.loss_weights import Weight
@@ -23,7 +23,7 @@ class SelfSimilarityTerm(EdgeTermSpec):
     """
 
     kind: Literal["self_similarity"] = "self_similarity"
-    weight: Weight = Field(1000.0, description="factor of both parts, or how to calibrate it in training")
+    weight: Weight = Field(LOSS_WEIGHT, description="factor of both parts, or how to calibrate it in training")
     l1_weight: float = Field(1.0, ge=0, description="weight of the L1 distance of the graphs")
     kl_weight: float = Field(1.0, ge=0, description="weight of the KL divergence of the graphs")
     search_px: PositiveInt = Field(

@@ -26,7 +26,9 @@ from selfsr.models import find_model
 from selfsr.nets.base import NETWORK_ENTRY, StatedNetwork
 from selfsr.nets.weights.load import load_into
 from selfsr.recipe import Recipe
+from selfsr.recipe.optim import ImportedSpec
 from selfsr.recipe.private import dump_public_recipe, hide_folders_in_json
+from selfsr.recipe.schedules import Plateau, PlateauSpec
 from selfsr.runfolder.checkpoints import check_same_network, list_checkpoints, load_state
 from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
@@ -34,10 +36,10 @@ from selfsr.training.compilation import compile_networks
 from selfsr.training.ema import Ema
 from selfsr.training.fused import fuse_optimizer, keep_form
 from selfsr.training.kernels import prepare_kernels
+from selfsr.training.optimizers import averaged_weights, check_averaging, check_exact_resume, read_group_options
 from selfsr.training.parameters import build_optimizer, freeze
 from selfsr.training.weight_casts import cast_weights_together
 
-_OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay")
 _MIXED_PRECISION = {"float32": "no", "tf32": "no", "bfloat16": "bf16", "float16": "fp16"}
 # Where float32 becomes TF32. Where networks compute in half precision, what stays in float32 is as in PyTorch.
 _TF32: dict[str, Tf32] = {"float32": "off", "tf32": "all", "bfloat16": "convolutions", "float16": "convolutions"}
@@ -63,6 +65,7 @@ class TrainingRun:
         resumed: whether the run continues from a checkpoint.
         step: number of finished steps.
         best: the best score so far, by its name; empty before the first evaluation.
+        plateau: the state of a schedule that follows the score; None for the other schedules.
     """
 
     recipe: Recipe
@@ -78,6 +81,7 @@ class TrainingRun:
     resumed: bool = False
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    plateau: Plateau | None = None
 
     @property
     def generator(self) -> nn.Module:
@@ -85,9 +89,13 @@ class TrainingRun:
         return self.accelerator.unwrap_model(self.method.nets[GENERATOR])
 
     def ema_net(self) -> nn.Module:
-        """Return the generator to evaluate: its EMA, or a copy of its weights if the run keeps no EMA."""
+        """Return the generator to evaluate: its EMA, or a copy of its weights if the run keeps no EMA.
+
+        The copy has the averaged weights if the optimizer averages them.
+        """
         if self.recipe.ema_decay is None:
-            self.ema.update(self.generator)
+            with averaged_weights(self.optimizers[GENERATOR]):
+                self.ema.update(self.generator)
         return self.ema.net
 
     def state(self) -> dict[str, Any]:
@@ -97,10 +105,11 @@ class TrainingRun:
         return {
             "nets": {name: unwrap(net).state_dict() for name, net in self.method.nets.items()},
             "method": self.method.state(),
-            "ema": self.ema.state_dict(),
+            "ema": None if self.recipe.ema_decay is None else self.ema.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": None if scaler is None else scaler.state_dict(),
             "best": self.best,
+            "plateau": None if self.plateau is None else self.plateau.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -108,15 +117,19 @@ class TrainingRun:
         for name, net in self.method.nets.items():
             self.accelerator.unwrap_model(net).load_state_dict(state["nets"][name])
         self.method.load(state["method"])
-        self.ema.load_state_dict(state["ema"])
+        # A run that keeps an average only from now on begins with the weights themselves.
+        self.ema.load_state_dict(self.generator.state_dict() if state["ema"] is None else state["ema"])
         for name, optimizer in self.optimizers.items():
-            options = [{key: group[key] for key in _OPTIMIZER_OPTIONS} for group in optimizer.param_groups]
+            spec = self.recipe.optimizers[name]
+            options = [read_group_options(spec, group) for group in optimizer.param_groups]
             optimizer.load_state_dict(keep_form(optimizer, state["optimizers"][name]))
             for group, own in zip(optimizer.param_groups, options, strict=True):
                 group.update(own)  # those of the recipe, which may have changed since
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.best = state["best"]
+        if self.plateau is not None and state.get("plateau"):  # none if the run began with another schedule
+            self.plateau.load(state["plateau"])
         self.step = state["step"]
 
     def metadata(self) -> dict[str, str]:
@@ -168,6 +181,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Litera
     with arithmetic.use():  # compiled code is for one arithmetic
         is_compiled = _compile_networks(recipe, method, accelerator, memory_format)
     optimizers = _prepare_networks(recipe, method, accelerator, is_compiled=is_compiled)
+    check_averaging(recipe, optimizers)
     prepare_kernels(recipe, accelerator)
     state = share_from_first(lambda: _load_state(recipe, folder)) if resume else {"step": 0}
     loader = Loader(
@@ -178,6 +192,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Litera
         world=accelerator.num_processes,
         start_step=state["step"],
         workers=recipe.workers,
+        augment=recipe.data.augment,
     )
     run = TrainingRun(
         recipe,
@@ -192,6 +207,8 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Litera
         is_compiled=is_compiled,
         resumed=resume,
     )
+    if isinstance(recipe.schedule, PlateauSpec):
+        run.plateau = Plateau(recipe.schedule)
     if resume:
         _restore(run, state)
     return run
@@ -315,7 +332,10 @@ def _prepare_networks(recipe: Recipe, method: Method, accelerator: Accelerator, 
         # hides it.
         if dtype is not None and not is_compiled and not recipe.network.has_unused_parameters:
             cast_weights_together(net, dtype)
-        optimizer = build_optimizer(net, recipe.optimizers[name], f"optimizers.{name}.groups")
+        spec = recipe.optimizers[name]
+        if isinstance(spec, ImportedSpec):
+            check_exact_resume(spec)
+        optimizer = build_optimizer(net, spec, f"optimizers.{name}.groups")
         optimizer = fuse_optimizer(optimizer, accelerator.device)
         method.nets[name], optimizers[name] = accelerator.prepare(net, optimizer)
     return optimizers

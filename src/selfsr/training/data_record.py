@@ -9,13 +9,14 @@ from typing import Any
 
 from selfsr.console import print_line
 from selfsr.data.datasets import Dataset
+from selfsr.data.sources import MixedDataset
 from selfsr.fileio import write_atomic
 from selfsr.images.paths import sort_key
 
 _NAME = "data.json"
 
 
-def record_data(folder: Path, datasets: Sequence[Dataset], *, resume: bool) -> None:
+def record_data(folder: Path, datasets: Sequence[Dataset | MixedDataset], *, resume: bool) -> None:
     """Write `data.json` at the start of a run; when it resumes, report on stderr whether files have changed since.
 
     A run resumes bit for bit only with the same files. The record has their number and a digest of names and sizes.
@@ -40,12 +41,12 @@ def record_data(folder: Path, datasets: Sequence[Dataset], *, resume: bool) -> N
             )
 
 
-def _describe(datasets: Sequence[Dataset]) -> dict[str, Any]:
+def _describe(datasets: Sequence[Dataset | MixedDataset]) -> dict[str, Any]:
     """Return number and digest of the files by the key of the recipe; LR has one for each scale."""
     record = {}
     for dataset in datasets:
         for key, paths in dataset.files().items():
-            name = f"{key} x{dataset.scale}" if key == "lr" and len(datasets) > 1 else key
+            name = f"{key} x{dataset.scale}" if key.rpartition(".")[2] == "lr" and len(datasets) > 1 else key
             record[name] = {"files": len(paths), "digest": _digest(paths)}
     return record
 

@@ -8,6 +8,7 @@ import torch
 
 from selfsr.console import print_line, print_lines
 from selfsr.data.check import check_folder
+from selfsr.data.spec import FolderSpec, PairsSpec
 from selfsr.errors import InputError
 from selfsr.machine.device import choose_device
 from selfsr.machine.memory import measure_free_bytes, measure_memory_mb
@@ -147,18 +148,20 @@ def _describe_measurement(rehearsal: Rehearsal) -> str:
 
 
 def _check_data(recipe: Recipe) -> int:
-    """Check all training files; return their number."""
-    files, small = 0, recipe.data.small
+    """Check all training files of all sources; return their number."""
+    return sum(_check_part(recipe, part) for part in recipe.data.parts.values())
+
+
+def _check_part(recipe: Recipe, data: FolderSpec | PairsSpec) -> int:
+    files = 0
     for scale, crop_px in recipe.crops_px.items():
-        if small == "skip":  # all scales have the same images
+        if data.small == "skip":  # all scales have the same images
             crop_px = max(recipe.crops_px.values())
-        summary = check_folder(
-            recipe.data.hr, recipe.data.lr_folder(scale), scale, crop_px, masks=recipe.data.masks, small=small
-        )
+        summary = check_folder(data.hr, data.lr_folder(scale), scale, crop_px, masks=data.masks, small=data.small)
         if summary.problems:
             raise InputError(
                 f"dry run: all {summary.files} training files must be usable, got {len(summary.problems)} that are "
-                f"not; list them with: selfsr data check {_check_options(recipe, scale, crop_px)}; "
+                f"not; list them with: selfsr data check {_check_options(data, scale, crop_px)}; "
                 f"the first is {summary.problems[0]}"
             )
         files = max(files, summary.files)
@@ -177,12 +180,12 @@ def _shorten(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _check_options(recipe: Recipe, scale: int, crop_px: int) -> str:
-    lr, masks = recipe.data.lr_folder(scale), recipe.data.masks
-    options = f"{recipe.data.hr} --crop {crop_px}"
-    options += "" if recipe.data.small == "error" else f" --small {recipe.data.small}"
+def _check_options(data: FolderSpec | PairsSpec, scale: int, crop_px: int) -> str:
+    lr = data.lr_folder(scale)
+    options = f"{data.hr} --crop {crop_px}"
+    options += "" if data.small == "error" else f" --small {data.small}"
     options += "" if lr is None else f" --lr {lr} --scale {scale}"
-    return options + ("" if masks is None else f" --masks {masks}")
+    return options + ("" if data.masks is None else f" --masks {data.masks}")
 
 
 def _format_time(seconds: float) -> str:

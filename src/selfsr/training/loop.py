@@ -15,23 +15,28 @@ from selfsr.console import print_event, print_line, print_lines, progress_bar
 from selfsr.data.prefetch import choose_source
 from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
-from selfsr.machine.distributed import StopAgreement, is_first_process, share_from_first
+from selfsr.machine.distributed import StopAgreement, is_first_process, share_from_first, share_number
 from selfsr.machine.environment import write_environment
 from selfsr.machine.interruption import Interruption
 from selfsr.machine.memory import measure_memory_mb
 from selfsr.nets.base import set_scale
 from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import Recipe, dump_recipe
+from selfsr.recipe.private import hide_folders
 from selfsr.runfolder.checkpoints import list_checkpoints, save_state
 from selfsr.runfolder.lock import lock_folder
 from selfsr.runfolder.log import Meter, RunLog, nest
+from selfsr.runfolder.read import flatten
+from selfsr.runfolder.trackers import Trackers
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.assemble import TrainingRun, assemble
 from selfsr.training.compilation import tolerate_failures
 from selfsr.training.data_record import record_data
 from selfsr.training.evaluation import Evaluator, check_sets, describe_inputs
 from selfsr.training.guard import FiniteGuard, Stopwatch
+from selfsr.training.optimizers import averaged_weights
 from selfsr.training.pacing_notes import GradientWatch, describe_paces
+from selfsr.training.parameters import BASE_LR
 from selfsr.training.pixel_weights import sum_pixel_weights
 from selfsr.training.score_lines import ScoreLines
 
@@ -91,7 +96,7 @@ def _fit(
         record_data(folder, run.loader.datasets, resume=run.resumed)
         _print_start(run, rehearsal)
     after_step = run.step if run.resumed else -1
-    log = RunLog(folder, after_step=after_step, tensorboard=recipe.log.tensorboard) if is_main else None
+    log = RunLog(folder, after_step=after_step, trackers=_start_trackers(run, after_step)) if is_main else None
     evaluation = _Evaluation(run, log, rehearsal) if recipe.evaluate else None
     meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
     agreement = StopAgreement()
@@ -128,8 +133,10 @@ def _fit(
                     print_event("step", record)
                     advance(0, note=_note(means))
                     print_lines([] if rehearsal else gradients.check(means, clock))
-            if evaluate_now and evaluation:
-                evaluation.evaluate(clock)
+            if evaluate_now:
+                score = evaluation.evaluate(clock) if evaluation else 0.0
+                if run.plateau:
+                    run.plateau.observe(share_number(score, run.accelerator.device))
                 stopwatch.restart()
             if (save_now or stop_now) and is_main:
                 save_state(folder, step, run.state(), recipe.checkpoints.keep_last)
@@ -264,9 +271,9 @@ def _without_sync(run: TrainingRun) -> Iterator[None]:
 def _step_optimizer(run: TrainingRun, net: str, clock: Clock, meter: Meter, guard: FiniteGuard) -> None:
     """Set the learning rate, clip the gradient, and take one optimizer step of a network."""
     recipe, optimizer = run.recipe, run.optimizers[net]
-    factor = recipe.schedule.factor(clock.step, recipe.steps)
-    for group, lr in zip(optimizer.param_groups, recipe.optimizers[net].learning_rates, strict=True):
-        group["lr"] = lr * factor
+    factor = recipe.schedule.factor(clock.step, recipe.steps) * (run.plateau.factor if run.plateau else 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = group[BASE_LR] * factor
     norm = _clip_gradient(run, net)
     meter.add(f"grad_norm/{net}", norm)
     if run.accelerator.scaler is None:  # the loss scaler of float16 expects infinite gradients and skips their steps
@@ -310,6 +317,21 @@ def _record(run: TrainingRun, clock: Clock, means: dict[str, float], speed: dict
     }
 
 
+def _start_trackers(run: TrainingRun, after_step: int) -> Trackers | None:
+    """Start the trackers of the recipe, which get its options without folders of this machine."""
+    recipe = run.recipe
+    if not recipe.log.trackers:
+        return None
+    return Trackers(
+        recipe.log.trackers,
+        run.folder,
+        project=recipe.log.project,
+        run=recipe.name,
+        options=dict(flatten(hide_folders(recipe))),
+        after_step=after_step,
+    )
+
+
 def _print_start(run: TrainingRun, rehearsal: Rehearsal | None) -> None:
     """Print what is known of the run before its first step."""
     if run.resumed and run.step == run.recipe.steps:
@@ -351,17 +373,20 @@ class _Evaluation:
             self._log.evaluation(record)
             self._lines.show(record, is_best=False)
 
-    def evaluate(self, clock: Clock) -> None:
+    def evaluate(self, clock: Clock) -> float:
+        """Return the score of `best_by`; higher is better."""
         start = time.perf_counter()
         record = self._evaluator.evaluate(self._run.ema_net(), clock)
+        score = self._evaluator.score(record)
         if self._log is None:
-            return
+            return score
         self._log.evaluation(record)
-        is_best = _save_if_best(self._run, self._evaluator.score(record))
+        is_best = _save_if_best(self._run, score)
         if self._rehearsal:
             self._rehearsal.evaluation_s = time.perf_counter() - start
         else:
             self._lines.show(record, is_best=is_best)
+        return score
 
 
 def _save_if_best(run: TrainingRun, score: float) -> bool:
@@ -384,7 +409,8 @@ def _save_other_nets(run: TrainingRun) -> None:
     """Save the weights of the discriminators; another run can start from them."""
     for name, net in run.method.nets.items():
         if name != GENERATOR:
-            save_weights(run.folder / "discriminators" / f"{name}.safetensors", net, {"step": str(run.step)})
+            with averaged_weights(run.optimizers[name]):
+                save_weights(run.folder / "discriminators" / f"{name}.safetensors", net, {"step": str(run.step)})
 
 
 def _progress(run: TrainingRun):

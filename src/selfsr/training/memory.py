@@ -52,7 +52,13 @@ def estimate_step_bytes(recipe: Recipe, *, device: str = "auto") -> int | None:
     if precision == "float16":  # which a CPU does not train in; bfloat16 has the same size
         precision = "bfloat16"
     rehearsed = recipe.model_copy(
-        update={"precision": precision, "start_from": None, "method": recipe.method.rehearsal(), "workers": 0}
+        update={
+            "precision": precision,
+            "start_from": None,
+            "method": recipe.method.rehearsal(),
+            "workers": 0,
+            "compile": "off",
+        }
     )
     with tempfile.TemporaryDirectory(prefix="selfsr-") as name:
         run = assemble(rehearsed, Path(name), device="cpu", resume=False)

@@ -13,6 +13,8 @@ from selfsr.training.batch_norm import FrozenBatchNorm2d
 
 # How many names a message lists.
 _LISTED = 3
+# Key of the learning rate before the schedule, in the groups of an optimizer.
+BASE_LR = "base_lr"
 
 
 def freeze(net: nn.Module, patterns: Sequence[str]) -> str:
@@ -54,24 +56,31 @@ def freeze(net: nn.Module, patterns: Sequence[str]) -> str:
 
 
 def build_optimizer(net: nn.Module, spec: Optimizer, place: str) -> torch.optim.Optimizer:
-    """Build an optimizer over the trained parameters of a network, with a group for each of `spec.groups`.
+    """Build an optimizer over the trained parameters of a network, with a group for each of its `groups`.
 
     Args:
         net: the network.
         spec: the optimizer of a recipe. Its first group has the parameters that no pattern matches.
         place: the key of its groups in the recipe, for error messages.
 
+    Returns:
+        The optimizer; each of its groups has the learning rate before the schedule under `BASE_LR`.
+
     Raises:
-        InputError: a pattern matches no trained parameter that is not in an earlier group.
+        InputError: a pattern matches no trained parameter that is not in an earlier group, or the optimizer cannot be
+            built.
     """
     rest = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
-    if not spec.groups:
-        return spec.build(list(rest.values()))
     groups = []
-    for index, group in enumerate(spec.groups):
+    for index, group in enumerate(getattr(spec, "groups", ())):
         names = _match(f"{place}.{index}.match", group.match, rest)
         groups.append({"params": [rest.pop(name) for name in names], "lr": group.lr})
-    return spec.build([{"params": list(rest.values()), "lr": spec.lr}, *groups])
+    if rest:
+        groups.insert(0, {"params": list(rest.values()), "lr": spec.lr})
+    optimizer = spec.build(groups)
+    for group in optimizer.param_groups:
+        group[BASE_LR] = group["lr"]
+    return optimizer
 
 
 def _match(place: str, pattern: str, names: Sequence[str] | dict[str, nn.Parameter]) -> list[str]:
