@@ -1,5 +1,6 @@
 """Write a network as ONNX and run it by onnxruntime, with sizes that vary where the network allows it."""
 
+import contextlib
 import copy
 import io
 import logging
@@ -7,7 +8,6 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsr.errors import InputError, shorten
+from selfsr.machine.isolated import CrashError, run_isolated
 from selfsr.models.comparison import (
     Difference,
     check_difference,
@@ -55,7 +56,7 @@ def check_onnx(model: Model, opset: int) -> None:
     """Check that a model can be written as ONNX at all, before any work.
 
     Raises:
-        InputError: onnx or onnxruntime is missing, the opset is unknown, or the network samples its output.
+        InputError: onnx or onnxruntime is missing, the opset is unknown, or the network draws noise.
     """
     try:
         import onnx  # noqa: F401
@@ -72,6 +73,11 @@ def check_onnx(model: Model, opset: int) -> None:
         raise InputError(
             f"export: --onnx expected a network that computes its output in one pass, got {model.architecture}, which "
             "draws noise and runs a network several times; leave --onnx out."
+        )
+    if getattr(model.net, "draws_noise", False):
+        raise InputError(
+            f"export: --onnx expected a network whose output depends on its input only, got {model.architecture}, "
+            "which draws noise; leave --onnx out."
         )
 
 
@@ -100,9 +106,10 @@ def make_onnx(model: Model, *, opset: int, half: bool, fixed_px: int | None = No
     try:
         return _make(model, opset, half, side, fixed_reason)
     except _OnnxFailure as error:
+        option = "--onnx-half" if half else "--onnx"
         raise InputError(
-            f"export: --onnx expected a network whose parts ONNX has, got {model.architecture}: {error}; leave --onnx "
-            "out."
+            f"export: {option} expected a network whose parts ONNX has, got {model.architecture}: {error}; leave "
+            f"{option} out."
         ) from error
 
 
@@ -137,25 +144,36 @@ def _trace(model: Model, opset: int, half: bool, size: tuple[int, int], *, varie
     image = make_check_image(model.channels, *size)
     if half:
         net, image = net.half(), image.half()
-    buffer = io.BytesIO()
     axes = {0: "n", 2: "h", 3: "w"} if varies else {0: "n"}
     outputs = {0: "n", 2: "scaled_h", 3: "scaled_w"} if varies else {0: "n"}
-    with _quiet(), torch.no_grad():
+
+    def export() -> bytes | str:
+        buffer = io.BytesIO()
         try:
-            # The newer exporter crashes the process for SPAN, and onnxruntime runs the files of this one alike.
-            torch.onnx.export(
-                net,
-                (image,),
-                buffer,  # pyright: ignore[reportArgumentType] - the exporter that is named below takes it
-                opset_version=opset,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_axes={"input": axes, "output": outputs},
-                dynamo=False,
-            )
+            with contextlib.redirect_stdout(io.StringIO()):  # on which a failure prints its graph
+                # The newer exporter crashes the process for SPAN, and onnxruntime runs the files of this one alike.
+                torch.onnx.export(
+                    net,
+                    (image,),
+                    buffer,  # pyright: ignore[reportArgumentType] - the exporter that is named below takes it
+                    opset_version=opset,
+                    input_names=["input"],
+                    output_names=["output"],
+                    dynamic_axes={"input": axes, "output": outputs},
+                    dynamo=False,
+                )
         except Exception as error:  # the exporter has many kinds
-            raise _OnnxFailure(_name_part(error)) from error
-    return buffer.getvalue()
+            return _name_part(error)
+        return buffer.getvalue()
+
+    try:
+        with _quiet(), torch.no_grad():
+            result = run_isolated(export)
+    except CrashError as error:
+        raise _OnnxFailure(f"PyTorch's exporter crashed ({error})") from error
+    if isinstance(result, str):
+        raise _OnnxFailure(result)
+    return result
 
 
 def _open(content: bytes, half: bool) -> Callable[[Tensor], Tensor]:
@@ -182,22 +200,48 @@ def _open(content: bytes, half: bool) -> Callable[[Tensor], Tensor]:
 def _name_part(error: Exception) -> str:
     """Return which part of a network cannot be written or run, from the message of an exporter or of onnxruntime."""
     text = str(error)
+    if unsupported := re.search(r"ONNX export of operator ([\w ]+), (.+?)\. Please", text):
+        file = re.search(r"(\w+\.py):\d+", text)
+        place = f" in {file[1]}" if file else ""
+        return f"its {unsupported[1]}{place} cannot be written, {unsupported[2]}"
     if operator := re.search(r"operator '([\w:.]+)'", text) or re.search(r"\b(aten::\w+)", text):
         return f"its operator {operator[1]} is not in this version of ONNX"
     if node := re.search(r"running (\w+) node\. Name:'([^']*)'", text):
         layer = ".".join(part for part in node[2].split("/")[1:-1] if part and part != "net")
         return f"its {node[1]} in {layer or 'the network'} keeps the size with which it was written"
-    own = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_PACKAGE)
-    ]
-    if own and Path(own[-1].filename) != Path(__file__):
-        place = Path(own[-1].filename).relative_to(_PACKAGE)
-        return f"its {own[-1].name} in {place} computes with the size of the input outside of the graph"
     first = text.strip().partition("\n")[0] or type(error).__name__
-    return shorten(first.rstrip("."), 160)
+    first = shorten(first.rstrip("."), 160)
+    if (frame := _find_frame(error)) is None:
+        return first
+    part = f"its {frame.name} in {_shorten_place(Path(frame.filename))}"
+    if re.search(r"Half|float16", first):
+        return f"{part} mixes float32 and float16"
+    if isinstance(error, TypeError) and "Tensor" in first:
+        return f"{part} computes with the size of the input outside of the graph"
+    return f"{part} cannot be written ({first})"
 
 
-@contextmanager
+def _find_frame(error: Exception) -> traceback.FrameSummary | None:
+    """Return the innermost function of a network in a traceback."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if _shorten_place(Path(frame.filename)) is not None and Path(frame.filename) != Path(__file__)
+    ]
+    return frames[-1] if frames else None
+
+
+def _shorten_place(path: Path) -> str | None:
+    """Return the path of a network's code below the package that it is of; None if it is of another package."""
+    if path.is_relative_to(_PACKAGE):
+        return path.relative_to(_PACKAGE).as_posix()
+    parts = path.parts
+    if "spandrel" not in parts and "spandrel_extra_arches" not in parts:
+        return None
+    return f"spandrel's {path.name}"
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's warnings: what they are about is measured afterwards."""
     logger = logging.getLogger("torch.onnx")
