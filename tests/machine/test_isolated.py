@@ -21,6 +21,11 @@ def test_the_result_of_large_bytes_and_of_convolutions_comes_back() -> None:
     torch.testing.assert_close(torch.frombuffer(bytearray(content), dtype=torch.float32), expected.flatten())
 
 
+def test_the_copy_prints_nothing_on_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_isolated(lambda: str(os.write(1, b"graph"))) == "5"
+    assert capfd.readouterr().out == ""
+
+
 def test_a_crash_and_an_early_end_are_errors() -> None:
     with pytest.raises(CrashError, match=r"^SIGKILL$"):
         run_isolated(lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -1,6 +1,7 @@
 """Run a function in a process of its own, so that a crash of a library is an error and not the end of the program."""
 
 import multiprocessing
+import os
 import signal
 import sys
 import warnings
@@ -17,8 +18,9 @@ class CrashError(Exception):
 def run_isolated(function: Callable[[], bytes | str]) -> bytes | str:
     """Return the result of a function that runs in a copy of this process.
 
-    The copy computes in one thread, because the threads of this process do not exist in it. Where processes cannot be
-    copied safely (Windows and macOS), the function runs in this process.
+    The copy computes in one thread, because the threads of this process do not exist in it. It prints nothing on
+    stdout, where PyTorch's exporter writes a graph when it fails. Where processes cannot be copied safely (Windows and
+    macOS), the function runs in this process.
 
     Args:
         function: returns bytes or text; it must not raise, and must not use an accelerator.
@@ -50,6 +52,7 @@ def run_isolated(function: Callable[[], bytes | str]) -> bytes | str:
 
 
 def _send_result(function: Callable[[], bytes | str], sender: Connection) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     torch.set_num_threads(1)
     sender.send(function())
 

@@ -45,6 +45,9 @@ def choose_sizes(model: Model) -> tuple[tuple[int, int], ...]:
     for size in _SIZES_PX:
         sides = [-(-max(px, model.minimum_px) // model.multiple_of_px) * model.multiple_of_px for px in size]
         sizes.append((max(sides), max(sides)) if model.square else (sides[0], sides[1]))
+    if len(set(sizes)) == 1:  # of a large multiple; another size shows whether sizes may vary
+        height, width, step = *sizes[0], model.multiple_of_px
+        sizes.append((height + step, width + step) if model.square else (height, width + step))
     return tuple(dict.fromkeys(sizes))
 
 

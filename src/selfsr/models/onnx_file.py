@@ -150,18 +150,17 @@ def _trace(model: Model, opset: int, half: bool, size: tuple[int, int], *, varie
     def export() -> bytes | str:
         buffer = io.BytesIO()
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # on which a failure prints its graph
-                # The newer exporter crashes the process for SPAN, and onnxruntime runs the files of this one alike.
-                torch.onnx.export(
-                    net,
-                    (image,),
-                    buffer,  # pyright: ignore[reportArgumentType] - the exporter that is named below takes it
-                    opset_version=opset,
-                    input_names=["input"],
-                    output_names=["output"],
-                    dynamic_axes={"input": axes, "output": outputs},
-                    dynamo=False,
-                )
+            # The newer exporter crashes the process for SPAN, and onnxruntime runs the files of this one alike.
+            torch.onnx.export(
+                net,
+                (image,),
+                buffer,  # pyright: ignore[reportArgumentType] - the exporter that is named below takes it
+                opset_version=opset,
+                input_names=["input"],
+                output_names=["output"],
+                dynamic_axes={"input": axes, "output": outputs},
+                dynamo=False,
+            )
         except Exception as error:  # the exporter has many kinds
             return _name_part(error)
         return buffer.getvalue()
@@ -200,7 +199,7 @@ def _open(content: bytes, half: bool) -> Callable[[Tensor], Tensor]:
 def _name_part(error: Exception) -> str:
     """Return which part of a network cannot be written or run, from the message of an exporter or of onnxruntime."""
     text = str(error)
-    if unsupported := re.search(r"ONNX export of operator ([\w ]+), (.+?)\. Please", text):
+    if unsupported := re.search(r"ONNX export of operator ([\w ]+), (.+?)[. ]+Please", text):
         file = re.search(r"(\w+\.py):\d+", text)
         place = f" in {file[1]}" if file else ""
         return f"its {unsupported[1]}{place} cannot be written, {unsupported[2]}"
