@@ -130,6 +130,7 @@ def check_onnx(model: Model, path: Path, folder: Path) -> str:
     for size in [(int(fixed[1]), int(fixed[2]))] if fixed else SIZES:
         height, width = (-(-side // step) * step for side in size)
         image = make_check_image(model.channels, height, width)
+        image = image if "one image at a time" in line else torch.cat([image, image.flip(-1)])
         (output,) = session.run(None, {"input": image.numpy()})
         with torch.no_grad():
             assert np.abs(output - model.net(image).numpy()).max() < 1e-3, size

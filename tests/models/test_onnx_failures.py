@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from selfsr.nets.weights.model import Model
 from selfsr.nets.weights.save import save_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def save_and_load(net: torch.nn.Module, folder: Path) -> Model:
@@ -78,6 +79,34 @@ def test_the_sentence_names_the_part(
     assert capfd.readouterr() == ("", ""), "the exporter printed its graph"
 
 
+def test_a_file_chooses_experts_by_the_image_and_accepts_one_image(tmp_path: Path) -> None:
+    net = build("SeemoRe").eval()
+    gate = next(module for name, module in net.named_modules() if name.endswith(".gate"))
+    noise = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    images = (noise, 0.1 * torch.ones(1, 3, 24, 24))
+    features, chosen = [], []
+    handle = gate.register_forward_hook(lambda _module, inputs, _scores: features.append(inputs[0].mean((0, 2, 3))))
+    with torch.no_grad():
+        for image in images:
+            net(image)
+        # The first expert for one image and the second for the other.
+        first, second = (feature / feature.norm() for feature in features)
+        linear = next(module for module in gate.modules() if isinstance(module, torch.nn.Linear))
+        linear.weight.copy_(torch.stack([first - second, second - first]))
+    handle.remove()
+    gate.register_forward_hook(lambda _module, _inputs, scores: chosen.append(int(scores.argmax())))
+
+    onnx = make_onnx(save_and_load(net, tmp_path), opset=17, half=False)
+    assert onnx.single
+    session = onnxruntime.InferenceSession(onnx.content, providers=["CPUExecutionProvider"])
+    for image in images:
+        with torch.no_grad():
+            expected = net(image).numpy()
+        (output,) = session.run(None, {"input": image.numpy()})
+        assert np.abs(output - expected).max() < 1e-4
+    assert chosen == [0, 1]
+
+
 def test_a_network_of_a_large_multiple_is_compared_at_two_sizes() -> None:
     facts: dict[str, Any] = {"tiling": "supported", "minimum_px": 1, "supports_half": False, "supports_bfloat16": True}
     net = torch.nn.Identity()
@@ -88,3 +117,4 @@ def test_a_network_of_a_large_multiple_is_compared_at_two_sizes() -> None:
     ):
         model = Model(net, "identity", 1, 3, multiple_of_px=multiple, square=square, **facts)
         assert choose_sizes(model) == sizes
+    assert choose_sizes(model, varied=True) == ((128, 128), (256, 256))

@@ -39,10 +39,11 @@ def test_onnx_of_an_own_network_is_the_network_or_is_refused(name: str, tmp_path
             make_onnx(model, opset=17, half=False)
         return
     onnx = make_onnx(model, opset=17, half=False)
-    assert onnx.fixed_px is None
+    assert (onnx.fixed_px, onnx.single) == (None, False)
     session = onnxruntime.InferenceSession(onnx.content, providers=["CPUExecutionProvider"])
     for height, width in ((16, 40), (48, 24)):
         image = make_check_image(model.channels, height, width)
+        image = torch.cat([image, image.flip(-1)])
         assert height % onnx.multiple_of_px == width % onnx.multiple_of_px == 0
         (output,) = session.run(None, {"input": image.numpy()})
         with torch.no_grad():

@@ -209,6 +209,7 @@ class _Contents:
             notes.append(f"only {onnx.fixed_px[0]} x {onnx.fixed_px[1]} px")
             if onnx.reason:
                 notes.append(f"because {onnx.reason}")
+        notes += ["one image at a time"] if onnx.single else []
         ending = "_fp16" if half else "_fp32"
         self._add(f"{self.name}{ending}.onnx", onnx.content, precision, str(onnx.difference), ", ".join(notes))
 

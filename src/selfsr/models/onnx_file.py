@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from selfsr.errors import InputError, shorten
 from selfsr.machine.isolated import CrashError, run_isolated
 from selfsr.models.comparison import (
+    FLOAT32_LIMIT_LEVELS,
+    HALF_LIMIT_DB,
     Difference,
     check_difference,
     choose_sizes,
     make_check_image,
     measure_difference,
 )
+from selfsr.nets.spandrel.adapted import compute_every_expert
 from selfsr.nets.weights.model import Model
 
 # What PyTorch's exporter can write.
@@ -43,6 +46,7 @@ class OnnxFile:
         fixed_px: height and width of the only input that the file accepts; None if they may vary.
         reason: why they are fixed; empty if they may vary or were chosen.
         multiple_of_px: sides of the input must be multiples of this.
+        single: the file accepts one image at a time; the network computes each by itself.
     """
 
     content: bytes
@@ -50,6 +54,7 @@ class OnnxFile:
     fixed_px: tuple[int, int] | None
     reason: str
     multiple_of_px: int
+    single: bool
 
 
 def check_onnx(model: Model, opset: int) -> None:
@@ -85,7 +90,7 @@ def make_onnx(model: Model, *, opset: int, half: bool, fixed_px: int | None = No
     """Return a network as ONNX after comparing it with the network on several sizes.
 
     The input is `[n, channels, h, w]` named "input", the output `[n, channels, scale h, scale w]` named "output", both
-    RGB in [0, 1]. Batch and sizes vary; if the network computes with the size it was traced with, they are fixed.
+    RGB in [0, 1]. Batch and sizes vary; if the network computes with those it was traced with, they are fixed.
 
     Args:
         model: the model, in float32 on the CPU.
@@ -118,14 +123,33 @@ class _OnnxFailure(Exception):
 
 
 def _make(model: Model, opset: int, half: bool, side_px: int | None, reason: str) -> OnnxFile:
-    sizes = choose_sizes(model) if side_px is None else ((side_px, side_px),)
-    content = _trace(model, opset, half, sizes[0], varies=side_px is None)
-    run = _open(content, half)
-    difference = measure_difference(run, model.net, model.channels, sizes)
+    sizes = choose_sizes(model, varied=True) if side_px is None else ((side_px, side_px),)
+    single = False
+    content = _trace(model, opset, half, sizes[0], varies=side_px is None, single=False)
+    if not _runs_batches(_open(content, half), model, sizes[0], half):
+        single = True
+        content = _trace(model, opset, half, sizes[0], varies=side_px is None, single=True)
+    difference = measure_difference(_open(content, half), model.net, model.channels, sizes)
     limit = "float16" if half else "float32"
     check_difference(f"the ONNX file in {limit}", difference, half=half)
     fixed = None if side_px is None else (side_px, side_px)
-    return OnnxFile(content, difference, fixed, reason, model.multiple_of_px)
+    return OnnxFile(content, difference, fixed, reason, model.multiple_of_px, single)
+
+
+@torch.no_grad()
+def _runs_batches(run: Callable[[Tensor], Tensor], model: Model, size: tuple[int, int], half: bool) -> bool:
+    """Return whether a file computes two images at once as the network computes each."""
+    image = make_check_image(model.channels, *size)
+    expected = torch.cat([model.net(image.clone()), model.net(image.flip(-1))]).clamp(0, 1)
+    try:
+        output = run(torch.cat([image, image.flip(-1)])).float().clamp(0, 1)
+    except _OnnxFailure:
+        return False
+    if output.shape != expected.shape:
+        return False
+    error = output - expected
+    limit = 10 ** (-HALF_LIMIT_DB / 20)
+    return bool(error.square().mean().sqrt() <= limit if half else 255 * error.abs().max() <= FLOAT32_LIMIT_LEVELS)
 
 
 class _InOnePrecision(nn.Module):
@@ -139,13 +163,14 @@ class _InOnePrecision(nn.Module):
         return self.net(image).to(image.dtype)
 
 
-def _trace(model: Model, opset: int, half: bool, size: tuple[int, int], *, varies: bool) -> bytes:
-    net = _InOnePrecision(copy.deepcopy(model.net).cpu().eval())
+def _trace(model: Model, opset: int, half: bool, size: tuple[int, int], *, varies: bool, single: bool) -> bytes:
+    net = _InOnePrecision(compute_every_expert(copy.deepcopy(model.net).cpu().eval()))
     image = make_check_image(model.channels, *size)
     if half:
         net, image = net.half(), image.half()
-    axes = {0: "n", 2: "h", 3: "w"} if varies else {0: "n"}
-    outputs = {0: "n", 2: "scaled_h", 3: "scaled_w"} if varies else {0: "n"}
+    batch = {} if single else {0: "n"}
+    axes = {**batch, 2: "h", 3: "w"} if varies else batch
+    outputs = {**batch, 2: "scaled_h", 3: "scaled_w"} if varies else batch
 
     def export() -> bytes | str:
         buffer = io.BytesIO()

@@ -201,6 +201,17 @@ def _compute_in_float32(conv: nn.Module) -> None:
             conv.__class__ = float32 if original is plain else type(original.__name__, (float32, original), {})
 
 
+def compute_every_expert(net: nn.Module) -> nn.Module:
+    """Let SeemoRe compute all experts, with weight 0 for those that an image does not choose, in place.
+
+    The output is the same. A trace of the evaluation would contain the experts that its image chose.
+    """
+    for module in net.modules():
+        if type(module).__name__ == "MoELayer":
+            module.train()
+    return net
+
+
 def replace_span_convs(net: nn.Module) -> None:
     """Replace SPAN's convolutions by ones that can be trained, see span_conv.py."""
     from spandrel.architectures.SPAN.__arch.span import Conv3XC
