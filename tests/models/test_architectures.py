@@ -128,7 +128,7 @@ def check_onnx(model: Model, path: Path, folder: Path) -> str:
     assert fixed or multiple or "any size" in line, line
     step = int(multiple[1]) if multiple else 1
     for size in [(int(fixed[1]), int(fixed[2]))] if fixed else SIZES:
-        height, width = (-(-side // step) * step for side in size)
+        height, width = (-(-max(side, model.minimum_px) // step) * step for side in size)
         image = make_check_image(model.channels, height, width)
         image = image if "one image at a time" in line else torch.cat([image, image.flip(-1)])
         (output,) = session.run(None, {"input": image.numpy()})

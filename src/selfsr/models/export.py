@@ -204,7 +204,9 @@ class _Contents:
         onnx = make_onnx(self.model, opset=options.opset, half=half, fixed_px=options.fixed_px)
         notes = [f"opset {options.opset}"]
         if onnx.fixed_px is None:
-            notes.append("any size" if onnx.multiple_of_px == 1 else f"sides in multiples of {onnx.multiple_of_px} px")
+            sides = "any size" if onnx.multiple_of_px == 1 else f"sides in multiples of {onnx.multiple_of_px} px"
+            least_px = self.model.minimum_px
+            notes.append(sides if least_px <= onnx.multiple_of_px else f"{sides} from {least_px} px")
         else:
             notes.append(f"only {onnx.fixed_px[0]} x {onnx.fixed_px[1]} px")
             if onnx.reason:

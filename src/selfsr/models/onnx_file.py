@@ -184,6 +184,7 @@ def _trace(model: Model, opset: int, half: bool, size: tuple[int, int], *, varie
                 input_names=["input"],
                 output_names=["output"],
                 dynamic_axes={"input": axes, "output": outputs},
+                training=torch.onnx.TrainingMode.PRESERVE,  # of modules, see compute_every_expert
                 dynamo=False,
             )
         except Exception as error:  # the exporter has many kinds
