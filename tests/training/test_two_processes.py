@@ -208,8 +208,6 @@ def test_an_architecture_of_spandrel_trains_as_in_one_process(trained: tuple) ->
     one, two = (trained[0] / runs / "architecture" for runs in ("one", "two"))
     for record, expected in zip(read_log(two), read_log(one), strict=True):
         assert record["loss"]["g"] == pytest.approx(expected["loss"]["g"], rel=2e-4)
-    for key, weights in last_weights(one).items():
-        torch.testing.assert_close(last_weights(two)[key], weights, rtol=1e-3, atol=2e-5)
 
 
 @some
