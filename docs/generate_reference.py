@@ -65,6 +65,8 @@ PAPERS = {
 _YEAR = re.compile(r"\b(19|20)\d\d\b|arXiv")
 _SECTION = re.compile(r"^(?:Attributes|Args|Raises|Returns|Yields|Example|Examples):\s*$", re.MULTILINE)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^()\s]+)\)")
+# At each place the earlier match counts: code outside of links is skipped, a link is found with the code of its text.
+_CODE_OR_LINK = re.compile(r"(?P<code>`[^`\n]+`)|!?\[[^\]]*\]\([^()\s]+\)")
 Schema = Mapping[str, Any]
 
 
@@ -136,9 +138,13 @@ def adapt_links(markdown: str, *, source: str, page: str) -> str:
             return text  # a file of the repository without a page: keep only its name
         return f"{image}[{text}]({posixpath.relpath(to, posixpath.dirname(page) or '.')}{hash_sign}{anchor})"
 
-    # Code, in fences or between backticks, stays as it is.
-    parts = re.split(r"(^```.*?^```|`[^`\n]+`(?!\]))", markdown, flags=re.DOTALL | re.MULTILINE)
-    return "".join(part if index % 2 else _LINK.sub(adapt, part) for index, part in enumerate(parts))
+    # Code, in fences or between backticks, stays as it is; a link whose text has code is a link.
+    parts = re.split(r"(^```.*?^```)", markdown, flags=re.DOTALL | re.MULTILINE)
+    for index in range(0, len(parts), 2):
+        parts[index] = _CODE_OR_LINK.sub(
+            lambda found: found[0] if found["code"] else _LINK.sub(adapt, found[0]), parts[index]
+        )
+    return "".join(parts)
 
 
 # The Python reference.

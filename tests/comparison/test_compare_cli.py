@@ -70,10 +70,10 @@ def test_one_model_is_in_memory_and_metrics_load_once(run_command, models, hr, m
     opened, alive, loads = [], [], []
     open_model = run.open_model
 
-    def watch(contestant, scale):
+    def watch(candidate, scale):
         gc.collect()
         alive.append(sum(reference() is not None for reference in opened))
-        model = open_model(contestant, scale)
+        model = open_model(candidate, scale)
         opened.append(weakref.ref(model.net))
         return model
 
@@ -157,11 +157,11 @@ def test_unreadable_image_is_left_out_with_its_name(run_command, models, hr, tmp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["WIDE", "--data", "HR"], "expected two models or folders of images or more, got 1"),
+        (["WIDE", "--data", "HR"], "expected at least two models or folders of images, got 1"),
         (["WIDE", "SLIM"], "expected images for wide, got none; name HR images with --data"),
         (["WIDE", "SLIM", "--lr", "HR", "--metric", "ssim_y"], "computed with --data"),
         (["WIDE", "SLIM", "--lr", "HR", "--metric", "fid"], "expected HR images for --metric fid, got none"),
-        (["WIDE", "FOUR", "--data", "HR"], "one scale for all models, x2 as wide, got x4 (four)"),
+        (["WIDE", "FOUR", "--data", "HR"], "one scale for all models, x2 as wide has, got x4 (four)"),
         (["WIDE", "SLIM", "--data", "HR", "--scale", "4"], "the scale 4 of --scale, got x2 (wide)"),
         (["WIDE", "SLIM", "--data", "HR", "--names", "a"], "expected 2 names in --names, one for each model, got 1"),
         (["WIDE", "SLIM", "--data", "HR", "--names", "a,a"], "expected different names, got a twice"),

@@ -121,6 +121,7 @@ def test_recipe_page_anchors_are_unique_and_linked_ones_exist(generator: ModuleT
         ("[a](#here)", "README.md", "index.md", "[a](#here)"),
         ("`[a](LICENSE)`", "README.md", "index.md", "`[a](LICENSE)`"),
         ("[`a`](LICENSE)", "README.md", "index.md", "`a`"),
+        ("[`a`](LICENSE), `[b](LICENSE)`, [`c`](LICENSE)", "README.md", "index.md", "`a`, `[b](LICENSE)`, `c`"),
         ("```\n[a](LICENSE)\n```", "README.md", "index.md", "```\n[a](LICENSE)\n```"),
     ],
 )

@@ -9,15 +9,9 @@ import torch
 from torch.nn import functional
 
 from selfsr.errors import InputError
-from selfsr.evaluation.benchmark import (
-    SetScores,
-    describe_protocol,
-    evaluate_set,
-    find_sets,
-    make_bicubic_upscaler,
-    name_images,
-)
+from selfsr.evaluation.benchmark import SetScores, describe_protocol, evaluate_set, make_bicubic_upscaler
 from selfsr.evaluation.metrics import score_image
+from selfsr.evaluation.sets import find_sets, name_images
 from selfsr.images.files import DecodedImage, write_image
 from selfsr.images.pairing import pair_lr
 from selfsr.images.resize import imresize
@@ -222,6 +216,18 @@ def test_find_sets_splits_folders_and_takes_names(tmp_path):
     )
     with pytest.raises(InputError, match="expected a folder of images"):
         find_sets([f"{tmp_path}/nothing"])
+
+
+def test_a_list_of_images_is_a_set_with_the_name_of_its_file(tmp_path):
+    for name in ("photos/a.png", "photos/deep/b.png", "photos/c.png"):
+        write(tmp_path / name)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "held_out.txt").write_text("../photos/deep/b.png\n../photos/a.png\n")
+    sets = find_sets([f"{tmp_path}/runs/held_out.txt", f"mine={tmp_path}/runs/held_out.txt"])
+    assert list(sets) == ["held_out", "mine"]
+    for image_set in sets.values():
+        assert [path.name for path in image_set.paths] == ["a.png", "b.png"]
+        assert image_set.folder == tmp_path / "photos", "the folder below which the images have their names"
 
 
 def test_describe_protocol_has_border_and_lr():

@@ -342,7 +342,7 @@ def test_evaluate_keeps_the_scores_when_an_image_fails_later(bench, tmp_path):
     status, stdout, stderr = call("evaluate", "--bicubic", "--scale", 2, "--data", bench, "--out", out)
     assert status == 1
     assert f"selfsr: {bench}/A/b.png: expected a readable image, got" in stderr
-    assert "selfsr: 1 images failed; the means are those of the others." in stderr
+    assert "selfsr: 1 images failed; the means are over the others." in stderr
     assert [row.split()[:3] for row in stdout.splitlines()[1:-1]] == [["A", "bicubic", "1"], ["B", "bicubic", "1"]]
     record = json.loads(out.read_text())
     assert [list(scores["images"]) for scores in record["results"][0]["sets"].values()] == [["a"], ["c"]]

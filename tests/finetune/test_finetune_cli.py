@@ -1,4 +1,4 @@
-"""`selfsr finetune` as a user runs it, with a tiny network and photographs."""
+"""`selfsr finetune` as a user runs it, with a tiny network and photos."""
 
 import json
 

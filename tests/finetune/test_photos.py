@@ -1,4 +1,4 @@
-"""The photographs that are held out, and the crop."""
+"""The photos that are held out, and the crop."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_the_choice_depends_on_names_below_the_folder_alone(tmp_path):
 
 
 def test_one_photograph_is_too_few(tmp_path):
-    with pytest.raises(InputError, match="expected at least two photographs"):
+    with pytest.raises(InputError, match="expected at least two photos"):
         split_photos(_write_photos(tmp_path / "one", [32]))
 
 
@@ -47,7 +47,7 @@ def test_the_crop_fits_nine_of_ten_photographs(tmp_path, sides, crop_px):
 
 def test_photographs_smaller_than_the_smallest_crop_are_refused(tmp_path):
     paths = list_images(_write_photos(tmp_path / "photos", [40] * 4))
-    with pytest.raises(InputError, match=r"expected photographs of at least 64 x 64 pixels, got none .* exceeds 40"):
+    with pytest.raises(InputError, match=r"expected photos of at least 64 x 64 pixels, got none .* exceeds 40"):
         choose_crop_px(paths, scale=4, minimum_px=1)
 
 

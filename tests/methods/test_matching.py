@@ -129,7 +129,7 @@ def test_a_checkpoint_during_measurement_changes_nothing() -> None:
         ),
         (
             {"match": "smallest", "calibrate_steps": 5},
-            "method.terms.pixel.weight.match: input should be 'largest', got 'smallest'.",
+            "method.terms.pixel.weight.match: expected largest, got 'smallest'.",
         ),
     ],
 )

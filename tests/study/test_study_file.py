@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown score": (
         {"score": "psnr"},
-        "score: input should be 'psnr_y', 'ssim_y', 'psnr_rgb' or 'ssim_rgb', got 'psnr'.",
+        "score: expected one of psnr_y, ssim_y, psnr_rgb, ssim_rgb, got 'psnr'; did you mean psnr_y?",
     ),
     "no evaluation": (
         {"set": {"evaluate": None}},

@@ -61,7 +61,10 @@ def test_a_gradient_of_zero_is_told_once_with_its_term(tiny: dict[str, Any]) -> 
     clock = Clock(100, 1000, 400)
     means = {"loss/g/pixel": 0.001, "grad_norm/g": 0.0, "loss/d/real": 0.7, "grad_norm/d": 0.5}
     (line,) = watch.check(means, clock)
-    assert "optimizers.g, got exactly 0 from the term pixel up to step 100: the pixel weights of pixel are less" in line
+    assert (
+        "optimizers.g, got exactly 0 from the term pixel up to step 100: the pixel weights of the term pixel are less"
+        in line
+    )
     assert line.endswith("--set steps_per_epoch=33.")
     assert watch.check(means, clock) == []
     assert watch.check({**means, "grad_norm/g": 1e-30}, clock) == []

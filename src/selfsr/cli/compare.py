@@ -14,7 +14,7 @@ from selfsr.upscaling.options import RequestedPrecision
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from selfsr.comparison.contestants import Contestant
+    from selfsr.comparison.candidates import Candidate
     from selfsr.comparison.inputs import ComparedSet
     from selfsr.comparison.outputs import KeptOutputs
     from selfsr.comparison.run import ComparisonTask, Result
@@ -32,12 +32,12 @@ selfsr compare a.pth b.pth outputs_of_another_program --lr photos -o compare.htm
 [bold]What is compared[/bold]
 
 A model is a weights file, a run folder (its best weights) or a name from selfsr models list. A folder of finished
-images has one for each image, with its name or that and an ending such as _x4.
+images has one output for each image, with the same name or with an ending such as _x4.
 
-With --data, outputs are scored against HR images as by selfsr evaluate. Without it, --lr names photos, and NIQE or
-another metric without HR scores the outputs.
+With --data, outputs are scored against HR images, as by selfsr evaluate. Without it, --lr names photos, and the
+outputs are scored by NIQE or another metric that needs no HR.
 
-The page of -o shows outputs side by side, enlarged to the pixel, and has a blind mode with votes."""
+The page of -o shows outputs side by side at any zoom, and has a blind test with votes."""
 
 _LISTED = 20
 
@@ -55,8 +55,8 @@ def compare(
     lr: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of LR images with the names of the HR images, or without --data any photos. "
-            "Default: made by bicubic from --data."
+            help="Folder of LR images with the names of the HR images; without --data, a folder of photos or one "
+            "photo. Default: made by bicubic from --data."
         ),
     ] = None,
     degrade: EvaluateDegradeOption = None,
@@ -66,24 +66,33 @@ def compare(
         list[str] | None,
         typer.Option(
             help=f"Metric in addition to PSNR and SSIM: {', '.join(list_extra_metrics())}. Without --data one that "
-            f"needs no HR: {', '.join(list_metrics_without_hr())} (default: niqe), or none. Repeatable."
+            f"needs no HR: {', '.join(list_metrics_without_hr())} (default: niqe); none computes no score. Repeatable."
         ),
     ] = None,
-    page: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file to write, which works offline.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--out", "-o", help="HTML page to write, one file that works offline.")
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="JSON file to write, with all scores and the protocol."),
     ] = None,
     max_images: Annotated[
-        int, typer.Option(min=1, help="Most images on the page, evenly spaced; all are scored. More make it larger.")
+        int,
+        typer.Option(
+            min=1, help="Most images on the page, evenly spaced; all images are scored. More make the page larger."
+        ),
     ] = 8,
     scale: Annotated[
         int | None,
-        typer.Option(min=1, help="Upscaling factor; default: that of the models. Needed for finished images only."),
+        typer.Option(
+            min=1,
+            help="Upscaling factor; default: the scale of the models. Required if there are only finished images.",
+        ),
     ] = None,
     device: DeviceOption = "auto",
     precision: Annotated[
-        RequestedPrecision, typer.Option(help="Precision of the networks; another one than float32 changes the scores.")
+        RequestedPrecision,
+        typer.Option(help="Precision of the networks; precisions other than float32 change the scores."),
     ] = "float32",
     tile: Annotated[
         str | None,
@@ -93,9 +102,9 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Compare models side by side: scores, speed, memory, and a page to look at their outputs."""
+    """Compare models side by side: scores, speed, memory, and a page with the outputs."""
     from selfsr.cli.degradation import find_degradation
-    from selfsr.comparison.contestants import find_contestants, read_facts
+    from selfsr.comparison.candidates import find_candidates, read_facts
     from selfsr.comparison.inputs import find_inputs
     from selfsr.comparison.outputs import KeptOutputs, choose_shown
     from selfsr.comparison.page import render_page
@@ -106,15 +115,15 @@ def compare(
     from selfsr.machine.device import choose_device
     from selfsr.upscaling.tile_size import parse_tile
 
-    contestants = find_contestants(models or [], None if names is None else names.split(","))
+    candidates = find_candidates(models or [], None if names is None else names.split(","))
     chosen = _check_options(context, data or [], metric, [file for file in (page, json_file) if file is not None])
     parsed_tile = parse_tile(tile if tile is not None else "off" if data else "auto")
     chosen_device = choose_device(device)
-    facts = read_facts(contestants, scale)
+    facts = read_facts(candidates, scale)
     chosen_scale = _choose_scale(scale, [fact.scale for fact in facts.values()])
     with tempfile.TemporaryDirectory(prefix="selfsr-compare-") as temporary:
         degradation = None if degrade is None else find_degradation("compare", degrade)
-        sets = find_inputs(contestants, data or [], lr, chosen_scale, degradation, seed)
+        sets = find_inputs(candidates, data or [], lr, chosen_scale, degradation, seed)
         metrics = dict(load_metrics(chosen, chosen_device))
         for name, one in sets.items():
             check_set_size(metrics, name, len(one.names))
@@ -125,12 +134,12 @@ def compare(
             kept = KeptOutputs(Path(temporary) / "outputs", shown, total)
         degraded = next(iter(sets.values())).degraded
         origin = degraded.describe() if degraded is not None else None if lr is None else str(lr)
-        results, failures = _run(contestants, facts, sets, task, kept, json_file, origin)
+        results, failures = _run(candidates, facts, sets, task, kept, json_file, origin)
         if page is not None and kept is not None:
             write_atomic(page, render_page(results, list(sets), task, kept, origin))
             print_line(f"Page: {page} ({page.stat().st_size / 2**20:.1f} MB)")
     if failures:
-        print_line(f"selfsr: {len(failures):,} images failed; the means are those of the others.")
+        print_line(f"selfsr: {len(failures):,} images failed; the means are over the others.")
         raise typer.Exit(1)
 
 
@@ -177,7 +186,7 @@ def _choose_scale(scale: int | None, scales: list[int]) -> int:
 
 
 def _run(
-    contestants: "Sequence[Contestant]",
+    candidates: "Sequence[Candidate]",
     facts: Any,
     sets: "dict[str, ComparedSet]",
     task: "ComparisonTask",
@@ -207,9 +216,9 @@ def _run(
                 print_line(f"selfsr: {sentence}")
 
     try:
-        with progress_bar("Comparing", count_runs(contestants, sets)) as advance:
+        with progress_bar("Comparing", count_runs(candidates, sets)) as advance:
             run_comparison(
-                contestants,
+                candidates,
                 facts,
                 sets,
                 task,
@@ -221,7 +230,7 @@ def _run(
         finished = True
     finally:  # what is scored is kept, also after Ctrl-C
         if not finished:
-            print_line("compare: stopped early; the scores are those of the images before.")
+            print_line("compare: stopped early; the scores are over the images that were finished.")
         if any(one.images for result in results for one in result.sets.values()):
             print_score_table(tabulate_comparison(results, list(sets), task))
             if json_file is not None:

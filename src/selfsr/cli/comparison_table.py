@@ -1,4 +1,4 @@
-"""The table of `selfsr compare`: one row for each model, the best of each column marked by a star."""
+"""The table of `selfsr compare`: one row for each model, with a star at the best value of each column."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The degradation that an option names: a preset, or that of a recipe."""
+"""Find the degradation that an option names: a preset, or the degradation of a recipe."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def find_degradation(command: str, name: str) -> "PresetSpec":
-    """Return a preset by its name, or `data.degrade` of a recipe, which is a file or a shipped one.
+    """Return a preset by its name, or `data.degrade` of a recipe, a file or a shipped one.
 
     Args:
         command: the command, for messages.

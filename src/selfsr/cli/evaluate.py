@@ -33,10 +33,11 @@ from selfsr.evaluation.metrics import list_extra_metrics, list_standard_metrics
 if TYPE_CHECKING:
     import torch
 
-    from selfsr.evaluation.benchmark import ImageSet, SetScores
+    from selfsr.evaluation.benchmark import SetScores
     from selfsr.evaluation.degraded import DegradedInputs
     from selfsr.evaluation.files import SavedImages
     from selfsr.evaluation.kinds import ImageMetric, SetMetric
+    from selfsr.evaluation.sets import ImageSet
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -60,7 +61,7 @@ selfsr evaluate photo_x4 --data Set14 --degrade real_esrgan --seed 1
 
 8-bit RGB. PSNR and SSIM on BT.601 studio-range luma (Y) and on RGB, with peak 255. They leave out a border as wide as
 the scale. LR is made by antialiased bicubic and rounded to 8 bits, unless --lr provides it or --degrade makes it. A
-network with one channel is evaluated by its own Y; its colors are those of bicubic."""
+network with one channel is evaluated by its own Y; its colors come from bicubic."""
 
 _LISTED = 20
 
@@ -110,19 +111,20 @@ def evaluate(
     color_fix: ColorFixOption = None,
 ) -> None:
     """Score models, or bicubic, on sets of images by the protocol of the literature (in float32)."""
-    from selfsr.evaluation.benchmark import find_sets, make_bicubic_upscaler
+    from selfsr.evaluation.benchmark import make_bicubic_upscaler
     from selfsr.evaluation.files import plan_saved_images
     from selfsr.evaluation.metrics import load_metrics
+    from selfsr.evaluation.sets import find_sets
     from selfsr.machine.device import choose_device
 
     sets = find_sets(_check_options(context, data, out))
     chosen_device = choose_device(device)
     sample = partial(choose_seeds, context, seeds=seeds, steps=steps, color_fix=color_fix)
     options = {"tile": tile, "self_ensemble": self_ensemble}
-    contestants, scale = find_models(context, models or [], scale, chosen_device, options, sample)
+    candidates, scale = find_models(context, models or [], scale, chosen_device, options, sample)
     assert scale is not None, "without a model, it is checked"
     if bicubic:
-        contestants.insert(0, EvaluatedUpscaler("bicubic", lambda: OpenedUpscaler(make_bicubic_upscaler(scale))))
+        candidates.insert(0, EvaluatedUpscaler("bicubic", lambda: OpenedUpscaler(make_bicubic_upscaler(scale))))
     task = _Task(
         sets=sets,
         scale=scale,
@@ -136,11 +138,11 @@ def evaluate(
     if save_images is not None:
         roots = [image_set.root for image_set in sets.values()] + ([] if lr is None else [lr])
         saved = plan_saved_images(save_images, sets, roots, scale)
-    _run(contestants, task, saved, out, per_image)
+    _run(candidates, task, saved, out, per_image)
 
 
 def _check_options(context: typer.Context, data: list[str] | None, out: Path | None) -> list[str]:
-    """Check the options that do not fit together; return those of `--data`."""
+    """Check that the options fit together; return the values of `--data`."""
     from selfsr.errors import InputError
     from selfsr.fileio import check_writable
 
@@ -191,7 +193,7 @@ def _choose_inputs(name: str, seed: int, sets: "dict[str, ImageSet]") -> "dict[s
 
 
 def _run(
-    contestants: list[EvaluatedUpscaler], task: _Task, saved: "SavedImages | None", out: Path | None, per_image: bool
+    candidates: list[EvaluatedUpscaler], task: _Task, saved: "SavedImages | None", out: Path | None, per_image: bool
 ) -> None:
     """Score the upscalers, then print and write the scores; exit with 1 if an image failed."""
     from selfsr.cli.score_table import print_score_table, tabulate_scores
@@ -202,24 +204,24 @@ def _run(
     results: dict[str, dict[str, SetScores]] = {}
     failures: list[str] | None = None
     try:
-        failures = _score(contestants, task, lr_paths, saved, results)
+        failures = _score(candidates, task, lr_paths, saved, results)
     finally:  # what is scored is kept, also after Ctrl-C and on a full disk
         if failures is None:
-            print_line("evaluate: stopped early; the scores are those of the images before.")
+            print_line("evaluate: stopped early; the scores are over the images that were finished.")
         if any(scores.images for of_sets in results.values() for scores in of_sets.values()):
             print_score_table(tabulate_scores(results, task.scale, per_image=per_image))
             if task.degraded:
                 print_line(f"LR: {_describe_lr(task)}.")
             if out is not None:
-                _write(out, results, contestants, task, failures)
+                _write(out, results, candidates, task, failures)
     print_left_out(left_out, further_frames)
     if failures:
-        print_line(f"selfsr: {len(failures):,} images failed; the means are those of the others.")
+        print_line(f"selfsr: {len(failures):,} images failed; the means are over the others.")
         raise typer.Exit(1)
 
 
 def _score(
-    contestants: list[EvaluatedUpscaler],
+    candidates: list[EvaluatedUpscaler],
     task: _Task,
     lr_paths: "dict[str, list[Path] | None]",
     saved: "SavedImages | None",
@@ -228,7 +230,7 @@ def _score(
     """Score each upscaler on each set; save the images of the last upscaler, which is the model if there is one.
 
     Args:
-        contestants: the upscalers.
+        candidates: the upscalers.
         task: the sets and options.
         lr_paths: the LR images of each set, or None.
         saved: where the images go, or None.
@@ -249,14 +251,14 @@ def _score(
         if len(failures) <= _LISTED:
             print_line(f"selfsr: {sentence}")
 
-    images = len(contestants) * sum(len(image_set.paths) for image_set in task.sets.values())
+    images = len(candidates) * sum(len(image_set.paths) for image_set in task.sets.values())
     with progress_bar("Evaluating", images) as advance:
-        for contestant in contestants:
-            saves = saved if contestant is contestants[-1] else None
-            results[contestant.title] = {}
-            opened = contestant.open()
+        for candidate in candidates:
+            saves = saved if candidate is candidates[-1] else None
+            results[candidate.title] = {}
+            opened = candidate.open()
             for name, image_set in task.sets.items():
-                scores = results[contestant.title][name] = SetScores(name, {})
+                scores = results[candidate.title][name] = SetScores(name, {})
                 evaluate_set(
                     opened.upscale,
                     name,
@@ -314,7 +316,7 @@ def _describe_lr(task: _Task) -> str | None:
 def _write(
     path: Path,
     results: "dict[str, dict[str, SetScores]]",
-    contestants: list[EvaluatedUpscaler],
+    candidates: list[EvaluatedUpscaler],
     task: _Task,
     failures: list[str] | None,
 ) -> None:
@@ -326,7 +328,7 @@ def _write(
     from selfsr.evaluation.benchmark import describe_protocol
     from selfsr.fileio import write_atomic
 
-    several = sum(bool(contestant.options) for contestant in contestants) > 1
+    several = sum(bool(candidate.options) for candidate in candidates) > 1
     record = {
         "selfsr": __version__,
         "protocol": describe_protocol(
@@ -334,17 +336,17 @@ def _write(
             task.border_px,
             _describe_lr(task),
             tuple(task.extra),
-            next((contestant.sampling for contestant in contestants if contestant.sampling), None),
+            next((candidate.sampling for candidate in candidates if candidate.sampling), None),
         ),
         "results": [
             {
-                "upscaler": contestant.title,
-                **contestant.options,
-                **({"sampling": contestant.sampling} if several and contestant.sampling else {}),
-                "sets": {name: scores.as_json() for name, scores in results[contestant.title].items()},
+                "upscaler": candidate.title,
+                **candidate.options,
+                **({"sampling": candidate.sampling} if several and candidate.sampling else {}),
+                "sets": {name: scores.as_json() for name, scores in results[candidate.title].items()},
             }
-            for contestant in contestants
-            if contestant.title in results
+            for candidate in candidates
+            if candidate.title in results
         ],
     }
     if failures is None:

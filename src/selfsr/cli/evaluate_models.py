@@ -59,9 +59,9 @@ def find_models(
     options: dict[str, Any],
     sample: "SampleFn",
 ) -> tuple[list[EvaluatedUpscaler], int | None]:
-    """Open each model once, which checks it, and return all with their scale.
+    """Check each model by opening it once, and return all with their scale.
 
-    A single model stays open. Several are opened again when it is their turn.
+    A single model stays open. Several models are opened again, one at a time.
 
     Args:
         context: the command's call.
@@ -69,12 +69,12 @@ def find_models(
         scale: the scale that the user asked for.
         device: the device of the networks.
         options: `tile` and `self_ensemble`.
-        sample: sets how a model samples; returns its seeds, and what the protocol says about it.
+        sample: sets the sampling of a model; returns its seeds and the entry for the protocol.
 
     Raises:
         InputError: a model cannot be opened or is named twice, scales differ, or an option does not fit.
     """
-    from selfsr.comparison.contestants import check_scales
+    from selfsr.comparison.candidates import check_scales
     from selfsr.errors import InputError
 
     if len(set(paths)) < len(paths):

@@ -18,7 +18,7 @@ ModelsArgument = Annotated[
     typer.Argument(
         metavar="[MODEL]...",
         help="Weights file: .safetensors, .pth, .pt or .ckpt, of any network that spandrel supports; or a name from "
-        "`selfsr models list`. Several of one scale share a table; selfsr compare also makes a page of them.",
+        "`selfsr models list`. Several models of one scale share a table; selfsr compare also makes a page of them.",
     ),
 ]
 DataOption = Annotated[
@@ -32,8 +32,8 @@ EvaluateScaleOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Upscaling factor; default: that of the model. Needed without a model, and for networks with "
-        "several scales.",
+        help="Upscaling factor; default: the scale of the model. Required without a model, and for networks "
+        "with several scales.",
     ),
 ]
 BicubicOption = Annotated[
@@ -51,8 +51,8 @@ EvaluateDegradeOption = Annotated[
     typer.Option(
         "--degrade",
         metavar="PRESET|RECIPE",
-        help="Make LR by a preset of selfsr degrade, or by the degradation of a recipe. Use it for models of photos "
-        "with blur and noise, instead of bicubic LR.",
+        help="Make LR by a preset of selfsr degrade, or by the degradation of a recipe. Use it instead "
+        "of bicubic LR, for models that were trained on inputs with blur and noise.",
     ),
 ]
 DegradeSeedOption = Annotated[
@@ -63,15 +63,13 @@ BorderOption = Annotated[
     typer.Option(
         min=0,
         help="Pixels at each side that the scores leave out; default: the scale. "
-        "Change it only to compare with papers that do.",
+        "Change it only to compare with papers that use another border.",
     ),
 ]
 OutOption = Annotated[Path | None, typer.Option(help="JSON file to write, with scores and protocol.")]
 SaveImagesOption = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder to write, with each output, for the first seed, and a comparison of bicubic, output and HR."
-    ),
+    typer.Option(help="Folder to write: each output (of the first seed), and a comparison of bicubic, output and HR."),
 ]
 MetricOption = Annotated[
     list[str] | None,

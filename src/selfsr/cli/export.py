@@ -38,7 +38,7 @@ selfsr export photo_x4 -o photo --name 4x-photo --data Set5 --author Jane --lice
 
 NAME.safetensors, NAME_fp16.safetensors, NAME_bf16.safetensors, NAME.pth and NAME_fp32.onnx are each compared with the
 network in float32, at several sizes. README.md is the card. NAME.json is the entry for OpenModelDB; it needs an author.
-No file contains folders of this machine."""
+In metadata, a path keeps its last component only."""
 
 
 def export(
@@ -67,7 +67,7 @@ def export(
 ) -> None:
     """Write a model for others: weights files, ONNX, a README with sample images, and an entry for OpenModelDB."""
     from selfsr.console import print_line
-    from selfsr.evaluation.benchmark import find_sets
+    from selfsr.evaluation.sets import find_sets
     from selfsr.images.paths import list_images
     from selfsr.machine.device import choose_device
     from selfsr.models.card_options import read_card_options

@@ -12,14 +12,21 @@ ExportedModelArgument = Annotated[
     typer.Argument(help="Weights file, run folder (its best weights), or name from `selfsr models list`."),
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")]
-NameOption = Annotated[str, typer.Option(help="Name of the model as on OpenModelDB: the scale, then words: 4x-waves.")]
+NameOption = Annotated[
+    str, typer.Option(help="Name of the model in the form of OpenModelDB, such as 4x-waves: the scale, then words.")
+]
 PthOption = Annotated[bool, typer.Option("--pth", help="Also write a .pth file, for older programs.")]
 OnnxOption = Annotated[bool, typer.Option("--onnx", help='Also write ONNX; needs pip install "selfsr\\[export]".')]
 OnnxHalfOption = Annotated[bool, typer.Option("--onnx-half", help="Also write ONNX in float16.")]
-OpsetOption = Annotated[int, typer.Option(help="Version of ONNX's operators, 13 to 20; 17 is read by most.")]
+OpsetOption = Annotated[int, typer.Option(help="Version of ONNX's operators, 13 to 20. Most programs read 17.")]
 FixedSizeOption = Annotated[
     int | None,
-    typer.Option(min=1, metavar="PX", help="Side of the only input of the ONNX files; by default sizes vary."),
+    typer.Option(
+        min=1,
+        metavar="PX",
+        help="Side in pixels of the only input size of the ONNX files; default: any size. Use it for programs that "
+        "need a fixed size.",
+    ),
 ]
 CardOption = Annotated[
     Path | None, typer.Option(help="YAML file with author, license, tags, description and more (docs/export.md).")
@@ -27,10 +34,10 @@ CardOption = Annotated[
 AuthorOption = Annotated[list[str] | None, typer.Option(help="Author. Repeatable.")]
 LicenseOption = Annotated[str | None, typer.Option(help="License of the files as in SPDX, such as CC-BY-4.0.")]
 TagOption = Annotated[list[str] | None, typer.Option(help="Tag of OpenModelDB, such as photo. Repeatable.")]
-DescriptionOption = Annotated[str | None, typer.Option(help="What the model is for, Markdown.")]
-UrlOption = Annotated[str | None, typer.Option(help="Address from which the files will be downloaded.")]
+DescriptionOption = Annotated[str | None, typer.Option(help="Purpose of the model, in Markdown.")]
+UrlOption = Annotated[str | None, typer.Option(help="Address from which the files can be downloaded.")]
 ImagesOption = Annotated[
-    Path | None, typer.Option(help="Folder of photos: each is reduced by the scale and upscaled again, to show it.")
+    Path | None, typer.Option(help="Folder of photos for the README: each is reduced by the scale and upscaled again.")
 ]
 ExportDataOption = Annotated[
     list[str] | None,
@@ -45,6 +52,6 @@ PrecisionOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="float32|float16|bfloat16",
-        help="Precision of a safetensors file. Repeatable; float32 and float16 by default.",
+        help="Precision of a safetensors file. Repeatable; default: float32 and float16.",
     ),
 ]

@@ -20,45 +20,53 @@ selfsr train runs/4xModel_finetuned --resume"""
 
 def finetune(
     model: Annotated[str, typer.Argument(help="Weights file, or name of a shipped model (selfsr models list).")],
-    photos: Annotated[Path, typer.Argument(help="Folder of photographs, searched with its subfolders.")],
+    photos: Annotated[Path, typer.Argument(help="Folder of photos, searched with its subfolders.")],
     duration: Annotated[
         str | None,
         typer.Option(
-            "--for", help="Time of the run, such as 30m or 2h; the number of steps is measured. 30m unless --steps."
+            "--for",
+            help="Time of the run with its planning, such as 30m or 2h; the number of steps follows from the measured "
+            "speed. Default: 30m, without --steps.",
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=10, help="Optimizer steps, instead of --for.")] = None,
     degrade: Annotated[
         str | None,
-        typer.Option(help="Preset that makes the inputs, such as real_esrgan, for photographs of unknown quality."),
+        typer.Option(
+            help="Preset that makes the inputs, such as real_esrgan, instead of bicubic. Use it for inputs with blur "
+            "and noise."
+        ),
     ] = None,
     gan: Annotated[
         bool,
         typer.Option(
             "--gan/--fidelity",
-            help="Train for looks, with a discriminator, the self-similarity loss and a perceptual loss; or for PSNR.",
+            help="Train for perceptual quality, with a discriminator, the self-similarity loss and a perceptual loss; "
+            "or for PSNR.",
         ),
     ] = False,
     scale: Annotated[int | None, typer.Option(help="Upscaling factor, for a model that has several.")] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the run; that of the model with _finetuned unless given.")
+        str | None, typer.Option(help="Name of the run; default: the name of the model with _finetuned.")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder in which the run folder is created.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Choose and print the recipe; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Choose the recipe and write it into the run folder; train nothing.")
+    ] = False,
     log: LogOption = "auto",
 ) -> None:
-    """Fine-tune a model on a folder of photographs: no recipe needed.
+    """Fine-tune a model on a folder of photos, without a recipe.
 
-    A tenth of the photographs is held out. Crop, batch and steps follow from the photographs, the memory and the time.
-    The run folder has the recipe, weights, scores and images of before and after.
+    A tenth of the photos is held out for evaluation. Crop, batch and steps follow from the photos, the memory and the
+    time. The run folder has the recipe, weights, scores, and outputs before and after the training.
     """
     from selfsr.cli.train import run_recipe
     from selfsr.console import print_line, print_lines, set_log_style
     from selfsr.errors import InputError
     from selfsr.fileio import check_writable
+    from selfsr.finetune.before_after import draw_before_after
     from selfsr.finetune.duration import read_duration_s
-    from selfsr.finetune.picture import draw_before_after
     from selfsr.finetune.plan import Request, name_run, plan_finetune
 
     set_log_style(log)
@@ -75,7 +83,8 @@ def finetune(
         [
             *plan.notes,
             f"{recipe.steps:,} steps of {recipe.batch} crops of {recipe.crop_px} px for "
-            f"{'looks' if gan else 'PSNR'}, inputs by {degrade or 'bicubic'}; best by {recipe.evaluate.best_by}."
+            f"{'perceptual quality' if gan else 'PSNR'}, inputs by {degrade or 'bicubic'}; best by "
+            f"{recipe.evaluate.best_by}."
             if recipe.evaluate
             else "",
         ]

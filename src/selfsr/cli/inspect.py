@@ -1,5 +1,6 @@
 """The command `selfsr inspect`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +38,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    for line in _format(path, network, facts):
+    for line in _format(path, model, network, facts):
         typer.echo(line)
 
 
@@ -78,7 +79,7 @@ def _describe(path: Path, network: "FileNetwork") -> dict[str, Any]:
     }
 
 
-def _format(path: Path, network: "FileNetwork", facts: dict[str, Any]) -> list[str]:
+def _format(path: Path, model: str, network: "FileNetwork", facts: dict[str, Any]) -> list[str]:
     from selfsr.nets.weights.detect import format_scales
     from selfsr.recipe.yaml12 import write_yaml
 
@@ -104,16 +105,24 @@ def _format(path: Path, network: "FileNetwork", facts: dict[str, Any]) -> list[s
     recipe |= {"data": {"channels": network.channels}, "start_from": str(path)}
     lines += ["training    possible, by these lines in a recipe:", ""]
     lines += [f"  {line}" for line in write_yaml(recipe).rstrip().splitlines()]
-    lines += ["", "The same in short: network: {kind: from_file}"]
+    lines += ["", "The short form: network: {kind: from_file}, with start_from"]
+    if len(network.scales) == 1:
+        lines.append(f"On photos of your own: selfsr finetune {shlex.quote(model)} PHOTOS")
     return lines + _metadata(network)
 
 
 def _metadata(network: "FileNetwork") -> list[str]:
-    """Return the entries of the metadata; a long text is shown by its number of lines."""
+    """Return the entries of the metadata; of a long text, its number of lines."""
     if not network.metadata:
         return ["metadata    none"]
     lines = ["metadata"]
     for key, value in network.metadata.items():
-        text = value if len(value) <= _LONGEST and "\n" not in value else f"{len(value.splitlines())} lines, see --json"
+        text = value if len(value) <= _LONGEST and "\n" not in value else f"{_count(value)}, see --json"
         lines.append(f"  {key}: {text}")
     return lines
+
+
+def _count(text: str) -> str:
+    """Return the number of lines of a text, or of characters if it has one line."""
+    lines = len(text.splitlines())
+    return f"{lines} lines" if lines > 1 else f"{len(text):,} characters"

@@ -14,7 +14,7 @@ def describe_left_out(paths: Iterable[Path]) -> list[str]:
 
 
 def print_left_out(sentences: Iterable[str], further_frames: int = 0) -> None:
-    """Print what was not read: files of other kinds, and all frames and pages but the first."""
+    """Print the files of other kinds and the further frames and pages, which were not read."""
     from selfsr.console import print_line
 
     for sentence in sentences:

@@ -56,7 +56,7 @@ def show(
 
 @app.command(epilog=ADD_EPILOG)
 def add(
-    run: Annotated[Path, typer.Argument(help="Run folder; its weights/last is taken.")],
+    run: Annotated[Path, typer.Argument(help="Run folder; its weights/last is used.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File to write, .safetensors; its card is the .md file next to it.")
     ],
@@ -81,7 +81,7 @@ def add(
     To publish a model of your own, use `selfsr export`.
     """
     from selfsr.errors import InputError
-    from selfsr.evaluation.benchmark import find_sets
+    from selfsr.evaluation.sets import find_sets
     from selfsr.machine.device import choose_device
     from selfsr.models.add import add_model
 

@@ -13,13 +13,13 @@ LogOption = Annotated[
     Literal["auto", "plain", "json"],
     typer.Option(
         help="How progress is shown: auto, a bar in a terminal and a line every 30 s in a file or a pipe; plain, lines "
-        "everywhere; json, one JSON object a line on stdout."
+        "everywhere; json, one JSON object per line on stdout."
     ),
 ]
 
 
 def refuse_unused(context: typer.Context, *names: str, reason: str) -> None:
-    """Refuse options that were given but would do nothing.
+    """Refuse options that were given but do nothing.
 
     Args:
         context: the command's call.

@@ -19,9 +19,9 @@ def list_recipes(
         bool | None,
         typer.Option("--small/--full", help="Only small versions for a laptop, or only the others."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list with all of it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all entries as a JSON list.")] = False,
 ) -> None:
-    """List the shipped recipes, one a line, with their networks, scales and steps.
+    """List the shipped recipes, one per line, with their networks, scales and steps.
 
     For example: selfsr recipes list --gan --scale 4 --small
     """
@@ -162,7 +162,7 @@ def copy(
     name: Annotated[str, typer.Argument(help="Name from `selfsr recipes list`.")],
     to: Annotated[Path, typer.Argument(help="File or folder to write to.")],
 ) -> None:
-    """Copy a shipped recipe, so that you can change it."""
+    """Copy a shipped recipe, to change it."""
     from selfsr.errors import InputError
     from selfsr.fileio import write_atomic
 

@@ -21,7 +21,8 @@ def report(
         typer.Option(
             "--out",
             "-o",
-            help="HTML file to write; by default report.html in the run folder, or here for several runs.",
+            help="HTML file to write; default: report.html in the run folder, or for several runs in the current "
+            "folder.",
         ),
     ] = None,
     against: Annotated[

@@ -14,12 +14,16 @@ SeedOption = Annotated[
     str,
     typer.Option(
         metavar="N|random",
-        help="Seed of models that sample: one seed, one output, whatever the tiles. random picks and prints one.",
+        help="Seed of models that sample; the same seed gives the same noise at each pixel, also in tiles. random "
+        "picks and prints one.",
     ),
 ]
 StepsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Sampling steps of models that sample; default: as trained. Fewer are faster, smoother."),
+    typer.Option(
+        min=1,
+        help="Sampling steps of models that sample; default: as trained. Fewer are faster and give smoother outputs.",
+    ),
 ]
 SamplesOption = Annotated[
     int,
@@ -39,7 +43,7 @@ _LONGEST_SEED = 18
 def choose_sampling(
     context: typer.Context, model: "Model", *, seed: str, steps: int | None, color_fix: str | None
 ) -> dict[str, Any]:
-    """Return the options of sampling for a model, as `set_sampling` takes them; empty for a model that samples nothing.
+    """Return the sampling options for `set_sampling`; empty for a model that does not sample.
 
     Raises:
         InputError: the model does not sample and an option was given, or an option has no such value.

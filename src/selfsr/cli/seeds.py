@@ -23,7 +23,7 @@ SeedsOption = Annotated[
 def choose_seeds(
     context: typer.Context, model: "Model", *, seeds: str, steps: int | None, color_fix: str | None
 ) -> "tuple[Sampler | None, dict[str, Any]]":
-    """Set how a model samples; return its seeds, and what the protocol says about it.
+    """Set the sampling of a model; return its seeds and the entry for the protocol.
 
     Returns:
         The sampler and the options with `seeds`; None and {} for a model that does not sample.

@@ -55,8 +55,8 @@ UpscaleScaleOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Upscaling factor; default: that of the model. Selects one of a network with several scales. With another "
-        "factor than the model's, the model runs at its own and bicubic interpolation resizes the result.",
+        help="Upscaling factor; default: the scale of the model. Selects a scale of a network with several. With a "
+        "factor that the model does not have, bicubic interpolation resizes its output.",
     ),
 ]
 UpscaleTileOption = Annotated[
@@ -76,11 +76,11 @@ OverlapOption = Annotated[
 ]
 PrecisionOption = Annotated[
     RequestedPrecision,
-    typer.Option(help="Precision of the network; auto: half precision where supported and invisible at 8 bits."),
+    typer.Option(help="Precision of the network; auto: half precision if it is supported and invisible at 8 bits."),
 ]
 FormatOption = Annotated[
     OutputFormat | None,
-    typer.Option(help="Format of images in a folder; default: png; keep is the format of the input."),
+    typer.Option(help="Format of the images in a folder; default: png. keep uses the format of the input."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace images that exist.")]
 SkipExistingOption = Annotated[
@@ -114,8 +114,8 @@ def upscale(
 ) -> None:
     """Upscale images with a model.
 
-    Alpha, gray, 16-bit depth, ICC profile, EXIF and XMP data, dpi and orientation are kept, where the format can. A
-    large image that is interrupted continues at its tiles with the same command.
+    Alpha, gray, 16-bit depth, ICC profile, EXIF and XMP data, dpi and orientation are kept if the format stores them.
+    After an interruption, the same command continues a large image at its next tile.
     """
     from selfsr.console import print_event, print_line, set_log_style
     from selfsr.errors import InputError
@@ -187,7 +187,7 @@ def _describe_targets(jobs: Sequence["UpscaleJob"], output: Path) -> str:
 
 
 def _find_model(model: str | None, scale: int | None) -> Path:
-    """Return the weights file of the model; without a model, the shipped one for the scale, and print its name."""
+    """Return the weights file of the model; without a model, the shipped one for the scale, whose name is printed."""
     from selfsr.console import print_line
     from selfsr.models import choose_model, find_model
 

@@ -1,1 +1,1 @@
-"""Compare models and folders of finished images: scores, speed, memory, and an HTML page to look at the outputs."""
+"""Compare models and folders of finished images: scores, speed, memory, and an HTML page with the outputs."""

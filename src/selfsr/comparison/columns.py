@@ -1,4 +1,4 @@
-"""The columns of a comparison, for the terminal, the page and the JSON file: values as text, and which is the best."""
+"""Build the columns of a comparison for the terminal, the page and the JSON file, and mark the best values."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ class Column:
     Attributes:
         title: its heading.
         better: which of two values is better.
-        texts: a text for each result; "-" where there is none.
+        texts: a text for each result; "-" for a missing value.
         best: the indices of the best results: several if their texts are equal, none if fewer than two have values.
     """
 
@@ -76,13 +76,13 @@ def make_column(title: str, better: Better, values: Sequence[float], form: Calla
 
 
 def describe_columns(results: Sequence[Result], sets: Sequence[str], task: ComparisonTask) -> str:
-    """Return the sentences below the table: what is better, and how speed and memory were measured."""
+    """Return the sentences below the table: which direction is better, and how speed and memory were measured."""
     found = {metric for result in results for one in result.sets.values() for metric in one.mean}
     sentences = [describe_better([metric for metric in METRICS if metric in found])]
     if any(result.cost for result in results):
         images = "all sets" if len(sets) > 1 else "these images"
         sentences.append(
-            f"MP/s: megapixels of output in a second of upscaling {images} one by one on {task.device} "
+            f"MP/s: megapixels of output per second of upscaling {images} one by one on {task.device} "
             f"({task.precision}), without reading and scoring. Memory MB: weights and largest sum of tensors for an "
             f"input of {PROBE_PX} x {PROBE_PX} px."
         )
@@ -97,7 +97,7 @@ def make_record(
     Args:
         results: the results.
         task: the options.
-        lr: where the inputs came from; None if made by bicubic.
+        lr: origin of the inputs; None if made by bicubic.
         failures: the sentences about images that failed; None if the comparison was interrupted.
     """
     standard = any("psnr_y" in one.mean for result in results for one in result.sets.values())
@@ -146,7 +146,7 @@ def _make_entry(result: Result) -> dict[str, Any]:
 
 
 def format_count(value: float) -> str:
-    """Return a number of parameters in short.
+    """Return a number of parameters, shortened to thousands or millions.
 
     Example:
         >>> format_count(621_000), format_count(16_697_987), format_count(36)

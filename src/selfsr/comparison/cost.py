@@ -1,4 +1,4 @@
-"""Measure what a model costs: its parameters, its speed and its memory."""
+"""Measure the cost of a model: parameters, speed and memory."""
 
 import time
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PROBE_PX = 128
 
 @dataclass
 class Cost:
-    """What a model costs.
+    """The cost of a model.
 
     Attributes:
         parameters: number of trained numbers.
@@ -31,7 +31,7 @@ class Cost:
 
     @property
     def megapixels_per_s(self) -> float:
-        """Megapixels of output in a second; NaN before the first output."""
+        """Megapixels of output per second; NaN before the first output."""
         return self.megapixels / self.seconds if self.seconds > 0 else float("nan")
 
 

@@ -1,15 +1,15 @@
-"""The images of a comparison: their ground truths, inputs and finished outputs, checked before the first model runs."""
+"""Find the ground truths, inputs and finished outputs of a comparison, and check them before the first model runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from selfsr.comparison.contestants import Contestant
+from selfsr.comparison.candidates import Candidate
 from selfsr.degrade.base import PresetSpec
 from selfsr.errors import InputError
-from selfsr.evaluation.benchmark import ImageSet, find_sets, name_images
 from selfsr.evaluation.degraded import DegradedInputs
 from selfsr.evaluation.files import check_headers
+from selfsr.evaluation.sets import ImageSet, find_sets, name_images
 from selfsr.images.files import read_header
 from selfsr.images.pairing import match_lr, pair_lr
 from selfsr.images.paths import list_images, missing_path_error
@@ -23,10 +23,10 @@ class ComparedSet:
         name: name of the set.
         folder: the folder of the files that name the images.
         names: names of the images.
-        hr: ground truths; None without.
+        hr: ground truths; None without them.
         lr: inputs; None where they are made from `hr`, or where there are only finished images.
         degraded: makes the inputs from `hr` by a degradation; None reads them, or makes them by bicubic.
-        finished: for each folder of finished images by contestant, its image for each name.
+        finished: for each folder of finished images by candidate, its image for each name.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ComparedSet:
 
 
 def find_inputs(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     data: Sequence[str],
     lr: Path | None,
     scale: int,
@@ -49,9 +49,9 @@ def find_inputs(
     """Find the images of each set, and check the headers of all files.
 
     Args:
-        contestants: what is compared.
-        data: folders of ground truths, as `find_sets` takes them; empty compares without ground truth.
-        lr: inputs: a folder, or one image without `data`. None makes them by bicubic, or takes finished images only.
+        candidates: the models and folders of the comparison.
+        data: folders of ground truths, in the form of `find_sets`; empty to compare without ground truth.
+        lr: inputs: a folder, or one image without `data`. None makes them by bicubic, or uses finished images only.
         scale: the upscaling factor.
         degradation: makes the inputs from the ground truths, instead of bicubic.
         seed: seed of the degradation.
@@ -71,12 +71,12 @@ def find_inputs(
             for name, one in find_sets(list(data)).items()
         }
     else:
-        only = _list_without_hr(contestants, lr)
+        only = _list_without_hr(candidates, lr)
         sets = {only.name: only}
     for one in sets.values():
-        for contestant in contestants:
-            if contestant.weights is None:
-                one.finished[contestant.name] = _match_finished(one, contestant, scale)
+        for candidate in candidates:
+            if candidate.weights is None:
+                one.finished[candidate.name] = _match_finished(one, candidate, scale)
     for one in sets.values():
         _check_sizes(one, scale)
     return sets
@@ -93,17 +93,17 @@ def _pair_with_hr(
     return ComparedSet(name, one.folder, name_images(one.paths), one.paths, lr_paths, degraded)
 
 
-def _list_without_hr(contestants: Sequence[Contestant], lr: Path | None) -> ComparedSet:
-    """Return the set of the inputs, or without models that of the finished images."""
-    model = next((one for one in contestants if one.weights is not None), None)
+def _list_without_hr(candidates: Sequence[Candidate], lr: Path | None) -> ComparedSet:
+    """Return the set of the inputs; without models, the set of the finished images."""
+    model = next((one for one in candidates if one.weights is not None), None)
     if lr is None:
         if model is not None:
             raise InputError(
                 f"compare: expected images for {model.name}, got none; name HR images with --data, or LR images or "
                 "photos with --lr."
             )
-        folder = Path(contestants[0].source)
-        paths = list(contestants[0].images)
+        folder = Path(candidates[0].source)
+        paths = list(candidates[0].images)
         return ComparedSet(folder.resolve().name, folder, name_images(paths), None, None)
     if not lr.exists():
         raise missing_path_error(lr, "a folder of images or an image")
@@ -111,16 +111,16 @@ def _list_without_hr(contestants: Sequence[Contestant], lr: Path | None) -> Comp
     return ComparedSet(folder.resolve().name, folder, name_images(paths), None, paths)
 
 
-def _match_finished(one: ComparedSet, contestant: Contestant, scale: int) -> list[Path]:
+def _match_finished(one: ComparedSet, candidate: Candidate, scale: int) -> list[Path]:
     """Return the finished image for each image of a set, from the subfolder of its name if there is one."""
-    folder = Path(contestant.source)
+    folder = Path(candidate.source)
     subfolder = next((folder / name for name in (one.name, one.folder.name) if (folder / name).is_dir()), None)
     if subfolder is not None:
         folder = subfolder
     keys = one.hr or one.lr
-    if keys is None and contestant.source == str(one.folder):
-        return list(contestant.images)
-    images = [path for path in contestant.images if folder in path.parents]
+    if keys is None and candidate.source == str(one.folder):
+        return list(candidate.images)
+    images = [path for path in candidate.images if folder in path.parents]
     names = keys if keys is not None else list_images(one.folder)
     pairs, problems = match_lr(one.folder, names, folder, images, scale)
     problems = {path: reason for path, reason in problems.items() if path in names}
@@ -128,7 +128,7 @@ def _match_finished(one: ComparedSet, contestant: Contestant, scale: int) -> lis
         more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
         path = next(iter(problems))
         raise InputError(
-            f"{contestant.source}: expected one finished image for each image of {one.folder}, got none or several for "
+            f"{candidate.source}: expected one finished image for each image of {one.folder}, got none or several for "
             f"{path.relative_to(one.folder)}{more}; name it {path.stem}.png or {path.stem}_x{scale}.png."
         )
     return [pairs[path] for path in names]

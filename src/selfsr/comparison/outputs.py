@@ -15,7 +15,7 @@ HR, LR = "HR", "LR"
 
 @dataclass(frozen=True)
 class KeptOutputs:
-    """The images of the page: for each image, the pixels of its versions, uint8 `[H, W, 3]`.
+    """The images of the page, with the pixels of each version, uint8 `[H, W, 3]`.
 
     Attributes:
         folder: a temporary folder.

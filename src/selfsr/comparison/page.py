@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from selfsr import __version__
+from selfsr.comparison.candidates import BICUBIC
 from selfsr.comparison.columns import build_columns, describe_columns
-from selfsr.comparison.contestants import BICUBIC
 from selfsr.comparison.outputs import HR, LR, KeptOutputs
 from selfsr.comparison.places import PLACE_PX, choose_region, find_places
 from selfsr.comparison.run import ComparisonTask, Result
@@ -55,7 +55,7 @@ def render_page(
         sets: names of the sets.
         task: the options.
         kept: the images.
-        lr: where the inputs came from; None if made by bicubic.
+        lr: origin of the inputs; None if made by bicubic.
     """
     budget = _collect_images(results, task, kept)
     models = [result.name for result in results if result.name != BICUBIC]
@@ -173,7 +173,7 @@ def _cut_image(
 
 
 def _list_scores(result: Result, key: tuple[str, str]) -> str:
-    """Return the scores of one image in one line, without those of RGB."""
+    """Return the scores of one image in one line, without the RGB scores."""
     scores = result.sets[key[0]].images.get(key[1], {})
     shown = ((METRICS[name], value) for name, value in scores.items() if name not in ("psnr_rgb", "ssim_rgb"))
     return ", ".join(f"{metric.title} {metric.format_score(value)}" for metric, value in shown)

@@ -62,7 +62,7 @@ def find_places(
     """Find the squares where models differ most, and those where each model is worst.
 
     Models differ by the mean over a square of the standard deviation of their luma. A model is worst where its mean
-    squared luma error exceeds that of the best model there most. Within a list, squares are at least three
+    squared luma error exceeds the error of the best model there most. Within a list, squares are at least three
     quarters of their side apart, in one direction or the other.
 
     Args:
@@ -71,7 +71,8 @@ def find_places(
         count: the most squares of each list.
 
     Returns:
-        The squares of all images: those where models differ most, then those of each model, largest first.
+        The squares of all images: first the places where models differ most, then the places of each model, largest
+        first.
     """
     places: list[Place] = []
     maps = [_measure_spread(list(outputs.values())) if len(outputs) > 1 else None for outputs in images]

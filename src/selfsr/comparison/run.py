@@ -1,4 +1,4 @@
-"""Run and score everything that is compared, one model at a time."""
+"""Run and score the models of a comparison, one at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfsr.comparison.contestants import BICUBIC, Contestant, ModelFacts, open_model
+from selfsr.comparison.candidates import BICUBIC, Candidate, ModelFacts, open_model
 from selfsr.comparison.cost import Cost, clock, measure_cost
 from selfsr.comparison.inputs import ComparedSet
 from selfsr.comparison.outputs import HR, LR, KeptOutputs
@@ -43,11 +43,11 @@ class ComparisonTask:
 
 @dataclass
 class Result:
-    """What a model or a folder of finished images reached.
+    """The scores and the cost of a model or a folder of finished images.
 
     Attributes:
         name: its name.
-        source: what the user wrote; empty for bicubic.
+        source: the file, folder or name that the user wrote; empty for bicubic.
         facts: the facts about a model; None for others.
         cost: the cost of a model; None for others.
         sets: the scores by set.
@@ -61,7 +61,7 @@ class Result:
 
 
 def compare(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     facts: Mapping[str, ModelFacts],
     sets: Mapping[str, ComparedSet],
     task: ComparisonTask,
@@ -71,10 +71,10 @@ def compare(
     advance: Callable[..., None] | None = None,
     on_failure: Callable[[str], None],
 ) -> None:
-    """Score bicubic upscaling and each contestant on each set; only one model is in memory at a time.
+    """Score bicubic upscaling and each candidate on each set; only one model is in memory at a time.
 
     Args:
-        contestants: what is compared.
+        candidates: the models and folders of the comparison.
         facts: the facts about the models by name, from `read_facts`.
         sets: the images, from `find_inputs`.
         task: the options.
@@ -90,17 +90,17 @@ def compare(
         results.append(Result(BICUBIC, ""))
         upscaler = _Running(make_bicubic_upscaler(task.scale), False)
         _score(results[-1], upscaler, sets, task, kept, advance, on_failure)
-    for contestant in contestants:
-        result = Result(contestant.name, contestant.source, facts.get(contestant.name))
+    for candidate in candidates:
+        result = Result(candidate.name, candidate.source, facts.get(candidate.name))
         results.append(result)
-        _score(result, _start(contestant, result, task), sets, task, kept, advance, on_failure)
+        _score(result, _start(candidate, result, task), sets, task, kept, advance, on_failure)
         release_cached_memory()
 
 
-def count_runs(contestants: Sequence[Contestant], sets: Mapping[str, ComparedSet]) -> int:
+def count_runs(candidates: Sequence[Candidate], sets: Mapping[str, ComparedSet]) -> int:
     """Return how often `compare` calls `advance`."""
     with_bicubic = any(one.hr is not None or one.lr is not None for one in sets.values())
-    return (len(contestants) + with_bicubic) * sum(len(one.names) for one in sets.values())
+    return (len(candidates) + with_bicubic) * sum(len(one.names) for one in sets.values())
 
 
 @dataclass
@@ -111,10 +111,10 @@ class _Running:
     luma_only: bool
 
 
-def _start(contestant: Contestant, result: Result, task: ComparisonTask) -> _Running:
-    if contestant.weights is None:
+def _start(candidate: Candidate, result: Result, task: ComparisonTask) -> _Running:
+    if candidate.weights is None:
         return _Running(None, False)
-    model = open_model(contestant, task.scale)
+    model = open_model(candidate, task.scale)
     upscaler = Upscaler(
         model,
         device=task.device,

@@ -1,7 +1,6 @@
 """Evaluate an upscaler on sets of images by the protocol of the literature."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +22,12 @@ from selfsr.evaluation.seeds import (
     sample_each,
     spread_scores,
 )
+from selfsr.evaluation.sets import name_images
 from selfsr.images.color import rgb_to_luma
 from selfsr.images.files import image_to_tensor, read_image
 from selfsr.images.pairing import find_size_problem
-from selfsr.images.paths import list_images
 from selfsr.images.resize import bicubic_lr, imresize, mod_crop, round_to_bits
 from selfsr.masks import LUMA_STUDIO
-from selfsr.spec import expand_home
 
 UpscaleFn = Callable[[Tensor], Tensor]
 OnImage = Callable[[str, Tensor, Tensor, Tensor], None]
@@ -93,12 +91,12 @@ def evaluate_set(
     """Upscale the low-resolution version of each image and score the result against the image.
 
     Images are evaluated as 8-bit RGB: 16 bits are rounded, alpha is ignored, and gray counts as R = G = B, so that its
-    luma is in studio range like that of the others. (Set14 has one gray image. Some MATLAB code takes its gray values
-    as luma, which lowers the mean of the set by 0.09 dB.)
+    luma is in studio range as for color images. (Set14 has one gray image. Some MATLAB code takes its gray values as
+    luma, which lowers the mean of the set by 0.09 dB.)
 
     With `luma_only`, the upscaler receives the luma of the input, which is made and rounded in RGB. The scores on luma
     then compare its output, rounded to 8 bits of 16 to 235, with the unrounded luma of the image, as networks with one
-    channel were published. The scores on RGB are those of this output with the colors of bicubic.
+    channel were published. The scores on RGB are of this output with the colors of bicubic.
 
     Args:
         upscale: maps float `[1, 3, h, w]` in [0, 1] on `device` to `[1, 3, scale h, scale w]`, with `luma_only`
@@ -314,69 +312,6 @@ def describe_protocol(
 def describe_bicubic_lr(scale: int) -> str:
     """Return how bicubic inputs are made, for a protocol."""
     return f"bicubic 1/{scale} with antialiasing (as MATLAB's imresize), rounded to 8 bits"
-
-
-def name_images(paths: Sequence[Path]) -> list[str]:
-    """Name each image by its file name without type; if two are equal, all by their paths below a common folder."""
-    stems = [path.stem for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
-    common = os.path.commonpath([path.absolute().parent for path in paths])
-    return [path.absolute().relative_to(common).as_posix() for path in paths]
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """The HR images of one set.
-
-    Attributes:
-        folder: the folder that contains them.
-        paths: the images.
-        root: the folder that was named by the user; it may contain several sets.
-    """
-
-    folder: Path
-    paths: list[Path]
-    root: Path
-
-
-def find_sets(data: Sequence[str]) -> dict[str, ImageSet]:
-    """Read the option `--data`: each entry is `DIR` or `NAME=DIR`; a DIR with only subfolders is several sets.
-
-    Returns:
-        The sets by name.
-
-    Raises:
-        InputError: a folder is missing or empty, or two sets have one name, or a name leads out of a folder.
-    """
-    sets: dict[str, ImageSet] = {}
-    for entry in data:
-        name, equals, rest = entry.partition("=")
-        if not equals or Path(entry).is_dir():
-            name, rest = "", entry
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"evaluate: expected a plain name in --data NAME=DIR, got {name}; use another name.")
-        folder = expand_home(Path(rest))
-        for subfolder, paths in _split_sets(folder).items():
-            key = "/".join(filter(None, (name, subfolder))) or Path(os.path.realpath(folder)).name
-            if key in sets:
-                raise InputError(
-                    f"evaluate: expected sets of different names, got two called {key}; "
-                    f"name one of them with --data NAME={folder}."
-                )
-            sets[key] = ImageSet(folder / subfolder, paths, folder)
-    return sets
-
-
-def _split_sets(folder: Path) -> dict[str, list[Path]]:
-    """Return the images by the subfolder that is their set; "" is the folder itself."""
-    paths = list_images(folder)
-    if any(path.parent == folder for path in paths):
-        return {"": paths}
-    by_subfolder: dict[str, list[Path]] = {}
-    for path in paths:
-        by_subfolder.setdefault(path.relative_to(folder).parts[0], []).append(path)
-    return by_subfolder
 
 
 def _read_pair(

@@ -1,4 +1,4 @@
-"""The score by which a run chooses its best weights: one metric, or several with weights."""
+"""Compute the score by which a run chooses its best weights: one metric, or several with weights."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def combine_changes(means: Mapping[str, Any], start: Mapping[str, Any], weights:
         The combined score; None if one of `means` is missing or not finite.
 
     Raises:
-        InputError: a start value is missing, not finite or 0, so that no change is relative to it.
+        InputError: a start value is missing, not finite or 0, so that the relative change is undefined.
 
     Example:
         >>> start, means = {"lpips": 0.5, "psnr_y": 25.0}, {"lpips": 0.4, "psnr_y": 24.0}

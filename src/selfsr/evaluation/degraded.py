@@ -1,4 +1,4 @@
-"""Inputs of an evaluation that are made by a degradation, such as that of the training."""
+"""Make the inputs of an evaluation by a degradation, such as the degradation of the training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from selfsr.images.files import DecodedImage, image_to_tensor, read_header
 class DegradedInputs:
     """Makes the LR image of each HR image of a folder by a degradation.
 
-    The random numbers follow from the seed and from the path of the image below the folder. So the result depends on
-    nothing else: not on other images, their order, the process or the step. It is that of
+    The random numbers follow from the seed and from the path of the image below the folder. The
+    result does not depend on other images, their order, the process or the step. It equals the output of
     `selfsr degrade FOLDER --seed SEED`.
 
     Attributes:

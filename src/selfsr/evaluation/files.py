@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selfsr.errors import InputError
-from selfsr.evaluation.benchmark import ImageSet, name_images
+from selfsr.evaluation.sets import ImageSet, name_images
 from selfsr.images.files import DecodedImage, ImageHeader, read_header, tensor_to_pixels, write_image
 from selfsr.images.pairing import find_size_problem
 from selfsr.images.paths import is_inside
@@ -96,7 +96,7 @@ def plan_saved_images(folder: Path, sets: Mapping[str, ImageSet], inputs: Sequen
     """Choose a file for each output and comparison, so that none replaces another one or an input.
 
     Args:
-        folder: where they go, in a subfolder for each set.
+        folder: receives the files, in a subfolder for each set.
         sets: the sets by name.
         inputs: the folders that were passed by the user; they may not contain `folder`.
         scale: the upscaling factor.

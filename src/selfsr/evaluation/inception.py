@@ -2,7 +2,7 @@
 
 Sources: FID: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium",
 NeurIPS 2017. KID: Binkowski et al., "Demystifying MMD GANs", ICLR 2018. Computed by torchmetrics, with the network of
-the package torch-fidelity: that of 2015 which published scores have.
+the package torch-fidelity: the one of 2015, which published scores use.
 """
 
 import math

@@ -33,7 +33,7 @@ class Metric:
         better: which of two values is better.
         least_images: images that a set must have; above 1 for a metric of a set.
         needs_hr: whether it compares with a ground truth.
-        protocol: the sentence that a results file has about it; PSNR and SSIM have theirs in `describe_protocol`.
+        protocol: its description in a results file; PSNR and SSIM have theirs in `describe_protocol`.
         compute: computes it for every evaluation, from `(sr, hr, border_px)` with images `[1, 3, H, W]` of whole
             numbers from 0 to 255.
         load: prepares it on a device if a recipe or command asks for it; the result is a function of `(sr, hr)`,

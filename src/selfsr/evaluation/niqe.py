@@ -1,4 +1,4 @@
-"""NIQE: how far the statistics of an image are from those of unspoiled photographs. It needs no ground truth.
+"""NIQE: the distance of an image's statistics from those of pristine images. It needs no ground truth.
 
 Source: Mittal, Soundararajan, Bovik, "Making a 'Completely Blind' Image Quality Analyzer", IEEE Signal Processing
 Letters 2013, and the authors' MATLAB code with its parameters. The conventions of BasicSR, by which super-resolution
@@ -36,7 +36,7 @@ _NEIGHBORS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 @dataclass(frozen=True)
 class NiqeParameters:
-    """The statistics of unspoiled photographs, in float64.
+    """The statistics of pristine images, in float64.
 
     Attributes:
         mean: mean of the features, `[36]`.
@@ -86,10 +86,10 @@ def read_niqe_parameters(path: Path | None = None) -> NiqeParameters:
 
 
 def niqe(sr: Tensor, parameters: NiqeParameters) -> float:
-    """Return the distance of an image's statistics from those of unspoiled photographs; lower is better.
+    """Return the distance of an image's statistics from those of pristine images; lower is better.
 
     With m and S the mean and the covariance of 36 features of the image's patches of 96x96 pixels, and m_0 and S_0
-    those of the photographs,
+    those of the pristine images,
 
         sqrt( (m_0 - m)^T ((S_0 + S) / 2)^-1 (m_0 - m) ).
 

@@ -1,6 +1,6 @@
-"""Metrics for outputs with invented detail: self-similarity distance, LPIPS and DISTS.
+"""Metrics for outputs with generated detail: self-similarity distance, LPIPS and DISTS.
 
-They compare images that are rounded to 8 bits and have no border, as the protocol asks for.
+They compare images rounded to 8 bits and without the border, by the protocol.
 """
 
 import torch

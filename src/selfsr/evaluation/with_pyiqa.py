@@ -1,4 +1,4 @@
-"""Metrics of the package pyiqa, which is imported only when one is asked for, and never required."""
+"""Metrics of the package pyiqa, which is imported only if a recipe or command names one, and never required."""
 
 import contextlib
 import sys
@@ -25,7 +25,7 @@ def load_pyiqa(name: str, device: torch.device, *, needs_hr: bool, lower_is_bett
         name: name of the metric in pyiqa, such as `musiq`.
         device: the device of the network.
         needs_hr: whether it compares with the ground truth.
-        lower_is_better: what the registry says; pyiqa must agree.
+        lower_is_better: as in the registry; pyiqa must agree.
 
     Raises:
         InputError: pyiqa is not installed, does not have the metric, cannot load its network, or contradicts the

@@ -1,1 +1,1 @@
-"""Fine-tune a model on a folder of photographs: choose the recipe, run it, and show before and after."""
+"""Fine-tune a model on a folder of photos: choose the recipe, train, and show outputs before and after."""

@@ -6,9 +6,10 @@ from torch import nn
 from selfsr.errors import InputError
 from selfsr.machine.memory import measure_free_bytes
 
-# The share of the free memory that the activations of a batch may take.
+# The share of the free memory that a batch may take.
 _SHARE = 0.4
-# Besides the generator's activations: gradients and temporaries; a discriminator and a perceptual network.
+# Memory of a step over the generator's activations: with gradients and temporary tensors; with a discriminator and a
+# perceptual network as well.
 _FACTOR, _GAN_FACTOR = 2.0, 4.0
 # Larger batches cost time in proportion and gain little.
 _LARGEST, _LARGEST_GAN = 16, 8
@@ -43,7 +44,7 @@ def choose_batch(sample_bytes: float, device: torch.device, *, gan: bool, minimu
     Args:
         sample_bytes: activations of one sample, see `measure_activation_bytes`.
         device: the device of the training.
-        gan: a discriminator and a perceptual network need memory as well.
+        gan: whether a discriminator and a perceptual network need memory as well.
         minimum: the smallest batch of the network.
 
     Raises:

@@ -15,7 +15,7 @@ def read_duration_s(text: str) -> float:
         text: hours, minutes and seconds, such as `"30m"`, `"1h30m"` or `"90s"`.
 
     Raises:
-        InputError: it is no duration, or is zero.
+        InputError: the text is not a duration, or the duration is zero.
 
     Example:
         >>> read_duration_s("1h30m")

@@ -1,4 +1,4 @@
-"""Hold out a part of the photographs, and choose the crop that fits the rest."""
+"""Hold out a part of the photos, and choose the crop that fits the rest."""
 
 import hashlib
 import os
@@ -11,17 +11,17 @@ from selfsr.fileio import write_atomic
 from selfsr.images.files import read_header
 from selfsr.images.paths import list_images
 
-# The share of the photographs that is held out, and the most that an evaluation needs.
+# The share of the photos that is held out, and the most that an evaluation needs.
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 20
-# Sides of an LR crop in pixels, the preferred one first; smaller ones are for small photographs.
+# Sides of an LR crop in pixels, the preferred one first; smaller ones are for small photos.
 _LR_CROPS_PX = (48, 32, 24, 16)
-# One photograph in so many may be smaller than the crop.
+# One photo in ten may be smaller than the crop.
 _MAY_BE_SMALL = 10
 
 
 @dataclass(frozen=True)
 class SplitPhotos:
-    """The photographs of a fine-tuning.
+    """The photos of a fine-tuning.
 
     Attributes:
         train: images for training.
@@ -35,7 +35,7 @@ class SplitPhotos:
 def split_photos(folder: Path) -> SplitPhotos:
     """Hold out a tenth of the images of a folder, at least one and at most twenty.
 
-    The choice depends only on the names below the folder: it looks random, and every run makes the same.
+    The choice is a hash of the paths below the folder, so every run makes the same one.
 
     Args:
         folder: a folder of images, searched with its subfolders, or a list of images.
@@ -46,8 +46,7 @@ def split_photos(folder: Path) -> SplitPhotos:
     paths = list_images(folder)
     if len(paths) < 2:
         raise InputError(
-            f"{folder}: expected at least two photographs, one to train on and one to evaluate, got {len(paths)}; "
-            "add some."
+            f"{folder}: expected at least two photos, one to train on and one to evaluate, got {len(paths)}; add some."
         )
     count = max(1, min(_MOST_HELD_OUT, round(_HELD_OUT * len(paths))))
     root = os.path.commonpath([path.parent for path in paths])
@@ -75,7 +74,7 @@ def choose_crop_px(paths: Sequence[Path], scale: int, minimum_px: int) -> int:
     if crops_px[-1] <= sides[-1]:
         return crops_px[-1]
     raise InputError(
-        f"{paths[0].parent}: expected photographs of at least {crops_px[-1]} x {crops_px[-1]} pixels, got none whose "
+        f"{paths[0].parent}: expected photos of at least {crops_px[-1]} x {crops_px[-1]} pixels, got none whose "
         f"shorter side exceeds {sides[-1]}; add larger ones."
     )
 

@@ -1,4 +1,4 @@
-"""Choose the recipe of a fine-tuning: everything that a user did not say follows from the model, photos and device."""
+"""Choose the recipe of a fine-tuning; options that the user leaves out follow from model, photos and device."""
 
 import math
 import re
@@ -25,7 +25,7 @@ from selfsr.training.dryrun import Cost, measure_cost
 _EVALUATIONS = 5
 # The part of the time that is planned; the rest is for loading, saving and a machine that slows down.
 _PLANNED = 0.9
-# A run with fewer steps takes smaller batches, where possible.
+# If fewer steps fit into the time, the batch is halved, where possible.
 _WANTED_STEPS = 300
 _LEAST_STEPS = 10
 # Below this number of steps the EMA is shorter.
@@ -36,17 +36,17 @@ _GAN_CROP_PX = 64
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for.
+    """The options of a fine-tuning.
 
     Attributes:
         model: weights file, or name of a shipped model.
         photos: folder of images, or a list of them.
-        folder: the run folder; its name is that of the run.
-        degrade: name of a degradation preset; None is bicubic.
-        gan: train for looks, with a discriminator and the self-similarity loss, rather than for PSNR.
+        folder: the run folder; the run has its name.
+        degrade: degradation preset that makes the inputs; None for bicubic.
+        gan: train for perceptual quality, with a discriminator and the self-similarity loss, instead of PSNR.
         seconds: time of the run; None if `steps` is given.
         steps: optimizer steps; None if `seconds` is given.
-        scale: upscaling factor, for files that serve several; None takes that of the file.
+        scale: upscaling factor, for networks with several; None for the scale of the file.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
     """
 
@@ -70,12 +70,12 @@ class Plan:
 
 
 def plan_finetune(request: Request) -> Plan:
-    """Return the recipe; write the lists of photographs into the run folder, for it names them.
+    """Return the recipe, and write the lists of photos that it names into the run folder.
 
-    The crop follows from the photographs, the batch from the free memory, and the steps from the time of a few.
+    The crop follows from the photos, the batch from the free memory, and the steps from a measured speed.
 
     Raises:
-        InputError: model or photographs cannot be used, the run folder has a run, or the time is too short.
+        InputError: the model or the photos cannot be used, the run folder has a run, or the time is too short.
     """
     start_s = perf_counter()
     if list_checkpoints(request.folder):
@@ -103,8 +103,8 @@ def plan_finetune(request: Request) -> Plan:
     write_list(train, photos.train)
     write_list(held_out, photos.held_out)
     notes = [
-        f"Photographs: {len(photos.train)} for training"
-        + (f" ({small} smaller than the crop are mirrored at their edges)" if small else "")
+        f"Photos: {len(photos.train)} for training"
+        + (f" ({small} smaller than the crop, padded by reflection)" if small else "")
         + f", {len(photos.held_out)} held out for evaluation."
     ]
     document = _write_document(request, scale, crop_px, batch, train.resolve(), held_out.resolve())
@@ -121,7 +121,7 @@ def plan_finetune(request: Request) -> Plan:
 def _fit_time(
     document: dict[str, Any], seconds: float, planning_s: float, cost: Cost, minimum_batch: int, notes: list[str]
 ) -> Plan:
-    """Choose the steps that take `seconds` with the planning; halve the batch where they would be fewer than 300."""
+    """Choose the steps that fit into `seconds` with the planning; halve the batch if fewer than 300 fit."""
     other_s = planning_s + (_EVALUATIONS + 2) * cost.evaluation_s
     training_s = seconds * _PLANNED - other_s
     batch, rate = document["batch"], cost.steps_per_s
@@ -165,7 +165,7 @@ def _write_document(
 
 
 def _add_gan(document: dict[str, Any], notes: list[str]) -> None:
-    """Add the losses for looks: self-similarity, a discriminator, and a perceptual loss if its weights are here."""
+    """Add a discriminator, the self-similarity loss, and a perceptual loss if its weights are available."""
     terms = document["method"]["terms"]
     perceptual = next((name for name in ("vgg19", "vgg16") if _has_weights(name)), None)
     if perceptual:
@@ -203,7 +203,7 @@ def _set_steps(document: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def _list_metrics(*, gan: bool) -> tuple[str, ...]:
-    """Return the metrics besides PSNR and SSIM: LPIPS if its network is here; a GAN needs one that sees texture."""
+    """Return the extra metrics: LPIPS if its weights are available, and the self-similarity distance for a GAN."""
     lpips = ("lpips",) if _has_weights("alexnet") else ()
     return ("self_similarity", *lpips) if gan else lpips
 
@@ -217,7 +217,7 @@ def _parse(document: dict[str, Any]) -> Recipe:
 
 
 def name_run(model: str) -> str:
-    """Return the name of a run from that of its model, with letters that every file system takes.
+    """Return the name of a run from the name of its model, with characters that every file system accepts.
 
     Example:
         >>> name_run("models/4x UltraSharp.pth")

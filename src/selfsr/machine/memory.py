@@ -2,6 +2,7 @@
 
 import weakref
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -60,6 +61,10 @@ def measure_memory_mb(device: torch.device) -> float:
     return psutil.Process().memory_info().rss / 2**20
 
 
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor)
+
+
 class PeakBytes(TorchDispatchMode):
     """Count the bytes of all tensors that are made in this context.
 
@@ -86,15 +91,18 @@ class PeakBytes(TorchDispatchMode):
         return False  # True would import the compiler, a second for nothing
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if _is_tensor(tensor)}
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._count(tensor)
+            if _is_tensor(tensor):
+                self._count(tensor, given)
         return out
 
-    def _count(self, tensor: Tensor) -> None:
+    def _count(self, tensor: Tensor, given: set[int]) -> None:
         storage = tensor.untyped_storage()
         key, size = storage.data_ptr(), storage.nbytes()
+        if key in given and key not in self._holders:
+            return  # a view of a tensor from outside, or that tensor after an operation in place
         if key not in self._holders:
             self._holders[key] = 0
             self._alive += size

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from selfsr.errors import InputError
-from selfsr.evaluation.benchmark import ImageSet
 from selfsr.evaluation.metrics import check_set_size, load_metrics
+from selfsr.evaluation.sets import ImageSet
 from selfsr.fileio import write_atomic
 from selfsr.models.card import write_card
 from selfsr.models.scores import score_model
@@ -34,7 +34,7 @@ def add_model(
 ) -> ModelCard:
     """Write the newest weights of a run in float16, with scores and origin as metadata, and a card next to the file.
 
-    The scores are those of the written numbers, computed in float32.
+    The scores are of the written numbers, computed in float32.
 
     Args:
         run: the run folder; its `weights/last` has the EMA of the generator.

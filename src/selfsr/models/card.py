@@ -1,4 +1,4 @@
-"""Write the card of a model: what it is for, its scores, and where it comes from."""
+"""Write the card of a model: its purpose, scores and origin."""
 
 import textwrap
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from selfsr.models.shipped import ModelCard
 PURPOSE: dict[str, str] = {
     "regression": "It is trained for a high PSNR: its outputs are close to the original on average, and soft where "
     "details are lost.",
-    "gan": "It is trained for looks: its outputs have sharp, invented details, and a lower PSNR.",
+    "gan": "It is trained for perceptual quality: its outputs have sharp, generated details, and a lower PSNR.",
 }
 
 

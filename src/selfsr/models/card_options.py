@@ -1,4 +1,4 @@
-"""What only its maker knows about a model: author, license, description, training images."""
+"""Read the options that only the maker of a model knows: author, license, description, training images."""
 
 import datetime
 import re
@@ -16,7 +16,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class CardOptions(Spec):
-    """The options of a card file. All may be left out; those that training knows come from the model."""
+    """The options of a card file. All are optional; the model states the facts of its training."""
 
     author: tuple[str, ...] = Field((), description="author of the model, or a list of them")
     license: str | None = Field(None, description="SPDX identifier of the license of the files, such as CC-BY-4.0")
@@ -46,10 +46,10 @@ class CardOptions(Spec):
 
 
 def read_card_options(path: Path | None, **options: Any) -> CardOptions:
-    """Read a card file, put the options of the command over its own, and check them.
+    """Read a card file, override its options by those of the command, and check them.
 
     Args:
-        path: a YAML file with the options of `CardOptions`; None has none.
+        path: a YAML file with the options of `CardOptions`; None for no file.
         options: fields of `CardOptions`; those that are None or empty leave the file's value.
 
     Raises:
@@ -87,7 +87,9 @@ def _check(card: CardOptions) -> None:
     if card.date is not None and not _is_date(card.date):
         raise InputError(f"date: expected yyyy-mm-dd, got {card.date!r}; write it in this form.")
     if card.url is not None and not card.url.startswith("https://"):
-        raise InputError(f"--url: expected an address that begins with https://, got {card.url!r}; write all of it.")
+        raise InputError(
+            f"--url: expected an address that begins with https://, got {card.url!r}; write the complete address."
+        )
 
 
 def _is_date(text: str) -> bool:

@@ -24,7 +24,7 @@ _VARIED_SIZES_PX = ((64, 21), (67, 130))
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the outputs of a file are from those of the float32 network, over all sizes.
+    """The difference between the outputs of a file and of the float32 network, over all sizes.
 
     Attributes:
         levels: the largest absolute difference, in gray levels of 255, of outputs clipped to [0, 1].
@@ -61,7 +61,7 @@ def choose_sizes(model: Model, *, varied: bool = False) -> tuple[tuple[int, int]
 def make_check_image(channels: int, height: int, width: int) -> Tensor:
     """Return an image `[1, channels, height, width]` in [0, 1] of waves and edges, always the same.
 
-    Noise would not do: networks enlarge it far beyond [0, 1], and the rounding with it.
+    Noise is unsuitable: networks enlarge it far beyond [0, 1], and the rounding with it.
     """
     y = torch.arange(height, dtype=torch.float32)[:, None]
     x = torch.arange(width, dtype=torch.float32)[None]
@@ -108,12 +108,12 @@ def measure_difference(
 
 
 def check_difference(name: str, difference: Difference, *, half: bool) -> None:
-    """Refuse a file that is not the same network.
+    """Refuse a file whose outputs differ too much from those of the network.
 
     Args:
         name: its file name, for the message.
         difference: from `measure_difference`.
-        half: whether the file has numbers of 16 bits, whose limit is `HALF_LIMIT_DB`; else `FLOAT32_LIMIT_LEVELS`.
+        half: whether the file has 16-bit numbers, with the limit `HALF_LIMIT_DB`; else `FLOAT32_LIMIT_LEVELS`.
 
     Raises:
         InputError: the difference is over the limit.

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from selfsr import __version__
 from selfsr.errors import InputError, find_similar
-from selfsr.evaluation.benchmark import ImageSet
 from selfsr.evaluation.metrics import check_set_size, load_metrics
+from selfsr.evaluation.sets import ImageSet
 from selfsr.fileio import check_writable, write_atomic
 from selfsr.models.card_options import CardOptions
 from selfsr.models.comparison import check_difference, choose_sizes, measure_difference
@@ -116,7 +116,7 @@ def export_model(
     All files are made and compared before the first is written, and each is written atomically.
 
     Args:
-        model: a weights file, the name of a shipped model, or a run folder, of which the best weights are taken.
+        model: a weights file, the name of a shipped model, or a run folder, whose best weights are used.
         folder: the folder of the files; other files in it stay as they are.
         name: the model's name, such as "4x-waves".
         card: what its maker states.
@@ -125,7 +125,7 @@ def export_model(
         report: called with a line about each file, as soon as it is compared.
 
     Raises:
-        InputError: the model, the name or an option is wrong, a file exists, or a file is not the same network.
+        InputError: the model, the name or an option is wrong, a file exists, or a file differs too much.
         OSError: a file cannot be read or written.
     """
     source = find_model(model)
@@ -282,7 +282,7 @@ def _state_network(net: nn.Module) -> dict[str, str]:
 
 
 def _describe_needs(metadata: Mapping[str, str]) -> str:
-    """Return what a weights file needs besides itself; empty for most."""
+    """Return the other files that a weights file needs, as a sentence; empty for most."""
     space = json.loads(metadata.get(NETWORK_ENTRY, "{}")).get("space")
     if not isinstance(space, dict):
         return ""

@@ -96,7 +96,7 @@ def make_onnx(model: Model, *, opset: int, half: bool, fixed_px: int | None = No
         model: the model, in float32 on the CPU.
         opset: version of ONNX's operators, within `OPSETS`.
         half: write numbers, input and output in float16.
-        fixed_px: side of the only input that the file shall accept; None lets the sizes vary where possible.
+        fixed_px: side of the only input size of the file; None lets the sizes vary where possible.
 
     Raises:
         InputError: an operator of the network cannot be written, or the file differs from the network.
@@ -268,7 +268,7 @@ def _shorten_place(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings: what they are about is measured afterwards."""
+    """Silence the exporter's warnings; `make_onnx` measures the effects that they are about."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

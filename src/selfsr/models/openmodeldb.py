@@ -9,7 +9,7 @@ from selfsr.models.card_options import CardOptions, today
 from selfsr.models.names import is_model_name, make_architecture_id, make_id
 from selfsr.models.training_facts import TrainingFacts
 
-# The tag of a model whose maker has given none.
+# The tag of a model without tags.
 _DEFAULT_TAGS = {True: "general-upscaler", False: "restoration"}
 
 

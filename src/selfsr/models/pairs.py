@@ -1,4 +1,4 @@
-"""Make pairs of LR and SR images, with thumbnails, that show what a model does."""
+"""Make pairs of LR and SR images, with thumbnails, for the README of a model."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfsr.evaluation.benchmark import name_images
+from selfsr.evaluation.sets import name_images
 from selfsr.images.files import DecodedImage, image_to_tensor, read_image, tensor_to_pixels, write_image
 from selfsr.images.resize import bicubic_lr, mod_crop, round_to_bits
 from selfsr.upscaling.upscaler import Upscaler
@@ -25,7 +25,7 @@ class Pair:
         lr: the input, PNG.
         sr: the output, PNG.
         lr_thumbnail: the middle of the input, PNG.
-        sr_thumbnail: the same place of the output, JPEG.
+        sr_thumbnail: the same part of the output, JPEG.
     """
 
     lr: str

@@ -21,7 +21,7 @@ def write_readme(
     pairs: Sequence[Pair],
     scores: Mapping[str, Mapping[str, float]],
 ) -> str:
-    """Return the card of a model in Markdown; sections of which nothing is known are left out."""
+    """Return the card of a model in Markdown; sections without known facts are left out."""
     sections = [
         f"# {name}",
         card.description or textwrap.fill(describe_purpose(network, training), 120),
@@ -42,7 +42,7 @@ def _choose_file(files: Sequence[ExportedFile]) -> ExportedFile:
 
 def _describe_programs(network: NetworkFacts) -> str:
     programs = "chaiNNer, ComfyUI and other programs that use spandrel open the files as well."
-    only = "Of the safetensors and .pth files, spandrel does not know this architecture: they open in selfsr only."
+    only = "The safetensors and .pth files open in selfsr only: spandrel does not know this architecture."
     return programs if network.opens_in_spandrel else only
 
 
@@ -65,7 +65,7 @@ def _tabulate_files(files: Sequence[ExportedFile]) -> str:
     lines += [f"| `{file.name}` | {_format_size(file.size)} | {file.precision} | {file.difference} |" for file in files]
     limits = (
         "Differences are those of outputs in gray levels of 255, over images of several sizes. Files in float32 are at "
-        f"most {FLOAT32_LIMIT_LEVELS:g} levels off, those of 16 bits have at least {HALF_LIMIT_DB:g} dB."
+        f"most {FLOAT32_LIMIT_LEVELS:g} levels off; 16-bit files have at least {HALF_LIMIT_DB:g} dB PSNR."
     )
     notes = [f"`{file.name}`: {file.note}" for file in files if file.note]
     sums = "\n".join(f"{file.sha256}  {file.name}" for file in files)

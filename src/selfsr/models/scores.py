@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import torch
 
-from selfsr.evaluation.benchmark import ImageSet, evaluate_set
+from selfsr.evaluation.benchmark import evaluate_set
 from selfsr.evaluation.kinds import ImageMetric, SetMetric
 from selfsr.evaluation.metrics import METRICS
+from selfsr.evaluation.sets import ImageSet
 from selfsr.nets.weights.model import Model
 
 # More digits than tables show, and fewer than differ between machines.

@@ -1,4 +1,4 @@
-"""Find the models of the package by name, and read what their files state about them."""
+"""Find the models of the package by name, and read the metadata of their files."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class ModelCard:
         path: the weights file.
         network: kind of the network, as in a recipe.
         scale: upscaling factor.
-        method: "regression" for the highest PSNR, or "gan" for looks.
+        method: "regression" for the highest PSNR, or "gan" for perceptual quality.
         steps: optimizer steps of its training.
         scores: means by set and metric.
         training_data: names of its training images.
@@ -57,8 +57,8 @@ def read_models() -> dict[str, ModelCard]:
 def choose_model(scale: int) -> ModelCard:
     """Return the shipped model with the highest PSNR for a scale.
 
-    It is the one with that scale. If there is none, it is the one with the next larger scale, whose output is then
-    reduced, or else the one with the largest scale.
+    If no model has the scale, this is the model with the next larger scale, whose output is then reduced, or else the
+    model with the largest scale.
 
     Raises:
         InputError: this installation has no models.

@@ -13,7 +13,7 @@ class FromFileSpec(NetworkSpec):
     """
 
     title: ClassVar[str] = "network of a file"
-    paper: ClassVar[str] = "that of the network"
+    paper: ClassVar[str] = "depends on the file"
     convolutional: ClassVar[bool] = False
 
     kind: Literal["from_file"] = "from_file"

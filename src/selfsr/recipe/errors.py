@@ -26,6 +26,8 @@ def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
     owner, path = _resolve(problem["loc"], model)
+    if path and path[-1] == "[key]":  # a wrong key of a mapping with chosen keys: the value is the key itself
+        path = path[:-2]
     key = shorten(".".join(map(str, path))) or model.__name__.lower()
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
@@ -37,6 +39,8 @@ def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
     if kind == "value_error":
         message = str(context["error"]).rstrip(".")
         return f"{key}: {message}" + ("" if message.endswith("?") else ".")
+    if kind == "literal_error":
+        return f"{key}: {_describe_choice(str(context['expected']), problem['input'])}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     # A folder or a name such as 2024 is a number in YAML.
     quotable = kind in ("path_type", "string_type") and isinstance(problem["input"], int | float)
@@ -51,6 +55,15 @@ def _describe_kind(context: dict[str, Any]) -> str:
     nearest = difflib.get_close_matches(str(kind), kinds.split(", "), 1)
     advice = f"; did you mean {nearest[0]}?" if nearest else "."
     return f"expected one of {kinds}, got {describe_value(kind) if kind is not None else 'none'}{advice}"
+
+
+def _describe_choice(expected: str, value: Any) -> str:
+    """Return a sentence about a value that is none of the allowed ones, `'a', 'b' or 'c'`."""
+    choices = re.findall(r"'([^']*)'", expected)
+    nearest = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
+    advice = f"; did you mean {nearest[0]}?" if nearest else "."
+    one_of = "one of " if len(choices) > 1 else ""
+    return f"expected {one_of}{', '.join(choices) or expected}, got {describe_value(value)}{advice}"
 
 
 def _suggest_key(key: str, owner: type[BaseModel] | None) -> str:

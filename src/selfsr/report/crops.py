@@ -36,7 +36,7 @@ class ReportCrop:
 def choose_crops(image: ReportImage, lead: int) -> list[ReportCrop]:
     """Choose crops: the largest gain over bicubic, the most detail, and the largest remaining error.
 
-    Gain and error are those of the leading run's last output, or of any run's if it has none. Crops overlap only a
+    Gain and error are of the last output of the leading run, or of another run if it has none. Crops overlap only a
     little. A criterion that is positive nowhere has no crop.
     """
     height, width = image.hr.shape[:2]

@@ -1,4 +1,4 @@
-"""The charts of the report: one for each logged quantity, with one line for each run."""
+"""Build the charts of the report: one for each logged quantity, with one line for each run."""
 
 import math
 from collections.abc import Iterator, Mapping

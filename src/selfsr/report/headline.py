@@ -1,4 +1,4 @@
-"""The scores at the top of a run's card: first `best_by`, by which the run was chosen, then the others."""
+"""The scores at the top of a run's card: first `best_by`, which chose the best weights, then the others."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def list_other_scores(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def list_mean_scores(run: RunFolder, evaluation: dict[str, Any], set_name: str) -> list[dict[str, Any]]:
-    """Return the mean scores of a set, without those of RGB, with their differences to the start or to bicubic."""
+    """Return the mean scores of a set, except RGB scores, with their differences to the start or to bicubic."""
     mean_scores = []
     for key, metric in METRICS.items():
         cell, against = _compare(run, evaluation, set_name, key)

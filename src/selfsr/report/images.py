@@ -121,7 +121,7 @@ def _load_outputs(
         if pixels is None:
             continue
         if pixels.shape != hr.shape:
-            notes.append(f"Sample {name} of {run.name} is not shown, since its size is not that of the ground truth.")
+            notes.append(f"Sample {name} of {run.name} is not shown, since its size differs from the ground truth.")
             break
         label = f"{run.name}, start" if step in starts else f"{run.name}, step {step:,}"
         versions.append(ImageVersion(label, pixels, index, step, earlier=step != steps[-1]))

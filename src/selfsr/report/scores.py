@@ -18,7 +18,7 @@ class ScoreCell:
 
     Attributes:
         value: the score; None if it is missing.
-        gain: the score minus that of the reference, bicubic or the start; None if one of them is missing.
+        gain: the score minus the score of the reference, bicubic or the start; None if one of them is missing.
         decimals: number of decimals to show.
         better: whether higher or lower values are better.
         spread: standard deviation over the seeds of a network that samples; None without several seeds.
@@ -88,7 +88,7 @@ class ScoreTable:
         mean: mean over the set.
         best: index of the column with the best mean of several runs; None for fewer than two scores.
         inputs: how the inputs were made; empty if the runs have not recorded it.
-        reference: what the differences are to.
+        reference: name of the scores that the differences are to.
     """
 
     set_name: str
@@ -177,7 +177,7 @@ def _read_scores(runs: list[RunFolder], group: SetGroup, column: ScoreColumn) ->
 
 
 def _find_reference(runs: list[RunFolder], group: SetGroup, column: ScoreColumn, bicubic: _Scores) -> _Scores:
-    """Return the scores that a column's differences are to; {} if it shows none."""
+    """Return the reference scores of a column; {} if it shows no differences."""
     if column.run is None:
         return {}
     run = runs[column.run]
@@ -211,7 +211,7 @@ def read_spread(scores: _Scores, metric: str) -> float | None:
 
 
 def make_cell(metric: str, scores: _Scores, reference: _Scores, spread: float | None = None) -> ScoreCell:
-    """Return the cell of one metric, from scores and those of the reference by metric."""
+    """Return the cell of one metric, from the scores and the reference scores by metric."""
     value, baseline = finite_or_none(scores.get(metric)), finite_or_none(reference.get(metric))
     gain = None if value is None or baseline is None else value - baseline
     return ScoreCell(value, gain, METRICS[metric].decimals, METRICS[metric].better, spread)
@@ -222,7 +222,7 @@ def _build_row(image: str, metric: str, scores: list[_Scores], references: list[
 
 
 def _find_best(columns: list[ScoreColumn], cells: list[ScoreCell], better: str) -> int | None:
-    """Return the column with the best score among those of trained runs."""
+    """Return the column with the best score among the trained runs."""
     scored = [
         (cell.value, index)
         for index, (column, cell) in enumerate(zip(columns, cells, strict=True))

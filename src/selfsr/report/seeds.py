@@ -1,4 +1,4 @@
-"""What is random in the outputs of networks that sample: several seeds, their standard deviation, and the stages."""
+"""Show the randomness of networks that sample: several seeds, their standard deviation, and the stages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -149,7 +149,7 @@ def _load_stages(run: RunFolder, path: Path | None, notes: list[str]) -> list[Sq
 
 
 def _label_stages(run: RunFolder, count: int) -> Sequence[tuple[str, str]]:
-    """Return the captions of the stages from x_T to x_0; without the noise if the recipe does not tell it."""
+    """Return the captions of the stages from x_T to x_0; without the noise level if the recipe does not have it."""
     try:
         spec = ResidualShiftingSpec.model_validate(run.recipe.get("network"))
     except ValidationError:

@@ -17,7 +17,7 @@ class SetGroup:
 
     Attributes:
         name: its name in `eval.jsonl`.
-        title: its name on the page, which differs from that of other groups.
+        title: its name on the page, unique among the groups.
         runs: indices of the runs that have it.
     """
 

@@ -4,15 +4,18 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from selfsr.console import print_line, print_lines
 from selfsr.data.check import check_folder
 from selfsr.errors import InputError
 from selfsr.machine.device import choose_device
-from selfsr.machine.memory import measure_memory_mb
+from selfsr.machine.memory import measure_free_bytes, measure_memory_mb
 from selfsr.recipe import Recipe
 from selfsr.runfolder.log import Jsonl
 from selfsr.training.evaluation import describe_inputs
 from selfsr.training.loop import Rehearsal, fit
+from selfsr.training.memory import estimate_step_bytes
 from selfsr.training.pacing_notes import describe_paces
 
 # The first steps are slow: caches, allocators and compiled kernels warm up.
@@ -24,6 +27,8 @@ _IMAGES_PER_SET = 2
 def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
     """Check the data, train `STEPS` steps, evaluate a few images and save in a temporary folder; print the cost.
 
+    The memory of a step is estimated before, so that a step for a larger GPU is not started.
+
     The speed is that of the steps after `WARMUP_STEPS`. The evaluation is one, of the first images of each set.
 
     Args:
@@ -31,12 +36,16 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
-        InputError: a data file cannot be used, or something that the recipe names is missing or does not fit.
+        InputError: a data file cannot be used, something that the recipe names is missing or does not fit, or a step
+            needs more memory than is free.
         Diverged: a loss or a gradient became NaN or infinite.
     """
     print_line(f"Recipe {recipe.name}: valid.")
     print_lines([*describe_paces(recipe), *describe_inputs(recipe)])
     print_line(f"Data: {_check_data(recipe)} files, all usable.")
+    step_bytes = estimate_step_bytes(recipe, device=device)
+    print_line(_describe_estimate(step_bytes))
+    _check_memory(step_bytes, choose_device(device))
     cost = measure_cost(recipe, device=device)
     print_lines(
         [
@@ -45,6 +54,28 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
             _describe_measurement(cost.rehearsal),
         ]
     )
+
+
+def _describe_estimate(step_bytes: int | None) -> str:
+    """Return the estimated memory of a step."""
+    if step_bytes is None:
+        return "Memory of a step: not estimated, because a loss computes sizes from values."
+    return f"Memory of a step: about {step_bytes / 2**20:,.0f} MB of tensors in each process, estimated."
+
+
+def _check_memory(step_bytes: int | None, device: torch.device) -> None:
+    """Check that the tensors of a step fit into the free memory.
+
+    Raises:
+        InputError: they do not.
+    """
+    free = measure_free_bytes(device)
+    if step_bytes is not None and step_bytes > free:
+        raise InputError(
+            f"dry run: expected {step_bytes / 2**20:,.0f} MB of free memory on {device} for a step, got "
+            f"{free / 2**20:,.0f} MB, so no step was run; train on a larger GPU, or lower batch or crop_px, or raise "
+            "accumulate."
+        )
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class GradientWatch:
         names = f"the term{'s' * (len(terms) > 1)} {', '.join(terms)}" if terms else "its losses"
         paces = dict(_absolute_paces(self._recipe))
         shares = [
-            f"the pixel weights of {name} are {_format_share(paces[name].share_of_peak(clock))} of their peak"
+            f"the pixel weights of the term {name} are {_format_share(paces[name].share_of_peak(clock))} of their peak"
             for name in terms
             if name in paces
         ]

@@ -1,4 +1,4 @@
-"""Make a network of spandrel's, which are written for inference, fit for training.
+"""Adapt spandrel's networks, which are written for inference, to training.
 
 The class of the network is replaced by one with the same tensors and this forward pass: the input is copied, because
 some networks change it in place; padded by reflection to the sides that the network accepts; and run by the function
@@ -224,7 +224,7 @@ def replace_span_convs(net: nn.Module) -> None:
 
 
 def _train_mean_shifts(net: nn.Module, *, trained: bool) -> None:
-    """Keep the mean colors of EDSR's followers as they are; their classes mark the module instead of its tensors."""
+    """Keep the mean colors of networks derived from EDSR; their classes mark the module instead of its tensors."""
     for name, module in net.named_modules():
         if name.split(".")[-1] in ("sub_mean", "add_mean"):
             module.requires_grad_(trained)

@@ -26,14 +26,14 @@ _TOLERANCE = 1e-4
 
 
 class SpandrelSpec(NetworkSpec):
-    """An architecture of spandrel, such as ATD, by its name; its options are those of spandrel's class.
+    """An architecture of spandrel by its name, such as ATD, with the options of spandrel's class.
 
     Other programs compute the options from the tensors of a weights file. An option that they would read otherwise is
     refused, so that a network that is trained here is the same there.
     """
 
     title: ClassVar[str] = "spandrel"
-    paper: ClassVar[str] = "that of the architecture"
+    paper: ClassVar[str] = "depends on the architecture"
     convolutional: ClassVar[bool] = False
 
     kind: Literal["spandrel"] = "spandrel"
@@ -110,7 +110,7 @@ class SpandrelSpec(NetworkSpec):
 
 @contextmanager
 def _refuse_contradictions(sentence: str) -> Iterator[None]:
-    """Turn what a class raises for options that contradict each other into one sentence."""
+    """Replace the errors of a class for contradictory options by one sentence."""
     try:
         yield
     except (NetworkTooLargeError, InputError):
@@ -121,7 +121,7 @@ def _refuse_contradictions(sentence: str) -> Iterator[None]:
 
 
 def _construct(arch: Architecture, arguments: dict[str, Any]) -> nn.Module:
-    """Call the class; where it needs the values of tensors, these are computed also for the device "meta"."""
+    """Call the class. If it needs the values of tensors, compute them also for the device "meta"."""
     with ignore_meshgrid_warning():
         try:
             net = arch.net(**arguments)
@@ -153,7 +153,7 @@ def _distance(net: nn.Module, other: nn.Module) -> float:
 
 
 def _read_back(place: str, net: nn.Module) -> Any:
-    """Return what spandrel reads from the tensors of a network."""
+    """Return the network that spandrel builds from the tensors of a network."""
     from spandrel import ModelLoader, UnsupportedModelError
 
     sentence = f"{place}: expected options with which other programs recognize its files, got others"

@@ -1,4 +1,4 @@
-"""The kind of a recipe that a network of spandrel's is, with its options, as a recipe would write them."""
+"""Find the kind and the options that a recipe has for a network of spandrel."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from selfsr.nets.spandrel.swinir import SwinIrSpec
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
-# Our options by those of spandrel's class, for the architectures that have a kind of their own.
+# Our options by the options of spandrel's class, for the architectures that have a kind of their own.
 _KINDS: dict[str, tuple[type[NetworkSpec], dict[str, str]]] = {
     "ESRGAN": (RrdbSpec, {"features": "num_filters", "blocks": "num_blocks", "unshuffle": "shuffle_factor"}),
     "Compact": (CompactSpec, {"features": "num_feat", "convs": "num_conv"}),
@@ -82,12 +82,12 @@ _KINDS: dict[str, tuple[type[NetworkSpec], dict[str, str]]] = {
 
 
 def read_spec(descriptor: "ImageModelDescriptor[nn.Module]") -> NetworkSpec | None:
-    """Return the network of a recipe that is the one which spandrel has detected.
+    """Return the recipe network that equals the network which spandrel has detected.
 
-    It is one of the kinds with options of their own if such a network is the same, else `kind: spandrel`.
+    It has a kind of its own if such a kind gives the same network, else `kind: spandrel`.
 
     Returns:
-        None if the architecture is not one that is trained here.
+        None if the architecture cannot be trained here.
     """
     arch = next((arch for arch in read_architectures().values() if arch.net is type(descriptor.model)), None)
     if arch is None:

@@ -94,7 +94,7 @@ class Architecture:
 
 @cache
 def read_architectures() -> dict[str, Architecture]:
-    """Return spandrel's architectures from image to image by name, with those of spandrel_extra_arches if installed."""
+    """Return spandrel's image-to-image architectures by name, also of spandrel_extra_arches if it is installed."""
     from spandrel import MAIN_REGISTRY
 
     if find_spec("spandrel_extra_arches"):

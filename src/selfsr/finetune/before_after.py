@@ -1,4 +1,4 @@
-"""Draw crops of the held-out photographs before and after, side by side."""
+"""Draw crops of the held-out photos before and after the training, side by side."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ _ROWS = 4
 
 
 def draw_before_after(folder: Path) -> Path | None:
-    """Write `before_after.png` into a run folder: bicubic, start, end and ground truth of up to four photographs.
+    """Write `before_after.png` into a run folder: bicubic, start, end and ground truth of up to four photos.
 
-    Each row shows the square in which start and end differ most.
+    Each row shows the square where start and end differ most.
 
     Args:
         folder: the folder of a finished run.

@@ -1,4 +1,4 @@
-"""Find what is compared: weights files, run folders, shipped models and folders of finished images."""
+"""Find the weights files, run folders, shipped models and folders of finished images of a comparison."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ BICUBIC = "bicubic"
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """A model, or a folder of finished images.
 
     Attributes:
@@ -33,7 +33,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known about a model after it was opened once.
+    """The facts about a model, read when it was opened once.
 
     Attributes:
         architecture: the network's name.
@@ -48,22 +48,21 @@ class ModelFacts:
     parameters: int
 
 
-def find_contestants(sources: Sequence[str], names: Sequence[str] | None = None) -> list[Contestant]:
+def find_candidates(sources: Sequence[str], names: Sequence[str] | None = None) -> list[Candidate]:
     """Find the models and folders that a user wrote.
 
-    A folder with `recipe.yaml` is a run, of which the best weights are taken; any other folder is one of finished
-    images.
+    A folder with `recipe.yaml` is a run, and its best weights are used. Any other folder has finished images.
 
     Args:
         sources: weights files, run folders, names of shipped models, or folders of images; at least two.
-        names: a name for each of them; None takes the names of the files, runs and folders.
+        names: a name for each of them; None uses the names of the files, runs and folders.
 
     Raises:
-        InputError: they are fewer than two, one is missing, the numbers differ, or two have one name.
+        InputError: fewer than two sources, a missing one, another number of names, or a name that is used twice.
     """
     if len(sources) < 2:
         raise InputError(
-            f"compare: expected two models or folders of images or more, got {len(sources)}; name another one, or use "
+            f"compare: expected at least two models or folders of images, got {len(sources)}; name another one, or use "
             "selfsr evaluate for one model."
         )
     if names is not None and len(names) != len(sources):
@@ -71,7 +70,7 @@ def find_contestants(sources: Sequence[str], names: Sequence[str] | None = None)
             f"compare: expected {len(sources)} names in --names, one for each model, got {len(names)}; separate them "
             "by commas."
         )
-    found = [_find_contestant(source) for source in sources]
+    found = [_find_candidate(source) for source in sources]
     chosen = [name.strip() for name in names] if names is not None else _choose_names(found)
     for name, count in Counter([*chosen, BICUBIC]).items():
         if count > 1 or not name:
@@ -79,46 +78,46 @@ def find_contestants(sources: Sequence[str], names: Sequence[str] | None = None)
             raise InputError(
                 f"compare: expected different names, got {got}; name each model once, with --names A,B,..."
             )
-    return [Contestant(name, one.source, one.weights, one.images) for name, one in zip(chosen, found, strict=True)]
+    return [Candidate(name, one.source, one.weights, one.images) for name, one in zip(chosen, found, strict=True)]
 
 
-def open_model(contestant: Contestant, scale: int | None = None) -> Model:
-    """Open the model of a contestant that has one.
+def open_model(candidate: Candidate, scale: int | None = None) -> Model:
+    """Open the model of a candidate that has one.
 
     Args:
-        contestant: the contestant.
+        candidate: the candidate.
         scale: the scale of a network with several scales.
 
     Raises:
         InputError: its file is not a model.
     """
-    assert contestant.weights is not None, contestant.name
-    return load_model(contestant.weights, scale)
+    assert candidate.weights is not None, candidate.name
+    return load_model(candidate.weights, scale)
 
 
-def read_facts(contestants: Sequence[Contestant], scale: int | None) -> dict[str, ModelFacts]:
-    """Open each model once, one at a time, and return the facts of all by name; folders of images have none.
+def read_facts(candidates: Sequence[Candidate], scale: int | None) -> dict[str, ModelFacts]:
+    """Open each model once, one at a time, and return the facts by name; folders of images have none.
 
     Args:
-        contestants: the contestants.
+        candidates: the candidates.
         scale: the scale that the user asked for, needed for networks with several scales.
 
     Raises:
         InputError: a model cannot be opened, or has another scale than `scale` or than another model.
     """
     facts: dict[str, ModelFacts] = {}
-    for contestant in contestants:
-        if contestant.weights is None:
+    for candidate in candidates:
+        if candidate.weights is None:
             continue
-        model = open_model(contestant, scale)
+        model = open_model(candidate, scale)
         parameters = sum(parameter.numel() for parameter in model.net.parameters())
-        facts[contestant.name] = ModelFacts(model.architecture, model.scale, model.channels, parameters)
+        facts[candidate.name] = ModelFacts(model.architecture, model.scale, model.channels, parameters)
     check_scales({name: fact.scale for name, fact in facts.items()}, scale, "compare")
     return facts
 
 
 def check_scales(scales: dict[str, int], scale: int | None, command: str) -> None:
-    """Check that models have one scale: outputs of different scales have different inputs, so scores do not compare.
+    """Check that all models have the same scale: other scales have other inputs, so their scores are not comparable.
 
     Args:
         scales: the scale of each model by name.
@@ -126,7 +125,7 @@ def check_scales(scales: dict[str, int], scale: int | None, command: str) -> Non
         command: the command, for the error.
 
     Raises:
-        InputError: a scale is another one.
+        InputError: a model has another scale.
     """
     wanted = scale or next(iter(scales.values()), None)
     for name, own in scales.items():
@@ -134,18 +133,18 @@ def check_scales(scales: dict[str, int], scale: int | None, command: str) -> Non
             which = (
                 f"the scale {wanted} of --scale"
                 if scale
-                else f"one scale for all models, x{wanted} as {next(iter(scales))}"
+                else f"one scale for all models, x{wanted} as {next(iter(scales))} has"
             )
             raise InputError(
-                f"{command}: expected {which}, got x{own} ({name}), whose scores do not compare; "
+                f"{command}: expected {which}, got x{own} ({name}), whose scores are not comparable; "
                 f"run {command} once for each scale."
             )
 
 
-def _find_contestant(source: str) -> Contestant:
+def _find_candidate(source: str) -> Candidate:
     path = Path(source)
     if not path.is_dir():
-        return Contestant(Path(source).stem, source, find_model(source))
+        return Candidate(Path(source).stem, source, find_model(source))
     if (path / "recipe.yaml").is_file() or (path / "weights").is_dir():
         best = path / "weights" / "best.safetensors"
         if not best.is_file():
@@ -153,12 +152,12 @@ def _find_contestant(source: str) -> Contestant:
                 f"compare: expected the best weights of a run in {best}, got none; wait for its first evaluation, or "
                 "name a weights file of it."
             )
-        return Contestant(path.resolve().name, source, best)
-    return Contestant(path.resolve().name, source, None, tuple(list_images(path)))
+        return Candidate(path.resolve().name, source, best)
+    return Candidate(path.resolve().name, source, None, tuple(list_images(path)))
 
 
-def _choose_names(found: Sequence[Contestant]) -> list[str]:
-    """Return the short names; those that are equal get the names of the folders above them."""
+def _choose_names(found: Sequence[Candidate]) -> list[str]:
+    """Return the short names; equal names get the names of the folders above them."""
     names = [one.name for one in found]
     if len(set(names)) == len(names):
         return names
