@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from typing import get_args
@@ -14,6 +15,7 @@ from selfsr import cli, report
 from selfsr.errors import InputError
 from selfsr.nets import AnyNetwork
 from selfsr.nets.edsr import EdsrSpec
+from selfsr.nets.spandrel.registry import read_architectures
 from selfsr.recipe import shipped_recipes
 from selfsr.training import loop
 
@@ -206,11 +208,29 @@ def test_networks_are_listed_with_their_sizes() -> None:
     assert shown.exit_code == 0
     rows = [line.split() for line in shown.output.splitlines()]
     assert rows[0] == ["kind", "network", "scales", "channels", "weights", "paper"]
-    (edsr,) = [row for row in rows if row[0] == "edsr"]
+    (edsr,) = [row for row in rows if row[:1] == ["edsr"]]
     assert edsr[1:8] == ["EDSR", "x2,", "x3,", "x4,", "x8", "1,", "3"]
     by_hand = sum(parameter.numel() for parameter in EdsrSpec().build(4).parameters())
     assert edsr[8] == f"{by_hand:,}"
-    assert len(rows) == 1 + len(get_args(AnyNetwork))
+    assert rows[1 + len(get_args(AnyNetwork))] == []
+
+
+@pytest.mark.parametrize("columns", ["80", None])
+def test_architectures_of_spandrel_are_listed_by_their_scales(columns: str | None) -> None:
+    shown = runner.invoke(cli.app, ["recipes", "networks"], env={"COLUMNS": columns}).output
+    lines = shown.split("Architectures of spandrel")[1].splitlines()[2:]
+    assert max(map(len, shown.splitlines())) <= 80 or columns is None
+    assert lines[0].split() == ["scales", "architectures"]
+    words = [word.strip(",") for line in lines[1:] for word in line.split()]
+    scales, factors, is_name = {}, [], False
+    for word in words:
+        if re.fullmatch(r"x\d", word):
+            factors = [int(word[1])] if is_name else [*factors, int(word[1])]
+            is_name = False
+        else:
+            scales[word], is_name = tuple(factors), True
+    assert scales == {name: architecture.scales for name, architecture in read_architectures().items()}
+    assert (scales["DnCNN"], scales["FDAT"], scales["UpCunet3x"]) == ((1,), (1, 2, 3, 4), (3,))
 
 
 def test_resume_of_a_missing_run_names_the_run_folder(tmp_path) -> None:

@@ -1,6 +1,6 @@
 """Networks that are written here: sizes, names, training, files, and options that are refused.
 
-A new network needs an entry in TINY; the other tests then run for it.
+A new network needs an entry in TINY of tests/own_networks.py; the other tests then run for it.
 """
 
 from typing import get_args
@@ -9,16 +9,15 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+import own_networks
+from own_networks import TINY, nudge
 from selfsr.errors import InputError
 from selfsr.nets import Network
 from selfsr.nets.dbpn import DbpnSpec
 from selfsr.nets.drrn import DrrnSpec
-from selfsr.nets.edsr import EdsrSpec
-from selfsr.nets.elan import ElanSpec
 from selfsr.nets.lapsrn import LapSrnSpec
 from selfsr.nets.mdsr import MdsrSpec
-from selfsr.nets.msrresnet import MsrResNetSpec, RankSrResNetSpec
-from selfsr.nets.rdn import RdnSpec
+from selfsr.nets.msrresnet import MsrResNetSpec
 from selfsr.nets.spsr import SpsrSpec
 from selfsr.nets.srcnn import SrcnnSpec
 from selfsr.nets.srdensenet import SrDenseNetSpec
@@ -28,25 +27,6 @@ from selfsr.nets.vdsr import VdsrSpec
 from selfsr.nets.weights.load import load_into, load_model
 from selfsr.nets.weights.save import save_weights
 
-TINY = {
-    "srcnn": SrcnnSpec(features=(8, 6), kernels_px=(5, 1, 3)),
-    "vdsr": VdsrSpec(features=8, convs=4),
-    "drrn": DrrnSpec(features=8, recursions=3),
-    "lapsrn": LapSrnSpec(features=8, convs=2),
-    "lapsrn random": LapSrnSpec(features=8, convs=1, bilinear_start=False),
-    "srresnet": SrResNetSpec(features=8, blocks=2),
-    "edsr": EdsrSpec(features=8, blocks=1, res_scale=0.3),
-    "mdsr": MdsrSpec(features=8, blocks=1),
-    "mdsr other scales": MdsrSpec(features=8, blocks=2, factors=(8, 2)),
-    "srdensenet": SrDenseNetSpec(growth=4, blocks=2, convs=3, bottleneck=8),
-    "rdn": RdnSpec(features=8, growth=6, blocks=2, convs=2),
-    "dbpn": DbpnSpec(features=8, projected=4, stages=3),
-    "msrresnet": MsrResNetSpec(features=8, blocks=1),
-    "rank_srresnet": RankSrResNetSpec(features=8, blocks=1),
-    "spsr": SpsrSpec(features=6, blocks=4, growth=4),
-    "elan": ElanSpec(features=12, blocks=2, windows_px=(2, 4, 8)),
-    "elan batch": ElanSpec(features=6, blocks=2, windows_px=(2, 4, 8), shared=1, norm="batch"),
-}
 BUILDS = [(name, scale, c) for name, spec in TINY.items() for scale in spec.scales for c in spec.channel_counts]
 FIRST = [(name, spec.scales[0], spec.channel_counts[-1]) for name, spec in TINY.items()]
 LAST_LAYER = "the last layer must compute in float32: use Float32Conv2d or Float32ConvTranspose2d of nets/layers.py"
@@ -57,15 +37,6 @@ def image(channels, height=5, width=7, batch=2):
     return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def nudge(net):
-    """Change the layers that start at 0, which would give the layers before them no gradient."""
-    with torch.no_grad():
-        for parameter in net.parameters():
-            if parameter.ndim > 1 and not parameter.any():
-                parameter.normal_(std=0.1)
-    return net
-
-
 def first_output(out):
     """Return the image without the branch's output, which SPSR also returns in training."""
     return out[0] if isinstance(out, tuple) else out
@@ -73,7 +44,9 @@ def first_output(out):
 
 def test_tiny_contains_every_own_network():
     missing = sorted(spec_type.__name__ for spec_type in set(get_args(OwnNetwork)) - set(map(type, TINY.values())))
-    assert not missing, f"add {', '.join(missing)} with small options to TINY in {__file__}, so that it is tested"
+    assert not missing, (
+        f"add {', '.join(missing)} with small options to TINY in {own_networks.__file__}, so that it is tested"
+    )
 
 
 # ---- sizes and names

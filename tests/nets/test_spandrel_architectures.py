@@ -1,17 +1,19 @@
 """Every architecture of spandrel from image to image: it trains, and its files open as what they were.
 
-A new version of spandrel may have an architecture that is not in TINY; the first test names it.
+A new version of spandrel may have an architecture that is not in TINY of tests/architectures.py; the first test names
+it. tests/models/test_architectures.py upscales, evaluates, exports and fine-tunes each of them.
 """
 
+import contextlib
 import copy
 import re
-from pathlib import Path
 
 import pytest
 import spandrel
 import torch
 from safetensors.torch import save_file
 
+from architectures import NAMES, SCALES, TINY, build
 from selfsr.errors import InputError
 from selfsr.nets.layers import pad_reflect
 from selfsr.nets.spandrel.any import SpandrelSpec
@@ -21,68 +23,6 @@ from selfsr.nets.weights.identify import identify_network
 from selfsr.nets.weights.load import load_into, load_model
 from selfsr.nets.weights.save import save_weights
 
-# Small options by architecture, with the scale if it is not 2.
-TINY = {
-    "Compact": {"num_feat": 8, "num_conv": 2},
-    "SwiftSRGAN": {"num_channels": 8, "num_blocks": 1},
-    "HAT": {
-        "embed_dim": 12, "depths": [2], "num_heads": [2], "window_size": 4, "squeeze_factor": 3, "mlp_ratio": 2.0,
-    },
-    "GRL": {
-        "embed_dim": 16, "depths": [2], "num_heads_window": [1], "num_heads_stripe": [1], "mlp_ratio": 2.0,
-        "upsampler": "pixelshuffledirect", "window_size": 32, "stripe_size": [64, 64], "stripe_shift": True,
-        "anchor_window_down_factor": 4,
-    },
-    "Swin2SR": {"embed_dim": 12, "depths": [2], "num_heads": [2], "mlp_ratio": 2.0, "upsampler": "pixelshuffledirect"},
-    "SwinIR": {"embed_dim": 12, "depths": [2], "num_heads": [2], "mlp_ratio": 2.0},
-    "OmniSR": {"num_feat": 16, "block_num": 1, "res_num": 1},
-    "SCUNet": {"config": [1] * 7, "dim": 64},
-    "FBCNN": {"nc": [8, 8, 8, 512], "nb": 2},
-    "Uformer": {"embed_dim": 8, "depths": [1] * 9},
-    "RGT": {"embed_dim": 96, "depth": [2], "num_heads": [2], "mlp_ratio": 2.0},
-    "DAT": {"embed_dim": 96, "depth": [2], "num_heads": [2], "split_size": [4, 8], "expansion_factor": 2.0},
-    "CRAFT": {"embed_dim": 48, "depths": [2], "num_heads": [6]},
-    "KBNet_l": {"dim": 48, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1},
-    "KBNet_s": {"width": 8, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]},
-    "DITN": {"dim": 12, "ITL_blocks": 1, "SAL_blocks": 1, "UFONE_blocks": 1},
-    "MMRealSR": {
-        "num_feat": 8, "num_block": 1, "num_grow_ch": 4, "num_feats": [8, 8, 8, 8], "num_blocks": [1, 1, 1, 1],
-    },
-    "SPAN": {"feature_channels": 6},
-    "UpCunet2x": {},
-    "UpCunet2x_fast": {},
-    "UpCunet3x": {},
-    "UpCunet4x": {},
-    "SAFMN": {"dim": 8, "n_blocks": 1},
-    "SAFMNBCIE": {"dim": 8, "n_blocks": 1, "num_layers": 2},
-    "DCTLSA": {"nf": 10},
-    "FFTformer": {"dim": 8, "num_blocks": [1, 1, 1], "num_refinement_blocks": 1},
-    "NAFNet": {"width": 8, "middle_blk_num": 1, "enc_blk_nums": [1], "dec_blk_nums": [1]},
-    "ATD": {
-        "embed_dim": 12, "depths": [2], "num_heads": [2], "num_tokens": 8, "reducted_dim": 2,
-        "upsampler": "pixelshuffledirect",
-    },
-    "MixDehazeNet": {"embed_dims": [8, 16, 32, 16, 8]},
-    "DRUNet": {"nc": [8, 8, 8, 8], "nb": 2, "in_nc": 4},
-    "DnCNN": {"nc": 8, "nb": 17, "act_mode": "R"},
-    "IPT": {"patch_size": 12, "n_feats": 12, "num_layers": 1},
-    "DRCT": {"embed_dim": 12, "num_heads": [2] * 6, "gc": 4},
-    "ESRGAN": {"num_filters": 8, "num_blocks": 1},
-    "PLKSR": {"dim": 8, "n_blocks": 1, "kernel_size": 5},
-    "RealPLKSR": {"dim": 8, "n_blocks": 1, "kernel_size": 5},
-    "RetinexFormer": {"n_feat": 8, "stage": 1},
-    "HVICIDNet": {"channels": [8, 8, 16, 32]},
-    "SeemoRe": {"embedding_dim": 8, "num_layers": 2, "num_experts": 2},
-    "MoSR": {"dim": 8, "n_block": 1},
-    "MoESR": {"dim": 8, "n_blocks": 1, "n_block": 1, "upsample_dim": 16},
-    "RCAN": {"n_resgroups": 1, "n_resblocks": 1, "n_feats": 8, "reduction": 4},
-    "FDAT": {"embed_dim": 16, "num_groups": 1, "depth_per_group": 2, "num_heads": 2},
-}  # fmt: skip
-RESTORING = {
-    "SCUNet", "FBCNN", "Uformer", "KBNet_l", "KBNet_s", "SAFMNBCIE", "FFTformer", "NAFNet", "MixDehazeNet", "DRUNet",
-    "DnCNN", "RetinexFormer", "HVICIDNet",
-}  # fmt: skip
-SCALES = {name: 2 for name in TINY} | dict.fromkeys(RESTORING, 1) | {"UpCunet3x": 3, "UpCunet4x": 4, "MMRealSR": 4}
 # Parameters that the first steps may leave as they are, by their names, with the reason.
 UNMOVED = {
     "SeemoRe": (r"\.experts\.", "a step trains only the experts that its images choose"),
@@ -95,22 +35,12 @@ UNMOVED = {
 pytestmark = pytest.mark.filterwarnings("ignore:'saved_variables' is deprecated", "ignore:torch.meshgrid")
 
 
-# These run always; all run with -m slow.
-QUICK = {"ATD", "DITN", "ESRGAN", "FDAT", "MoSR", "OmniSR", "PLKSR", "RCAN", "RGT", "SAFMN", "SPAN", "SeemoRe"}
-NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TINY]
-
-
-def build(name):
-    torch.manual_seed(7)
-    return SpandrelSpec(architecture=name, options=TINY[name]).build(SCALES[name])
-
-
 def image(height=20, width=27, batch=2):
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
 def test_tiny_contains_every_architecture():
-    assert sorted(TINY) == sorted(set(read_architectures()) - {"AuraSR"})
+    assert sorted(TINY) == sorted(read_architectures())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,6 +80,17 @@ def test_two_steps_move_every_weight_and_the_file_opens_as_what_it_was(name, tmp
     load_into(other, path)
     for key, tensor in net.state_dict().items():
         assert torch.equal(other.state_dict()[key], tensor), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_scales_are_those_that_the_list_of_networks_has(name):
+    built = []
+    for scale in (1, 2, 3, 4, 8):
+        with contextlib.suppress(InputError):
+            SpandrelSpec(architecture=name, options=TINY[name]).build(scale)
+            built.append(scale)
+    assert tuple(built) == read_architectures()[name].scales
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -227,10 +168,3 @@ def test_networks_with_options_of_their_own_are_read_as_these(tmp_path):
     spec = SpanSpec(features=6, subtract_mean=False)
     save_file(dict(spec.build(2).state_dict()), tmp_path / "net.safetensors")
     assert identify_network(tmp_path / "net.safetensors").spec == spec
-
-
-def test_page_lists_the_architectures_that_are_tested():
-    page = (Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    section = page.split("## Architectures of spandrel")[1].split("## ")[0]
-    rows = re.findall(r"^\| (\w+) \| x(\d) \|$", section, re.MULTILINE)
-    assert {name: int(scale) for name, scale in rows} == SCALES

@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor, distributed
 
+from architectures import TINY
 from factories import make_tiny_recipe
 from run_folders import (
     LOGITS_ROUNDING,
@@ -114,6 +115,13 @@ def gated_diffusion(tiny: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, "accumulate": 2, "evaluate": None, "checkpoints": {"every_steps": 3}}
 
 
+def architecture(tiny: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe for an architecture of spandrel some of whose parameters no output depends on."""
+    network = {"kind": "spandrel", "architecture": "FDAT", "options": TINY["FDAT"]}
+    recipe = {**tiny, "name": "architecture", "network": network, "optimizers": {"g": ADAM}, "accumulate": 2}
+    return {**recipe, "evaluate": None}
+
+
 def read_recipe(folder: Path, name: str) -> dict[str, Any]:
     return yaml.safe_load((folder / f"{name}.yaml").read_text())
 
@@ -154,7 +162,7 @@ def trained(
         tiny = make_tiny_recipe(photos)
         recipes |= {"tiny": tiny, "independent": independent_gan(copy.deepcopy(tiny))}
         recipes |= {"several": several_scales(copy.deepcopy(tiny)), "normalized": normalized_weights(tiny)}
-        recipes |= {"diffusion": gated_diffusion(copy.deepcopy(tiny))}
+        recipes |= {"diffusion": gated_diffusion(copy.deepcopy(tiny)), "architecture": architecture(tiny)}
     for name, recipe in recipes.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
         # Micro-batches in two processes against none in one.
@@ -215,6 +223,13 @@ def test_normalized_weights_train_as_in_one_process(trained: tuple) -> None:
         assert record["loss"]["g"] == pytest.approx(expected["loss"]["g"], rel=2e-4)
     for key, weights in last_weights(one).items():
         torch.testing.assert_close(last_weights(two)[key], weights, rtol=1e-3, atol=2e-5)
+
+
+@some
+def test_an_architecture_of_spandrel_trains_as_in_one_process(trained: tuple) -> None:
+    one, two = (trained[0] / runs / "architecture" for runs in ("one", "two"))
+    for record, expected in zip(read_log(two), read_log(one), strict=True):
+        assert record["loss"]["g"] == pytest.approx(expected["loss"]["g"], rel=2e-4)
 
 
 @some

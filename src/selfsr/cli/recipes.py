@@ -111,7 +111,10 @@ def _no_recipe_error(network: str | None, scale: int | None) -> Exception:
 
 @app.command()
 def networks() -> None:
-    """List the networks that a recipe can train, with the size of their default options."""
+    """List the networks that a recipe can train: first the kinds, with the size of their default options.
+
+    Then the architectures of spandrel, by the scales that they can be built for.
+    """
     from rich.table import Table
 
     from selfsr.console import print_table
@@ -122,13 +125,32 @@ def networks() -> None:
     for title in ("network", "scales", "channels"):
         table.add_column(title)
     table.add_column("weights", justify="right")
-    table.add_column("paper")
+    table.add_column("paper", overflow="fold")
     for network in list_networks():
         scales = ", ".join(f"x{scale}" for scale in network.scales)
         channels = ", ".join(map(str, network.channel_counts))
         kinds = ", ".join(network.kinds)
         table.add_row(kinds, network.title, scales, channels, f"{network.parameters:,}", network.paper)
     print_table(table)
+    typer.echo("\nArchitectures of spandrel, as network: {kind: spandrel, architecture: NAME}:\n")
+    print_table(_make_architectures_table())
+
+
+def _make_architectures_table() -> Any:
+    """Return a table with a row for each set of scales, and the architectures that have it."""
+    from rich.table import Table
+
+    from selfsr.nets.spandrel.registry import read_architectures
+
+    names: dict[tuple[int, ...], list[str]] = {}
+    for name, architecture in sorted(read_architectures().items(), key=lambda item: item[0].lower()):
+        names.setdefault(architecture.scales, []).append(name)
+    table = Table(box=None)
+    table.add_column("scales", no_wrap=True)
+    table.add_column("architectures")
+    for scales in sorted(names, key=lambda scales: (-len(scales), scales)):
+        table.add_row(", ".join(f"x{scale}" for scale in scales), ", ".join(names[scales]))
+    return table
 
 
 @app.command()

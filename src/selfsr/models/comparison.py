@@ -18,6 +18,8 @@ FLOAT32_LIMIT_LEVELS: float = 0.5
 HALF_LIMIT_DB: float = 45.0
 # Heights and widths in pixels, even and odd; those of the network's multiple are the next larger ones.
 _SIZES_PX = ((24, 32), (33, 47), (61, 40))
+# Further sizes for a file whose sizes vary: below, at and above the windows of 64 and 128 px that networks pad to.
+_VARIED_SIZES_PX = ((64, 21), (67, 130))
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,20 @@ class Difference:
         return f"{self.levels:.3g} gray levels at most, {psnr}"
 
 
-def choose_sizes(model: Model) -> tuple[tuple[int, int], ...]:
-    """Return heights and widths in pixels that the network itself accepts, without the padding of `Model.upscale`."""
+def choose_sizes(model: Model, *, varied: bool = False) -> tuple[tuple[int, int], ...]:
+    """Return heights and widths in pixels that the network itself accepts, without the padding of `Model.upscale`.
+
+    Args:
+        model: the network.
+        varied: add sizes for a file that may be wrong at other sizes than the one with which it was written.
+    """
     sizes = []
-    for size in _SIZES_PX:
+    for size in _SIZES_PX + (_VARIED_SIZES_PX if varied else ()):
         sides = [-(-max(px, model.minimum_px) // model.multiple_of_px) * model.multiple_of_px for px in size]
         sizes.append((max(sides), max(sides)) if model.square else (sides[0], sides[1]))
+    if len(set(sizes)) == 1:  # of a large multiple; another size shows whether sizes may vary
+        height, width, step = *sizes[0], model.multiple_of_px
+        sizes.append((height + step, width + step) if model.square else (height, width + step))
     return tuple(dict.fromkeys(sizes))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from selfsr import __version__
 from selfsr.errors import InputError, find_similar
@@ -26,6 +26,7 @@ from selfsr.models.readme import write_readme
 from selfsr.models.scores import score_model
 from selfsr.models.training_facts import TrainingFacts, read_training_facts
 from selfsr.nets.base import NETWORK_ENTRY, StatedNetwork
+from selfsr.nets.spandrel.adapted import NOISE_SEED
 from selfsr.nets.weights.detect import is_derived
 from selfsr.nets.weights.find import find_model
 from selfsr.nets.weights.load import load_model, read_metadata
@@ -190,7 +191,7 @@ class _Contents:
             if self.spandrel is None and not self.model.is_sampled:
                 self.spandrel = _open_in_spandrel(path)
             if self.spandrel:
-                other = _open_in_spandrel(path)
+                other = _draw_same_noise(_open_in_spandrel(path))
                 difference_there = measure_difference(other, self.model.upscale, self.model.channels, sizes)
                 check_difference(f"{name} in spandrel", difference_there, half=half)
             save_weights(path, self.model.net, self.metadata, dtype=dtype)
@@ -202,11 +203,14 @@ class _Contents:
         onnx = make_onnx(self.model, opset=options.opset, half=half, fixed_px=options.fixed_px)
         notes = [f"opset {options.opset}"]
         if onnx.fixed_px is None:
-            notes.append("any size" if onnx.multiple_of_px == 1 else f"sides in multiples of {onnx.multiple_of_px} px")
+            sides = "any size" if onnx.multiple_of_px == 1 else f"sides in multiples of {onnx.multiple_of_px} px"
+            least_px = self.model.minimum_px
+            notes.append(sides if least_px <= onnx.multiple_of_px else f"{sides} from {least_px} px")
         else:
             notes.append(f"only {onnx.fixed_px[0]} x {onnx.fixed_px[1]} px")
             if onnx.reason:
                 notes.append(f"because {onnx.reason}")
+        notes += ["one image at a time"] if onnx.single else []
         ending = "_fp16" if half else "_fp32"
         self._add(f"{self.name}{ending}.onnx", onnx.content, precision, str(onnx.difference), ", ".join(notes))
 
@@ -297,6 +301,17 @@ def _open_in_spandrel(path: Path) -> Any:
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         return False
     return descriptor.float().eval()
+
+
+def _draw_same_noise(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a network that draws the noise of our own evaluation, if it draws any."""
+
+    def seeded(image: Tensor) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(NOISE_SEED)
+            return run(image)
+
+    return seeded
 
 
 def _describe_network(model: Model, contents: _Contents) -> NetworkFacts:

@@ -111,6 +111,11 @@ class NetworkSpec(Spec):
     is_sampled: ClassVar[bool] = False
 
     @property
+    def name(self) -> str:
+        """The name of the network in messages and lists; its title, unless the options choose an architecture."""
+        return self.title
+
+    @property
     def scales(self) -> tuple[int, ...]:
         """The scales that the network can be built for with these options."""
         return (2, 3, 4, 8)
@@ -161,11 +166,11 @@ class NetworkSpec(Spec):
             known = ", ".join(map(str, self.scales))
             reason = f", because {self.scales_reason}" if self.scales_reason else ""
             raise InputError(
-                f"network {self.title}: scale must be one of {known} with these options, got {scale}{reason}."
+                f"network {self.name}: scale must be one of {known} with these options, got {scale}{reason}."
             )
         if channels not in self.channel_counts:
             known = " or ".join(map(str, self.channel_counts))
-            raise InputError(f"network {self.title}: channels must be {known} with these options, got {channels}.")
+            raise InputError(f"network {self.name}: channels must be {known} with these options, got {channels}.")
         net = self._make(scale, channels)
         if isinstance(net, SrNetwork):
             net.spec = self

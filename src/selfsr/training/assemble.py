@@ -174,6 +174,11 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Litera
     if line := freeze(generator, recipe.freeze):
         _print_once(accelerator, line)
     memory_format = _memory_format(recipe, accelerator.device)
+    if memory_format == torch.channels_last and any(parameter.ndim == 5 for parameter in generator.parameters()):
+        raise InputError(
+            f"memory_format: expected contiguous for {recipe.network.name}, whose weights have five axes, got "
+            "channels_last; leave it out."
+        )
     generator = generator.to(device=accelerator.device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     ema = Ema(generator, recipe.ema_decay or 0.0)
     method = _build_method(recipe, generator, ema, accelerator, resume)

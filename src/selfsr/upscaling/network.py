@@ -24,9 +24,10 @@ class CastNetwork(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        # Channels-last is faster for purely convolutional networks.
+        # Channels-last is faster for purely convolutional networks, and is not defined for weights of five axes.
         attends = any(isinstance(module, nn.Linear | nn.MultiheadAttention) for module in net.modules())
-        self.layout: torch.memory_format = torch.contiguous_format if attends else torch.channels_last
+        fits = all(parameter.ndim != 5 for parameter in net.parameters())
+        self.layout: torch.memory_format = torch.channels_last if fits and not attends else torch.contiguous_format
         self.net: nn.Module = net.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.dtype: torch.dtype = torch.float32
 

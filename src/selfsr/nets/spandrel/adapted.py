@@ -3,10 +3,11 @@
 The class of the network is replaced by one with the same tensors and this forward pass: the input is copied, because
 some networks change it in place; padded by reflection to the sides that the network accepts; and run by the function
 with which spandrel runs the network, which adds a noise map or chooses one of several outputs. Networks that compute
-in no half precision run in float32.
+in no half precision run in float32. In evaluation, noise that a network draws is always the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,8 +21,13 @@ from selfsr.nets.spandrel.precision import compute_in_float32
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
-# The networks that compute one image at a time: IPT and DRUNet always, SeemoRe's choice of experts in evaluation.
-_SINGLE_ALWAYS, _SINGLE_IN_EVALUATION = {"IPT", "DRUNet"}, {"SeemoRe"}
+# Networks that add noise to their input and choose a style at random.
+_NOISY = {"AuraSR"}
+# The seed of this noise in evaluation.
+NOISE_SEED: int = 0
+# The networks that compute one image at a time: IPT and DRUNet always, SeemoRe's choice of experts in evaluation, and
+# those with noise, so that it does not depend on the batch.
+_SINGLE_ALWAYS, _SINGLE_IN_EVALUATION = {"IPT", "DRUNet"}, {"SeemoRe", *_NOISY}
 # Networks whose own gradient functions need one dtype.
 _FULL_PRECISION = {"KBNet"}
 # A side on which the layers are followed once; at least the smallest of the network.
@@ -103,8 +109,26 @@ class _Adapted(StatedNetwork, nn.Module):
         batches = padded.split(1) if self._is_single() else (padded,)
         with torch.autocast(lr.device.type, enabled=traits.half and torch.is_autocast_enabled(lr.device.type)):
             run = _Original(self)
-            outputs = [traits.call(run, batch if traits.half else batch.float()) for batch in batches]
+            outputs = []
+            for batch in batches:
+                with self._fix_noise(lr.device):
+                    outputs.append(traits.call(run, batch if traits.half else batch.float()))
         return torch.cat(outputs)[..., : height * traits.scale, : width * traits.scale]
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether the output depends on noise that the network draws."""
+        return self.traits.architecture in _NOISY
+
+    @contextmanager
+    def _fix_noise(self, device: torch.device) -> Iterator[None]:
+        """Draw the same noise for each image in evaluation; in training another one each time."""
+        if self.training or not self.draws_noise:
+            yield
+            return
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(NOISE_SEED)
+            yield
 
     def _is_single(self) -> bool:
         """Return whether the network computes one image at a time; FDnCNN gets one map of the noise."""
@@ -168,6 +192,17 @@ def adapt(net: nn.Module, traits: Traits, tiling: str) -> nn.Module:
         if any(parameter.requires_grad for parameter in conv.parameters()):
             break  # otherwise it only adds the mean color, and the output comes from the layer before
     return net.train()
+
+
+def compute_every_expert(net: nn.Module) -> nn.Module:
+    """Let SeemoRe compute all experts, with weight 0 for those that an image does not choose, in place.
+
+    The output is the same. A trace of the evaluation would contain the experts that its image chose.
+    """
+    for module in net.modules():
+        if type(module).__name__ == "MoELayer":
+            module.train()
+    return net
 
 
 def replace_span_convs(net: nn.Module) -> None:

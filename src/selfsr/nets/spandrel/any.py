@@ -44,6 +44,11 @@ class SpandrelSpec(NetworkSpec):
     )
 
     @property
+    def name(self) -> str:
+        """The name of the architecture."""
+        return self.architecture
+
+    @property
     def scales(self) -> tuple[int, ...]:
         """All; the class shows which it has when it is built."""
         return (1, 2, 3, 4, 8)

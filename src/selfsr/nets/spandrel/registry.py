@@ -32,6 +32,22 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "SAFMNBCIE": {"dim": 36},
     "MixDehazeNet": {"out_chans": 4},
 }
+# The scales that each class can be built for, if it does not take any scale.
+_ANY_SCALE = (1, 2, 3, 4, 8)
+_SCALES: dict[str, tuple[int, ...]] = {
+    "AuraSR": (4,),
+    "ESRGAN": (1, 2, 4, 8),
+    "FDAT": (1, 2, 3, 4),
+    "GRL": (2, 3, 4, 8),
+    "MMRealSR": (4,),
+    "RCAN": (2, 3, 4, 8),
+    "SAFMNBCIE": (1,),
+    "SwiftSRGAN": (1, 2, 4, 8),
+    "UpCunet2x": (2,),
+    "UpCunet2x_fast": (2,),
+    "UpCunet3x": (3,),
+    "UpCunet4x": (4,),
+}
 # Files that an option names would be opened, so no recipe and no weights file may set it.
 _CLOSED = {"decoder_load_path"}
 # Not from an image to an image: inpainting needs a mask. The faces of these two have one fixed size.
@@ -57,6 +73,11 @@ class Architecture:
     options: Mapping[str, inspect.Parameter]
     scale: str | None
     channels: tuple[str, ...]
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The scales that the class can be built for; a class without a parameter for it restores only."""
+        return _SCALES.get(self.name, (1,) if self.scale is None else _ANY_SCALE)
 
     def default(self, option: str) -> Any:
         """Return the value of an option that is left out; `inspect.Parameter.empty` if it must be given."""

@@ -207,7 +207,7 @@ def describe_net(path: Path, net: nn.Module) -> str | None:
 def describe_spec(spec: NetworkSpec, scales: tuple[int, ...], channels: int) -> str:
     """Return title, scale, options and color of a network, for a message."""
     factors = f" {format_scales(scales)}" if scales else ""
-    return f"{spec.title}{factors} with {format_options(spec)} for {'gray' if channels == 1 else 'color'}"
+    return f"{spec.name}{factors} with {format_options(spec)} for {'gray' if channels == 1 else 'color'}"
 
 
 def format_scales(scales: tuple[int, ...]) -> str:

@@ -58,8 +58,7 @@ def identify_network(path: Path) -> FileNetwork:
     weights = read_weights(path)
     detected = detect_network(path, weights)
     if detected is not None:
-        spec, name, scales, channels = detected.spec, detected.spec.title, detected.scales, detected.channels
-        name = getattr(spec, "architecture", name)
+        spec, name, scales, channels = detected.spec, detected.spec.name, detected.scales, detected.channels
     else:
         descriptor = detect_with_spandrel(path, weights.tensors)
         spec, name = read_spec(descriptor), descriptor.architecture.id

@@ -145,7 +145,7 @@ def _choose_scale(path: Path, detected: Detected, metadata: Mapping[str, str], s
     trained = tuple(int(number) for number in re.findall(r"\d+", metadata.get("scale", "")))
     if scale is None and len(trained) == 1:
         scale = trained[0]
-    title, possible = detected.spec.title, detected.scales or detected.spec.scales
+    title, possible = detected.spec.name, detected.scales or detected.spec.scales
     if scale is None:
         serves = detected.scales or trained
         reason = f"serves {format_scales(serves)}" if serves else "works at any scale, and the file does not state one"
@@ -163,13 +163,13 @@ def _build_model(path: Path, detected: Detected, scale: int) -> Model:
         with limit_parameters(detected.tensors):
             net = spec.build(scale, detected.channels)
     except (NetworkTooLargeError, RuntimeError, MemoryError) as error:
-        raise resembles(path, f"{spec.title} with {format_options(spec)}") from error
+        raise resembles(path, f"{spec.name} with {format_options(spec)}") from error
     if not tensors_fit(detected.tensors, net):
-        raise resembles(path, f"{spec.title} with {format_options(spec)}")
+        raise resembles(path, f"{spec.name} with {format_options(spec)}")
     net.load_state_dict({**net.state_dict(), **detected.tensors})
     return Model(
         net=net.eval(),
-        architecture=spec.title,
+        architecture=spec.name,
         scale=scale,
         channels=detected.channels,
         # Of an autoencoder, and of an architecture of spandrel, only the network knows.
