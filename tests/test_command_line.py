@@ -25,7 +25,7 @@ VERBS = {
     *("demo", "bench", "doctor"),
 }
 GROUPS = {
-    "data": {"check", "prepare"},
+    "data": {"check", "prepare", "sheet"},
     "models": {"add", "list", "show"},
     "recipes": {"list", "networks", "show", "copy", "schema"},
 }

@@ -32,7 +32,7 @@ def test_printed_lines_are_a_recipe(spec, tiny, tmp_path):
     torch.save({"params_ema": spec.build(2).half().state_dict()}, path)
     out = call(path).out
     assert "float16), under params_ema" in out
-    lines = read_yaml(out.split("recipe:\n")[1].split("\nThe same")[0], "printed")
+    lines = read_yaml(out.split("recipe:\n")[1].split("\nThe short form")[0], "printed")
     tiny["data"] |= lines.pop("data")
     recipe = parse_recipe({**tiny, **lines}, "test")
     assert (recipe.network, recipe.scale, recipe.start_from) == (spec, 2, str(path))
@@ -58,7 +58,9 @@ def test_run_folder_and_shipped_model_are_found(tmp_path):
     save_weights(tmp_path / "weights" / "best.pth", SpanSpec(features=6).build(2), {})
     assert f"{tmp_path}/weights/best.pth" in call(tmp_path).out
     assert "network     Compact x4, color, 272,160 parameters" in call("photo_x4").out
-    with pytest.raises(InputError, match="expected a run folder with weights/best or weights/last"):
+    with pytest.raises(
+        InputError, match="the name of a shipped model or a run folder, got the folder"
+    ):
         call(tmp_path / "weights")
 
 

@@ -35,7 +35,7 @@ def test_filters_and_json() -> None:
     ("options", "message"),
     [
         (["--network", "edrs"], "got edrs; did you mean edsr?"),
-        (["--scale", "5"], "got 5; change it."),
+        (["--scale", "5"], "got 5; choose one of these."),
         (["--network", "srcnn", "--gan"], "got none left; give fewer of them."),
     ],
 )

@@ -87,7 +87,7 @@ def test_batches_equal_those_without_cache(hr: Path, tmp_path: Path) -> None:
         spec |= {"cache_folder": tmp_path / "cache"} if cache == "disk" else {}
         loader = Loader(FolderSpec(**spec).build(scale=2, crop_px=32), batch=4, seed=1, workers=0)
         batches.setdefault(cache, [])
-        batches[cache] += [next(loader).hr for _ in range(6)]
+        batches[cache] += [next(loader).parts[0].hr for _ in range(6)]
     assert all((a == b).all() for a, b in zip(batches["disk"], 2 * batches["off"], strict=True))
 
 

@@ -350,16 +350,16 @@ def test_evaluate_keeps_the_scores_when_an_image_fails_later(bench, tmp_path):
 
 
 def test_evaluate_keeps_the_scores_when_it_is_interrupted(bench, tmp_path, monkeypatch):
-    from selfsr.evaluation import benchmark
+    from selfsr.evaluation import reading
 
-    real = benchmark.read_image
+    real = reading.read_image
 
     def stopped(path):
         if path.name == "b.png":
             raise KeyboardInterrupt
         return real(path)
 
-    monkeypatch.setattr(benchmark, "read_image", stopped)
+    monkeypatch.setattr(reading, "read_image", stopped)
     out = tmp_path / "s.json"
     call("evaluate", "--bicubic", "--scale", 2, "--data", bench, "--out", out)
     record = json.loads(out.read_text())

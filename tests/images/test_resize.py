@@ -205,7 +205,7 @@ def test_imresize_in_inference_mode_first_allows_training_later():
 
 
 def test_imresize_weight_caches_are_bounded():
-    for cache in (resize.compute_taps, resize._transposed_taps, resize._taps_on):
+    for cache in (resize.compute_taps, resize._transposed_taps, resize._cached_taps_on):
         assert 0 < cache.cache_info().maxsize <= 128
 
 

@@ -330,7 +330,10 @@ def test_span_folded_for_deployment_opens_and_trains_on(with_norm, tmp_path):
         torch.testing.assert_close(model.upscale(lr()), net(lr()).clamp(0, 1), rtol=1e-5, atol=1e-5)
     trained = build_other(spec)
     load_into(trained, tmp_path / "net.pth")
-    torch.testing.assert_close(trained.train()(lr()), net(lr()), rtol=1e-4, atol=1e-4)
+    # In float64: these weights amplify rounding. What is left is the rounding of the folded numbers to float32.
+    exact = net.double()(lr().double())
+    trainable = trained.double().train()(lr().double())
+    torch.testing.assert_close(trainable, exact, rtol=0, atol=1e-5 * exact.abs().max().item())
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one arm": (
         {"arms": {"plain": None}},
-        "arms: dictionary should have at least 2 items after validation, not 1, got {'plain': {}}.",
+        "arms: expected at least 2 entries, got 1; add one.",
     ),
     "no recipe": ({"base": ...}, "study: expected base for one recipe or recipes for several, got neither."),
     "both": ({"recipes": ["tiny.yaml"]}, "study: expected base for one recipe or recipes for several, got both."),

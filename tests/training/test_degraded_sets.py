@@ -172,9 +172,9 @@ def test_resuming_without_the_start_scores_is_refused(blind: dict, tmp_path: Pat
         ({"psnr_y": 0}, "evaluate.best_by.psnr_y: input should be greater than 0, got 0"),
         ({"psnr_y": -1}, "evaluate.best_by.psnr_y: input should be greater than 0, got -1"),
         ({"psnr_y": float("nan")}, "evaluate.best_by.psnr_y: input should be "),
-        ({"psnry": 1}, "evaluate.best_by.psnry"),
+        ({"psnry": 1}, "evaluate.best_by: expected one of psnr_y"),
         ({}, "evaluate.best_by: "),
-        ({"lpips": 1, "psnr_y": 1}, "evaluate: metrics must contain lpips for best_by lpips, got []; add it"),
+        ({"lpips": 1, "psnr_y": 1}, "evaluate: metrics must contain lpips for best_by, got []; add it"),
         ({"seed_spread": 1}, "evaluate: seeds must be at least two for best_by seed_spread"),
     ],
 )

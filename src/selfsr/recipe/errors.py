@@ -48,7 +48,9 @@ def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
     if kind in ("list_type", "tuple_type"):
         return f"{key}: expected a list, such as [{_show(problem['input'])}], got {describe_value(problem['input'])}."
     if kind == "too_short":
-        return f"{key}: expected at least {context['min_length']} entry, got {context['actual_length']}; add one."
+        least = context["min_length"]
+        entries = "entry" if least == 1 else "entries"
+        return f"{key}: expected at least {least} {entries}, got {context['actual_length']}; add one."
     message = problem["msg"][0].lower() + problem["msg"][1:]
     # A folder or a name such as 2024 is a number in YAML.
     quotable = kind in ("path_type", "string_type") and isinstance(problem["input"], int | float)
@@ -75,8 +77,9 @@ def _describe_choice(expected: str, value: Any) -> str:
     choices = re.findall(r"'([^']*)'", expected)
     nearest = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
     advice = f"; did you mean {nearest[0]}?" if nearest else "."
+    listed = ", ".join(choices) or expected
     one_of = "one of " if len(choices) > 1 else ""
-    return f"expected {one_of}{', '.join(choices) or expected}, got {describe_value(value)}{advice}"
+    return f"expected {one_of}{listed}, got {describe_value(value)}{advice}"
 
 
 def _suggest_key(key: str, owner: type[BaseModel] | None) -> str:
