@@ -20,7 +20,6 @@ from selfsr.machine.environment import write_environment
 from selfsr.machine.interruption import Interruption
 from selfsr.machine.memory import measure_memory_mb
 from selfsr.nets.base import set_scale
-from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import Recipe, dump_recipe
 from selfsr.recipe.private import hide_folders
 from selfsr.runfolder.checkpoints import list_checkpoints, save_state
@@ -34,10 +33,10 @@ from selfsr.training.compilation import tolerate_failures
 from selfsr.training.data_record import record_data
 from selfsr.training.evaluation import Evaluator, check_sets, describe_inputs
 from selfsr.training.guard import FiniteGuard, Stopwatch
-from selfsr.training.optimizers import averaged_weights
 from selfsr.training.pacing_notes import GradientWatch, describe_paces
 from selfsr.training.parameters import BASE_LR
 from selfsr.training.pixel_weights import sum_pixel_weights
+from selfsr.training.saving import save_generator, save_if_best, save_other_nets
 from selfsr.training.score_lines import ScoreLines
 
 
@@ -140,8 +139,8 @@ def _fit(
                 stopwatch.restart()
             if (save_now or stop_now) and is_main:
                 save_state(folder, step, run.state(), recipe.checkpoints.keep_last)
-                _save_generator(run, "last")
-                _save_other_nets(run)
+                save_generator(run, "last")
+                save_other_nets(run)
             if stop_now:
                 break
         agreement.finish()
@@ -381,36 +380,12 @@ class _Evaluation:
         if self._log is None:
             return score
         self._log.evaluation(record)
-        is_best = _save_if_best(self._run, score)
+        is_best = save_if_best(self._run, score)
         if self._rehearsal:
             self._rehearsal.evaluation_s = time.perf_counter() - start
         else:
             self._lines.show(record, is_best=is_best)
         return score
-
-
-def _save_if_best(run: TrainingRun, score: float) -> bool:
-    """Save the weights if their score is the best so far, and return whether it is."""
-    name = str(run.recipe.evaluate.best_by) if run.recipe.evaluate else ""
-    if score <= run.best.get(name, float("-inf")):
-        return False
-    run.best = {name: score}
-    _save_generator(run, "best")
-    return True
-
-
-def _save_generator(run: TrainingRun, name: str) -> None:
-    path = run.folder / "weights" / f"{name}.{run.recipe.checkpoints.weights_format}"
-    path.parent.mkdir(exist_ok=True)
-    save_weights(path, run.ema_net(), run.metadata())
-
-
-def _save_other_nets(run: TrainingRun) -> None:
-    """Save the weights of the discriminators; another run can start from them."""
-    for name, net in run.method.nets.items():
-        if name != GENERATOR:
-            with averaged_weights(run.optimizers[name]):
-                save_weights(run.folder / "discriminators" / f"{name}.safetensors", net, {"step": str(run.step)})
 
 
 def _progress(run: TrainingRun):
