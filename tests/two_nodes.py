@@ -1,5 +1,6 @@
 """Two machines on a computer: network namespaces with a cable between them, as root on Linux."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -7,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,9 +28,7 @@ class Nodes:
         self.names = names
         self.interfaces = interfaces
 
-    def start_torchrun(
-        self, node: int, *program: str | Path, cwd: Path, restarts: int = 0, **environment: str
-    ) -> subprocess.Popen[str]:
+    def start_torchrun(self, node: int, *program: str | Path, cwd: Path, restarts: int = 0) -> subprocess.Popen[str]:
         """Start Python with these arguments as one process of this node, by torchrun, as the guide says."""
         launcher = [
             *("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", str(restarts), "--rdzv-backend", "c10d"),
@@ -39,24 +37,26 @@ class Nodes:
         ]
         found = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": found}
-        return subprocess.Popen(
-            ["ip", "netns", "exec", self.names[node], sys.executable, "-m", "torch.distributed.run", *launcher]
-            + list(map(str, program)),
-            cwd=cwd,
-            env={**os.environ, **own, "GLOO_SOCKET_IFNAME": self.interfaces[node], **environment},
-            stdout=subprocess.DEVNULL,
-            stderr=(cwd / "stderr.txt").open("w"),
-            text=True,
-        )
+        python = ["ip", "netns", "exec", self.names[node], sys.executable, "-m", "torch.distributed.run"]
+        with (cwd / "stderr.txt").open("w") as stderr:
+            return subprocess.Popen(
+                [*python, *launcher, *map(str, program)],
+                cwd=cwd,
+                env={**os.environ, **own, "GLOO_SOCKET_IFNAME": self.interfaces[node]},
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                text=True,
+            )
 
     def kill(self, node: int) -> None:
         """Kill every process of a node."""
         pids = subprocess.run(["ip", "netns", "pids", self.names[node]], capture_output=True, text=True, check=True)
         for pid in pids.stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
 
-@contextmanager
+@contextlib.contextmanager
 def make_nodes() -> Iterator[Nodes]:
     """Make two nodes; skip the test where they cannot be made."""
     if shutil.which("ip") is None or os.geteuid() != 0:

@@ -22,7 +22,7 @@ from wrapped_steps import call_in_step
 
 pytestmark = pytest.mark.slow
 
-LIMIT_S = 240
+LIMIT_S = 100
 # The step in which something happens to the second node, and the step after which both stop if it is a signal.
 EVENT_STEP, STOP_STEP = SAVED_STEP + 1, SAVED_STEP + 2
 
@@ -69,9 +69,11 @@ def nodes() -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def folder(photos: Path, tmp_path: Path) -> Path:
+def folder(nodes: Nodes, photos: Path, tmp_path: Path) -> Iterator[Path]:
     make_machines(tmp_path, photos)
-    return tmp_path
+    yield tmp_path
+    for node in range(2):
+        nodes.kill(node)
 
 
 @pytest.fixture(scope="module")
