@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from wrapped_steps import call_in_step
 
 pytestmark = pytest.mark.slow
 
-LIMIT_S = 100
+LIMIT_S = 240
 # The step in which something happens to the second node, and the step after which both stop if it is a signal.
 EVENT_STEP, STOP_STEP = SAVED_STEP + 1, SAVED_STEP + 2
 
@@ -33,9 +34,17 @@ def kill_node() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def kill_torchrun() -> None:
+    """Kill torchrun, and wait until the system has removed it."""
+    torchrun = os.getppid()
+    os.kill(torchrun, signal.SIGKILL)
+    while os.getppid() == torchrun:
+        time.sleep(0.01)
+
+
 EVENTS: dict[str, Callable[[], None]] = {
     "kill_node": kill_node,
-    "kill_torchrun": lambda: os.kill(os.getppid(), signal.SIGKILL),
+    "kill_torchrun": kill_torchrun,
     "kill_process": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "signal": lambda: os.kill(os.getpid(), signal.SIGTERM),
 }
@@ -135,14 +144,6 @@ def test_a_killed_torchrun_stops_both_nodes_saved_and_both_resume(nodes: Nodes, 
 def test_torchrun_restarts_both_nodes_after_one_process_was_killed(nodes: Nodes, folder: Path, straight: Path) -> None:
     statuses, texts = run(nodes, folder, "kill_process", restarts=1)
     assert statuses == [0, 0], texts
-    assert_equals(folder, straight)
-
-
-def test_a_lost_node_that_starts_again_joins_the_waiting_one(nodes: Nodes, folder: Path, straight: Path) -> None:
-    first, second = (start(nodes, node, folder, "kill_node", restarts=3) for node in range(2))
-    assert second.wait(timeout=LIMIT_S) == -signal.SIGKILL
-    second = start(nodes, 1, folder, restarts=3)
-    assert [first.wait(timeout=LIMIT_S), second.wait(timeout=LIMIT_S)] == [0, 0]
     assert_equals(folder, straight)
 
 
