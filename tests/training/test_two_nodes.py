@@ -1,4 +1,4 @@
-"""Two nodes without common files, with a cable as their only network: straight, killed, restarted, signalled.
+"""Two nodes without common files, with a cable as their only network: straight, killed, restarted, signaled.
 
 As a program, this file is the process of a node.
 """

@@ -14,7 +14,7 @@ class Interruption:
     """Context in which Ctrl-C, SIGTERM and SIGUSR1 request a stop after the step; a second signal stops immediately.
 
     Slurm sends SIGUSR1 before the end of a job, with `--signal=USR1@60`. A torchrun that is killed leaves its processes
-    behind, which nobody watches; they stop after the step, too.
+    behind, which nobody watches; they also stop after the step.
     """
 
     def __init__(self) -> None:
