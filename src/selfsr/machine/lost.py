@@ -1,4 +1,4 @@
-"""The error of a process that another process of the run has left alone."""
+"""The error of a process when another process of the run has ended."""
 
 import contextlib
 import os
