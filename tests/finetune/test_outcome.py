@@ -30,12 +30,12 @@ def make_run(folder: Path, scores: dict[int, float], best_by: str = "psnr_y") ->
         (
             {0: 28.0, 5: 27.5, 9: 27.9},
             "psnr_y",
-            "No gain: PSNR-Y on held-out photos: 28 dB before, 27.9 dB at step 9, the best of",
+            "No gain: PSNR-Y on held-out photos: 28 dB before, 27.9 dB at step 9",
         ),
         (
             {0: 0.5, 5: 0.6},
             "lpips",
-            "No gain: LPIPS on held-out photos: 0.5 before, 0.6 at step 5, the best of the run. Keep",
+            "No gain: LPIPS on held-out photos: 0.5 before, 0.6 at step 5",
         ),
     ],
 )
