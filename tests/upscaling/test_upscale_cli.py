@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from factories import texture
 from selfsr.cli import app
+from selfsr.console import set_log_style
 from selfsr.images.files import DecodedImage, read_header, read_image, tensor_to_pixels, write_image
 from selfsr.images.resize import imresize
 from selfsr.nets.edsr import EdsrSpec
@@ -188,11 +189,26 @@ def test_a_broken_file_is_reported_once_for_several_models(folder: Path) -> None
     assert "selfsr: 2 of 4 images failed, for the reasons above: in/cut.png." in output
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [("a.exr", b"\x76\x2f\x31\x01\x02\0\0\0", "OpenEXR"), ("a.hdr", b"#?RADIANCE\n", "Radiance HDR")],
+)
+def test_formats_of_floating_point_are_named(folder: Path, name: str, content: bytes, kind: str) -> None:
+    Path(name).write_bytes(content)
+    code, output = run(name, "-o", "b.png")
+    assert code == 1
+    assert (
+        f"selfsr: {name}: expected a readable image, got {kind} with floating point samples; convert it to 8 or 16 "
+        "bits per sample, such as a PNG."
+    ) in output
+
+
 def test_the_last_json_line_counts_what_failed(folder: Path) -> None:
     Path("in/empty.png").write_bytes(b"")
     result = CliRunner().invoke(
         app, ["upscale", "in", "-m", "two.safetensors", "-o", "out", "--device", "cpu", "--log", "json"]
     )
+    set_log_style("auto")  # of the process, which the next tests share
     assert result.exit_code == 1
     assert json.loads(result.stdout.splitlines()[-1]) == {
         "event": "end",

@@ -20,6 +20,7 @@ from selfsr.images.formats import MissingDecoderError
 from selfsr.images.paths import SUFFIXES, missing_path_error
 from selfsr.images.png import encode_png
 from selfsr.images.tiff import append_tags, encode_tiff
+from selfsr.images.unsupported import UnsupportedSamplesError
 from selfsr.images.xmp import LARGEST_JPEG_BYTES, PNG_KEY, normalize_xmp
 
 # The largest side that WebP can store, and libjpeg's own limit, below that of the format.
@@ -270,7 +271,9 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, MissingDecoderError):
         return InputError(f"{path}: {error}")
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return InputError(f"{path}: expected a readable image, got {reason}; replace or delete it.")
+    is_intact = isinstance(error, UnsupportedSamplesError)
+    advice = "convert it to 8 or 16 bits per sample, such as a PNG" if is_intact else "replace or delete it"
+    return InputError(f"{path}: expected a readable image, got {reason}; {advice}.")
 
 
 def _fitting_profile(image: DecodedImage) -> bytes | None:
