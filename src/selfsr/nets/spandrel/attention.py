@@ -112,8 +112,8 @@ class FusedOverlappingAttention(OCAB):
             .view(2, -1, m, channels)
         )
         bias = _gather_bias(self.relative_position_bias_table, rpi, n, m)
-        heads = [tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for tokens in (q, k, v)]
-        out = attend(*heads, bias, None, scale=self.scale).transpose(1, 2)
+        q, k, v = (tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for tokens in (q, k, v))
+        out = attend(q, k, v, bias, None, scale=self.scale).transpose(1, 2)
         out = out.reshape(-1, self.window_size, self.window_size, channels)
         x = self.proj(window_reverse(out, self.window_size, height, width).view(images, -1, channels)) + x
         return x + self.mlp(self.norm2(x))
