@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,25 +17,13 @@ from run_folders import assert_same, read_checkpoint, read_lines, read_log, trai
 from selfsr.cli import app
 from selfsr.cli.train import RESUME_CHOICES
 from selfsr.recipe import parse_recipe
-from selfsr.training import loop
 from selfsr.training.loop import fit
 from two_processes import run_in_two_processes
+from wrapped_steps import call_in_step
 
 STEPS = 8
 # The step in which one process gets the signal, and the step after which both stop.
 SIGNAL_STEP, STOP_STEP = 4, 5
-
-
-def call_in_step(step: int, action: Any) -> None:
-    """Call `action` at the end of a step's computation, in this process."""
-    take_step = loop.take_step
-
-    def wrapped(run: Any, batches: Any, clock: Any, *rest: Any) -> None:
-        take_step(run, batches, clock, *rest)
-        if clock.step == step:
-            action()
-
-    loop.take_step = wrapped
 
 
 def main(folder: Path, part: str) -> None:

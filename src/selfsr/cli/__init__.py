@@ -31,6 +31,7 @@ from selfsr.cli import (
     upscale,
 )
 from selfsr.errors import InputError
+from selfsr.machine.lost import LostProcess
 
 app: typer.Typer = typer.Typer(
     name="selfsr",
@@ -84,8 +85,9 @@ def main() -> None:
     """Run the command line.
 
     The exit status is 0 after success, 1 after a crash (with a traceback), 2 after a user's mistake and 3 after a file
-    error (each with one sentence on stderr), and 130 after Ctrl-C. A reader of the output that stops early, such as
-    `head`, ends any command without a message and with `CLOSED_PIPE_STATUS`.
+    error (each with one sentence on stderr), 4 if a training diverged, 5 if another process of it was lost, and 130
+    after Ctrl-C. A reader of the output that stops early, such as `head`, ends any command without a message and with
+    `CLOSED_PIPE_STATUS`.
     """
     outputs = _watch_outputs()
     _accept_any_file_name()
@@ -113,6 +115,9 @@ def _run() -> None:
     except KeyboardInterrupt:
         _print_error("stopped.")
         sys.exit(130)
+    except LostProcess as error:
+        _print_error(str(error))
+        sys.exit(5)
 
 
 _FILE_ERRORS = {

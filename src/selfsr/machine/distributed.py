@@ -165,6 +165,11 @@ def local_process_count() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def is_first_on_machine() -> bool:
+    """Return whether this is the first process on its machine, from the environment of torchrun and accelerate."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def is_first_process() -> bool:
     """Return whether this is the first process of a run, before it has joined the others.
 

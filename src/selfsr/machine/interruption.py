@@ -1,6 +1,7 @@
-"""Handle Ctrl-C, SIGTERM and SIGUSR1 during a run."""
+"""Handle Ctrl-C, SIGTERM, SIGUSR1 and the end of torchrun during a run."""
 
 import contextlib
+import os
 import signal
 from types import FrameType
 
@@ -12,14 +13,13 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") i
 class Interruption:
     """Context in which Ctrl-C, SIGTERM and SIGUSR1 request a stop after the step; a second signal stops immediately.
 
-    Slurm sends SIGUSR1 before the end of a job, with `--signal=USR1@60`.
-
-    Attributes:
-        stop_requested: whether a signal came.
+    Slurm sends SIGUSR1 before the end of a job, with `--signal=USR1@60`. A torchrun that is killed leaves its processes
+    behind, which nobody watches; they also stop after the step.
     """
 
     def __init__(self) -> None:
-        self.stop_requested = False
+        self._is_requested = False
+        self._launcher: int | None = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._previous_handlers: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
@@ -32,8 +32,17 @@ class Interruption:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a signal came, or torchrun, which started this process, has ended."""
+        if self._launcher is not None and os.getppid() != self._launcher:
+            self._launcher = None
+            self._is_requested = True
+            print_line("torchrun has ended before its processes; stopping after this step, then saving.")
+        return self._is_requested
+
     def _request_stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
-        if self.stop_requested:
+        if self._is_requested:
             raise KeyboardInterrupt
-        self.stop_requested: bool = True
+        self._is_requested: bool = True
         print_line("Stopping after this step, then saving; press Ctrl-C again to stop at once.")

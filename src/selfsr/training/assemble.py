@@ -29,13 +29,14 @@ from selfsr.recipe import Recipe
 from selfsr.recipe.optim import ImportedSpec
 from selfsr.recipe.private import dump_public_recipe, hide_folders_in_json
 from selfsr.recipe.schedules import Plateau, PlateauSpec
-from selfsr.runfolder.checkpoints import check_same_network, list_checkpoints, load_state
+from selfsr.runfolder.checkpoints import check_same_network, load_state
 from selfsr.step import GENERATOR
 from selfsr.training.batch_norm import normalize_over_processes
 from selfsr.training.compilation import compile_networks
 from selfsr.training.ema import Ema
 from selfsr.training.fused import fuse_optimizer, keep_form
 from selfsr.training.kernels import prepare_kernels
+from selfsr.training.machines import agree_on_resume, check_same_recipe
 from selfsr.training.optimizers import averaged_weights, check_averaging, check_exact_resume, read_group_options
 from selfsr.training.parameters import build_optimizer, freeze
 from selfsr.training.weight_casts import cast_weights_together
@@ -159,8 +160,8 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Litera
         InputError: something that the recipe names is missing or does not fit.
     """
     accelerator = _build_accelerator(recipe, device)
-    if resume == "auto":
-        resume = share_from_first(lambda: bool(list_checkpoints(folder)))
+    check_same_recipe(recipe)
+    resume = agree_on_resume(folder, resume)
     torch.manual_seed(recipe.seed)
     generator = recipe.network.build(recipe.scales[0], recipe.data.channels)
     start = recipe.start_from or recipe.method.generator_start

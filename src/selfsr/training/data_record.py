@@ -27,7 +27,7 @@ def record_data(folder: Path, datasets: Sequence[Dataset | MixedDataset], *, res
         resume: compare with the record of the start.
     """
     path = folder / _NAME
-    record = _describe(datasets)
+    record = describe_data(datasets)
     started = _read(path) if resume else None
     if started is None:
         write_atomic(path, json.dumps(record, indent=2) + "\n")
@@ -36,19 +36,24 @@ def record_data(folder: Path, datasets: Sequence[Dataset | MixedDataset], *, res
         then, now = started.get(key), record.get(key)
         if then != now:
             print_line(
-                f"data.{key}: expected the files of the start of the run, got {_describe_change(then, now)}; the run "
+                f"data.{key}: expected the files of the start of the run, got {describe_change(then, now)}; the run "
                 "continues, but differs from one without a stop. Restore the files to continue bit for bit."
             )
 
 
-def _describe(datasets: Sequence[Dataset | MixedDataset]) -> dict[str, Any]:
+def describe_data(datasets: Sequence[Dataset | MixedDataset]) -> dict[str, Any]:
     """Return number and digest of the files by the key of the recipe; LR has one for each scale."""
     record = {}
     for dataset in datasets:
         for key, paths in dataset.files().items():
             name = f"{key} x{dataset.scale}" if key.rpartition(".")[2] == "lr" and len(datasets) > 1 else key
-            record[name] = {"files": len(paths), "digest": _digest(paths)}
+            record[name] = describe_files(paths)
     return record
+
+
+def describe_files(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return the number of some files, and a digest of their names and sizes."""
+    return {"files": len(paths), "digest": _digest(paths)}
 
 
 def _digest(paths: Sequence[Path]) -> str:
@@ -75,7 +80,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _describe_change(then: Any, now: dict[str, Any] | None) -> str:
+def describe_change(then: Any, now: Any) -> str:
+    """Return how a record of files differs from an earlier or another one; None is no files."""
     before = then.get("files") if isinstance(then, dict) else 0
     after = now["files"] if now else 0
     return f"{after} instead of {before}" if before != after else f"{after} of which names or sizes differ"

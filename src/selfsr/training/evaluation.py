@@ -232,6 +232,16 @@ def check_sets(recipe: Recipe) -> None:
             images.degraded.check(images.hr, images.scale)
 
 
+def list_set_files(recipe: Recipe) -> dict[str, list[Path]]:
+    """Return the files of the recipe's evaluation sets, by the key of the recipe and the scale."""
+    files = {}
+    for images in _read_sets(recipe) if recipe.evaluate else ():
+        files[f"evaluate.sets.{images.name}.hr x{images.scale}"] = images.hr
+        if images.lr is not None:
+            files[f"evaluate.sets.{images.name}.lr x{images.scale}"] = images.lr
+    return files
+
+
 def describe_inputs(recipe: Recipe) -> list[str]:
     """Return a warning if training degrades its inputs, but every evaluation set has bicubic ones."""
     degradation = getattr(recipe.data, "degrade", None)

@@ -18,6 +18,7 @@ from selfsr.fileio import write_atomic
 from selfsr.machine.distributed import StopAgreement, is_first_process, share_from_first, share_number
 from selfsr.machine.environment import write_environment
 from selfsr.machine.interruption import Interruption
+from selfsr.machine.lost import explain_lost_process
 from selfsr.machine.memory import measure_memory_mb
 from selfsr.nets.base import set_scale
 from selfsr.recipe import Recipe, dump_recipe
@@ -31,8 +32,9 @@ from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.assemble import TrainingRun, assemble
 from selfsr.training.compilation import tolerate_failures
 from selfsr.training.data_record import record_data
-from selfsr.training.evaluation import Evaluator, check_sets, describe_inputs
+from selfsr.training.evaluation import Evaluator, check_sets, describe_inputs, list_set_files
 from selfsr.training.guard import FiniteGuard, Stopwatch
+from selfsr.training.machines import check_same_files
 from selfsr.training.pacing_notes import GradientWatch, describe_paces
 from selfsr.training.parameters import BASE_LR
 from selfsr.training.pixel_weights import sum_pixel_weights
@@ -78,9 +80,10 @@ def fit(
         InputError: something that the recipe names is missing or does not fit, the folder has checkpoints of another
             run, or another training uses it.
         Diverged: a loss or a gradient became NaN or infinite; the message names it and the step.
+        LostProcess: another process of the run has ended; what was saved stays.
     """
     check_sets(recipe)
-    with _lock(folder):
+    with _lock(folder), explain_lost_process():
         return _fit(recipe, folder, device, resume, rehearsal)
 
 
@@ -90,6 +93,7 @@ def _fit(
     run = assemble(recipe, folder, device=device, resume=resume)
     # After assembly: a new name for the run would not mend a wrong setting.
     share_from_first(lambda: _check_run_folder(run))
+    check_same_files(run.loader.datasets, list_set_files(recipe))
     if is_main := run.accelerator.is_main_process:
         _write_definition(run)
         record_data(folder, run.loader.datasets, resume=run.resumed)
