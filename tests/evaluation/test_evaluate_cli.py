@@ -240,14 +240,15 @@ def test_upscale_a_folder_with_a_bad_file(weights, tmp_path):
     assert status == 1
     assert stdout == f"2 of 3 images written to {tmp_path / 'out'}.\n"
     assert f"selfsr: {tmp_path}/in/bad.png: expected a readable image, got" in stderr
-    assert "selfsr: 1 of 3 images failed." in stderr
+    assert f"selfsr: 1 of 3 images failed, for the reasons above: {tmp_path}/in/bad.png." in stderr
     assert read_image(tmp_path / "out" / "sub" / "b.png").pixels.shape == (80, 72, 3)
     # the good ones are there now
     assert "which exists (and 1 more); add --overwrite" in mistake(*args)
     (tmp_path / "in" / "bad.png").unlink()
     before = (tmp_path / "out" / "a.png").stat().st_mtime_ns
     status, stdout, _ = call(*args, "--skip-existing")
-    assert (status, stdout) == (0, f"0 of 0 images written to {tmp_path / 'out'}, 2 skipped.\n")
+    skipped = "2 skipped because their outputs exist"
+    assert (status, stdout) == (0, f"0 of 0 images written to {tmp_path / 'out'}, {skipped}.\n")
     assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == before
     assert call(*args, "--overwrite")[0] == 0
     assert (tmp_path / "out" / "a.png").stat().st_mtime_ns > before

@@ -186,8 +186,9 @@ def test_unsupported_samples_are_refused_by_their_tag(tmp_path, samples, options
     tifffile.imwrite(path, samples, **{"photometric": photometric, **options})
     expected = f"{path}: expected a readable image, got the TIFF tag {reason}"
     for read in (read_image, read_header):
-        with pytest.raises(InputError, match=re.escape(expected)):
+        with pytest.raises(InputError, match=re.escape(expected)) as error:
             read(path)
+        assert str(error.value).endswith("; convert it to 8 or 16 bits per sample, such as a PNG.")
 
 
 def test_12_bit_gray_is_refused(tmp_path):

@@ -19,6 +19,7 @@ from selfsr.images.resize import bicubic_lr
 from selfsr.models.card_options import CardOptions
 from selfsr.models.comparison import make_check_image
 from selfsr.models.export import ExportOptions, export_model
+from selfsr.nets.weights.detect import is_derived
 from selfsr.nets.weights.load import load_model
 from selfsr.nets.weights.model import Model
 from selfsr.nets.weights.save import save_weights
@@ -33,6 +34,7 @@ HEADER = ["architecture", "scale", "upscaled", "evaluated", "exported", "ONNX", 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:'saved_variables' is deprecated", "ignore:torch.meshgrid"),
+    pytest.mark.filterwarnings("ignore::selfsr.errors.RangeWarning"),  # untrained networks leave [0, 1]
 ]
 
 
@@ -97,6 +99,8 @@ def check_export(model: Model, path: Path, folder: Path) -> str:
     torch.testing.assert_close(exact.upscale(image), expected, rtol=0, atol=1e-5)
     half = load_model(folder / f"{name}_fp16.safetensors")
     for key, tensor in model.net.state_dict().items():
+        if is_derived(key):
+            continue  # computed from the others, which are rounded
         rounded = tensor.half().float() if tensor.is_floating_point() else tensor
         assert torch.equal(half.net.state_dict()[key], rounded), key
     assert (half.upscale(image) - expected).square().mean().sqrt() < 10 ** (-45 / 20)

@@ -16,8 +16,10 @@ from selfsr.images.large import LARGE_BYTES
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.weights.model import Model
 from selfsr.upscaling import partial
-from selfsr.upscaling.files import UpscaleJob, upscale_files
+from selfsr.upscaling.files import upscale_files
+from selfsr.upscaling.output_size import OutputSize
 from selfsr.upscaling.partial import name_partial, remove_partial
+from selfsr.upscaling.plan import UpscaleJob
 from selfsr.upscaling.upscaler import Upscaler
 
 TILES = 9  # of 32 px with an overlap of 8 in an image of 80 x 76
@@ -185,7 +187,7 @@ def test_the_folder_goes_when_the_result_is_written(target: Path, tmp_path: Path
     summary = upscale_files(
         [UpscaleJob(source, target)],
         lambda image, job: upscaler.upscale_image(image, scratch=tmp_path, target=job.target),
-        scale=2,
+        output_size=OutputSize(2),
         advance=lambda: None,
         on_failure=pytest.fail,
     )

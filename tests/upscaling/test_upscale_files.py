@@ -11,7 +11,9 @@ from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, read_image, write_image
 from selfsr.images.paths import SUFFIXES
 from selfsr.upscaling import files as files_module
-from selfsr.upscaling.files import UpscaleJob, plan_jobs, upscale_files
+from selfsr.upscaling.files import upscale_files
+from selfsr.upscaling.output_size import OutputSize
+from selfsr.upscaling.plan import UpscaleJob, name_output, plan_jobs
 
 
 def write(path: Path, **image) -> Path:
@@ -21,8 +23,7 @@ def write(path: Path, **image) -> Path:
 
 
 def targets(*args, **options) -> list[str]:
-    jobs, _ = plan_jobs(*args, **options)
-    return [str(job.target) for job in jobs]
+    return [str(job.target) for job in plan_jobs(*args, **options).jobs]
 
 
 @pytest.fixture
@@ -95,13 +96,6 @@ def test_plan_jobs_ignores_earlier_results_below_the_input(folder):
             "z.jpg: expected an image or a folder of images, got a path that does not exist; did you mean x.jpg?",
         ),
         (
-            ["x.jpg", "in/a.jpg", "in/a.jpg", "more/a.jpg"],
-            "out",
-            None,
-            "upscale: expected a target for each image, got out/a.png for in/a.jpg and more/a.jpg; "
-            "use --format keep, or upscale them one by one.",
-        ),
-        (
             ["in"],
             "in",
             "keep",
@@ -124,16 +118,16 @@ def test_plan_jobs_refuses_or_skips_existing_targets(folder):
         "upscale: expected new files, got out/a.png, which exists (and 1 more); "
         "add --overwrite to replace it or --skip-existing to keep it."
     )
-    jobs, skipped = plan_jobs([Path("in")], Path("out"), existing="skip")
-    assert ([job.target for job in jobs], skipped) == ([Path("out/b.png")], 2)
-    assert len(plan_jobs([Path("in")], Path("out"), existing="overwrite")[0]) == 3
+    plan = plan_jobs([Path("in")], Path("out"), existing="skip")
+    assert ([job.target for job in plan.jobs], plan.skipped) == ([Path("out/b.png")], 2)
+    assert len(plan_jobs([Path("in")], Path("out"), existing="overwrite").jobs) == 3
 
 
 def run(jobs, work=None, scale=1, advanced=None, told=None):
     return upscale_files(
         jobs,
         work or (lambda image, job: image),
-        scale=scale,
+        output_size=OutputSize(scale),
         advance=lambda: None if advanced is None else advanced.append(1),
         on_failure=lambda sentence: None if told is None else told.append(sentence),
     )
@@ -184,7 +178,7 @@ def test_upscale_files_stops_on_a_full_disk_and_loses_nothing(tmp_path, monkeypa
     jobs = [UpscaleJob(write(tmp_path / f"{k}.png"), tmp_path / "out" / f"{k}.png") for k in range(6)]
     real = files_module.write_image
 
-    def fills_up(path, image):
+    def fills_up(path, image, **_):
         if path.name in ("2.png", "3.png"):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(path, image)
@@ -204,7 +198,7 @@ def test_upscale_files_writes_during_the_work(tmp_path, monkeypatch):
     second = threading.Event()
     running = []
 
-    def slow(path, image):
+    def slow(path, image, **_):
         running.append(path.name)
         assert second.wait(20), "writing blocks the work"
 
@@ -266,3 +260,71 @@ def test_plan_jobs_of_nothing_but_earlier_results_is_refused(folder):
     assert str(error.value) == (
         "upscale: expected images in old, got none outside of old/out; pass the folder of the originals."
     )
+
+
+@pytest.mark.parametrize(
+    ("sources", "suffix", "expected"),
+    [
+        (["a.png", "a.jpg"], None, ["a_png.png", "a_jpg.png"]),
+        (["a.png", "a.jpg"], "keep", ["a.png", "a.jpg"]),
+        (["a.png", "a.jpg", "a_jpg.tif"], None, ["a_png.png", "a_jpg_2.png", "a_jpg.png"]),
+        (["x/a.jpg", "y/a.jpg", "z/a.jpg", "x/b.jpg"], None, ["a.png", "a_2.png", "a_3.png", "b.png"]),
+        (["x/a.jpg", "y/a.jpg", "y/a_2.png"], None, ["a.png", "a_3.png", "a_2.png"]),
+        (["x/a.jpg", "x/a.jpg"], None, ["a.png"]),
+        (["x/a.jpg", "y/A.jpg"], None, ["a.png", "A_2.png"]),
+    ],
+)
+def test_images_with_one_name_are_kept_apart(tmp_path, monkeypatch, sources, suffix, expected):
+    monkeypatch.chdir(tmp_path)
+    for name in sources:
+        write(Path(name))
+    plan = plan_jobs([Path(name) for name in sources], Path("out"), suffix)
+    assert [job.target.relative_to("out").as_posix() for job in plan.jobs] == expected
+    assert [job.source.as_posix() for job in plan.jobs] == list(dict.fromkeys(sources))
+
+
+def test_renamed_images_are_described(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.png", "in/a.jpg", "in/b.png"):
+        write(Path(name))
+    assert plan_jobs([Path("in")], Path("out")).describe_renamed() == (
+        "Images with the same name are kept apart: in/a.jpg as a_jpg.png, in/a.png as a_png.png."
+    )
+    assert plan_jobs([Path("in/b.png")], Path("out")).describe_renamed() is None
+
+
+def test_names_end_in_the_suffix(folder):
+    assert targets([Path("in")], Path("out"), "keep", name_suffix="_v1.5") == [
+        "out/a_v1.5.jpg",
+        "out/b_v1.5.PNG",
+        "out/deep/a_v1.5.jpg",
+    ]
+    assert name_output([Path("x.jpg")], 2.5) == Path("x_x2.5.png")
+    assert name_output([Path("x.jpg")], 2, "keep", "_hr") == Path("x_hr.jpg")
+    assert name_output([Path("in")], 2, None, "_hr") == folder / "in_x2"
+
+
+def test_formats_that_are_only_read_become_png(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.avif", "b.jp2", "c.tga", "d.bmp"):
+        Path(name).write_bytes(b"?")
+    assert targets([Path(name) for name in ("a.avif", "b.jp2", "c.tga", "d.bmp")], Path("out"), "keep") == [
+        "out/a.png",
+        "out/b.png",
+        "out/c.png",
+        "out/d.bmp",
+    ]
+
+
+def test_each_model_has_its_targets(folder):
+    assert targets([Path("in/deep")], Path("in/out"), models=["one", "two.v2"]) == [
+        "in/out/one/a.png",
+        "in/out/two.v2/a.png",
+    ]
+    assert targets([Path("x.jpg")], Path("o.png"), models=["one", "two"], samples=2) == [
+        "o_s0_one.png",
+        "o_s1_one.png",
+        "o_s0_two.png",
+        "o_s1_two.png",
+    ]
+    assert [job.model for job in plan_jobs([Path("x.jpg")], Path("out"), models=["one", "two"]).jobs] == [0, 1]

@@ -22,16 +22,17 @@ def describe_gain(folder: Path) -> str | None:
         return None
     name = next(iter(run.best_by))
     metric = METRICS[name]
-    if best["step"] == 0:
-        return (
-            f"No gain: no later step is better than the start by {metric.title}, so weights/best is the start. Train "
-            "longer, on more photos, or on photos that are more like those you want to upscale."
-        )
     before, after = (first_score(evaluation, name) for evaluation in (start, best))
     if before is None or after is None:
         return None
     unit = f" {metric.unit}" if metric.unit else ""
-    return f"{metric.title} on held-out photos: {before:.4g}{unit} before, {after:.4g}{unit} at step {best['step']:,}."
+    scores = f"{metric.title} on held-out photos: {before:.4g}{unit} before, {after:.4g}{unit} at step {best['step']:,}"
+    if after > before if metric.better == "higher" else after < before:
+        return f"{scores}."
+    return (
+        f"No gain: {scores}, the best of the run. Keep the start model, or train longer, on more photos, or on photos "
+        "that are more like those you want to upscale."
+    )
 
 
 def list_next_commands(model: str, folder: Path, scale: int) -> list[str]:
@@ -44,6 +45,6 @@ def list_next_commands(model: str, folder: Path, scale: int) -> list[str]:
     run = shlex.quote(str(folder))
     held_out = shlex.quote(str(folder / "held_out.txt"))
     return [
-        f"Compare: selfsr compare {shlex.quote(model)} {run} --data {held_out}",
+        f"Compare: selfsr compare {shlex.quote(model)} {run} --data {held_out} -o compare.html",
         f"Export:  selfsr export {run} -o published --name {scale}x-NAME --onnx",
     ]

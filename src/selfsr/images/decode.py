@@ -12,6 +12,7 @@ from PIL.ImageFile import ImageFile
 from selfsr.errors import InputError
 from selfsr.images import exif, formats, jpeg, png, tiff, xmp
 from selfsr.images.sixteen_bit import decode_by_opencv
+from selfsr.images.unsupported import UnsupportedSamplesError
 from selfsr.machine.memory import measure_free_bytes
 
 # EXIF orientation: (swap rows and columns, then flip rows, then flip columns).
@@ -203,7 +204,8 @@ def _eight_bit_or_gray(image: Image.Image, icc: bytes | None) -> tuple[np.ndarra
         alpha = None if transparent is None else np.where(gray == transparent, 0, 65535).astype(np.uint16)
         return gray[:, :, None], alpha, icc
     if mode in ("I", "F"):
-        raise InputError(f"{'32-bit integer' if mode == 'I' else 'float'} samples, where 8 or 16 bits are supported")
+        kind = "32-bit integer" if mode == "I" else "float"
+        raise UnsupportedSamplesError(f"{kind} samples, where 8 or 16 bits are supported")
     if mode in ("CMYK", "LAB"):
         image, icc = _to_srgb(image, icc), None
     elif mode in ("1", "L", "La", "LA"):

@@ -20,10 +20,12 @@ from selfsr.images.formats import MissingDecoderError
 from selfsr.images.paths import SUFFIXES, missing_path_error
 from selfsr.images.png import encode_png
 from selfsr.images.tiff import append_tags, encode_tiff
+from selfsr.images.unsupported import UnsupportedSamplesError
 from selfsr.images.xmp import LARGEST_JPEG_BYTES, PNG_KEY, normalize_xmp
 
 # The largest side that WebP can store, and libjpeg's own limit, below that of the format.
 _LARGEST_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
+_JPEG_QUALITY = 95
 # A JPEG marker segment has 16 bits for its length.
 _LARGEST_JPEG_EXIF_BYTES = 65533
 # The errors of a path that is not a file; a symbolic link to itself causes one of them.
@@ -157,12 +159,12 @@ def read_header(path: Path) -> ImageHeader:
             raise _unreadable(path, error) from error
 
 
-def write_image(path: Path, image: DecodedImage, *, png_level: int = 6) -> None:
+def write_image(path: Path, image: DecodedImage, *, png_level: int = 6, quality: int | None = None) -> None:
     """Write an image in the format of the suffix, atomically, in a folder that is created if needed.
 
-    PNG, TIFF and WebP are lossless; JPEG has quality 95 without chroma subsampling. WebP has no gray and stores it
-    as RGB, as TIFF does for 16-bit gray with alpha. An ICC profile that does not fit the channels (a gray image
-    written as RGB) is left out, as is any profile in a BMP.
+    PNG, TIFF and WebP are lossless, WebP unless it has a quality; JPEG has no chroma subsampling. WebP has no gray and
+    stores it as RGB, as TIFF does for 16-bit gray with alpha. An ICC profile that does not fit the channels (a gray
+    image written as RGB) is left out, as is any profile in a BMP.
 
     EXIF data is kept in PNG, JPEG (up to 64 KB), WebP and TIFF (without tags of the camera's file), and so is the XMP
     packet, both with the size of the written image; the resolution in PNG, JPEG, TIFF and BMP.
@@ -172,6 +174,7 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6) -> None:
         image: the image to write. A large PNG takes a few megabytes of memory more.
         png_level: zlib level of an 8-bit PNG, 0 to 9; 3 takes half the time of 6 and a few percent more space. Large
             and 16-bit ones have a level of their own.
+        quality: of JPEG and WebP, 1 to 100; None is 95 for JPEG, and WebP without loss. Other formats do not use it.
 
     Raises:
         InputError: unknown suffix, or the format cannot hold the image's depth, alpha or size.
@@ -191,7 +194,7 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6) -> None:
         write_atomic(path, encode_png(image.pixels, image.alpha, profile, tags, image.dpi, packet))
         return
     try:
-        data = _encode(suffix, image, png_level)
+        data = _encode(suffix, image, png_level, quality)
     except (OSError, ValueError, OverflowError) as error:
         size = f"{image.height} x {image.width} pixels"
         raise InputError(f"{path}: could not encode {size} as {suffix}: {error}; choose another format.") from error
@@ -268,7 +271,9 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, MissingDecoderError):
         return InputError(f"{path}: {error}")
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return InputError(f"{path}: expected a readable image, got {reason}; replace or delete it.")
+    is_intact = isinstance(error, UnsupportedSamplesError)
+    advice = "convert it to 8 or 16 bits per sample, such as a PNG" if is_intact else "replace or delete it"
+    return InputError(f"{path}: expected a readable image, got {reason}; {advice}.")
 
 
 def _fitting_profile(image: DecodedImage) -> bytes | None:
@@ -289,7 +294,7 @@ def _fit_xmp(image: DecodedImage) -> bytes | None:
     return normalize_xmp(image.xmp, image.height, image.width)
 
 
-def _encode(suffix: str, image: DecodedImage, png_level: int) -> bytes:
+def _encode(suffix: str, image: DecodedImage, png_level: int, quality: int | None) -> bytes:
     samples, icc, metadata, packet = image.pixels, _fitting_profile(image), _fit_exif(image), _fit_xmp(image)
     if image.alpha is not None:
         samples = np.concatenate((samples, image.alpha[:, :, None]), axis=2)
@@ -311,7 +316,8 @@ def _encode(suffix: str, image: DecodedImage, png_level: int) -> bytes:
     elif suffix in (".jpg", ".jpeg"):
         prefixed = prefixed if len(prefixed) <= _LARGEST_JPEG_EXIF_BYTES else b""
         packet = packet if packet is not None and len(packet) <= LARGEST_JPEG_BYTES else None
-        by_pillow.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=icc, exif=prefixed, xmp=packet, **dpi)
+        options = {"quality": quality or _JPEG_QUALITY, "subsampling": 0, **dpi}
+        by_pillow.save(buffer, "JPEG", icc_profile=icc, exif=prefixed, xmp=packet, **options)
     elif suffix == ".webp":
         by_pillow = by_pillow.convert("RGB" if image.alpha is None else "RGBA")
         embedded = {
@@ -319,7 +325,8 @@ def _encode(suffix: str, image: DecodedImage, png_level: int) -> bytes:
             "exif": metadata or b"",
             "xmp": packet or b"",
         }
-        by_pillow.save(buffer, "WEBP", lossless=True, exact=True, **embedded)
+        compression = {"lossless": True} if quality is None else {"quality": quality}
+        by_pillow.save(buffer, "WEBP", exact=True, **compression, **embedded)
     elif suffix == ".bmp":
         by_pillow.save(buffer, "BMP", **dpi)
     else:

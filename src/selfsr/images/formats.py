@@ -12,10 +12,14 @@ from PIL import features
 
 from selfsr.errors import InputError
 from selfsr.images import png, tiff
+from selfsr.images.unsupported import UnsupportedSamplesError
 
 # Enough for the signatures, and for the brands at the start of AVIF and HEIC files.
 SIGNATURE_BYTES = 64
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+
+# Formats whose samples are floating point, and the first bytes of their files.
+_FLOAT_SIGNATURES = {"OpenEXR": b"\x76\x2f\x31\x01", "Radiance HDR": b"#?"}
 
 
 class MissingDecoderError(InputError):
@@ -127,12 +131,16 @@ def find_format(start: bytes, suffix: str = "") -> ImageFormat:
 
     Raises:
         InputError: it is none of the known formats.
+        UnsupportedSamplesError: it is OpenEXR or Radiance HDR.
     """
     for image_format in FORMATS:
         if image_format.matches(start):
             return image_format
     if suffix.lower() == ".tga":
         return next(image_format for image_format in FORMATS if image_format.name == "TGA")
+    for name, signature in _FLOAT_SIGNATURES.items():
+        if start.startswith(signature):
+            raise UnsupportedSamplesError(f"{name} with floating point samples")
     raise InputError(f"a file that is not {list_formats()} (it begins with {start[:4]!r})")
 
 

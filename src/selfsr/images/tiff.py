@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from selfsr.errors import InputError
 from selfsr.images.exif import load_exif, select_tags
 from selfsr.images.sixteen_bit import decode_by_opencv
+from selfsr.images.unsupported import UnsupportedSamplesError
 from selfsr.images.xmp import TIFF_TAG
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -238,7 +239,7 @@ def _check_tags(page: Any) -> TiffLayout | None:
 
 def _unsupported(tag: str, value: Any, meaning: str | None, supported: str) -> InputError:
     described = f"{tag} {value}" if meaning is None else f"{tag} {value} ({meaning})"
-    return InputError(f"the TIFF tag {described}, where {supported} is supported")
+    return UnsupportedSamplesError(f"the TIFF tag {described}, where {supported} is supported")
 
 
 def _read_samples(page: Any, data: bytes) -> tuple[np.ndarray, bool]:

@@ -122,6 +122,8 @@ def _refuse_contradictions(sentence: str) -> Iterator[None]:
 
 def _construct(arch: Architecture, arguments: dict[str, Any]) -> nn.Module:
     """Call the class. If it needs the values of tensors, compute them also for the device "meta"."""
+    from selfsr.nets.spandrel.attention import fuse_attention
+
     with ignore_meshgrid_warning():
         try:
             net = arch.net(**arguments)
@@ -131,7 +133,7 @@ def _construct(arch: Architecture, arguments: dict[str, Any]) -> nn.Module:
             with torch.device("cpu"):
                 net = arch.net(**arguments).to("meta")
         replace_span_convs(net)
-    return net
+    return fuse_attention(net)
 
 
 def _plain(value: Any) -> Any:

@@ -62,6 +62,8 @@ class DatSpec(NetworkSpec):
     def _make(self, scale: int, channels: int) -> nn.Module:
         from spandrel.architectures.DAT import DAT
 
+        from selfsr.nets.spandrel.attention import fuse_attention
+
         with ignore_meshgrid_warning():
             net = DAT(
                 in_chans=channels,
@@ -75,4 +77,5 @@ class DatSpec(NetworkSpec):
                 upsampler=self.upsampler,
                 resi_connection=self.residual_conv,
             )
-        return end_in_float32(net, "upsample.0" if self.upsampler == "pixelshuffledirect" else "conv_last")
+        last = "upsample.0" if self.upsampler == "pixelshuffledirect" else "conv_last"
+        return end_in_float32(fuse_attention(net), last)

@@ -59,6 +59,8 @@ class HatSpec(NetworkSpec):
     def _make(self, scale: int, channels: int) -> nn.Module:
         from spandrel.architectures.HAT import HAT
 
+        from selfsr.nets.spandrel.attention import fuse_attention
+
         with ignore_meshgrid_warning():
             net = HAT(
                 in_chans=channels,
@@ -73,4 +75,4 @@ class HatSpec(NetworkSpec):
                 drop_path_rate=self.drop_path,
                 upscale=scale,
             )
-        return end_in_float32(net, "conv_last")
+        return end_in_float32(fuse_attention(net), "conv_last")

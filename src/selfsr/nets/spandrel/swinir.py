@@ -62,6 +62,8 @@ class SwinIrSpec(NetworkSpec):
     def _make(self, scale: int, channels: int) -> nn.Module:
         from spandrel.architectures.SwinIR import SwinIR
 
+        from selfsr.nets.spandrel.attention import fuse_attention
+
         with ignore_meshgrid_warning():
             net = SwinIR(
                 in_chans=channels,
@@ -75,4 +77,5 @@ class SwinIrSpec(NetworkSpec):
                 upsampler=self.upsampler,
                 resi_connection=self.residual_conv,
             )
-        return end_in_float32(net, "upsample.0" if self.upsampler == "pixelshuffledirect" else "conv_last")
+        last = "upsample.0" if self.upsampler == "pixelshuffledirect" else "conv_last"
+        return end_in_float32(fuse_attention(net), last)

@@ -64,7 +64,9 @@ def load_model(path: Path, scale: int | None = None) -> Model:
     descriptor = detect_with_spandrel(path, weights.tensors)
     size, tiling = descriptor.size_requirements, descriptor.tiling.name.lower()
     traits = read_traits(None, descriptor)
-    net = run_as_spandrel(descriptor.model.float().eval(), traits, tiling)
+    from selfsr.nets.spandrel.attention import fuse_attention  # here, since it imports spandrel
+
+    net = run_as_spandrel(fuse_attention(descriptor.model.float().eval()), traits, tiling)
     if any(".eval_conv." in name for name in weights.tensors):
         from selfsr.nets.spandrel.span_conv import fuse_span_convs
 

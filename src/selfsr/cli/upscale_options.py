@@ -1,0 +1,93 @@
+"""The options of `selfsr upscale`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfsr.upscaling.options import OutputFormat, RequestedPrecision
+
+InputsArgument = Annotated[
+    list[Path], typer.Argument(metavar="IN...", help="Images, and folders with their subfolders.")
+]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Name from `selfsr models list`, or a weights file: .safetensors, .pth, .pt or .ckpt, of any network that "
+        "spandrel supports. Default: the shipped model with the highest PSNR for --scale or --outscale, or for x2. "
+        "Repeat it for several models: each has a folder in the output, or its name at the end of the file's name.",
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File to write, for one image and with an image suffix; else a folder. Default, for one input: next to "
+        "it, with the scale in its name, such as photo_x2.png.",
+    ),
+]
+UpscaleScaleOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Upscaling factor; default: the scale of the model. Selects a scale of a network with several. With a "
+        "factor that the model does not have, bicubic interpolation resizes its output.",
+    ),
+]
+OutscaleOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Factor of the output's size, any positive number such as 2.5: bicubic interpolation resizes the output "
+        "of the model. --scale then only selects a scale of the network.",
+    ),
+]
+MaxSideOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Limit of the longer side of each output, in pixels; larger outputs are reduced to it."),
+]
+SuffixOption = Annotated[
+    str | None,
+    typer.Option(
+        help="End of the names of the written images, such as _hr for photo_hr.png. Default: none in a folder, and "
+        "the scale for one image without -o."
+    ),
+]
+QualityOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=100, help="Quality of JPEG and WebP, 1 to 100. Default: 95 for JPEG, and WebP without loss."
+    ),
+]
+UpscaleTileOption = Annotated[
+    str,
+    typer.Option(
+        help="Largest tile in pixels of the input, auto (measured from free memory) or off. "
+        "Change it when memory runs out."
+    ),
+]
+OverlapOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Pixels of the input that neighboring tiles share, at most half a tile; default: 64. "
+        "Raise it if seams are visible.",
+    ),
+]
+PrecisionOption = Annotated[
+    RequestedPrecision,
+    typer.Option(help="Precision of the network; auto: half precision if it is supported and invisible at 8 bits."),
+]
+FormatOption = Annotated[
+    OutputFormat | None,
+    typer.Option(
+        help="Format of the images in a folder; default: png. keep uses the format of the input, or png if that format "
+        "is only read."
+    ),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace images that exist.")]
+SkipExistingOption = Annotated[
+    bool, typer.Option("--skip-existing", "--skip", help="Keep images that exist, to resume an interrupted job.")
+]
