@@ -44,13 +44,13 @@ def main(folder: Path, part: str) -> None:
     call_in_step(STOP_STEP + 1, lambda: steps.append(STOP_STEP + 1))
     # Without a log step before the last one, as with the usual log.every_steps.
     recipe = parse_recipe({**document, "log": {"every_steps": 100}}, "test")
-    assert not fit(recipe, folder / "signalled/tiny", device="cpu")
+    assert not fit(recipe, folder / "signaled/tiny", device="cpu")
     assert steps == [STOP_STEP], steps
     if rank == 1:  # the other process has the lock of the run folder
-        signalled = folder / "signalled/tiny"
-        assert read_checkpoint(signalled)["step"] == STOP_STEP
+        signaled = folder / "signaled/tiny"
+        assert read_checkpoint(signaled)["step"] == STOP_STEP
     distributed.barrier()
-    train(document, folder / "signalled/tiny", resume=True)
+    train(document, folder / "signaled/tiny", resume=True)
     distributed.destroy_process_group()
 
 
@@ -61,14 +61,14 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     recipe = {**make_tiny_recipe(photos), "steps": STEPS, "evaluate": None}
     recipe["method"]["terms"] = {"pixel": {"kind": "l1"}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    run_in_two_processes(Path(__file__).resolve(), folder, "signalled", cwd=folder)
+    run_in_two_processes(Path(__file__).resolve(), folder, "signaled", cwd=folder)
     return folder, run_in_two_processes(Path(__file__).resolve(), folder, "killed", cwd=folder, restarts=1)
 
 
 def test_a_signal_to_one_process_stops_both_in_the_same_step_and_saves(trained: tuple[Path, str]) -> None:
     """The step itself is checked in the processes; here, that nothing was lost."""
     folder, _ = trained
-    assert_same(read_checkpoint(folder / "signalled/tiny"), read_checkpoint(folder / "straight/tiny"))
+    assert_same(read_checkpoint(folder / "signaled/tiny"), read_checkpoint(folder / "straight/tiny"))
 
 
 def test_a_killed_process_is_started_again_by_torchrun_and_loses_nothing(trained: tuple[Path, str]) -> None:
