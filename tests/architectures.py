@@ -79,7 +79,7 @@ SCALES = (
 )
 
 # These run always; all run with -m slow.
-QUICK = {"DITN", "ESRGAN", "FDAT", "OmniSR", "SAFMN", "SeemoRe"}
+QUICK = {"DITN", "ESRGAN", "SAFMN"}
 NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TINY]
 
 

@@ -309,7 +309,7 @@ def test_onnx_of_a_network_that_computes_with_the_size_is_fixed_with_the_reason(
     done = export(
         path, "-o", tmp_path / "small", "--name", "2x-waves", "--onnx", "--fixed-size", 22, "--precision", "float32"
     )
-    assert "only 22 x 22 px)" in done.out
+    assert "only 22 x 22 px" in done.out
     image = make_check_image(3, 22, 22)
     output = run_onnx(tmp_path / "small" / "2x-waves_fp32.onnx", image)
     assert np.abs(output.clip(0, 1) - load_model(path).upscale(image).numpy()).max() < 1e-4

@@ -88,7 +88,7 @@ def test_each_attention_over_windows_is_replaced(name: str) -> None:
 
 
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize(("name", "size"), [*itertools.product(TINY, [(16, 20), (8, 8), (64, 64)])])
+@pytest.mark.parametrize(("name", "size"), [*itertools.product(TINY, [(16, 20), (8, 8)])])
 def test_values_and_gradients_are_those_of_spandrels_classes_in_float64(name: str, size: tuple[int, int]) -> None:
     net = make_net(name).double()
     original = restore_original(net)

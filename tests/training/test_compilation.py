@@ -90,6 +90,7 @@ def check_same(a: dict[str, Any], b: dict[str, Any], **tolerance: float) -> None
         torch.testing.assert_close(b["ema"][name], value, **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.compile
 def test_compiled_run_trains_saves_and_resumes_as_without(
     tiny: dict, tmp_path: Path, traced: list[int], capsys: pytest.CaptureFixture

@@ -23,6 +23,8 @@ from selfsr.runfolder.checkpoints import list_checkpoints
 from two_processes import run_in_two_processes
 from wrapped_steps import call_in_step
 
+pytestmark = pytest.mark.slow  # half a minute of processes
+
 KILL_STEP = SAVED_STEP + 2
 
 
