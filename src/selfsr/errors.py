@@ -54,6 +54,16 @@ def shorten(text: str, longest: int = 200) -> str:
     return text if len(text) <= longest else f"{text[: longest // 2]}...{text[-longest // 4 :]}"
 
 
+def describe_exception(error: BaseException) -> str:
+    """Return the message of an exception in one short line, or the name of its class if it has none.
+
+    Example:
+        >>> describe_exception(OSError("no   space")), describe_exception(KeyboardInterrupt())
+        ('no space', 'KeyboardInterrupt')
+    """
+    return shorten(" ".join(str(error).split()) or type(error).__name__)
+
+
 class RangeWarning(UserWarning):
     """Images given to a loss are not in its data range, usually [0, 1].
 
@@ -220,15 +230,19 @@ def find_similar(name: str, names: Iterable[str]) -> str | None:
     return next(iter(same or close), None)
 
 
-def suggest(value: object, choices: Iterable[str]) -> str:
-    """Return the end of a sentence about a wrong word: the most similar right one as a question, or a full stop.
+def suggest(value: object, choices: Iterable[str], otherwise: str = "") -> str:
+    """Return the end of a sentence about a wrong word: the most similar right one as a question.
+
+    If none is similar, it is `otherwise`, or a full stop.
 
     Example:
         >>> suggest("real_esrgn", ["real_esrgan", "bsrgan"])
         '; did you mean real_esrgan?'
     """
     nearest = difflib.get_close_matches(str(value), list(choices), 1)
-    return f"; did you mean {nearest[0]}?" if nearest else "."
+    if nearest:
+        return f"; did you mean {nearest[0]}?"
+    return f"; {otherwise}." if otherwise else "."
 
 
 def check_choice(caller: str, name: str, value: object, choices: Sequence[str]) -> None:

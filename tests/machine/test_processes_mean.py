@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from selfsr.losses.adversarial import generator_loss
-from selfsr.machine.distributed import mean_over_processes, share_number, sum_over_processes
+from selfsr.machine.distributed import mean_over_processes, share_from_first, sum_over_processes
 from two_processes import run_in_two_processes
 
 # Each of two processes has half of the logits; gradients are averaged over processes, as in training.
@@ -14,7 +14,7 @@ import sys
 import torch
 from torch import distributed
 from selfsr.losses.adversarial import generator_loss
-from selfsr.machine.distributed import mean_over_processes, share_number, sum_over_processes
+from selfsr.machine.distributed import mean_over_processes, share_from_first, sum_over_processes
 
 distributed.init_process_group("gloo")
 half = slice(0, 2) if distributed.get_rank() == 0 else slice(2, 4)
@@ -23,7 +23,7 @@ real, fake = (weight * torch.tensor(x, dtype=torch.float64)[half] for x in ([1.0
 mean = lambda logits: mean_over_processes(logits.mean())
 loss = generator_loss(real, fake, objective="vanilla", form="relativistic", mean=mean)
 loss.backward()
-shared = torch.tensor(share_number(1.5 + distributed.get_rank(), torch.device("cpu")), dtype=torch.float64)
+shared = torch.tensor(share_from_first(lambda: 1.5 + distributed.get_rank()), dtype=torch.float64)
 total = sum_over_processes(torch.stack([loss, weight.grad, shared])) / 2
 if distributed.get_rank() == 0:
     torch.save(total, sys.argv[1])
@@ -47,4 +47,4 @@ def test_single_process_gets_its_own_tensor() -> None:
     value = torch.tensor(3.0)
     assert mean_over_processes(value) is value
     assert sum_over_processes(value) is value
-    assert share_number(3.5, value.device) == 3.5
+    assert share_from_first(lambda: 3.5) == 3.5

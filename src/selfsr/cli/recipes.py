@@ -90,16 +90,13 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 def _no_recipe_error(network: str | None, scale: int | None) -> Exception:
     """Return the error for filters that leave no recipe; it names the nearest network."""
-    import difflib
-
-    from selfsr.errors import InputError
+    from selfsr.errors import InputError, suggest
 
     rows = _read_rows()
     networks = sorted({row["network"] for row in rows})
     if network is not None and network not in networks:
-        near = difflib.get_close_matches(network, networks, 1)
-        advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(networks)}."
-        return InputError(f"recipes list: --network: expected the network of a shipped recipe, got {network}; {advice}")
+        advice = suggest(network, networks, f"choose one of {', '.join(networks)}")
+        return InputError(f"recipes list: --network: expected the network of a shipped recipe, got {network}{advice}")
     scales = sorted({number for row in rows for number in row["scales"]})
     if scale is not None and scale not in scales:
         known = ", ".join(map(str, scales))
@@ -196,16 +193,13 @@ def schema(to: Annotated[Path | None, typer.Argument(help="File to write; withou
 
 
 def _find(name: str) -> Path:
-    import difflib
-
-    from selfsr.errors import InputError
+    from selfsr.errors import InputError, suggest
     from selfsr.recipe import shipped_recipes
 
     known = shipped_recipes()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
-        raise InputError(f"recipes: expected the name of a shipped recipe, got {name!r}; {advice}")
+        advice = suggest(name, known, f"choose one of {', '.join(known)}")
+        raise InputError(f"recipes: expected the name of a shipped recipe, got {name!r}{advice}")
     return known[name]
 
 

@@ -16,7 +16,7 @@ from selfsr.console import progress_bar
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
 from selfsr.images.files import DecodedImage, read_image, write_image
-from selfsr.images.paths import is_inside, list_images
+from selfsr.images.paths import list_sources
 
 MANIFEST = "prepared.jsonl"
 
@@ -192,15 +192,7 @@ def _list_sources(source: Path, out: Path) -> list[Path]:
         raise InputError(
             f"data prepare: expected an output folder other than the input, got {out} for both; choose another -o."
         )
-    paths = list_images(source)
-    if not is_inside(out, source):
-        return paths
-    kept = [path for path in paths if not is_inside(path, out)]
-    if not kept:
-        raise InputError(
-            f"data prepare: expected images in {source}, got none outside of {out}; pass the folder of the originals."
-        )
-    return kept
+    return list_sources(source, out, "data prepare")
 
 
 def _list_suffixes(settings: SubImageSettings) -> list[str]:

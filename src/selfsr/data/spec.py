@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -41,7 +41,35 @@ _MASKS = "folder of edge masks, .mat or .png with the names of the images; null 
 CacheKind = Literal["auto", "off", "memory", "disk"]
 
 
-class FolderSpec(Spec):
+class _CachedSpec(Spec):
+    """What all folders of training images have in common; the options themselves keep their order in each class."""
+
+    if TYPE_CHECKING:
+        cache: CacheKind
+        cache_folder: Path | None
+
+    @field_validator("hr", "masks", "cache_folder", check_fields=False)
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else expand_home(path)
+
+    @model_validator(mode="after")
+    def _check_cache(self) -> Self:
+        if self.cache_folder is not None and self.cache != "disk":
+            raise ValueError(
+                f"cache_folder needs cache: disk, got cache: {self.cache}; set cache to disk, or leave it out"
+            )
+        return self
+
+    def _choose_cache(self) -> Cache:
+        """Return the cache, with the default folder of one on disk."""
+        if self.cache != "disk":
+            return self.cache
+        default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfsr"
+        return CacheFolder(self.cache_folder or default)
+
+
+class FolderSpec(_CachedSpec):
     """A folder of HR images; LR is made from them by bicubic or by a degradation."""
 
     kind: Literal["folder"]
@@ -70,20 +98,10 @@ class FolderSpec(Spec):
     augment: AugmentSpec | None = Field(None, description=AUGMENT)
     masks: Path | None = Field(None, description=_MASKS)
 
-    @field_validator("hr", "masks", "cache_folder")
-    @classmethod
-    def _expand_home(cls, path: Path | None) -> Path | None:
-        return None if path is None else expand_home(path)
-
     @model_validator(mode="after")
     def _check_degrade_on(self) -> Self:
         if self.degrade_on == "device" and self.degrade is None:
             raise ValueError("degrade_on: device needs degrade; leave it out, bicubic LR is always made on the device")
-        return self
-
-    @model_validator(mode="after")
-    def _check_cache(self) -> Self:
-        check_cache_folder(self.cache, self.cache_folder)
         return self
 
     @property
@@ -139,15 +157,12 @@ class FolderSpec(Spec):
             small=self.small,
         )
 
-    def _choose_cache(self) -> Cache:
-        return choose_cache(self.cache, self.cache_folder)
-
     def lr_folder(self, scale: int) -> None:  # noqa: ARG002 - all data share one signature
         """Return None, since LR is made from HR."""
         return None
 
 
-class PairsSpec(Spec):
+class PairsSpec(_CachedSpec):
     """A folder of HR and a folder of LR images, matched by path (`0001.png` with `0001.png` or `0001x4.png`)."""
 
     kind: Literal["pairs"]
@@ -165,22 +180,12 @@ class PairsSpec(Spec):
     augment: AugmentSpec | None = Field(None, description=AUGMENT)
     masks: Path | None = Field(None, description=_MASKS)
 
-    @field_validator("hr", "masks", "cache_folder")
-    @classmethod
-    def _expand_home(cls, path: Path | None) -> Path | None:
-        return None if path is None else expand_home(path)
-
     @field_validator("lr")
     @classmethod
     def _expand_homes(cls, lr: Path | dict[int, Path]) -> Path | dict[int, Path]:
         if isinstance(lr, Path):
             return expand_home(lr)
         return {scale: expand_home(path) for scale, path in lr.items()}
-
-    @model_validator(mode="after")
-    def _check_cache(self) -> Self:
-        check_cache_folder(self.cache, self.cache_folder)
-        return self
 
     @property
     def parts(self) -> dict[str, "FolderSpec | PairsSpec"]:
@@ -234,9 +239,6 @@ class PairsSpec(Spec):
             raise InputError(f"data.lr: expected a folder for scale {scale}, got only {sorted(self.lr)}; add it.")
         return folder
 
-    def _choose_cache(self) -> Cache:
-        return choose_cache(self.cache, self.cache_folder)
-
     def _pair(self, hr_paths: Sequence[Path], scale: int) -> list[Path]:
         return pair_lr(self.hr, hr_paths, self.lr_folder(scale), scale)
 
@@ -244,30 +246,6 @@ class PairsSpec(Spec):
 def _list_hr(folder: Path, small: SmallImages, crop_px: int, cache: Cache) -> list[Path]:
     paths = list_images(folder)
     return skip_small(paths, crop_px, folder, cache) if small == "skip" else paths
-
-
-def check_cache_folder(kind: CacheKind, folder: Path | None) -> None:
-    """Check that a folder for the cache is given only where it is used.
-
-    Raises:
-        ValueError: it would do nothing.
-    """
-    if folder is not None and kind != "disk":
-        raise ValueError(f"cache_folder needs cache: disk, got cache: {kind}; set cache to disk, or leave it out")
-
-
-def choose_cache(kind: CacheKind, folder: Path | None) -> Cache:
-    """Return the cache of a recipe.
-
-    Args:
-        kind: the option `cache`.
-        folder: the option `cache_folder`.
-    """
-    if kind != "disk":
-        return kind
-    if folder is not None:
-        return CacheFolder(folder)
-    return CacheFolder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfsr")
 
 
 OneSource = Annotated[FolderSpec | PairsSpec, Field(discriminator="kind")]

@@ -59,6 +59,28 @@ def list_images(folder: Path) -> list[Path]:
     return _read_list(folder) if is_image_list(folder) else list_folder(folder).images
 
 
+def list_sources(source: Path, output: Path, command: str) -> list[Path]:
+    """List the images of an input folder or list, without earlier results if the output folder is in it.
+
+    Args:
+        source: as for `list_images`.
+        output: the folder of the results.
+        command: the command, for the error.
+
+    Raises:
+        InputError: there are no others.
+    """
+    paths = list_images(source)
+    if not is_inside(output, source):
+        return paths
+    kept = [path for path in paths if not is_inside(path, output)]
+    if not kept:
+        raise InputError(
+            f"{command}: expected images in {source}, got none outside of {output}; pass the folder of the originals."
+        )
+    return kept
+
+
 def is_image_list(path: Path) -> bool:
     """Return whether a path is that of a list of images, rather than of a folder."""
     return path.suffix.lower() == ".txt" and path.is_file()

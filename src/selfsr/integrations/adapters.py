@@ -4,7 +4,6 @@ All three build a loss from the options of its block in their configuration and 
 truth, float `[N, C, H, W]` in [0, 1]. They have no clock, so the self-paced loss counts its calls.
 """
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Collection
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from selfsr import InputError, SelfPacedLoss, SelfSimilarityLoss
-from selfsr.errors import describe_value
+from selfsr.errors import describe_value, suggest
 from selfsr.pacing.contract import STEPS_PER_EPOCH
 from selfsr.selfsim.contract import LOSS_WEIGHT
 
@@ -175,6 +174,5 @@ def register_class(registry: Any, trainer: str, registered: type) -> None:
 def _check_options(caller: str, options: dict[str, Any], known: Collection[str]) -> None:
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            advice = f"did you mean {near[0]}?" if near else f"its options are {', '.join(sorted(known))}."
-            raise InputError(f"{caller}: expected options of the loss, got {describe_value(name)}; {advice}")
+            advice = suggest(name, known, f"its options are {', '.join(sorted(known))}")
+            raise InputError(f"{caller}: expected options of the loss, got {describe_value(name)}{advice}")

@@ -31,15 +31,6 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return total
 
 
-def share_number(value: float, device: torch.device) -> float:
-    """Return the number of the first process in all processes; the others' values are ignored."""
-    if process_count() == 1:
-        return value
-    shared = torch.tensor(value, dtype=torch.float64, device=device)
-    distributed.broadcast(shared, src=0)
-    return shared.item()
-
-
 def mean_over_processes(value: Tensor) -> Tensor:
     """Return the mean of `value` over all processes, with a gradient for the values of all of them.
 

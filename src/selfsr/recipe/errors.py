@@ -1,13 +1,12 @@
 """Describe a validation error of a recipe in one sentence: key, expectation, value, and the nearest known key."""
 
-import difflib
 import re
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from selfsr.errors import describe_value, shorten
+from selfsr.errors import describe_value, shorten, suggest
 
 _Place = tuple[type[BaseModel] | None, list[int | str], Any]
 _LONGEST = 1500  # characters of a sentence, of which a list of all known layers has the most
@@ -32,7 +31,8 @@ def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
     key = shorten(".".join(map(str, path))) or model.__name__.lower()
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{key}: unknown key; {_suggest_key(str(path[-1]), owner)}"
+        known = sorted(owner.model_fields) if owner else []
+        return f"{key}: unknown key{suggest(path[-1], known, 'known keys are ' + ', '.join(known))}"
     if kind == "missing":
         return f"{key}: missing; add it, it has no default."
     if kind == "union_tag_not_found" and "expected_tags" not in context:
@@ -62,8 +62,7 @@ def _describe_kind(context: dict[str, Any]) -> str:
     """Return a sentence about a `kind` that is unknown or missing."""
     kinds = str(context.get("expected_tags", "")).replace("'", "")
     kind = context.get("tag")
-    nearest = difflib.get_close_matches(str(kind), kinds.split(", "), 1)
-    advice = f"; did you mean {nearest[0]}?" if nearest else "."
+    advice = suggest(kind, kinds.split(", "))
     return f"expected one of {kinds}, got {describe_value(kind) if kind is not None else 'none'}{advice}"
 
 
@@ -75,17 +74,10 @@ def _show(value: Any) -> str:
 def _describe_choice(expected: str, value: Any) -> str:
     """Return a sentence about a value that is none of the allowed ones, `'a', 'b' or 'c'`."""
     choices = re.findall(r"'([^']*)'", expected)
-    nearest = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
-    advice = f"; did you mean {nearest[0]}?" if nearest else "."
+    advice = suggest(value, choices if isinstance(value, str) else ())
     listed = ", ".join(choices) or expected
     one_of = "one of " if len(choices) > 1 else ""
     return f"expected {one_of}{listed}, got {describe_value(value)}{advice}"
-
-
-def _suggest_key(key: str, owner: type[BaseModel] | None) -> str:
-    known = sorted(owner.model_fields) if owner else []
-    nearest = difflib.get_close_matches(key, known, 1)
-    return f"did you mean {nearest[0]}?" if nearest else f"known keys are {', '.join(known)}."
 
 
 def _resolve(location: tuple[int | str, ...], model: type[BaseModel]) -> _Place:

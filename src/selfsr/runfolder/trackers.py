@@ -17,7 +17,7 @@ from accelerate.tracking import (
 )
 
 from selfsr.console import print_line
-from selfsr.errors import InputError, shorten
+from selfsr.errors import InputError, describe_exception
 from selfsr.fileio import write_atomic
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
@@ -64,7 +64,7 @@ class Trackers:
                 if name != "tensorboard" and after_step < 0:  # there the options would be a run of their own
                     self._trackers[name].store_init_configuration(dict(options))
             except Exception as error:  # the code of other people, and their servers
-                reason = shorten(" ".join(str(error).split()) or type(error).__name__)
+                reason = describe_exception(error)
                 raise InputError(
                     f"log.trackers: expected {name} to start, got an error ({reason}); log in to it, or remove it from "
                     "log.trackers."
@@ -95,7 +95,7 @@ class Trackers:
             call(self._trackers[name])
         except Exception as error:  # a server that is gone must not end a training of days
             del self._trackers[name]
-            reason = shorten(" ".join(str(error).split()) or type(error).__name__)
+            reason = describe_exception(error)
             print_line(
                 f"log.trackers: expected {name} to take the values of the run, got an error ({reason}); the run "
                 "continues without it, and its own logs have everything."

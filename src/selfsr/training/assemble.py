@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from selfsr import __version__
 from selfsr.console import print_line
 from selfsr.data.loader import Loader
-from selfsr.errors import InputError, shorten
+from selfsr.errors import InputError, describe_exception
 from selfsr.machine.arithmetic import Arithmetic, Tf32
 from selfsr.machine.attempts import choose_init_method
 from selfsr.machine.device import choose_device, choose_precision
@@ -243,10 +243,9 @@ def _restore(run: TrainingRun, state: dict[str, Any]) -> None:
     try:
         run.load(state)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"resume: the checkpoint of step {state['step']} in {run.folder} must fit the recipe, got one that does "
-            f"not ({shorten(reason)}); resume with the recipe of the run: selfsr train {run.folder} --resume"
+            f"not ({describe_exception(error)}); resume with the recipe of the run: selfsr train {run.folder} --resume"
         ) from error
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsr.console import print_line, progress_bar
-from selfsr.errors import InputError, shorten
+from selfsr.errors import InputError, describe_exception
 from selfsr.nets.base import set_scale
 from selfsr.nets.discriminators.layers import SpectralConv2d
 from selfsr.step import GENERATOR
@@ -96,7 +96,7 @@ def compile_networks(
     except Exception as error:  # whatever the compiler, LLVM, a missing C++ compiler or the driver raises
         for net in nets.values():
             _restore(net)
-        reason = shorten(" ".join(str(error).split()) or type(error).__name__)
+        reason = describe_exception(error)
         if is_main:
             print_line(f"compile: {choice} fails here ({reason}); the networks run as they are, which is slower")
         return False

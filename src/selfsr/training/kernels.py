@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from selfsr._ops import backends
 from selfsr._ops.launches import Launch, compile_kernels, drop_duplicates, list_launches
 from selfsr.console import print_line, progress_bar
-from selfsr.errors import InputError, shorten
+from selfsr.errors import InputError, describe_exception
 from selfsr.recipe import Recipe
 from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.similarity import SelfSimilarityTerm
@@ -45,9 +45,9 @@ def prepare_kernels(recipe: Recipe, accelerator: Accelerator) -> None:
             else:
                 compile_kernels(launches, device, 1)
         except Exception as error:  # whatever Triton, LLVM, the assembler or a missing C compiler raises
-            failure = " ".join(str(error).split()) or type(error).__name__
+            failure = describe_exception(error)
     if failure is not None:
-        _use_eager(recipe, shorten(failure))
+        _use_eager(recipe, failure)
 
 
 def list_step_launches(recipe: Recipe, device: torch.device, processes: int) -> list[Launch]:

@@ -15,7 +15,7 @@ from selfsr.console import print_event, print_line, print_lines, progress_bar
 from selfsr.data.prefetch import choose_source
 from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
-from selfsr.machine.distributed import StopAgreement, is_first_process, share_from_first, share_number
+from selfsr.machine.distributed import StopAgreement, is_first_process, share_from_first
 from selfsr.machine.environment import write_environment
 from selfsr.machine.interruption import Interruption
 from selfsr.machine.lost import explain_lost_process
@@ -136,10 +136,10 @@ def _fit(
                     print_event("step", record)
                     advance(0, note=_note(means))
                     print_lines([] if rehearsal else gradients.check(means, clock))
-            if evaluate_now:
-                score = evaluation.evaluate(clock) if evaluation else 0.0
+            if evaluate_now and evaluation:
+                score = evaluation.evaluate(clock)
                 if run.plateau:
-                    run.plateau.observe(share_number(score, run.accelerator.device))
+                    run.plateau.observe(share_from_first(lambda score=score: score))
                 stopwatch.restart()
             if (save_now or stop_now) and is_main:
                 save_state(folder, step, run.state(), recipe.checkpoints.keep_last)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfsr.errors import InputError, shorten
+from selfsr.errors import InputError, describe_exception
 from selfsr.recipe.optim import ImportedSpec, Optimizer
 from selfsr.recipe.schema import Recipe
 from selfsr.step import GENERATOR
@@ -85,7 +85,7 @@ def check_exact_resume(spec: ImportedSpec) -> None:
     except InputError:
         raise
     except Exception as error:  # the code of other people
-        reason = shorten(" ".join(str(error).split()) or type(error).__name__)
+        reason = describe_exception(error)
         raise InputError(
             f"optimizers: {spec.path} must take steps without a closure and resume from plain values, got one that "
             f"fails ({reason}); choose another class or other options."

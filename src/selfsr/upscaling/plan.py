@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from selfsr.errors import InputError
-from selfsr.images.paths import SUFFIXES, is_image_name, is_inside, list_images, missing_path_error
+from selfsr.images.paths import SUFFIXES, is_image_name, is_inside, list_sources, missing_path_error
 from selfsr.upscaling.options import OutputFormat
 
 ExistingFiles = Literal["refuse", "overwrite", "skip"]
@@ -94,7 +94,7 @@ def plan_jobs(
     for source in inputs:
         if source.is_dir():
             target = output if len(inputs) == 1 else output / Path(os.path.realpath(source)).name
-            paths = _list_sources(source, output)
+            paths = list_sources(source, output, "upscale")
             jobs += [
                 UpscaleJob(path, _name_target(target / path.relative_to(source), suffix, name_suffix)) for path in paths
             ]
@@ -209,23 +209,6 @@ def _check_output(inputs: Sequence[Path], output: Path) -> None:
             f"upscale: expected a file that ends in {', '.join(SUFFIXES)}, or a folder, got {output}; "
             "choose one of these formats."
         )
-
-
-def _list_sources(source: Path, output: Path) -> list[Path]:
-    """List the images of an input folder, without earlier results if the output folder is in it.
-
-    Raises:
-        InputError: there are no others.
-    """
-    paths = list_images(source)
-    if not is_inside(output, source):
-        return paths
-    kept = [path for path in paths if not is_inside(path, output)]
-    if not kept:
-        raise InputError(
-            f"upscale: expected images in {source}, got none outside of {output}; pass the folder of the originals."
-        )
-    return kept
 
 
 def _check_target_folders(sources: Sequence[Path], output: Path, jobs: Sequence[UpscaleJob]) -> None:

@@ -41,18 +41,9 @@ class TrainableConv3XC(Conv3XC):
             bias = w3[:, :, 0, 0] @ (w2.sum((2, 3)) @ b1 + b2) + b3 + b_skip
         return kernel, bias
 
-    @torch.no_grad()
     def update_params(self) -> None:
-        """Fuse the branches into `eval_conv`; SPAN does this in each forward pass of evaluation.
-
-        Outside of inference mode and autocast, because the EMA cannot update tensors of inference mode, and those of
-        bfloat16 are too coarse.
-        """
-        device_type = self.eval_conv.weight.device.type
-        if device_type == "meta":  # nothing to compute, and no autocast
-            return
-        with torch.inference_mode(False), torch.autocast(device_type, enabled=False):
-            super().update_params()
+        """Fuse the branches into `eval_conv`; SPAN does this in each forward pass of evaluation."""
+        _update_eval_conv(self)
 
 
 class FusedConv3XC(Conv3XC):
@@ -61,10 +52,8 @@ class FusedConv3XC(Conv3XC):
     def train(self, mode: bool = True) -> "FusedConv3XC":
         """Set the mode; for evaluation, fuse the branches in full precision."""
         super().train(mode)
-        device_type = self.eval_conv.weight.device.type
-        if not mode and device_type != "meta":  # nothing to compute, and no autocast
-            with torch.no_grad(), torch.inference_mode(False), torch.autocast(device_type, enabled=False):
-                super().update_params()
+        if not mode:
+            _update_eval_conv(self)
         return self
 
     def update_params(self) -> None:
@@ -84,6 +73,20 @@ def update_fused_convs(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, Conv3XC):
             module.update_params()
+
+
+@torch.no_grad()
+def _update_eval_conv(conv: Conv3XC) -> None:
+    """Fuse the branches of a convolution into its `eval_conv`, in full precision.
+
+    Outside of inference mode and autocast, because the EMA cannot update tensors of inference mode, and those of
+    bfloat16 are too coarse.
+    """
+    device_type = conv.eval_conv.weight.device.type
+    if device_type == "meta":  # nothing to compute, and no autocast
+        return
+    with torch.inference_mode(False), torch.autocast(device_type, enabled=False):
+        Conv3XC.update_params(conv)
 
 
 def _get_parameters(conv: nn.Module) -> tuple[Tensor, Tensor]:
