@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import subprocess
 import sys
 from typing import get_args
 
@@ -11,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from programs import run_python
 from selfsr import cli, report
 from selfsr.errors import InputError
 from selfsr.nets import AnyNetwork
@@ -99,6 +99,18 @@ def test_an_error_of_the_system_without_a_file_is_a_crash(monkeypatch) -> None:
         cli.main()
 
 
+# Standard output (1) or error (2) is a pipe whose reader is gone.
+MAIN_WITH_CLOSED_PIPE = """
+import os, sys
+from selfsr.cli import main
+reader, writer = os.pipe()
+os.close(reader)
+os.dup2(writer, {stream})
+sys.argv[0] = "selfsr"
+main()
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
 @pytest.mark.parametrize(
     "verb",
@@ -112,23 +124,14 @@ def test_an_error_of_the_system_without_a_file_is_a_crash(monkeypatch) -> None:
     ],
 )
 def test_a_closed_pipe_is_quiet_and_has_one_status(verb: list[str]) -> None:
-    code = "import sys; sys.argv[0] = 'selfsr'; from selfsr.cli import main; main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *verb], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
+    process = run_python("-c", MAIN_WITH_CLOSED_PIPE.format(stream=1), *verb)
+    assert process.stderr == ""
     assert process.returncode == cli.CLOSED_PIPE_STATUS == 141
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
 def test_messages_into_a_closed_pipe_have_the_same_status() -> None:
-    code = "import sys; sys.argv[0] = 'selfsr'; from selfsr.cli import main; main()"
-    with subprocess.Popen([sys.executable, "-c", code, "train", "nothing.yaml"], stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        process.stderr.close()
+    process = run_python("-c", MAIN_WITH_CLOSED_PIPE.format(stream=2), "train", "nothing.yaml")
     assert process.returncode == cli.CLOSED_PIPE_STATUS
 
 
@@ -142,9 +145,10 @@ def test_names_that_are_not_utf8_are_printed(tmp_path) -> None:
         f"import typer; from selfsr import cli; name = {name!r}\n"
         "cli.app = lambda: (typer.echo(name), typer.echo(name, err=True))\ncli.main()"
     )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert process.stdout == b"a\xe9\n"
-    assert process.stderr == b"a\\udce9\n"
+    process = run_python("-c", code)
+    assert process.returncode == 0
+    assert os.fsencode(process.stdout) == b"a\xe9\n"
+    assert process.stderr == "a\\udce9\n"
 
 
 def mistake(*arguments: str) -> str:

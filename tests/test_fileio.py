@@ -3,20 +3,19 @@
 import errno
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from programs import Program, run_python
 from selfsr.fileio import check_writable, remove_temporaries, write_atomic, write_folder_atomic
 
 
-def run_in_child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_in_child(code: str, *arguments: object) -> Program:
     prelude = "import sys, os, signal\nfrom pathlib import Path\nfrom selfsr.fileio import *\n"
-    command = [sys.executable, "-c", prelude + textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_python("-c", prelude + textwrap.dedent(code), *arguments)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 import kill
+from programs import Program, run_python
 
 WRITER = """
 import sys
@@ -28,11 +28,11 @@ Path("log.txt").read_text()
 """
 
 
-def write_files(folder: Path, injection: str) -> subprocess.CompletedProcess:
+def write_files(folder: Path, injection: str) -> Program:
     """Write three files atomically and append to a fourth, in a process with an injection."""
     path = [str(Path(kill.__file__).parent), *sys.path]
     script = f"import sys; sys.path[:0] = {path!r}\n{WRITER}"
-    return subprocess.run([sys.executable, "-c", script, injection], cwd=folder, capture_output=True, text=True)
+    return run_python("-c", script, injection, cwd=folder)
 
 
 def sizes(folder: Path) -> dict[str, int]:

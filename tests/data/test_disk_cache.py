@@ -5,14 +5,13 @@ import io
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from factories import recipe_error, texture
+from programs import run_python
 from selfsr.data import array_cache, store
 from selfsr.data.file_index import CacheFolder
 from selfsr.data.loader import Loader
@@ -199,7 +198,7 @@ def test_a_pickled_store_and_another_process_share_the_file(hr: Path, tmp_path: 
         "[s.read(i) for i in range(len(s))]"
     )
     images = pickle.loads(pickle.dumps(open_store(hr, tmp_path / "cache")))
-    subprocess.run([sys.executable, "-c", program, str(hr), str(tmp_path / "cache")], check=True, timeout=120)
+    assert run_python("-c", program, hr, tmp_path / "cache").returncode == 0
     counted.clear()
     read_all(images)
     assert counted == []

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from programs import run_python
 from selfsr.cli import app
 from selfsr.errors import InputError
 from selfsr.evaluation import inception, with_pyiqa
@@ -227,7 +227,8 @@ def test_pyiqa_metrics_get_the_output_and_its_license_is_printed_once(fake_pyiqa
 
 def test_pyiqa_is_imported_only_if_it_is_asked_for() -> None:
     program = "import sys, selfsr.cli.evaluate, selfsr.evaluation.metrics as m; print('pyiqa' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr
     assert done.stdout == "False\n"
 
 

@@ -3,7 +3,6 @@
 A new kind adds its smallest options to OPTIMIZERS or SCHEDULES.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from factories import make_generator, recipe_error
+from programs import run_python
 from run_folders import assert_resumes, assert_same, read_checkpoint, read_lines, train
 from selfsr.errors import InputError
 from selfsr.nets.weights.read import read_weights
@@ -251,5 +251,5 @@ def test_only_those_who_use_it_import_pytorch_optimizer() -> None:
         "LionSpec().build(groups)\n"
         "assert 'pytorch_optimizer' in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr

@@ -1,9 +1,6 @@
 """Runs as processes: interrupted, killed, and refused for a user's mistakes. For two: test_two_processes.py."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from programs import Program, start_python
 from selfsr.recipe import parse_recipe
 from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.training.loop import fit
@@ -26,18 +24,14 @@ def endless(tiny: dict, tmp_path: Path) -> Path:
     return path
 
 
-def start(*arguments: str | Path, cwd: Path, **kwargs):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "selfsr", *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
-    )
+def start(*arguments: str | Path, cwd: Path) -> Program:
+    return start_python("-m", "selfsr", *arguments, cwd=cwd, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
 
 
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(folder: Path, step: int, process: Program) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stderr
         log = folder / "metrics.jsonl"
         if log.exists() and log.read_text().count("\n") >= step:
             return
@@ -51,10 +45,11 @@ def test_a_stopped_run_resumes_bit_for_bit(endless: Path, tmp_path: Path, number
     process = start("train", endless, "--device", "cpu", cwd=tmp_path)
     wait_for_step(folder, 4, process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == status, errors
+    assert process.wait(60) == status, process.stderr
     if number == signal.SIGINT:
-        assert "Stopped and saved. Continue with: selfsr train runs/endless --resume" in " ".join(errors.split())
+        assert "Stopped and saved. Continue with: selfsr train runs/endless --resume" in " ".join(
+            process.stderr.split()
+        )
     reached = torch.load(list_checkpoints(folder)[-1] / "state.pt", weights_only=True)["step"]
 
     threads = torch.get_num_threads()
@@ -85,8 +80,8 @@ def test_a_users_mistake_is_one_sentence_and_status_2(
     endless: Path, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     process = start(*arguments, cwd=tmp_path)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2, errors
+    assert process.wait(60) == 2, process.stderr
+    errors = process.stderr
     assert sentence in errors
     assert "Traceback" not in errors
     assert len(errors.strip().splitlines()) == 1

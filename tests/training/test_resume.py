@@ -3,10 +3,7 @@
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from programs import Program, run_python, start_python
 from run_folders import assert_same, read_checkpoint, read_lines, read_log, train
 from selfsr.errors import InputError
 from selfsr.runfolder.checkpoints import list_checkpoints, load_state, save_state
@@ -243,17 +241,24 @@ with lock_folder(Path(sys.argv[1]), "train", "another training"):
 def test_the_lock_of_a_killed_training_is_taken_over_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "locked\n"
+    process = start_python("-c", HOLD, folder)
+    try:
+        wait_until(lambda: process.stdout == "locked\n", process)
         with pytest.raises(InputError, match=rf"is in use by x \(process {process.pid} on "):
             lock_folder(folder, "train", "x").__enter__()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
         with lock_folder(folder, "train", "x"):
             assert json.loads((folder / LOCK_NAME).read_text())["pid"] == os.getpid()
-        process.stdout.close()
+    finally:
+        process.kill()
+
+
+def wait_until(is_reached: Callable[[], bool], process: Program) -> None:
+    deadline = time.monotonic() + 120
+    while not is_reached():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -295,18 +300,13 @@ def test_trainings_that_start_together_do_not_mix(quick: dict, tmp_path: Path) -
     (tmp_path / "my.yaml").write_text(
         yaml.safe_dump({**quick, "name": "both", "steps": 400, "log": {"every_steps": 1}})
     )
-    command = [sys.executable, "-m", "selfsr", "train", "my.yaml", "--device", "cpu", "--no-report"]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["-m", "selfsr", "train", "my.yaml", "--device", "cpu", "--no-report"]
+    first = start_python(*command, cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "runs/both" / LOCK_NAME).exists():
-            assert first.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        wait_until((tmp_path / "runs/both" / LOCK_NAME).exists, first)
+        second = run_python(*command, cwd=tmp_path)
     finally:
         first.kill()
-        first.wait()
     assert second.returncode == 2
     assert second.stderr.startswith("selfsr: train: ")
     steps = [line["step"] for line in read_lines(tmp_path / "runs/both/metrics.jsonl")]

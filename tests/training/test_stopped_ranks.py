@@ -18,7 +18,7 @@ from selfsr.cli import app
 from selfsr.cli.train import RESUME_CHOICES
 from selfsr.recipe import parse_recipe
 from selfsr.training.loop import fit
-from two_processes import run_in_two_processes
+from two_processes import run_by_torchrun, run_in_two_processes
 from wrapped_steps import call_in_step
 
 STEPS = 8
@@ -62,7 +62,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     recipe["method"]["terms"] = {"pixel": {"kind": "l1"}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     run_in_two_processes(Path(__file__).resolve(), folder, "signaled", cwd=folder)
-    return folder, run_in_two_processes(Path(__file__).resolve(), folder, "killed", cwd=folder, restarts=1)
+    return folder, run_by_torchrun(Path(__file__).resolve(), folder, "killed", cwd=folder, restarts=1)
 
 
 def test_a_signal_to_one_process_stops_both_in_the_same_step_and_saves(trained: tuple[Path, str]) -> None:
