@@ -21,22 +21,30 @@ _CAN_FORK = sys.platform == "linux"
 
 
 class Program:
-    """A started program, as `subprocess.Popen`. Its output goes to files, so that it never waits for a reader."""
+    """A started program, as `subprocess.Popen`. Its output goes to files, so that it never waits for a reader.
 
-    def __init__(self, arguments: list[str], cwd: Path, environment: dict[str, str]) -> None:
+    Args:
+        arguments: those of Python.
+        cwd: its folder.
+        environment: all its variables.
+        output: a file for everything that it prints; None keeps stdout and stderr apart.
+    """
+
+    def __init__(
+        self, arguments: list[str], cwd: Path, environment: dict[str, str], output: Path | None = None
+    ) -> None:
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        paths = [Path(folder, name) for name in ("stdout", "stderr")]
-        for path in paths:
+        self._stdout, self._stderr = (output or Path(folder, name) for name in ("stdout", "stderr"))
+        for path in (self._stdout, self._stderr):
             path.touch()
-        self._stdout, self._stderr = paths
         self.returncode: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         if _CAN_FORK:
             request = {"arguments": arguments, "cwd": str(cwd), "environment": environment}
             self.pid: int = _ask({**request, "stdout": str(self._stdout), "stderr": str(self._stderr)})
         else:
-            with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
+            with self._stdout.open("ab") as stdout, self._stderr.open("ab") as stderr:
                 self._process = subprocess.Popen(
                     [sys.executable, *arguments], cwd=cwd, env=environment, stdout=stdout, stderr=stderr
                 )

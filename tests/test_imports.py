@@ -30,20 +30,31 @@ def in_fresh_interpreter(code: str) -> str:
     return done.stdout
 
 
-def test_import_selfsr_loads_only_torch_and_prints_nothing():
+@pytest.fixture(scope="module")
+def loaded() -> list[str]:
+    """Return the modules that `import selfsr` loads after `import torch`; it prints nothing."""
     code = (
-        "import sys; import torch; before = set(sys.modules); import selfsr; "
-        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+        "import sys, torch; before = set(sys.modules); import selfsr; added = set(sys.modules) - before\n"
+        # The version is read from the metadata, and not at the import.
+        "import importlib.metadata\n"
+        "assert '__version__' not in vars(selfsr) and not hasattr(selfsr, 'typo')\n"
+        "from selfsr import __version__\n"
+        "assert __version__ == selfsr.__version__ == importlib.metadata.version('selfsr')\n"
+        "print(*sorted(added))"
     )
-    loaded = set(in_fresh_interpreter(code).split())
-    assert "selfsr" in loaded
-    assert not loaded & FORBIDDEN
-    assert loaded - {"selfsr"} <= set(sys.stdlib_module_names)
+    return in_fresh_interpreter(code).split()
 
 
-def test_import_selfsr_loads_no_backend_and_no_trainer():
-    code = "import sys, selfsr; print(*sorted(name for name in sys.modules if name.startswith('selfsr')))"
-    loaded = in_fresh_interpreter(code).split()
+def test_import_selfsr_loads_only_torch_and_prints_nothing(loaded: list[str]):
+    packages = {name.split(".")[0] for name in loaded}
+    assert "selfsr" in packages
+    assert not packages & FORBIDDEN
+    assert packages - {"selfsr"} <= set(sys.stdlib_module_names)
+
+
+def test_import_selfsr_loads_no_backend_and_no_trainer(loaded: list[str]):
+    loaded = [name for name in loaded if name.startswith("selfsr")]
+    assert loaded
     assert not [name for name in loaded if name.endswith((".eager", ".cpu", ".triton", ".reference"))]
     for name in loaded:
         parts = name.split(".")
@@ -65,7 +76,7 @@ TORCH_ONLY = (
 )
 
 
-def test_self_similarity_loss_runs_with_only_torch():
+def test_losses_run_with_only_torch():
     code = (
         "from selfsr import SelfSimilarityLoss\n"
         "loss = SelfSimilarityLoss()(sr, hr)\n"
@@ -73,12 +84,6 @@ def test_self_similarity_loss_runs_with_only_torch():
         "assert loss.item() > 0\n"
         # It takes more than a second and 150 MiB, and only compilation needs it.
         "assert 'torch._dynamo' not in sys.modules\n"
-    )
-    assert in_fresh_interpreter(TORCH_ONLY + code) == ""
-
-
-def test_losses_of_other_papers_run_with_only_torch():
-    code = (
         "from selfsr import losses\n"
         "from torch.nn.functional import avg_pool2d\n"
         "pixels = [getattr(losses, name)(sr, hr, reduction='mean') for name in ('l1', 'l2', 'charbonnier')]\n"
@@ -217,13 +222,3 @@ def test_init_files_contain_exports_only():
             statements = node.body if isinstance(node, ast.If) and not node.orelse else [node]
             for statement in statements:
                 assert isinstance(statement, exports), f"{file}:{statement.lineno}"
-
-
-def test_the_version_is_read_from_the_metadata_and_not_at_import():
-    code = (
-        "import importlib.metadata, selfsr\n"
-        "assert '__version__' not in vars(selfsr) and not hasattr(selfsr, 'typo')\n"
-        "from selfsr import __version__\n"
-        "assert __version__ == selfsr.__version__ == importlib.metadata.version('selfsr')\n"
-    )
-    assert in_fresh_interpreter(code) == ""

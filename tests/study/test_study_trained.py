@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import numpy as np
 import pytest
@@ -13,8 +16,10 @@ from click.testing import Result
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from programs import Program
 from selfsr.cli import study as command
 from selfsr.images.files import DecodedImage, write_image
+from selfsr.study import runner
 
 FOLDER = Path("studies/claim")
 
@@ -32,6 +37,13 @@ class TrainedStudy:
     call: Callable[..., Result]
     runs: dict[str, Path]
     finals: dict[tuple[str, str], float]
+
+
+class ForkedTraining(Program):
+    """The process of a run, started within milliseconds. Its arguments, environment and log are those of the runner."""
+
+    def __init__(self, command: list[str], *, env: dict[str, str], stdout: IO[bytes], **_: object) -> None:
+        super().__init__(command[1:], Path.cwd(), env, Path(stdout.name))
 
 
 def texture(seed: int) -> np.ndarray:
@@ -64,6 +76,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, write_inputs: Callable[[Pa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(runner, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": ForkedTraining}))
         done = call("--jobs", "2")
         assert done.exit_code == 0, done.output
         runs = {path.name: path for path in (FOLDER / "runs").iterdir()}
