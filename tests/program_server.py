@@ -6,6 +6,7 @@ PyTorch.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import runpy
@@ -14,9 +15,13 @@ import threading
 import traceback
 
 import torch
+import torch._dynamo  # which PyTorch imports for the first optimizer
 
 import selfsr.cli
-import selfsr.training.loop  # noqa: F401 - what most programs need
+import selfsr.training.loop
+
+with contextlib.suppress(ImportError):
+    import numba  # noqa: F401 - of the compiled backend
 
 
 def serve() -> list[str]:

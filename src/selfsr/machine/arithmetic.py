@@ -53,14 +53,21 @@ class Arithmetic:
                 self.benchmark and not self.deterministic,
                 self.tf32 == "all",
             )
-            torch.use_deterministic_algorithms(self.deterministic)
+            _choose_algorithms(deterministic=self.deterministic, warn_only=False)
             # Filling is for finding reads of memory that was never written; it costs a launch for each tensor.
             torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
             yield
         finally:
             cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32 = flags
-            torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
+            _choose_algorithms(deterministic=was_deterministic, warn_only=warned_only)
             torch.utils.deterministic.fill_uninitialized_memory = fills  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _choose_algorithms(*, deterministic: bool, warn_only: bool) -> None:
+    """Set PyTorch's mode if it changes, since the call imports PyTorch's compiler, which takes more than a second."""
+    mode = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    if mode != (deterministic, warn_only):
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 # Data and scores do not depend on the device: images, networks and metrics compute in true float32.
