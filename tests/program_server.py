@@ -18,7 +18,7 @@ import torch
 import torch._dynamo  # which PyTorch imports for the first optimizer
 
 import selfsr.cli
-import selfsr.training.loop
+import selfsr.training.loop  # noqa: F401 - what most programs need
 
 with contextlib.suppress(ImportError):
     import numba  # noqa: F401 - of the compiled backend
