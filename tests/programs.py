@@ -35,7 +35,7 @@ class Program:
     ) -> None:
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self._stdout, self._stderr = (output or Path(folder, name) for name in ("stdout", "stderr"))
+        self._stdout, self._stderr = ((output or Path(folder, name)).absolute() for name in ("stdout", "stderr"))
         for path in (self._stdout, self._stderr):
             path.touch()
         self.returncode: int | None = None
