@@ -5,9 +5,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from selfsr.data import store
-from selfsr.data.crop import apply_symmetry
 from selfsr.data.sources_spec import DataSpec
 from selfsr.data.spec import FolderSpec, PairsSpec
+from selfsr.data.window import apply_symmetry
 from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, write_image
 from selfsr.images.resize import symmetric_index

@@ -1,4 +1,4 @@
-"""Random crops of images, and the eight symmetries of a square."""
+"""Random crops of images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from selfsr.data.store import Cache, ImageStore, read_facts
 from selfsr.degrade.plan import DegradationPlan
 from selfsr.errors import InputError
 from selfsr.images.files import ImageHeader
-from selfsr.images.resize import symmetric_index
 from selfsr.machine.distributed import is_first_process
 
 # What happens to images that are smaller than the crop.
@@ -42,9 +41,9 @@ class TrainingCrop:
 
     Attributes:
         hr: `[crop + 2 halo, crop + 2 halo, 3]`, uint8 or uint16, gray repeated to RGB; with `degradation` the full
-            window.
-        lr: `[crop / scale, crop / scale, 3]`, uint8, uint16 or (in [0, 1], not rounded) float32; None if the device
-            makes LR from `hr`.
+            window. With `cache: device` int64 `[2, side]`, the places of its pixels (`Window.place`).
+        lr: `[crop / scale, crop / scale, 3]`, uint8, uint16 or (in [0, 1], not rounded) float32, or places as in `hr`;
+            None if the device makes LR from `hr`.
         mask: `[crop, crop, 1]`, uint8, 1 at edges; None if the device makes masks.
         degradation: the degradation that the device applies to `hr`, a window around the crop; None for none.
     """
@@ -152,26 +151,3 @@ def sample_crop(rng: np.random.Generator, shape: tuple[int, ...], scale: int, cr
     """
     rows, columns = (max(side // scale - crop_px // scale, 0) + 1 for side in shape[:2])
     return int(rng.integers(rows)) * scale, int(rng.integers(columns)) * scale, int(rng.integers(8))
-
-
-def crop_with_reflection(pixels: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
-    """Return `side` rows and columns from (top, left) on, mirrored beyond the image with the edge repeated."""
-    height, width = pixels.shape[:2]
-    if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
-        return pixels[top : top + side, left : left + side]
-    rows = symmetric_index(np.arange(top, top + side), height)
-    columns = symmetric_index(np.arange(left, left + side), width)
-    return pixels[rows][:, columns]
-
-
-def apply_symmetry(window: np.ndarray, k: int) -> np.ndarray:
-    """Apply symmetry `k` of the square, 0 to 7: bit 0 flips columns, bit 1 flips rows, then bit 2 swaps them.
-
-    >>> apply_symmetry(np.array([[1, 2], [3, 4]]), 5).tolist()
-    [[2, 4], [1, 3]]
-    """
-    if k & 1:
-        window = window[:, ::-1]
-    if k & 2:
-        window = window[::-1]
-    return window.swapaxes(0, 1) if k & 4 else window

@@ -10,14 +10,13 @@ import numpy as np
 from selfsr.data.crop import (
     SmallImages,
     TrainingCrop,
-    apply_symmetry,
     check_scale,
     check_sizes,
-    crop_with_reflection,
     sample_crop,
 )
 from selfsr.data.masks import MaskStore, crop_mask
 from selfsr.data.store import Cache, ImageStore
+from selfsr.data.window import Window
 from selfsr.errors import InputError
 from selfsr.images.pairing import find_size_problem
 from selfsr.images.resize import HALO_LR_PX
@@ -54,6 +53,11 @@ class Dataset(Protocol):
     @property
     def cached(self) -> bool:
         """Whether decoded images stay in memory."""
+        ...
+
+    @property
+    def stores(self) -> dict[str, ImageStore]:
+        """The images that `sample` cuts: hr, and lr if there are any."""
         ...
 
     def __len__(self) -> int: ...
@@ -102,7 +106,9 @@ class BaseDataset:
         check_sizes(self._hr, scale, crop_px, pad=self._pad)
 
     def _load_masks(self, paths: Sequence[Path] | None, cache: Cache) -> None:
-        self._masks = None if paths is None else MaskStore(paths, self._hr, cache)
+        # Masks take an eighth of a byte for each pixel; the crops of those in memory are copied to the device.
+        kept: Cache = "memory" if cache == "device" else cache
+        self._masks = None if paths is None else MaskStore(paths, self._hr, kept)
 
     @property
     def paths(self) -> list[Path]:
@@ -113,6 +119,11 @@ class BaseDataset:
     def cached(self) -> bool:
         """Whether decoded images stay in memory."""
         return self._hr.cached and (self._masks is None or self._masks.cached)
+
+    @property
+    def stores(self) -> dict[str, ImageStore]:
+        """The images that `sample` cuts."""
+        return {"hr": self._hr}
 
     def __len__(self) -> int:
         return len(self._hr)
@@ -180,13 +191,13 @@ class HrFolderDataset(HrOnlyDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> TrainingCrop:
         """Return a random crop of image `index` with its halo."""
-        pixels = self._hr.read(index)
-        top, left, symmetry = sample_crop(rng, pixels.shape, self.scale, self.crop_px)
-        height, width = (side - side % self.scale for side in pixels.shape[:2])
+        size = self._hr.sizes[index].tolist()
+        top, left, symmetry = sample_crop(rng, size, self.scale, self.crop_px)
+        height, width = (side - side % self.scale for side in size)
         side = self.crop_px + 2 * self.halo_px
-        rows, columns = top - self.halo_px, left - self.halo_px
+        window = Window(top - self.halo_px, left - self.halo_px, side, symmetry, height, width)
         return TrainingCrop(
-            apply_symmetry(crop_with_reflection(pixels[:height, :width], rows, columns, side), symmetry),
+            self._hr.cut(index, window),
             mask=crop_mask(self._masks, index, (top, left, symmetry), self.crop_px, self.scale),
         )
 
@@ -249,18 +260,24 @@ class PairedDataset(BaseDataset):
         """Whether decoded images stay in memory."""
         return super().cached and self._lr.cached
 
+    @property
+    def stores(self) -> dict[str, ImageStore]:
+        """The images that `sample` cuts."""
+        return {**super().stores, "lr": self._lr}
+
     def files(self) -> dict[str, list[Path]]:
         """Return all files, by the key of the recipe."""
         return {**super().files(), "lr": self._lr.paths}
 
     def sample(self, index: int, rng: np.random.Generator) -> TrainingCrop:
         """Return a random crop of pair `index`, both with the same symmetry."""
-        hr, lr = self._hr.read(index), self._lr.read(index)
-        top, left, symmetry = sample_crop(rng, hr.shape, self.scale, self.crop_px)
-        hr = hr[: lr.shape[0] * self.scale, : lr.shape[1] * self.scale]  # beyond it both are mirrored
-        lr_crop = crop_with_reflection(lr, top // self.scale, left // self.scale, self.crop_px // self.scale)
+        scale, (height, width) = self.scale, self._lr.sizes[index].tolist()
+        top, left, symmetry = sample_crop(rng, self._hr.sizes[index].tolist(), scale, self.crop_px)
+        # Beyond the last LR pixel both are mirrored.
+        hr_window = Window(top, left, self.crop_px, symmetry, height * scale, width * scale)
+        lr_window = Window(top // scale, left // scale, self.crop_px // scale, symmetry, height, width)
         return TrainingCrop(
-            apply_symmetry(crop_with_reflection(hr, top, left, self.crop_px), symmetry),
-            apply_symmetry(lr_crop, symmetry),
+            self._hr.cut(index, hr_window),
+            self._lr.cut(index, lr_window),
             crop_mask(self._masks, index, (top, left, symmetry), self.crop_px, self.scale),
         )

@@ -10,13 +10,12 @@ from selfsr.data.crop import (
     SampledDegradation,
     SmallImages,
     TrainingCrop,
-    apply_symmetry,
-    crop_with_reflection,
     sample_crop,
 )
 from selfsr.data.datasets import HrOnlyDataset
 from selfsr.data.masks import crop_mask
 from selfsr.data.store import Cache
+from selfsr.data.window import Window
 from selfsr.degrade.base import PresetSpec
 from selfsr.degrade.blur import sharpen
 from selfsr.degrade.presets import degrade_image, disable_opencv_threads
@@ -92,15 +91,14 @@ class DegradedDataset(HrOnlyDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> TrainingCrop:
         """Return a random crop of image `index` and its LR; crop, degradation and noise are sampled in this order."""
-        pixels, scale = self._hr.read(index), self.scale
-        top, left, symmetry = sample_crop(rng, pixels.shape, scale, self.crop_px)
-        height, width = (side - side % scale for side in pixels.shape[:2])
+        size, scale = self._hr.sizes[index].tolist(), self.scale
+        top, left, symmetry = sample_crop(rng, size, scale, self.crop_px)
+        height, width = (side - side % scale for side in size)
         # The corner of the crop in its window, in LR pixels: before the symmetry, then after it.
         margin = (self.window_px - self.crop_px) // scale
         rows, columns = (_MARGIN_LR_PX + int(rng.integers(_GRID_LR_PX)) for _ in range(2))
-        window = crop_with_reflection(
-            pixels[:height, :width], top - rows * scale, left - columns * scale, self.window_px
-        )
+        window = Window(top - rows * scale, left - columns * scale, self.window_px, symmetry, height, width)
+        pixels = self._hr.cut(index, window)
         columns = margin - columns if symmetry & 1 else columns
         rows = margin - rows if symmetry & 2 else rows
         if symmetry & 4:
@@ -111,8 +109,8 @@ class DegradedDataset(HrOnlyDataset):
             degradation = SampledDegradation(
                 plan, int(rng.integers(2**63)), (rows, columns), self._degradation.sharpens
             )
-            return TrainingCrop(apply_symmetry(window, symmetry), mask=mask, degradation=degradation)
-        hr = np.ascontiguousarray(apply_symmetry(window, symmetry)).astype(np.float32) / np.iinfo(pixels.dtype).max
+            return TrainingCrop(pixels, mask=mask, degradation=degradation)
+        hr = np.ascontiguousarray(pixels).astype(np.float32) / np.iinfo(pixels.dtype).max
         if self._degradation.sharpens:
             hr = sharpen(hr)
         lr = degrade_image(self._degradation, hr, scale, rng)

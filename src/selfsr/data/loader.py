@@ -16,17 +16,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from selfsr.console import print_line
+from selfsr.console import print_line, progress_bar
 from selfsr.data.augment import AugmentSpec, apply_mixes
 from selfsr.data.datasets import Dataset
 from selfsr.data.sources import MixedDataset
 from selfsr.data.steps import RawBatch, RawPart, StepDataset
+from selfsr.data.store import ASKED_SHARE
 from selfsr.errors import InputError
 from selfsr.images.color import rgb_to_luma
 from selfsr.images.resize import bicubic_lr
 from selfsr.machine.arithmetic import TRUE_FLOAT32
 from selfsr.machine.device import to_device
-from selfsr.machine.distributed import local_process_count
+from selfsr.machine.distributed import is_first_process, local_process_count
+from selfsr.machine.memory import measure_free_bytes
 from selfsr.step import Batch
 
 # More workers read faster than disks deliver.
@@ -122,6 +124,32 @@ class Loader:
         if self._steps is None:
             self._steps = self._start()
 
+    def fill_device(self, device: torch.device) -> None:
+        """Decode all images whose cache is "device" to the device; do nothing for others.
+
+        Raises:
+            InputError: they do not fit into its free memory.
+        """
+        sources = itertools.chain(*self._sources)
+        stores = {id(store): store for source in sources for store in source.stores.values() if store.on_device}
+        if not stores:
+            return
+        need_bytes = sum(store.decoded_bytes for store in stores.values())
+        free_bytes = measure_free_bytes(device)
+        if device.type == "cpu":
+            free_bytes //= local_process_count()
+        if need_bytes > ASKED_SHARE * free_bytes:
+            raise InputError(
+                f"data.cache: expected at most {ASKED_SHARE * free_bytes / 2**30:.1f} GB of decoded images for cache: "
+                f"device, {ASKED_SHARE:.0%} of the free memory of {device}, got {need_bytes / 2**30:.1f} GB; set cache "
+                "to memory or disk."
+            )
+        total = sum(map(len, stores.values()))
+        shown = is_first_process()
+        with progress_bar("Decoding images", total) if shown else contextlib.nullcontext(_do_nothing) as advance:
+            for store in stores.values():
+                store.fill_device(device, advance)
+
     @property
     def skipped(self) -> int:
         """Number of files that became unreadable since the start and are skipped."""
@@ -164,7 +192,8 @@ class Loader:
 
     def _make_part(self, part: RawPart, scale_index: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return HR, LR and the masks of the crops of one source, on the device."""
-        samples, dataset = to_device(part.hr, device), self._sources[scale_index][part.source]
+        dataset = self._sources[scale_index][part.source]
+        samples = dataset.stores["hr"].load_windows(part.hr, device)
         halo, scale = dataset.halo_px, dataset.scale
         hr = _to_unit_float_nchw(samples[:, halo : samples.shape[1] - halo, halo : samples.shape[2] - halo])
         if part.degradation is not None:
@@ -172,6 +201,8 @@ class Loader:
             hr, lr = part.degradation.make_pair(hr, scale=scale, crop_px=crop_px, lr_bits=bits)
         elif part.lr is None:
             lr = bicubic_lr(_to_unit_float_nchw(samples), scale, bits=dataset.lr_bits, halo_px=halo)
+        elif "lr" in dataset.stores:
+            lr = _to_unit_float_nchw(dataset.stores["lr"].load_windows(part.lr, device))
         else:
             lr = _to_unit_float_nchw(to_device(part.lr, device))
         if dataset.channels == 1:
@@ -239,6 +270,9 @@ def _to_unit_float_nchw(samples: Tensor) -> Tensor:
     if samples.dtype == torch.int16:
         return (samples.permute(0, 3, 1, 2).to(torch.int32) & 65535).to(torch.float32).div_(65535)
     return samples.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def _do_nothing() -> None: ...
 
 
 def _return_item(item: Any) -> Any:

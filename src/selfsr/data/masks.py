@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfsr.data.array_cache import ArrayLayouts
-from selfsr.data.crop import apply_symmetry, crop_with_reflection
 from selfsr.data.file_index import CacheFolder, Facts, index_files
 from selfsr.data.store import ArrayStore, Cache, ImageStore
+from selfsr.data.window import apply_symmetry, crop_with_reflection
 from selfsr.errors import InputError
 from selfsr.images.files import read_header, read_image
 from selfsr.images.paths import find_root, missing_path_error

@@ -21,9 +21,10 @@ from selfsr.images.paths import list_images
 from selfsr.spec import PathByScale, Spec, expand_home, select_path
 
 _CACHE = (
-    "cache of decoded images: memory, off, auto, which is memory if they fit in a quarter of the free memory, or disk, "
-    "a file that all processes of a machine share and the next run finds again; use disk for several processes, and "
-    "for images that do not fit in memory"
+    "cache of decoded images: memory, off, auto, which is memory if they fit in a quarter of the free memory, disk, a "
+    "file that all processes of a machine share and the next run finds again, or device, the memory of the training "
+    "device, which then cuts the crops; use disk for several processes and for images that do not fit in memory, and "
+    "device for images of 8 bits if a fast GPU waits for data"
 )
 _CACHE_FOLDER = "folder for cache: disk, on a local disk; null is selfsr in the user's cache folder"
 _HR = "folder of HR images, searched with its subfolders, or a .txt file that lists images, a path in each line"
@@ -38,7 +39,7 @@ AUGMENT = (
 _MASKS = "folder of edge masks, .mat or .png with the names of the images; null computes them in the training step"
 
 
-CacheKind = Literal["auto", "off", "memory", "disk"]
+CacheKind = Literal["auto", "off", "memory", "disk", "device"]
 
 
 class _CachedSpec(Spec):
@@ -102,6 +103,11 @@ class FolderSpec(_CachedSpec):
     def _check_degrade_on(self) -> Self:
         if self.degrade_on == "device" and self.degrade is None:
             raise ValueError("degrade_on: device needs degrade; leave it out, bicubic LR is always made on the device")
+        if self.cache == "device" and self.degrade is not None and self.degrade_on != "device":
+            raise ValueError(
+                "cache: device needs degrade_on: device with degrade, since the loader has no pixels to degrade, got "
+                f"{self.degrade_on}; set degrade_on: device, or cache to memory or disk"
+            )
         return self
 
     @property

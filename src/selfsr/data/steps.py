@@ -25,8 +25,9 @@ class RawPart:
     Attributes:
         source: number of the source.
         places: places of the crops in the batch of this process; partners of mixes follow the samples.
-        hr: `[n, crop + 2 halo, crop + 2 halo, 3]`, uint8, or the bits of uint16 in int16, which all devices support.
-        lr: `[n, crop / scale, crop / scale, 3]` of the same types, or float32 in [0, 1], or None.
+        hr: `[n, crop + 2 halo, crop + 2 halo, 3]`, uint8, or the bits of uint16 in int16, which all devices support;
+            with `cache: device` int64 `[n, 2, side]`, the places of its pixels.
+        lr: `[n, crop / scale, crop / scale, 3]` of the same types, or float32 in [0, 1], or places, or None.
         mask: edges, uint8 `[n, crop, crop, 1]` of 0 and 1, or None.
         degradation: the degradation of `hr`, which then has windows around the crops, or None.
     """
@@ -161,12 +162,15 @@ def _collect_parts(samples: Sequence[_Sample]) -> Iterator[RawPart]:
             hr=_stack([crop.hr for crop in crops]),
             lr=_stack(lrs) if lrs else None,
             mask=_stack(masks) if masks else None,
-            degradation=BatchDegradation.from_samples(degradations, crops[0].hr.shape[0]) if degradations else None,
+            degradation=BatchDegradation.from_samples(degradations, crops[0].hr.shape[1]) if degradations else None,
         )
 
 
 def _stack(windows: list[np.ndarray]) -> Tensor:
-    """Copy views `[H, W, C]` into one tensor `[n, H, W, C]`; a mixture of 8 and 16 bits becomes 16 bits."""
+    """Copy views `[H, W, C]` into one tensor `[n, H, W, C]`; a mixture of 8 and 16 bits becomes 16 bits.
+
+    Places `[2, side]` become `[n, 2, side]`.
+    """
     deepest = max((window.dtype for window in windows), key=lambda dtype: dtype.itemsize)
     out = np.empty((len(windows), *windows[0].shape), deepest)
     # A pixel as one opaque item: transposed views are copied 2.5 times faster than value by value.

@@ -1,26 +1,30 @@
-"""Arrays and decoded images by number, cached in memory or on disk."""
+"""Arrays and decoded images by number, cached in memory, on disk or on the training device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from selfsr.data.array_cache import ArrayLayouts, DiskArrays, MemoryArrays
+from selfsr.data.device_arrays import DeviceArrays
 from selfsr.data.file_index import CacheFolder, Facts, IndexedFiles, index_files
+from selfsr.data.window import Window
 from selfsr.errors import InputError
 from selfsr.images.files import read_header, read_image
+from selfsr.machine.device import to_device
 from selfsr.machine.distributed import local_process_count
 from selfsr.machine.memory import measure_free_bytes
 
 # A folder is that of a cache on disk.
-Cache = Literal["auto", "off", "memory"] | CacheFolder
+Cache = Literal["auto", "off", "memory", "device"] | CacheFolder
 
-# Shares of the free memory for the cache, for "auto" and for "memory".
+# Shares of the free memory for the cache, for "auto", and for "memory" and "device".
 _AUTO_SHARE = 0.25
-_ASKED_SHARE = 0.8
+ASKED_SHARE = 0.8
 
 
 class ArrayStore:
@@ -33,8 +37,8 @@ class ArrayStore:
     Args:
         key: the key of the recipe for messages, such as "data.hr".
         layouts: shapes and types of the arrays.
-        cache: "memory" keeps all arrays, "auto" does if they take at most a quarter of the free memory, "off" none; a
-            folder keeps them on disk.
+        cache: "memory" keeps all arrays, "auto" does if they take at most a quarter of the free memory, "off" and
+            "device" none here; a folder keeps them on disk.
         files: with a folder, where the arrays lie in it.
 
     Raises:
@@ -85,15 +89,17 @@ class ImageStore(ArrayStore):
     Args:
         key: the key of the recipe for messages, such as "data.hr".
         paths: the files.
-        cache: see `ArrayStore`.
+        cache: see `ArrayStore`; "device" keeps all images on the training device, once `fill_device` has been called.
 
     Attributes:
         paths: the files.
+        on_device: the images on the training device; None with another cache.
         sizes: int32 `[n, 2]`, height and width of each image.
         bits: uint8 `[n]`, 8 or 16.
 
     Raises:
-        InputError: a file is not an image by its header, or the images do not fit in the cache.
+        InputError: a file is not an image by its header, the images do not fit in the cache, or some have 16 bits and
+            the cache is "device".
         OSError: a file cannot be read, or the folder of the cache not written.
     """
 
@@ -103,6 +109,38 @@ class ImageStore(ArrayStore):
         self.sizes: np.ndarray = facts[:, :2]
         self.bits: np.ndarray = facts[:, 2].astype(np.uint8)
         super().__init__(key, _layout_images(facts), cache, files)
+        self.on_device: DeviceArrays | None = None
+        if cache == "device":
+            _check_bits(key, self.paths, self.bits)
+            self.on_device = DeviceArrays(self.sizes)
+
+    @property
+    def cached(self) -> bool:
+        """Whether images come from memory."""
+        return self.on_device is not None or super().cached
+
+    def cut(self, index: int, window: Window) -> np.ndarray:
+        """Return a window of image `index`: `[side, side, 3]`, or int64 `[2, side]`, its places on the device.
+
+        Raises:
+            InputError, OSError: as for `read`.
+        """
+        if self.on_device is not None and self.on_device.is_filled:
+            return self.on_device.place(index, window)
+        return window.cut(self.read(index))
+
+    def fill_device(self, device: torch.device, advance: Callable[[], None]) -> None:
+        """Decode all images to the device, with cache "device"; call `advance` after each."""
+        assert self.on_device is not None
+        self.on_device.fill(device, self._decode, advance)
+
+    def load_windows(self, windows: Tensor, device: torch.device) -> Tensor:
+        """Return windows of `cut`, `[n, ...]`, as `[n, side, side, 3]` on the device."""
+        moved = to_device(windows, device)
+        if moved.dtype != torch.int64:
+            return moved
+        assert self.on_device is not None
+        return self.on_device.gather(moved)
 
     def _decode(self, index: int) -> np.ndarray:
         path, (height, width) = self.paths[index], self.sizes[index].tolist()
@@ -115,6 +153,15 @@ class ImageStore(ArrayStore):
                 f"start, got {pixels.shape[0]} x {pixels.shape[1]}; do not change files during a run."
             )
         return pixels
+
+
+def _check_bits(key: str, paths: Sequence[Path], bits: np.ndarray) -> None:
+    deep = np.flatnonzero(bits != 8)
+    if len(deep):
+        raise InputError(
+            f"{key}: expected images of 8 bits for cache: device, got {len(deep)} of 16 bits, the first is "
+            f"{paths[deep[0]]}; set cache: memory or disk."
+        )
 
 
 def read_facts(key: str, paths: Sequence[Path], cache: Cache) -> tuple[np.ndarray, IndexedFiles | None]:
@@ -151,14 +198,14 @@ def _layout_images(facts: np.ndarray) -> ArrayLayouts:
     return ArrayLayouts(shapes, (facts[:, 2] // 8).astype(np.uint8))
 
 
-def _choose_cached(key: str, cache: Literal["auto", "off", "memory"], need_bytes: int) -> bool:
-    if cache == "off":
+def _choose_cached(key: str, cache: Literal["auto", "off", "memory", "device"], need_bytes: int) -> bool:
+    if cache in ("off", "device"):
         return False
     # Each process of a machine has its own store.
     own_bytes = measure_free_bytes(torch.device("cpu")) // local_process_count()
     if cache == "auto":
         return need_bytes <= _AUTO_SHARE * own_bytes
-    if need_bytes > _ASKED_SHARE * own_bytes:
+    if need_bytes > ASKED_SHARE * own_bytes:
         raise InputError(
             f"{key}: expected {need_bytes / 2**30:.1f} GB of free memory for cache: memory, "
             f"got {own_bytes / 2**30:.1f} GB; set cache: disk, off or auto."

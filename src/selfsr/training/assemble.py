@@ -200,6 +200,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Litera
         workers=recipe.workers,
         augment=recipe.data.augment,
     )
+    loader.fill_device(accelerator.device)
     run = TrainingRun(
         recipe,
         folder,
