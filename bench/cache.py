@@ -1,25 +1,33 @@
-"""The cache on disk: start-up of a run with many images, and memory of several processes, as ratios.
+"""The caches of decoded images: start-up with many images, memory of several processes, crops per second.
 
     python bench/cache.py --images 100000
+    python bench/cache.py --only crops --device cuda
 
 Start-up is listing the folder, making the dataset, recording its files and loading the first batch. The baseline is
 `cache: off`, which reads all headers. Times are those of the processor, since other work may load the machine. Memory
 is the growth of the proportional set size (PSS) by the dataset once all images have been read; a page that n processes
-share counts as 1 / n in each. The baseline is one process. The images are generated in a temporary folder.
+share counts as 1 / n in each. The baseline is one process. Crops are batches of 64 crops of 96 x 96 pixels with their
+bicubic x2 input, from images of 512 x 512 pixels, ready on the device; medians of turns, on a CPU in seconds of the
+processor. The images are generated in a temporary folder.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from selfsr.data.loader import Loader
+from selfsr.data.prefetch import choose_source
 from selfsr.data.spec import FolderSpec
 from selfsr.training.data_record import record_data
 
@@ -96,30 +104,88 @@ def measure_memory(images: Path, cache: Path, processes: int) -> float:
     return total
 
 
+def measure_crops(images: Path, cache: Path, device: torch.device, seconds: float, turns: int = 3) -> dict[str, float]:
+    """Return crops per second, and host time for each batch, of each cache; in each turn every cache has its time."""
+    rates: dict[str, list[float]] = {}
+    host_ms: dict[str, list[float]] = {}
+    for _ in range(turns):
+        for kind in ("memory", "disk", "device"):
+            folder = {"cache_folder": cache} if kind == "disk" else {}
+            dataset = FolderSpec(kind="folder", hr=images, cache=kind, **folder).build(scale=2, crop_px=96)
+            loader = Loader(dataset, batch=64, seed=0, workers=0)
+            loader.fill_device(device)
+            for index in range(len(dataset) if kind != "device" else 0):
+                dataset.stores["hr"].read(index)
+            per_s = _count_per_s(lambda loader=loader: next(loader), time.process_time, seconds / 2)
+            host_ms.setdefault(kind, []).append(1000 / per_s)
+            with closing(choose_source(loader, device)) as source:
+                rates.setdefault(kind, []).append(
+                    _count_per_s(
+                        lambda source=source, loader=loader: loader.prepare(source.load(), device),
+                        time.process_time if device.type == "cpu" else time.perf_counter,
+                        seconds,
+                    )
+                )
+    crops = {f"crops_{kind}_per_s": round(64 * statistics.median(values)) for kind, values in rates.items()}
+    return crops | {f"host_{kind}_ms": round(statistics.median(values), 3) for kind, values in host_ms.items()}
+
+
+def _count_per_s(call: Callable[[], object], clock: Callable[[], float], seconds: float) -> float:
+    """Return how often a call ends in a second of a clock."""
+    call()
+    start, count = clock(), 0
+    while clock() - start < seconds:
+        call()
+        count += 1
+        if torch.cuda.is_available() and count % 16 == 0:  # work must not queue up behind the clock
+            torch.cuda.synchronize()
+    return count / (clock() - start)
+
+
 def main() -> None:
     """Print the measurements as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000, help="number of small images for the start-up")
     parser.add_argument("--large", type=int, default=200, help="number of images of 512 x 512 pixels for the memory")
+    parser.add_argument("--only", choices=["start", "memory", "crops"], help="one of the measurements")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="device for the crops")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time for each cache in each turn, for the crops")
     parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         run_child(*options.child)
         return
+    results = {}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        few, many = (write_images(root / str(count), count, 32) for count in (100, options.images))
-        results = {"images": options.images}
-        kinds = [("few", few, root / "few"), ("off", many, None)]
-        kinds += [(key, many, root / "many") for key in ("first", "next")]
-        for key, images, cache in kinds:
-            results[f"start_{key}_s"] = round(measure_start(images, cache), 2)
-        results["start_next_to_off"] = round(results["start_next_s"] / results["start_off_s"], 3)
-        large = write_images(root / "large", options.large, 512)
-        for processes in (1, 1, 2):  # the first one fills the cache
-            results[f"memory_{processes}_mb"] = round(measure_memory(large, root / "large_cache", processes), 1)
-        results["memory_2_to_1"] = round(results["memory_2_mb"] / results["memory_1_mb"], 3)
+        if options.only in (None, "start"):
+            results |= compare_starts(root, options.images)
+        if options.only != "start":
+            large = write_images(root / "large", options.large, 512)
+        if options.only in (None, "memory"):
+            results |= compare_memory(root, large)
+        if options.only in (None, "crops"):
+            results |= measure_crops(large, root / "large_cache", options.device, options.seconds)
     print(json.dumps(results, indent=2))
+
+
+def compare_starts(root: Path, count: int) -> dict[str, float]:
+    """Return the times of start-ups: with few images, without a cache, the first and the next time with one."""
+    few, many = (write_images(root / str(number), number, 32) for number in (100, count))
+    results: dict[str, float] = {"images": count}
+    kinds = [("few", few, root / "few"), ("off", many, None)]
+    kinds += [(key, many, root / "many") for key in ("first", "next")]
+    for key, images, cache in kinds:
+        results[f"start_{key}_s"] = round(measure_start(images, cache), 2)
+    return results | {"start_next_to_off": round(results["start_next_s"] / results["start_off_s"], 3)}
+
+
+def compare_memory(root: Path, images: Path) -> dict[str, float]:
+    """Return the memory of one process and of two, with a cache on disk."""
+    results: dict[str, float] = {}
+    for processes in (1, 1, 2):  # the first one fills the cache
+        results[f"memory_{processes}_mb"] = round(measure_memory(images, root / "large_cache", processes), 1)
+    return results | {"memory_2_to_1": round(results["memory_2_mb"] / results["memory_1_mb"], 3)}
 
 
 if __name__ == "__main__":

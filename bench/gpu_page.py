@@ -26,6 +26,7 @@ STAGES = [
     Stage("operators", 80, "time of the self-similarity loss by memory budget and launch options, against its floor"),
     Stage("unhinted", 40, "the same without the hint that keeps scattered accesses in place"),
     Stage("pacing", 30, "time of self-paced weighting against five convolutions"),
+    Stage("data", 20, "crops per second of the caches of decoded images, and host time for each batch"),
     Stage("steps", 130, "steps per second of EDSR and ESRGAN against the plain loop, launches, share of the loss"),
     Stage("equal_bits", 40, "whether training repeats bit for bit; error of TF32"),
     Stage("train", 60, "the command line from end to end: train, evaluate, upscale"),

@@ -302,6 +302,14 @@ def pacing(run: StageRun) -> None:
             )
 
 
+def data(run: StageRun) -> None:
+    """Measure how fast crops are ready on the device with each cache."""
+    import cache
+
+    images = cache.write_images(run.work / "data", run.size(200, 4), 512)
+    run.add(**cache.measure_crops(images, run.work / "data_cache", run.device, run.size(1.0, 0.05)))
+
+
 def steps(run: StageRun) -> None:
     """Time training steps against the plain loop."""
     import gpu_steps
@@ -357,7 +365,8 @@ def counters(run: StageRun) -> None:
 FUNCTIONS: dict[str, Callable[[StageRun], None]] = {
     function.__name__: function
     for function in (
-        machine, compile, values, operators, unhinted, chunk, pacing, steps, equal_bits, train, suite, counters,
+        machine, compile, values, operators, unhinted, chunk, pacing, data, steps, equal_bits, train, suite,
+        counters,
     )
 }  # fmt: skip
 

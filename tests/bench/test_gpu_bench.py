@@ -14,7 +14,7 @@ import gpu_page
 
 ROOT = Path(__file__).resolve().parents[2]
 # Stages that take seconds on a CPU; `python bench/gpu.py --rehearse` runs all.
-QUICK = ["machine", "values", "counters"]
+QUICK = ["machine", "values", "data", "counters"]
 
 
 def stages(*names: str) -> list[gpu.Stage]:
@@ -26,7 +26,8 @@ def test_quick_stages_run_on_the_cpu(tmp_path: Path) -> None:
     report = gpu.run_stages(stages(*QUICK), tmp_path, "cpu", True, 600.0, None)
     assert json.loads((tmp_path / "results.json").read_text()) == report
     ended = {name: entry["status"] for name, entry in report["stages"].items()}
-    assert ended == {"machine": "done", "values": "done", "counters": "skipped: needs CUDA"}
+    assert ended == {"machine": "done", "values": "done", "data": "done", "counters": "skipped: needs CUDA"}
+    assert report["stages"]["data"]["results"]["crops_device_per_s"] > 0
     assert report["stages"]["machine"]["results"]["copy_gb_per_s"] > 0
     values = report["stages"]["values"]["results"]
     errors = [value for value in values.values() if isinstance(value, dict)]
