@@ -23,14 +23,14 @@ STAGES = [
     Stage("machine", 20, "the card, its measured memory and matrix rates, versions"),
     Stage("compile", 90, "seconds to compile all kernels in threads, from an empty cache"),
     Stage("values", 90, "errors of both operators against float64, equal bits, no wait of the host, CUDA graphs"),
-    Stage("operators", 80, "time of the self-similarity loss by memory budget and launch options, against its floor"),
+    Stage("operators", 75, "time of the self-similarity loss by memory budget and launch options, against its floor"),
     Stage("unhinted", 40, "the same without the hint that keeps scattered accesses in place"),
     Stage("pacing", 30, "time of self-paced weighting against five convolutions"),
-    Stage("data", 20, "crops per second of the caches of decoded images, and host time for each batch"),
+    Stage("data", 15, "crops per second of the caches of decoded images, and host time for each batch"),
     Stage("steps", 130, "steps per second of EDSR and ESRGAN against the plain loop, launches, share of the loss"),
     Stage("equal_bits", 40, "whether training repeats bit for bit; error of TF32"),
     Stage("train", 60, "the command line from end to end: train, evaluate, upscale"),
-    Stage("suite", 60, "the tests of the operators on the GPU"),
+    Stage("suite", 55, "the tests of the operators on the GPU"),
     Stage("counters", 30, "hardware counters of one kernel"),
 ]
 

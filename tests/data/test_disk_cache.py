@@ -19,6 +19,7 @@ from selfsr.data.spec import FolderSpec, PairsSpec
 from selfsr.data.store import ImageStore
 from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, write_image
+from selfsr.training.data_record import describe_data
 
 
 @pytest.fixture
@@ -232,3 +233,16 @@ def test_the_default_folder_is_that_of_the_user(hr: Path, tmp_path: Path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     FolderSpec(kind="folder", hr=hr, cache="disk").build(scale=2, crop_px=32)
     assert find(tmp_path / "xdg" / "selfsr", "index.npz").exists()
+
+
+def test_the_record_of_a_run_has_the_sizes_of_the_files_as_with_other_caches(hr: Path, tmp_path: Path) -> None:
+    """With this cache they come from the index, without another look at each file."""
+    specs = [
+        FolderSpec(kind="folder", hr=hr, cache="off"),
+        FolderSpec(kind="folder", hr=hr, cache="disk", cache_folder=tmp_path / "cache"),
+    ]
+    off, disk = (describe_data([spec.build(scale=2, crop_px=8)]) for spec in specs)
+    assert off == disk
+    with (sorted(hr.iterdir())[0]).open("ab") as file:
+        file.write(b"0")
+    assert describe_data([specs[1].build(scale=2, crop_px=8)]) != disk

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from selfsr.data.datasets import Dataset
+from selfsr.data.store import ImageStore
 
 # Samples after which the shares of the sources are exact; so a share is a multiple of 1 / 1000.
 BLOCK = 1000
@@ -26,6 +27,15 @@ class MixedDataset:
         first = next(iter(sources.values()))
         self.scale: int = first.scale
         self.crop_px: int = first.crop_px
+
+    @property
+    def stores(self) -> dict[str, ImageStore]:
+        """The images of all sources, by the keys of the recipe below `data.sources`."""
+        return {
+            f"sources.{name}.{key}": store
+            for name, dataset in self.sources.items()
+            for key, store in dataset.stores.items()
+        }
 
     def files(self) -> dict[str, list[Path]]:
         """Return all files, by the keys of the recipe below `data.sources`."""

@@ -95,6 +95,7 @@ class ImageStore(ArrayStore):
         paths: the files.
         on_device: the images on the training device; None with another cache.
         sizes: int32 `[n, 2]`, height and width of each image.
+        file_bytes: int64 `[n]`, the sizes of the files; None without a cache on disk.
         bits: uint8 `[n]`, 8 or 16.
 
     Raises:
@@ -107,6 +108,7 @@ class ImageStore(ArrayStore):
         self.paths: list[Path] = list(paths)
         facts, files = read_facts(key, self.paths, cache)
         self.sizes: np.ndarray = facts[:, :2]
+        self.file_bytes: np.ndarray | None = None if files is None else files.file_bytes
         self.bits: np.ndarray = facts[:, 2].astype(np.uint8)
         super().__init__(key, _layout_images(facts), cache, files)
         self.on_device: DeviceArrays | None = None

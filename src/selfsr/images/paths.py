@@ -116,14 +116,18 @@ def list_folder(folder: Path) -> FolderListing:
     closed: list[Path] = []
     readable = readable_suffixes()
     others: Counter[str] = Counter()
-    names = []
-    for name in _walk_files(folder, closed):
-        suffix = os.path.splitext(name)[1].lower()
-        if suffix in readable:
-            names.append(name)
-        else:
-            others[suffix.rstrip(".")] += 1
-    images = [Path(name) for name in sorted(names, key=sort_key)]
+    images: list[Path] = []
+    for root, names in _walk_folders(folder, closed):
+        chosen = set()
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in readable:
+                chosen.add(name)
+            else:
+                others[suffix.rstrip(".")] += 1
+        # `iterdir` makes a path in a third of the time that `Path(name)` takes.
+        images += [path for path in Path(root).iterdir() if path.name in chosen] if chosen else []
+    images.sort(key=lambda path: sort_key(str(path)))
     if not images:
         got = f"only other files ({_join_counts(others)})" if others else "none"
         advice = _advise_packages(others) or "; name a folder that contains some"
@@ -219,8 +223,8 @@ def sort_key(path: str) -> str:
     return os.path.normcase(path).replace(os.sep, "\0")
 
 
-def _walk_files(folder: Path, closed: list[Path]) -> Iterator[str]:
-    """Yield the files; collect the folders that cannot be read."""
+def _walk_folders(folder: Path, closed: list[Path]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder with the names of its files; collect the folders that cannot be read."""
     seen = set()
 
     def note(error: OSError) -> None:
@@ -233,4 +237,4 @@ def _walk_files(folder: Path, closed: list[Path]) -> Iterator[str]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(root, name) for name in names if not name.startswith("."))
+        yield root, [name for name in names if not name.startswith(".")]

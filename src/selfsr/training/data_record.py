@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from selfsr.console import print_line
 from selfsr.data.datasets import Dataset
 from selfsr.data.sources import MixedDataset
@@ -47,28 +49,37 @@ def describe_data(datasets: Sequence[Dataset | MixedDataset]) -> dict[str, Any]:
     for dataset in datasets:
         for key, paths in dataset.files().items():
             name = f"{key} x{dataset.scale}" if key.rpartition(".")[2] == "lr" and len(datasets) > 1 else key
-            record[name] = describe_files(paths)
+            store = dataset.stores.get(key)
+            record[name] = describe_files(paths, None if store is None else store.file_bytes)
     return record
 
 
-def describe_files(paths: Sequence[Path]) -> dict[str, Any]:
-    """Return the number of some files, and a digest of their names and sizes."""
-    return {"files": len(paths), "digest": _digest(paths)}
+def describe_files(paths: Sequence[Path], file_bytes: np.ndarray | None = None) -> dict[str, Any]:
+    """Return the number of some files, and a digest of their names and sizes.
+
+    Args:
+        paths: the files.
+        file_bytes: their sizes, `[n]`; None reads them.
+    """
+    sizes = map(_read_bytes, paths) if file_bytes is None else file_bytes.tolist()
+    return {"files": len(paths), "digest": _digest(list(zip(map(str, paths), sizes, strict=True)))}
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def _digest(files: list[tuple[str, int]]) -> str:
     """Return a digest of names, below the folder that all files share, and sizes in bytes."""
-    names = sorted(map(str, paths), key=sort_key)
-    shared = os.path.commonpath({os.path.dirname(name) for name in names}) if os.path.dirname(names[0]) else ""
+    files = sorted(files, key=lambda file: sort_key(file[0]))
+    folders = {name[: name.rfind(os.sep) + 1] for name, _ in files}
+    shared = os.path.commonpath(folders) if all(folders) else ""
     start = len(os.path.join(shared, ""))
-    digest = hashlib.sha256()
-    for name in names:
-        try:
-            size = os.stat(name).st_size
-        except OSError:  # removed since it was listed
-            size = -1
-        digest.update(os.fsencode(name[start:]) + f"\0{size}\0".encode())
-    return digest.hexdigest()
+    return hashlib.sha256(os.fsencode("".join([f"{name[start:]}\0{size}\0" for name, size in files]))).hexdigest()
+
+
+def _read_bytes(path: Path) -> int:
+    """Return the size of a file; -1 if it was removed since it was listed."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def _read(path: Path) -> dict[str, Any] | None:
