@@ -84,11 +84,15 @@ class Chromium:
             self._process.wait()
         os.close(self._answers)
 
-    def open(self, page: Path, width: int = 1280, height: int = 900, *, touch: bool = False, dark: bool = False) -> None:
+    def open(
+        self, page: Path, width: int = 1280, height: int = 900, *, touch: bool = False, dark: bool = False
+    ) -> None:
         """Open a file in a window of this size, in CSS px, and wait until its scripts have run."""
         self.resize(width, height, touch=touch)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self._call("Emulation.setEmulatedMedia", features=[*scheme, {"name": "prefers-reduced-motion", "value": "reduce"}])
+        self._call(
+            "Emulation.setEmulatedMedia", features=[*scheme, {"name": "prefers-reduced-motion", "value": "reduce"}]
+        )
         self._call("Page.navigate", url=page.absolute().as_uri())
         self.wait("location.protocol === 'file:' && document.readyState === 'complete'")
 
@@ -134,7 +138,9 @@ class Chromium:
 
     def save_screenshot(self, path: Path, *, full: bool = True) -> None:
         """Write the complete page, or the window, as PNG."""
-        answer = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=full, **(self._clip() if full else {}))
+        answer = self._call(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=full, **(self._clip() if full else {})
+        )
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def _clip(self) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+State = Literal["running", "silent", "waiting"]
+
 
 @dataclass(frozen=True)
 class LiveState:
@@ -17,5 +19,5 @@ class LiveState:
 
     script: str
     stamp: str
-    state: Literal["running", "silent", "waiting"]
+    state: State
     text: str

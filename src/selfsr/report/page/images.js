@@ -183,7 +183,7 @@
       return node;
     };
     const zoomText = make("output", { class: "num zoom-text", "aria-label": "Zoom" });
-    const tools = make("div", { class: "tools" }, holder("a"), holder("b"), button("\u2212", "Zoom out (-)", () => stepZoom(-1)), button("+", "Zoom in (+)", () => stepZoom(1)), button("1:1", "One pixel for one pixel (1:1)", () => setZoom(1)), zoomText);
+    const tools = make("div", { class: "tools" }, holder("a"), holder("b"), button("\u2212", "Zoom out (-)", () => stepZoom(-1)), zoomText, button("+", "Zoom in (+)", () => stepZoom(1)), button("1:1", "One pixel for one pixel", () => setZoom(1)));
 
     // --- Pointer -------------------------------------------------------------------------------------------------
     const pointers = new Map();
@@ -246,7 +246,7 @@
 
     // --- Page ----------------------------------------------------------------------------------------------------
     article.querySelector("ul.views").replaceWith(group);
-    article.querySelector(".stage-grid").prepend(make("div", { class: "side" }, map), make("div", { class: "stage" }, group, pickers, stage, tools));
+    article.querySelector(".stage-grid").prepend(make("div", { class: "side" }, map, pickers, tools), make("div", { class: "stage" }, group, stage));
     show();
     showCrop(crops.length ? 0 : -1);
     new ResizeObserver(() => {

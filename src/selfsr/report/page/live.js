@@ -36,7 +36,7 @@
   const check = () => {
     pending?.remove();
     pending = document.createElement("script");
-    pending.src = `${script}?${Date.now()}`;
+    pending.src = `${encodeURIComponent(script)}?${Date.now()}`;
     // The last page comes without a script next to it.
     pending.onerror = () => {
       failures += 1;
