@@ -28,7 +28,6 @@ QUIET_S = 60.0
 _USUAL_PAUSES = 5
 _LOGS = ("recipe.yaml", "metrics.jsonl", "eval.jsonl", "environment.json")
 
-_BY_ATTENTION: tuple[State, ...] = ("silent", "waiting", "running")
 
 # Names, sizes and times of change.
 _Stamps = tuple[tuple[str, int, int], ...]
@@ -182,7 +181,8 @@ class _Follower:
 
     def _describe(self) -> tuple[State, str]:
         states = [_describe_run(run) for run in self.runs]
-        state = next(state for state in _BY_ATTENTION if any(state == one for one, _ in states))
+        found = {state for state, _ in states}
+        state: State = "silent" if "silent" in found else "waiting" if "waiting" in found else "running"
         names = [f"{run.name}: " if len(states) > 1 else "" for run in self.runs]
         text = " ".join(name + text for name, (_, text) in zip(names, states, strict=True))
         if state != "running":

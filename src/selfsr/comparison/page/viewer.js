@@ -342,5 +342,4 @@
     get center() { return [view.x, view.y]; },
     draw,
   };
-  document.documentElement.dataset.ready = "yes";
 })();

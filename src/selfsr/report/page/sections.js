@@ -11,7 +11,7 @@
   for (const section of document.querySelectorAll("section[data-choose-image]")) {
     const articles = [...section.querySelectorAll(":scope > article")];
     if (articles.length < 2) continue;
-    const select = make("select", {}, ...articles.map((article, i) => make("option", { value: String(i) }, article.querySelector("h3").textContent.trim())));
+    const select = make("select", {}, ...articles.map((article, i) => make("option", { value: String(i) }, article.querySelector("h3").firstChild.textContent.trim())));
     const choose = () => articles.forEach((article, i) => (article.hidden = String(i) !== select.value));
     select.addEventListener("change", choose);
     articles[0].before(make("div", { class: "toolbar" }, make("label", {}, "Image", select)));
@@ -27,6 +27,7 @@
   const boxes = [...document.querySelectorAll(".scroll")];
   const measure = () => {
     for (const box of boxes) {
+      box.classList.remove("wide");
       const isWide = box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("wide", isWide);
       if (isWide) box.tabIndex = 0;
