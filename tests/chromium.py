@@ -33,6 +33,75 @@ _KEY_CODES = {
     "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
 }  # fmt: skip
 
+# `window.innerWidth` grows on a phone if the page is too wide, so the width of the window is that of its visible part.
+_FIND_WIDE = """
+(() => {
+  const width = visualViewport.width * visualViewport.scale;
+  const box = document.documentElement.clientWidth < width ? document.documentElement.clientWidth : width;
+  const clipped = ".scroll, pre, nav, .compare, .thumb, svg, .skip, .frame";
+  const found = [...document.querySelectorAll("body *")].filter((node) => {
+    if (!node.checkVisibility() || node.closest(clipped)) return false;
+    return node.getBoundingClientRect().right > box + 0.5;
+  });
+  return found.map((node) => `${node.tagName}.${node.className} ${node.textContent.trim().slice(0, 30)}`);
+})()
+"""
+_FIND_OVERLAPS = """
+(() => {
+  const name = (node) => {
+    return `${node.tagName}.${node.getAttribute("class") ?? ""} "${node.textContent.trim().slice(0, 24)}"`;
+  };
+  const isText = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+  // Over images on purpose: frames, pins and badges; above everything: the menu.
+  const meant = "nav, .compare, .spot, .here, .pin, .area, .skip, .defs, .scroll, [hidden]";
+  const controls = "button, select, input, canvas, .thumb, .compare, .frame > img, svg.plot";
+  const nodes = [...document.querySelectorAll("body *")].filter((node) => {
+    if (!node.checkVisibility({ visibilityProperty: true, opacityProperty: true })) return false;
+    if (node.matches(".compare") || (node.matches(controls) && !node.closest(meant))) return true;
+    if (node.closest(meant) || !node.namespaceURI.endsWith("xhtml")) return false;
+    return isText(node) && !/SCRIPT|STYLE|OPTION/.test(node.tagName);
+  });
+  const boxes = nodes.map((node) => node.getBoundingClientRect());
+  const found = [];
+  const overlap = (a, b) => {
+    const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    return Math.min(width, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
+  };
+  for (let i = 0; i < nodes.length; i++) {
+    for (let j = i + 1; j < nodes.length; j++) {
+      if (overlap(boxes[i], boxes[j]) <= 1.5 || nodes[i].contains(nodes[j]) || nodes[j].contains(nodes[i])) continue;
+      found.push(`${name(nodes[i])} and ${name(nodes[j])}`);
+    }
+  }
+  for (const plot of document.querySelectorAll("svg.plot")) {
+    const texts = [...plot.querySelectorAll("text")];
+    const places = texts.map((text) => text.getBoundingClientRect());
+    const origin = plot.getBoundingClientRect();
+    texts.forEach((text, i) => {
+      for (let j = 0; j < i; j++) {
+        if (overlap(places[i], places[j]) > 0.5) found.push(`${name(text)} and ${name(texts[j])}`);
+      }
+    });
+    const clip = plot.querySelector("clipPath rect")?.getBBox();
+    for (const line of plot.querySelectorAll("path.line")) {
+      for (let k = 0; k <= 60; k++) {
+        const point = line.getPointAtLength((k / 60) * line.getTotalLength());
+        if (clip && point.y > clip.y + clip.height) continue;
+        const [x, y] = [origin.left + point.x, origin.top + point.y];
+        const hit = places.findIndex((place) => x > place.left && x < place.right && y > place.top && y < place.bottom);
+        if (hit >= 0) found.push(`a line and ${name(texts[hit])}`);
+      }
+    }
+  }
+  return [...new Set(found)];
+})()
+"""
+_COUNT_TAB_STOPS = """
+[...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")].filter(
+  (node) => node.tabIndex >= 0 && !node.disabled && node.checkVisibility({ visibilityProperty: true })
+).length
+"""
+
 
 class Chromium:
     """One browser process with one tab.
@@ -135,6 +204,18 @@ class Chromium:
     def release(self, key: str) -> None:
         """Release a key."""
         self._call("Input.dispatchKeyEvent", type="keyUp", **_describe_key(key))
+
+    def find_wide_elements(self) -> list[str]:
+        """Return the elements that reach beyond the right side of the window, except inside of boxes that scroll."""
+        return self.run(_FIND_WIDE)
+
+    def find_overlaps(self) -> list[str]:
+        """Return the pairs of texts and controls that are drawn over each other, and labels of axes on lines."""
+        return self.run(_FIND_OVERLAPS)
+
+    def count_tab_stops(self) -> int:
+        """Return the number of elements that the Tab key reaches."""
+        return self.run(_COUNT_TAB_STOPS)
 
     def save_screenshot(self, path: Path, *, full: bool = True) -> None:
         """Write the complete page, or the window, as PNG."""

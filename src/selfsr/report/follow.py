@@ -135,6 +135,8 @@ class _Follower:
             self._read(samples)
             self.seen = (*logs, *samples)
             self.stamp = f"{time.time():.3f}"
+            if all(_has_ended(run) for run in self.runs):
+                return True
             self.state, self.text = self._describe()
             write_atomic(self.out, self._render(self._make_live()))
             pause_s = _PAUSE_PER_RENDERING * (time.process_time() - begin)

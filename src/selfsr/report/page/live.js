@@ -5,7 +5,6 @@
   const SILENT_S = 30;
   const banner = document.getElementById("live");
   const { script, stamp } = banner.dataset;
-  let failures = 0;
   let busy = false;
   let pending = null;
 
@@ -27,21 +26,28 @@
     banner.dataset.state = state;
   };
   window.receiveNews = (news) => {
-    failures = 0;
     if (news.stamp !== stamp) return reload();
     const silent = Date.now() / 1000 - news.checked;
     if (silent > SILENT_S) show("ended", `Not followed any more since ${new Date(1000 * news.checked).toLocaleTimeString()}: selfsr report --follow was stopped.`);
     else show(news.state, news.text);
   };
+  // The last page comes without a script next to it, so it is there now, unless this page was copied elsewhere.
+  const missScript = () => {
+    let missed = stamp;
+    try {
+      missed = sessionStorage.getItem("selfsr-missed");
+      sessionStorage.setItem("selfsr-missed", stamp);
+    } catch {
+      // Without storage, the page could reload itself forever.
+    }
+    if (missed === stamp) show("ended", "Not followed any more.");
+    else reload();
+  };
   const check = () => {
     pending?.remove();
     pending = document.createElement("script");
     pending.src = `${encodeURIComponent(script)}?${Date.now()}`;
-    // The last page comes without a script next to it.
-    pending.onerror = () => {
-      failures += 1;
-      if (failures > 1) reload();
-    };
+    pending.onerror = missScript;
     document.head.append(pending);
   };
   setInterval(check, CHECK_MS);

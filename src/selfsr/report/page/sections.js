@@ -42,6 +42,8 @@
   [...document.querySelectorAll("details")].forEach((details, i) => {
     keep(`details ${i}`, () => details.open, (isOpen) => (details.open = isOpen));
   });
-  keep("scroll", () => scrollY, (y) => scrollTo({ top: y, behavior: "instant" }));
+  // Relative to the content, since the header may have become longer.
+  const top = () => document.querySelector("main").offsetTop;
+  keep("scroll", () => scrollY - top(), (y) => scrollTo({ top: y + top(), behavior: "instant" }));
   document.documentElement.dataset.ready = "yes";
 })();
