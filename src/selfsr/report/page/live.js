@@ -50,5 +50,6 @@
     pending.onerror = missScript;
     document.head.append(pending);
   };
+  check();
   setInterval(check, CHECK_MS);
 })();
