@@ -16,7 +16,7 @@ from selfsr.report.live import LiveState
 from selfsr.report.set_groups import describe_split_sets, group_sets
 from selfsr.runfolder.read import RunFolder, flatten
 
-_SCRIPTS = ("charts.js", "tables.js", "images.js", "maps.js", "sections.js")
+_SCRIPTS = ("ticks.js", "charts.js", "tables.js", "images.js", "maps.js", "sections.js")
 
 
 @dataclass(frozen=True)

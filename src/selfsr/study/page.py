@@ -58,7 +58,7 @@ def render_study(results: StudyResults) -> str:
         ),
         "css": read_asset("page.css") + (_PAGE_FOLDER / "study.css").read_text(encoding="utf-8"),
         "start_js": read_asset("start.js"),
-        "scripts": [read_asset(name) for name in ("charts.js", "tables.js", "sections.js")],
+        "scripts": [read_asset(name) for name in ("ticks.js", "charts.js", "tables.js", "sections.js")],
     }
     return render_template("results.html.j2", context, _PAGE_FOLDER)
 

@@ -44,7 +44,7 @@
       return frame;
     });
     const here = make("span", { class: "here", "aria-hidden": "true" });
-    const map = make("figure", { class: "overview" }, make("div", { class: "frame" }, make("img", { alt: "", src: byRole("hr").image.src, width: size.w, height: size.h }), ...frames, here), make("figcaption", {}, "HR; the bright frame is the visible part."));
+    const map = make("figure", { class: "overview" }, make("div", { class: "frame" }, make("img", { alt: "", src: byRole("hr").image.src, width: size.w, height: size.h }), ...frames, here), make("figcaption", {}, "HR. The yellow frame is the visible part."));
 
     // --- Showing -----------------------------------------------------------------------------------------------
     const fitZoom = () => Math.min(stage.clientWidth / size.w, stage.clientHeight / size.h) || 1;
@@ -142,7 +142,7 @@
     // --- Toolbar -----------------------------------------------------------------------------------------------
     // A group of buttons is one stop of the Tab key; the arrow keys move in it.
     const roam = (buttons, chosen) => buttons.forEach((button, i) => (button.tabIndex = i === chosen ? 0 : -1));
-    const views = ["Whole image", ...crops.map((crop) => crop.name)].map((name, i) => {
+    const views = ["Complete image", ...crops.map((crop) => crop.name)].map((name, i) => {
       const button = make("button", { type: "button", role: "radio" }, name);
       button.addEventListener("click", () => showCrop(i - 1));
       return button;
