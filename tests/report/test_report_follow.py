@@ -82,10 +82,8 @@ class Script:
 def test_page_follows_a_training_from_before_its_start_to_its_end(
     complete: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.parent.mkdir()
-
     def begin() -> None:
-        run.mkdir()
+        run.mkdir(parents=True)
         shutil.copy(complete / "recipe.yaml", run)
         lock(run)
 
@@ -181,8 +179,6 @@ def test_folder_that_can_never_be_a_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"^report: expected a run folder, got .*file, which is a file; pass a folder"):
         follow_runs([tmp_path / "file"], tmp_path / "page.html")
-    with pytest.raises(InputError, match=r"got .*/absent/my, and .*/absent does not exist; correct"):
-        follow_runs([tmp_path / "absent" / "my"], tmp_path / "page.html")
     with pytest.raises(InputError, match="expected at least one run folder, got none"):
         follow_runs([], tmp_path / "page.html")
 

@@ -47,7 +47,7 @@ def follow_runs(
     if interrupted, the page is written once more without this script, and the script is removed.
 
     Args:
-        runs: run folders. A folder that does not exist yet is waited for, if its parent exists.
+        runs: run folders; one that does not exist yet is waited for.
         out: the HTML file to write.
         against: a run folder for the column "without the loss", as in `write_report`.
         on_first_page: called after the page is written for the first time.
@@ -57,7 +57,7 @@ def follow_runs(
         `out`.
 
     Raises:
-        InputError: `runs` is empty, a folder can never become a run folder, or `out` cannot be a file.
+        InputError: `runs` is empty, a folder is a file, or `out` cannot be a file.
         OSError: the page cannot be written.
         KeyboardInterrupt: the user has stopped following; the page is complete.
     """
@@ -88,11 +88,6 @@ def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(
             f"report: expected a run folder, got {folder}, which is a file; pass a folder of selfsr train."
-        )
-    if not folder.parent.is_dir():
-        raise InputError(
-            f"report: expected a run folder, or one that a training will create, got {folder}, and {folder.parent} "
-            "does not exist; correct the path."
         )
 
 
