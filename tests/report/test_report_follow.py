@@ -10,8 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from chromium import Chromium
+from selfsr.cli.report import report
 from selfsr.errors import InputError
 from selfsr.report import follow
 from selfsr.report.follow import follow_runs
@@ -26,7 +29,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def complete(make_run: Callable[..., Path], tmp_path: Path) -> Path:
-    return make_run(tmp_path / "complete", steps=100, side=96)
+    """Return a finished run with one sample image."""
+    folder = make_run(tmp_path / "complete", steps=100, side=96)
+    for name in ("astronaut", "coffee"):
+        shutil.rmtree(folder / "samples" / "held-out" / name)
+    return folder
 
 
 @pytest.fixture
@@ -173,6 +180,50 @@ def test_busy_page_is_rewritten_after_a_pause(complete: Path, run: Path, monkeyp
     follow_runs([run], run / "report.html", pause=script)
     assert script.texts == ["Step 40 of 100."] * 3
     assert "finished" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_run_of_another_machine_ends_when_it_is_quiet_at_its_last_step(complete: Path, run: Path) -> None:
+    copy_until(complete, run, 100)
+    (run / ".lock").write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": 0}))
+
+    def age() -> None:
+        for name in ("metrics.jsonl", "eval.jsonl"):
+            os.utime(run / name, (time.time() - 2 * follow.QUIET_S,) * 2)
+
+    script = Script(run, lambda: None, age)
+    follow_runs([run], run / "report.html", pause=script)
+    assert script.texts == ["Step 100 of 100."] * 2
+    assert script.actions == []
+
+
+def test_several_runs_have_one_page_and_end_together(complete: Path, run: Path, tmp_path: Path) -> None:
+    copy_until(complete, run, 40)
+    lock(run)
+    page = tmp_path / "both.html"
+    script = Script(run, lambda: unlock(run))
+    script.page = page
+    with pytest.raises(KeyboardInterrupt):
+        follow_runs([complete, run], page, pause=script)
+    assert script.texts[0] == "complete: Step 100 of 100. my: Step 40 of 100."
+    assert "<h1>complete, my</h1>" in page.read_text(encoding="utf-8")
+
+
+def test_command_follows_and_returns_130_when_stopped(
+    complete: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = typer.Typer()
+    app.command()(report)
+    copy_until(complete, run, 100)
+    result = CliRunner().invoke(app, [str(run), "--follow"], catch_exceptions=False)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "finished" in (run / "report.html").read_text(encoding="utf-8")
+
+    def stop(runs: list[Path], out: Path, **_options: object) -> None:
+        assert (runs, out) == ([run], run / "report.html")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow, "follow_runs", stop)
+    assert CliRunner().invoke(app, [str(run), "--follow"]).exit_code == 130
 
 
 def test_folder_that_can_never_be_a_run_is_refused(tmp_path: Path) -> None:
