@@ -77,7 +77,7 @@ def encode_prompt(base: Path, text: str, negative: str | None = None) -> Prompt:
 
     Args:
         base: a folder with `text_encoder` and `tokenizer`, as Stable Diffusion 1 and 2 have.
-        text: the text; empty is a text, too.
+        text: the text; an empty text is usual.
         negative: the text that guidance leads away from; None for none.
 
     Raises:
