@@ -1,7 +1,7 @@
 """Read and write animations: GIF, animated PNG and animated WebP."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -122,7 +122,7 @@ class AnimationReader:
 
 def encode_animation(
     suffix: str,
-    frames: Sequence[np.ndarray],
+    frames: np.ndarray,
     timing: AnimationTiming,
     *,
     icc: bytes | None = None,
@@ -135,7 +135,7 @@ def encode_animation(
 
     Args:
         suffix: .gif, .png, .apng or .webp.
-        frames: `[H, W, 4]` uint8 each, RGB and alpha.
+        frames: `[N, H, W, 4]` uint8, RGB and alpha.
         timing: when they are shown.
         icc: profile to embed; a GIF has none.
         quality: of WebP, 1 to 100.
@@ -179,5 +179,5 @@ def _reduce_colors(frame: np.ndarray, is_opaque: bool) -> Image.Image:
         return reduced
     levels = np.where(frame[:, :, 3] < _OPAQUE_FROM, _GIF_COLORS, np.asarray(reduced)).astype(np.uint8)
     transparent = Image.fromarray(levels, "P")
-    transparent.putpalette((reduced.getpalette() or [])[: 3 * _GIF_COLORS] + [0, 0, 0])
+    transparent.putpalette([*(reduced.getpalette() or [])[: 3 * _GIF_COLORS], 0, 0, 0])
     return transparent

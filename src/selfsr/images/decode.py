@@ -57,9 +57,7 @@ class Decoded:
     float_format: FloatFormat | None = None
 
 
-def open_image(
-    file: BinaryIO, suffix: str = "", known: tuple[formats.ImageFormat, ...] = formats.FORMATS
-) -> ImageFile:
+def open_image(file: BinaryIO, suffix: str = "", known: tuple[formats.ImageFormat, ...] = formats.FORMATS) -> ImageFile:
     """Open an image with Pillow by its content, not by its suffix, and without `Image.open`.
 
     `Image.open` has a module-wide limit of pixels and warns or raises on legitimate panoramas; `decode_image` has a
@@ -187,9 +185,7 @@ def read_header(file: BinaryIO, suffix: str = "") -> tuple[int, int, int, str, s
     return *_upright_size(image), _bits(image), image.mode, image.format or "", _count_frames(image)
 
 
-def _decode_by_pillow(
-    data: bytes, suffix: str, known: tuple[formats.ImageFormat, ...] = formats.FORMATS
-) -> Decoded:
+def _decode_by_pillow(data: bytes, suffix: str, known: tuple[formats.ImageFormat, ...] = formats.FORMATS) -> Decoded:
     image = open_image(io.BytesIO(data), suffix, known)
     bits, frames = _bits(image), _count_frames(image)
     _check_memory(image.height, image.width, len(image.getbands()), bits)

@@ -47,12 +47,13 @@ def decode_exr(data: bytes) -> tuple[np.ndarray, np.ndarray | None, FloatFormat,
         if samplings != {(1, 1)} or {"RY", "BY"} & set(channels):
             raise UnsupportedSamplesError("OpenEXR with subsampled channels")
         planes = [_place(channels[name].pixels, header) for name in chosen]
+        chromaticities = _read_chromaticities(header)  # the library empties the header when it closes the file
     if not all(plane.dtype.kind == "f" for plane in planes):
         raise UnsupportedSamplesError("OpenEXR with integer samples")
     dtype = np.result_type(*planes)
     pixels = np.stack(planes[: len(names)], axis=2).astype(dtype, copy=False)
     alpha = planes[-1].astype(dtype, copy=False) if _ALPHA in chosen else None
-    return pixels, alpha, FloatFormat(True, True, _read_chromaticities(header)), tuple(left_out)
+    return pixels, alpha, FloatFormat(True, alpha is not None, chromaticities), tuple(left_out)
 
 
 def encode_exr(pixels: np.ndarray, alpha: np.ndarray | None, meaning: FloatFormat) -> bytes:

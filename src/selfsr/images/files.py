@@ -232,9 +232,7 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6, quality:
     write_atomic(path, data)
 
 
-def check_format(
-    path: Path, *, height: int, width: int, bits: int, alpha: bool, is_float: bool = False
-) -> None:
+def check_format(path: Path, *, height: int, width: int, bits: int, alpha: bool, is_float: bool = False) -> None:
     """Check that the format of the suffix can hold such an image, before its pixels are computed.
 
     Raises:

@@ -60,7 +60,9 @@ def is_linear_profile(icc: bytes | None) -> bool:
     try:
         (count,) = struct.unpack_from(">I", icc, 128)
         tags = [struct.unpack_from(">4sII", icc, 132 + 12 * number) for number in range(min(count, 100))]
-        curves = [icc[start : start + size] for name, start, size in tags if name in (b"rTRC", b"gTRC", b"bTRC", b"kTRC")]
+        curves = [
+            icc[start : start + size] for name, start, size in tags if name in (b"rTRC", b"gTRC", b"bTRC", b"kTRC")
+        ]
         return bool(curves) and all(_is_identity(curve) for curve in curves)
     except struct.error:
         return False

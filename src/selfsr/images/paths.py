@@ -68,9 +68,7 @@ def list_images(folder: Path, formats: tuple[ImageFormat, ...] = FORMATS) -> lis
     return _read_list(folder) if is_image_list(folder) else list_folder(folder, formats).images
 
 
-def list_sources(
-    source: Path, output: Path, command: str, formats: tuple[ImageFormat, ...] = FORMATS
-) -> list[Path]:
+def list_sources(source: Path, output: Path, command: str, formats: tuple[ImageFormat, ...] = FORMATS) -> list[Path]:
     """List the images of an input folder or list, without earlier results if the output folder is in it.
 
     Args:
@@ -191,7 +189,9 @@ def _join_counts(others: Counter[str]) -> str:
 
 def _advise_packages(suffixes: Sequence[str] | Counter[str], formats: tuple[ImageFormat, ...]) -> str:
     """Return advice to install what reads files with these suffixes, or an empty string."""
-    packages = sorted({package for suffix in suffixes if (package := find_missing_package(suffix, formats)) is not None})
+    packages = sorted(
+        {package for suffix in suffixes if (package := find_missing_package(suffix, formats)) is not None}
+    )
     return f"; run `pip install --upgrade {' '.join(packages)}` to read more of them" if packages else ""
 
 

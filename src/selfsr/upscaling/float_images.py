@@ -72,7 +72,7 @@ def encode_image(image: DecodedImage, options: FloatOptions) -> DecodedImage:
     if alpha is not None and image.float_format.is_associated:
         pixels = np.where(alpha[:, :, None] > 0, pixels / np.maximum(alpha, 1e-20)[:, :, None], 0)
     pixels = np.clip(pixels, 0, 1)
-    if _is_linear(image.float_format, options):
+    if is_linear(image.float_format, options):
         pixels = encode_srgb(pixels)
     return replace(image, pixels=pixels, alpha=alpha, float_format=_ENCODED)
 
@@ -91,17 +91,18 @@ def quantize_float(image: DecodedImage, bits: int, options: FloatOptions) -> tup
     peak, dtype = 2**bits - 1, np.uint8 if bits == 8 else np.uint16
     pixels = np.floor(seen.pixels * peak + 0.5).astype(dtype)
     alpha = None if seen.alpha is None else np.floor(seen.alpha * peak + 0.5).astype(dtype)
-    icc = None if _is_linear(image.float_format or _ENCODED, options) else image.icc
+    icc = None if is_linear(image.float_format or _ENCODED, options) else image.icc
     return replace(seen, pixels=pixels, alpha=alpha, icc=icc, float_format=None), share
 
 
-def _is_linear(meaning: FloatFormat, options: FloatOptions) -> bool:
+def is_linear(meaning: FloatFormat, options: FloatOptions) -> bool:
+    """Return whether samples are proportional to light."""
     return meaning.is_linear if options.transfer == "auto" else options.transfer == "linear"
 
 
 def _decode(seen: DecodedImage, meaning: FloatFormat, options: FloatOptions) -> np.ndarray:
     """Return the samples of a float image, `[H, W, C]` float32, from what a network sees of it."""
-    pixels = decode_srgb(seen.pixels) if _is_linear(meaning, options) else seen.pixels
+    pixels = decode_srgb(seen.pixels) if is_linear(meaning, options) else seen.pixels
     if seen.alpha is not None and meaning.is_associated:
         pixels = pixels * seen.alpha[:, :, None]
     return pixels * np.float32(options.white)

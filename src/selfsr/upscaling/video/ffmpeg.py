@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -31,7 +31,9 @@ def find_program(name: str, path: Path) -> str:
 
 
 @contextmanager
-def start_process(command: Sequence[str], *, stdin: int, stdout: int) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+def start_process(
+    command: Sequence[str], *, stdin: int, stdout: int
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """Yield a process and the file of its messages; it is killed if the block fails.
 
     The process has a session of its own, so that Ctrl-C reaches only this program.
@@ -81,11 +83,11 @@ def run_quietly(command: Sequence[str]) -> str | None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode == 0:
         return None
-    return shorten_reason([line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()])
+    return shorten_reason(
+        [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+    )
 
 
 def _close(pipe: IO[bytes]) -> None:
-    try:
+    with suppress(OSError):  # the process ended before it read everything
         pipe.close()
-    except OSError:  # the process ended before it read everything
-        pass

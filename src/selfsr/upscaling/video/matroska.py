@@ -26,7 +26,9 @@ def encode_header(height: int, width: int, bits: int) -> bytes:
     track = _element(_NUMBER, b"\1") + _element(_UID, b"\1") + _element(_TYPE, b"\1")
     track += _element(_CODEC, b"V_UNCOMPRESSED") + _element(_VIDEO, video)
     info = _element(_TIMESTAMP_SCALE, _integer(_NS_PER_TICK)) + b"".join(_element(tag, b"selfsr") for tag in _APP)
-    kind = _element(_DOC_TYPE, b"matroska") + _element(_DOC_TYPE_VERSION, b"\4") + _element(_DOC_TYPE_READ_VERSION, b"\2")
+    kind = (
+        _element(_DOC_TYPE, b"matroska") + _element(_DOC_TYPE_VERSION, b"\4") + _element(_DOC_TYPE_READ_VERSION, b"\2")
+    )
     start = _element(_EBML, kind) + _SEGMENT.to_bytes(4, "big") + _UNKNOWN_SIZE
     return start + _element(_INFO, info) + _element(_TRACKS, _element(_TRACK, track))
 

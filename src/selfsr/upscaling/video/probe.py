@@ -70,7 +70,9 @@ def probe_video(path: Path) -> VideoInfo:
     if not videos or not videos[0].get("width"):
         raise InputError(f"{path}: expected a video, got a file without a video stream; replace or delete it.")
     video = videos[0]
-    packets = _run(path, program, "-select_streams", "V:0", "-show_entries", "packet=pts,flags", "-print_format", "csv=p=0")
+    packets = _run(
+        path, program, "-select_streams", "V:0", "-show_entries", "packet=pts,flags", "-print_format", "csv=p=0"
+    )
     times = _read_times(packets.splitlines(), Fraction(video["time_base"]))
     rate = _choose_rate(video, times)
     is_turned = any(abs(int(data.get("rotation", 0))) % 180 == 90 for data in video.get("side_data_list", ()))

@@ -57,7 +57,7 @@ def upscale_video(
     compute_size: Callable[[int, int], tuple[int, int]],
     *,
     quality: int | None = None,
-    on_frame: Callable[[int, int], None] = lambda done, total: None,
+    on_frame: Callable[[int, int], None] | None = None,
     notify: Callable[[str], None] = print_line,
 ) -> None:
     """Upscale all frames of a video and copy its sound and subtitles.
@@ -98,7 +98,8 @@ def upscale_video(
                 for frame in _chain(first, frames):
                     encoder.write(upscale(frame, (height, width)).pixels)
                     count += 1
-                    on_frame(count, max(count, info.frames))
+                    if on_frame is not None:
+                        on_frame(count, max(count, info.frames))
     if count < info.frames:
         notify(f"{source}: expected {info.frames:,} frames, got {count:,}; the file is damaged, check the result.")
 
@@ -161,9 +162,7 @@ class _Decoder:
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(*error)  # pyright: ignore[reportArgumentType]
 
-    def _read(
-        self, pipe: IO[bytes], process: subprocess.Popen[bytes], messages: IO[bytes]
-    ) -> Iterator[DecodedImage]:
+    def _read(self, pipe: IO[bytes], process: subprocess.Popen[bytes], messages: IO[bytes]) -> Iterator[DecodedImage]:
         info = self._info
         shape, dtype = (info.height, info.width, 3), np.dtype("u1" if info.bits == 8 else "<u2")
         size = info.height * info.width * 3 * dtype.itemsize
@@ -192,7 +191,19 @@ def _list_encoder_options(
         command += ["-f", "rawvideo", "-pix_fmt", layout, "-s", f"{width}x{height}", "-framerate", str(info.rate)]
     else:
         command += ["-f", "matroska"]
-    command += ["-i", "pipe:0", "-i", str(info.path), "-map", "0:v:0", *kept, "-map_metadata", "1", "-map_chapters", "1"]
+    command += [
+        "-i",
+        "pipe:0",
+        "-i",
+        str(info.path),
+        "-map",
+        "0:v:0",
+        *kept,
+        "-map_metadata",
+        "1",
+        "-map_chapters",
+        "1",
+    ]
     aspect = f"{info.pixel_aspect.numerator}/{info.pixel_aspect.denominator}"
     command += ["-vf", f"scale=out_color_matrix={info.matrix}:out_range=tv:{_SCALE_FLAGS},setsar={aspect}"]
     command += [*encoding, "-colorspace", info.matrix, "-color_range", "tv"]
@@ -270,4 +281,6 @@ class _Encoder:
         reason = read_reason(self._messages)
         if "No space left" in reason:
             return OSError(28, "No space left on device", str(self._target))
-        return InputError(f"{self._target}: expected a video that ffmpeg encodes, got: {reason}; choose another format.")
+        return InputError(
+            f"{self._target}: expected a video that ffmpeg encodes, got: {reason}; choose another format."
+        )
