@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -310,6 +311,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, MissingDecoderError):
         return InputError(f"{path}: {error}")
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, struct.error | IndexError):  # of a file that ends in its header
+        reason = "a damaged header"
     is_intact = isinstance(error, UnsupportedSamplesError)
     advice = "convert it to 8 or 16 bits per sample, such as a PNG" if is_intact else "replace or delete it"
     return InputError(f"{path}: expected a readable image, got {reason}; {advice}.")
