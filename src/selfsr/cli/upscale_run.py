@@ -109,7 +109,7 @@ def _print_summary(summary: "UpscaleSummary", files: PlannedFiles, *, is_json: b
 
 def _describe_kinds(kinds: Mapping["JobKind", int]) -> str:
     """Return how many files of each kind were written, such as " (3 images, 1 video)"."""
-    names: tuple["JobKind", ...] = ("image", "animation", "video")
+    names: tuple[JobKind, ...] = ("image", "animation", "video")
     counts = [f"{kinds[kind]:,} {kind}{'s' * (kinds[kind] > 1)}" for kind in names if kinds.get(kind)]
     return f" ({', '.join(counts)})" if counts else ""
 
