@@ -147,6 +147,13 @@ class TestOpenExr:
         with pytest.raises(InputError, match="got OpenEXR with floating point samples; convert it to 8 or 16 bits"):
             read_image(path)
 
+    def test_an_image_too_large_for_memory_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        corners = {"displayWindow": (np.array([0, 0], np.int32), np.array([99_999, 49_999], np.int32))}
+        path = self.write(tmp_path / "a.exr", dict.fromkeys("RGB", SAMPLES[:, :, 0]), **corners)
+        monkeypatch.setattr("selfsr.images.decode.measure_free_bytes", lambda device: 2**30)
+        with pytest.raises(InputError, match="got 50000 x 100000 pixels, which take "):
+            read_image(path, for_upscaling=True)
+
     def test_what_is_no_image_is_refused(self, tmp_path: Path) -> None:
         path = self.write(tmp_path / "a.exr", {"Z": SAMPLES[:, :, 0]})
         with pytest.raises(InputError, match="got OpenEXR with the channels Z, without R, G, B or Y"):

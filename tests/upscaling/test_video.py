@@ -133,12 +133,14 @@ def test_colors_of_all_matrices_are_kept(tmp_path: Path) -> None:
     for name, options in {
         "sd": [],
         "hd": ["-vf", "scale=out_color_matrix=bt709", "-colorspace", "bt709", "-color_primaries", "bt709"],
+        "wide": ["-vf", "scale=out_color_matrix=bt2020", "-colorspace", "bt2020nc", "-color_trc", "smpte2084"],
+        "pal": ["-vf", "scale=out_color_matrix=bt470", "-colorspace", "bt470bg"],
         "full": ["-vf", "scale=out_range=pc", "-color_range", "pc"],
     }.items():
         source = tmp_path / f"{name}.mp4"
         make_video(source, "-an", "-crf", "1", *options, frames=2, source="color=c=0x20C040:s=64x48")
         run(source, tmp_path / f"{name}_out.mp4", quality=100)
-        matrix = "bt709" if name == "hd" else "smpte170m"
+        matrix = {"hd": "bt709", "wide": "bt2020"}.get(name, "smpte170m")
         before, after = (decode_color(path, matrix) for path in (source, tmp_path / f"{name}_out.mp4"))
         assert np.abs(before - after).max() <= 2, (name, before, after)
         assert np.abs(after - [0x20, 0xC0, 0x40]).max() <= 6, (name, after)

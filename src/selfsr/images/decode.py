@@ -91,6 +91,7 @@ def decode_image(data: bytes, suffix: str = "", *, for_upscaling: bool = False) 
         return _decode_tiff(data, suffix, with_float=for_upscaling)
     if for_upscaling and data.startswith(exr.SIGNATURE):
         formats.OPEN_EXR.load_decoder()
+        _check_memory(*exr.read_size(data), 32)
         pixels, alpha, meaning, left_out = exr.decode_exr(data)
         _check_finite(pixels, alpha)
         return Decoded(pixels, alpha, None, left_out=left_out, float_format=meaning)

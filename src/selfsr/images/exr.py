@@ -56,6 +56,23 @@ def decode_exr(data: bytes) -> tuple[np.ndarray, np.ndarray | None, FloatFormat,
     return pixels, alpha, FloatFormat(True, alpha is not None, chromaticities), tuple(left_out)
 
 
+def read_size(data: bytes) -> tuple[int, int, int]:
+    """Return (height, width, channels) that decoding a file needs memory for, without decoding it.
+
+    Raises:
+        InputError: the header is damaged.
+    """
+    import OpenEXR  # pyright: ignore[reportMissingImports]
+
+    with OpenEXR.File(io.BytesIO(data), header_only=True) as file:
+        if not file.parts:
+            raise InputError("OpenEXR with a damaged header")
+        parts = [part.header for part in file.parts]
+        windows = [header[name] for header in parts for name in ("dataWindow", "displayWindow")]
+        height, width = (max(int(end[axis]) - int(start[axis]) + 1 for start, end in windows) for axis in (1, 0))
+        return height, width, sum(len(header["channels"]) for header in parts)
+
+
 def encode_exr(pixels: np.ndarray, alpha: np.ndarray | None, meaning: FloatFormat) -> bytes:
     """Return a file with one part, compressed without loss (ZIP).
 

@@ -93,24 +93,7 @@ def plan_jobs(
     """
     _check_output(inputs, output)
     is_file = is_output_file(output)
-    if is_file and (len(inputs) != 1 or inputs[0].is_dir()):
-        raise InputError(f"upscale: expected a folder for several images, got {output}; name a folder with -o.")
-    jobs = []
-    for source in inputs:
-        if source.is_dir():
-            target = output if len(inputs) == 1 else output / Path(os.path.realpath(source)).name
-            paths = list_sources(source, output, "upscale", UPSCALED_FORMATS)
-            jobs += [
-                UpscaleJob(path, _name_target(target / path.relative_to(source), suffix, name_suffix, path))
-                for path in paths
-            ]
-        elif not source.exists():
-            raise missing_path_error(source, "an image or a folder of images")
-        elif is_file:
-            jobs.append(UpscaleJob(source, _check_kind(source, _check_suffix(output, suffix))))
-        else:
-            jobs.append(UpscaleJob(source, _name_target(output / source.name, suffix, name_suffix, source)))
-    jobs = [replace(job, kind=find_kind(job.source, job.target.suffix.lower())) for job in dict.fromkeys(jobs)]
+    jobs = _list_jobs(inputs, output, suffix, name_suffix)
     if samples > 1:
         jobs = [_number_job(job, sample) for job in jobs for sample in range(samples)]
     separated = _separate_targets(jobs)
@@ -167,6 +150,29 @@ def name_output(
         source = Path(os.path.realpath(source))  # "." has no name
         return source.with_name(f"{source.name}_x{factor:g}")
     return _name_target(source, suffix, name_suffix or f"_x{factor:g}", source)
+
+
+def _list_jobs(inputs: Sequence[Path], output: Path, suffix: OutputFormat | None, name_suffix: str) -> list[UpscaleJob]:
+    """Return a job for each file, with the target that it has if no other one has the same."""
+    is_file = is_output_file(output)
+    if is_file and (len(inputs) != 1 or inputs[0].is_dir()):
+        raise InputError(f"upscale: expected a folder for several images, got {output}; name a folder with -o.")
+    jobs = []
+    for source in inputs:
+        if source.is_dir():
+            target = output if len(inputs) == 1 else output / Path(os.path.realpath(source)).name
+            paths = list_sources(source, output, "upscale", UPSCALED_FORMATS)
+            jobs += [
+                UpscaleJob(path, _name_target(target / path.relative_to(source), suffix, name_suffix, path))
+                for path in paths
+            ]
+        elif not source.exists():
+            raise missing_path_error(source, "an image or a folder of images")
+        elif is_file:
+            jobs.append(UpscaleJob(source, _check_kind(source, _check_suffix(output, suffix))))
+        else:
+            jobs.append(UpscaleJob(source, _name_target(output / source.name, suffix, name_suffix, source)))
+    return [replace(job, kind=find_kind(job.source, job.target.suffix.lower())) for job in dict.fromkeys(jobs)]
 
 
 def _number_job(job: UpscaleJob, sample: int) -> UpscaleJob:

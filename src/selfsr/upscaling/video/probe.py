@@ -14,6 +14,16 @@ from selfsr.upscaling.video.ffmpeg import find_program, shorten_reason
 # Rows from which on a video without the name of its color matrix has that of HD (as players assume it).
 _HD_ROWS = 720
 _HD, _SD = "bt709", "smpte170m"
+# The color matrices that ffmpeg converts, by their names in streams, and the names in its filter "scale".
+MATRICES = {
+    "bt709": "bt709",
+    "fcc": "fcc",
+    "bt470bg": "bt470",
+    "smpte170m": "smpte170m",
+    "smpte240m": "smpte240m",
+    "bt2020nc": "bt2020",
+    "bt2020c": "bt2020",
+}
 # A container that counts time in milliseconds rounds it to them.
 _ROUNDING_S = Fraction(1, 1000)
 _US = 1_000_000
@@ -31,7 +41,7 @@ class VideoInfo:
         times_us: when each frame is shown, in microseconds from the first one on, if the rate varies; else None.
         start_s: seconds from the start of the file to the first frame.
         bits: 8, or 16 for videos with more than 8 bits per sample.
-        matrix: name of the color matrix.
+        matrix: name of the color matrix, one of `MATRICES`.
         primaries, transfer: names of the primaries and the transfer function, or None.
         pixel_aspect: width over height of a pixel.
         is_interlaced: whether a frame consists of two fields.
@@ -88,7 +98,7 @@ def probe_video(path: Path) -> VideoInfo:
         times_us=None if _is_constant(times, rate) else tuple(round((time - times[0]) * _US) for time in times),
         start_s=start_s,
         bits=16 if int(video.get("bits_per_raw_sample") or 0) > 8 or _has_many_bits(video.get("pix_fmt", "")) else 8,
-        matrix=_read_name(video, "color_space") or (_HD if video["height"] >= _HD_ROWS else _SD),
+        matrix=_choose_matrix(video),
         primaries=_read_name(video, "color_primaries"),
         transfer=_read_name(video, "color_transfer"),
         pixel_aspect=1 / aspect if is_turned else aspect,
@@ -142,6 +152,12 @@ def _read_fraction(text: str) -> Fraction | None:
     except (ValueError, ZeroDivisionError):
         return None
     return value if value > 0 else None
+
+
+def _choose_matrix(video: Mapping[str, Any]) -> str:
+    """Return the color matrix, or that which players assume where it is unknown or none that ffmpeg converts."""
+    name = _read_name(video, "color_space")
+    return name if name in MATRICES else _HD if video["height"] >= _HD_ROWS else _SD
 
 
 def _read_name(video: Mapping[str, Any], key: str) -> str | None:

@@ -15,7 +15,7 @@ from selfsr.fileio import write_file_atomic
 from selfsr.images.files import DecodedImage
 from selfsr.upscaling.video import matroska
 from selfsr.upscaling.video.ffmpeg import find_program, read_reason, run_quietly, start_process
-from selfsr.upscaling.video.probe import VideoInfo, probe_video
+from selfsr.upscaling.video.probe import MATRICES, VideoInfo, probe_video
 
 # The containers that are written, with their names in ffmpeg.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -140,7 +140,7 @@ def _check_container(
 
 def _decode(program: str, info: VideoInfo) -> "_Decoder":
     filters = ["bwdif=mode=send_frame:deint=interlaced"] if info.is_interlaced else []
-    filters.append(f"scale=in_color_matrix={info.matrix}:{_SCALE_FLAGS}")
+    filters.append(f"scale=in_color_matrix={MATRICES[info.matrix]}:{_SCALE_FLAGS}")
     layout = "rgb24" if info.bits == 8 else "rgb48le"
     command = [program, "-nostdin", "-v", "error", "-i", str(info.path), "-map", "0:V:0", "-vf", ",".join(filters)]
     command += ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", layout, "pipe:1"]
@@ -205,7 +205,7 @@ def _list_encoder_options(
         "1",
     ]
     aspect = f"{info.pixel_aspect.numerator}/{info.pixel_aspect.denominator}"
-    command += ["-vf", f"scale=out_color_matrix={info.matrix}:out_range=tv:{_SCALE_FLAGS},setsar={aspect}"]
+    command += ["-vf", f"scale=out_color_matrix={MATRICES[info.matrix]}:out_range=tv:{_SCALE_FLAGS},setsar={aspect}"]
     command += [*encoding, "-colorspace", info.matrix, "-color_range", "tv"]
     for option, value in (("-color_primaries", info.primaries), ("-color_trc", info.transfer)):
         command += [] if value is None else [option, value]
