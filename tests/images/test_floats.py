@@ -161,6 +161,18 @@ class TestOpenExr:
         path = self.write(tmp_path / "b.exr", {"Y": np.ones((4, 4), np.uint32)})
         with pytest.raises(InputError, match="got OpenEXR with integer samples"):
             read_image(path, for_upscaling=True)
-        path.write_bytes(path.read_bytes()[:200])
+        content = path.read_bytes()
+        path.write_bytes(content[:200])
         with pytest.raises(InputError, match="replace or delete it"):
             read_image(path, for_upscaling=True)
+
+    def test_damaged_pixels_are_refused_without_words_on_stdout(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        path = self.write(tmp_path / "a.exr", dict.fromkeys("RGB", SAMPLES[:, :, 0]))
+        content = bytearray(path.read_bytes())
+        content[-60:] = bytes(60)
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"got OpenEXR with damaged pixels; replace or delete it\.$"):
+            read_image(path, for_upscaling=True)
+        assert capfd.readouterr().out == ""

@@ -123,6 +123,17 @@ def test_turned_deep_and_odd_videos(tmp_path: Path) -> None:
     assert (info.height, info.width, info.bits) == (46, 60, 16)
 
 
+@pytest.mark.slow
+def test_fields_are_joined(tmp_path: Path) -> None:
+    filters = ["-vf", "tinterlace=interleave_top", "-flags", "+ilme+ildct", "-c:v", "mpeg2video"]
+    source = make_video(tmp_path / "a.mkv", "-an", *filters, frames=10)
+    before = probe_video(source)
+    assert before.is_interlaced
+    assert run(source, tmp_path / "out.mkv") == [f"{source}: is interlaced; its fields are joined to full frames."]
+    after = probe_video(tmp_path / "out.mkv")
+    assert (after.frames, after.rate, after.is_interlaced) == (before.frames, before.rate, False)
+
+
 def cut(image: DecodedImage, size: tuple[int, int]) -> DecodedImage:
     assert image.pixels.dtype == np.uint16
     return DecodedImage(np.ascontiguousarray(image.pixels[: size[0], : size[1]]))

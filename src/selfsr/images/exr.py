@@ -1,6 +1,8 @@
 """Read and write OpenEXR files: one image of RGB or gray, with alpha, as half or float."""
 
+import contextlib
 import io
+import sys
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,11 @@ def decode_exr(data: bytes) -> tuple[np.ndarray, np.ndarray | None, FloatFormat,
     """
     import OpenEXR  # pyright: ignore[reportMissingImports]
 
-    with OpenEXR.File(io.BytesIO(data), separate_channels=True) as file:
-        if not file.parts:  # the library prints why on stderr
+    # The library prints why a file is damaged; stdout may be for JSON only.
+    with contextlib.redirect_stdout(sys.stderr):
+        opened = OpenEXR.File(io.BytesIO(data), separate_channels=True)
+    with opened as file:
+        if not file.parts:
             raise InputError("OpenEXR with damaged pixels")
         header, channels = file.header(), file.channels()
         others = [str(part.name() or f"part {index}") for index, part in enumerate(file.parts)][1:]
