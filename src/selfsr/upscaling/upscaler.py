@@ -126,8 +126,8 @@ class Upscaler:
         return self.precision + other
 
     def _choose_dtype(self, bits: int) -> torch.dtype:
-        """Return the dtype of the network for images of 8 or 16 bits."""
-        is_fine = self._precision_option == "auto" and bits == 16
+        """Return the dtype of the network for images of 8, 16 or 32 bits."""
+        is_fine = self._precision_option == "auto" and bits > 8
         return torch.float32 if self._half is None or is_fine else self._half
 
     def __call__(self, lr: Tensor) -> Tensor:
@@ -156,6 +156,9 @@ class Upscaler:
         self, image: DecodedImage, *, scratch: Path, on_tile: OnTile | None = None, target: Path | None = None
     ) -> DecodedImage:
         """Upscale an image; gray stays gray, 16 bits stay 16 bits, alpha, ICC profile and metadata are kept.
+
+        Floating point samples must be float32 in [0, 1], encoded as in sRGB, with colors that are not multiplied by
+        alpha; `upscale_float` makes such an image of others.
 
         The model also upscales alpha, clamped to the values of its neighborhood, so that opaque stays opaque. First,
         nearby colors replace the colors of fully transparent pixels, which are often black, so that these do not bleed
@@ -206,7 +209,7 @@ class Upscaler:
         self, arrays: dict[str, np.ndarray], image: DecodedImage, on_tile: OnTile | None, partial: PartialOutput | None
     ) -> None:
         """Upscale into `pixels`, `alpha` and `unfixed` of `arrays`, from where `partial` stopped."""
-        scale, peak = self.model.scale, 2**image.bits - 1
+        scale, peak = self.model.scale, image.peak
         alpha = image.alpha if image.alpha is not None and int(image.alpha.min()) < peak else None
         if "alpha" in arrays and alpha is None:
             arrays["alpha"][:] = peak
