@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("selfsr needs Python 3.11 or later, this is " + sys.version.split()[0] + "; name another with make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[train,metrics,track,demo,diffusion,export]" --group dev $(foreach package,$(WITH),"$(package)")
+	$(BIN)/python -m pip install --quiet --editable ".[train,metrics,track,demo,diffusion,export,exr]" --group dev $(foreach package,$(WITH),"$(package)")
 	touch $(STAMP)
 
 demo: $(STAMP)

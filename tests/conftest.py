@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import interpreter
+from chromium import CHROMIUM, Chromium
 
 pytest_plugins = ["factories"]
 
@@ -52,6 +53,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """Return headless Chromium; tests that use it have the mark `browser`."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium or Chrome on the PATH")
+    try:
+        chromium = Chromium(tmp_path_factory.mktemp("profile"))
+    except OSError as error:
+        pytest.skip(f"the browser does not start here: {error}")
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture

@@ -43,6 +43,29 @@ def write_atomic(path: Path, content: str | bytes | memoryview | Iterable[bytes]
         os.replace(temporary, path)
 
 
+@contextlib.contextmanager
+def write_file_atomic(path: Path) -> Iterator[Path]:
+    """Let another program write a file: yield a temporary name that becomes `path` when the block ends.
+
+    If the block fails, the temporary file is removed and an existing file stays as it is.
+
+    Args:
+        path: the file to write or replace, in a folder that is created if needed.
+
+    Yields:
+        The temporary file, next to `path`; it does not exist yet.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; `filename` is `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_path(path)
+    with _removed_on_failure(temporary, path):
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+
+
 def check_writable(path: Path) -> None:
     """Check that a file can be written, before the work whose result it will be; nothing stays behind.
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from sampled_nets import TINY, make_net
 from selfsr.errors import InputError
 from selfsr.images.resize import imresize
-from selfsr.nets.diffusion.residual_shifting import ResidualShifting, ResidualShiftingSpec, get_sampling, set_sampling
+from selfsr.nets.diffusion.residual_shifting import ResidualShifting, ResidualShiftingSpec
+from selfsr.nets.diffusion.sampling import get_sampling, set_sampling
 from selfsr.nets.weights import load_model, save_weights
 from selfsr.upscaling.upscaler import Upscaler
 

@@ -9,7 +9,7 @@ from PIL import Image
 from factories import texture
 from sampled_nets import make_net
 from selfsr.images.resize import imresize
-from selfsr.nets.diffusion.residual_shifting import set_sampling
+from selfsr.nets.diffusion.sampling import set_sampling
 from selfsr.training.seed_samples import STAGE_PX, SeedSampleWriter
 
 

@@ -13,7 +13,7 @@ from selfsr.errors import InputError
 from selfsr.methods import MethodSetup
 from selfsr.methods.shift_distillation import ShiftDistillation, ShiftDistillationSpec
 from selfsr.nets.diffusion.noise import draw_training_noise
-from selfsr.nets.diffusion.residual_shifting import set_sampling
+from selfsr.nets.diffusion.sampling import set_sampling
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.weights import load_model, save_weights
 from selfsr.recipe import parse_recipe

@@ -145,7 +145,7 @@ def test_reduction_to_8_bits_is_found():
 
 def test_image_names_include_formats_without_a_decoder():
     assert all(is_image_name(Path(name)) for name in ("A.PNG", "a.heic", "a.jxl", "a.avif"))
-    assert not any(is_image_name(Path(name)) for name in ("a.txt", "a", "png", "a.gif"))
+    assert not any(is_image_name(Path(name)) for name in ("a.txt", "a", "png", "a.csv"))
 
 
 # --- frames and pages ----------------------------------------------------------------------------------------------

@@ -397,7 +397,7 @@ def test_reading_prints_nothing(tmp_path, capfd):
 def test_read_image_too_large_for_memory_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "large.png", DecodedImage(np.zeros((4, 4, 3), np.uint8)))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr("selfsr.images.files.decode.decode_image", fail)

@@ -34,6 +34,7 @@ EXPECTED = [
     ("DAT", 14_802_051),
     ("HAT", 20_772_507),
     ("ResShift", 1_756_451),
+    ("one-step diffusion", None),
 ]
 
 

@@ -321,6 +321,11 @@ def test_span_folded_for_deployment_opens_and_trains_on(with_norm, tmp_path):
     net(lr())  # folds
     folded = {n: t for n, t in net.state_dict().items() if not re.search(r"\.(sk|conv\.\d)\.", n)}
     assert len(folded) == 44 + (not with_norm)
+    save_weights(tmp_path / "folded.safetensors", net, {}, fold=True)
+    saved = safetensors.torch.load_file(tmp_path / "folded.safetensors")
+    assert set(saved) == set(folded)
+    assert all(torch.equal(saved[n], t) for n, t in folded.items())
+    torch.testing.assert_close(load_model(tmp_path / "folded.safetensors").upscale(lr()), net(lr()).clamp(0, 1))
     for name in ("net.pth", "net.safetensors"):
         torch.save(folded, tmp_path / name) if name == "net.pth" else safetensors.torch.save_file(
             {n: t.contiguous() for n, t in folded.items()}, tmp_path / name

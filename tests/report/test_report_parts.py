@@ -5,6 +5,8 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfsr.report import colors, crops, curves, encoding, images, similarity
+from selfsr.report import colors, crops, curves, encoding, image_cards, images, similarity
 from selfsr.report.images import ImageVersion, ReportImage
 from selfsr.report.scores import ScoreCell
 from selfsr.runfolder.read import RunFolder, flatten, read_run_folders
@@ -130,6 +132,22 @@ def test_runs_share_a_baseline_only_if_it_is_the_same(tmp_path):
     assert [same.title, other.title] == ["PSNR-Y \u2191, Set5 (a, b)", "PSNR-Y \u2191, Set5 (c)"]
 
 
+def test_constant_quantities_have_no_chart_unless_they_are_scores_or_losses(tmp_path):
+    def line(step, **changed):
+        return {"step": step, "loss": {"g": {"pixel": 1.0}}, "lr": {"g": 1e-4}, "memory_mb": 800.0, **changed}
+
+    constant = run_of(tmp_path / "constant", [line(1), line(2), line(3)])
+    falling = run_of(tmp_path / "falling", [line(1), line(2, lr={"g": 5e-5})])
+    begun = run_of(tmp_path / "begun", [line(1)])
+
+    def split(*runs):
+        return [[chart.key for chart in charts] for charts in curves.split_constants(curves.build_charts(list(runs)))]
+
+    assert split(constant) == [["loss/g/pixel"], ["lr/g", "memory_mb"]]
+    assert split(constant, falling) == [["loss/g/pixel", "lr/g"], ["memory_mb"]]
+    assert split(begun) == [["loss/g/pixel", "lr/g", "memory_mb"], []]
+
+
 # --- Scores -----------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +192,48 @@ def test_crop_of_a_gain_that_is_nowhere_is_left_out():
     assert "largest gain over bicubic" not in [crop.reason for crop in crops.choose_crops(picture, 0)]
 
 
+def test_part_of_a_large_image_has_the_largest_error_and_a_matching_input():
+    rng = np.random.default_rng(5)
+    hr = rng.integers(0, 255, (120, 200, 3), dtype=np.uint8)
+    sr = hr.astype(int)
+    sr[70:110, 130:190] = 255 - sr[70:110, 130:190]
+    lr = rng.integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    picture = ReportImage("p", hr, None, [ImageVersion("run", sr.astype(np.uint8), 0, 10)], lr)
+    assert picture.scale == 4
+    assert crops.choose_part(picture, 0, 200) is None
+    part = crops.choose_part(picture, 0, 66)
+    assert part is not None
+    assert (part.side, part.left % 4, part.top % 4) == (64, 0, 0)
+    assert part.top + 64 >= 110
+    assert (part.left <= 130, part.left + 64 >= 190) == (True, True)
+    cut = picture.cut(part.top, part.left, part.side, part.side)
+    np.testing.assert_array_equal(cut.hr, hr[part.top : part.top + 64, part.left : part.left + 64])
+    np.testing.assert_array_equal(cut.lr, lr[part.top // 4 : part.top // 4 + 16, part.left // 4 : part.left // 4 + 16])
+    np.testing.assert_array_equal(cut.versions[0].pixels, part.cut(sr).astype(np.uint8))
+    assert picture.cut(1, 0, 64, 64).lr is None
+
+
+def test_viewers_show_whole_images_as_long_as_the_page_stays_small(monkeypatch):
+    hr = textured(96, 128)
+    lr = hr[::2, ::2]
+    picture = ReportImage("p", hr, ImageVersion("bicubic", hr), [ImageVersion("r", 255 - hr, 0, 10)], lr)
+    run = cast(RunFolder, SimpleNamespace(is_fine_tune=False))
+    (card,) = image_cards.make_image_cards([picture], 0, [run])
+    assert (card["size"], card["part_of"]) == ("128 x 96", "")
+    assert [version["label"] for version in card["versions"]] == ["LR", "bicubic", "r", "HR"]
+    shown = [decoded(version["image"]) for version in card["versions"]]
+    for image, pixels in zip(shown, (lr, hr, 255 - hr, hr), strict=True):
+        np.testing.assert_array_equal(image, pixels)
+    assert card["versions"][0]["psnr"] == card["versions"][3]["psnr"] == []
+    assert len(card["versions"][2]["psnr"]) == 1 + len(card["crops"])
+    assert card["versions"][2]["psnr"][0] == f"{crops.compute_psnr_y(255 - hr, hr):.2f} dB"
+
+    monkeypatch.setattr(image_cards, "LONGEST_PX", 64)
+    monkeypatch.setattr(image_cards, "SHORTEST_PART_PX", 32)
+    (card,) = image_cards.make_image_cards([picture], 0, [run])
+    assert (card["size"], card["part_of"]) == ("64 x 64", "128 x 96")
+
+
 def test_crop_psnr_is_that_of_the_luma():
     hr = np.zeros((8, 8, 3), dtype=np.uint8)
     sr = hr + np.array([0, 10, 0], dtype=np.uint8)
@@ -184,6 +244,7 @@ def test_crop_psnr_is_that_of_the_luma():
 def test_lossless_encoding_is_lossless():
     pixels = textured()
     np.testing.assert_array_equal(decoded(encoding.encode_webp(pixels)), pixels)
+    np.testing.assert_array_equal(decoded(encoding.encode_webp(pixels, fast=True)), pixels)
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])

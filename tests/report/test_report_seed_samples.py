@@ -84,7 +84,7 @@ def test_stages_that_do_not_fit_the_recipe_have_no_noise(run):
 
 def test_the_page_explains_the_map_and_has_the_curves(run, tmp_path):
     text = write_report([run], tmp_path / "report.html").read_text(encoding="utf-8")
-    assert '<section id="seeds">' in text
+    assert '<section id="seeds" data-choose-image>' in text
     assert "25.5 of 255 gray levels or more (yellow)" in text
     plain = re.sub(r"<[^>]*>|\s+", " ", text)
     assert "residual_shifting, 4 steps, pixels" in plain

@@ -32,7 +32,7 @@ def decoded(uri: str) -> np.ndarray:
 
 def test_each_moment_is_the_crop_with_its_artifact_map(gan_run: Path) -> None:
     (run,) = read_run_folders([gan_run])
-    timelines = build_timelines([run], load_images([run], 0, []), 0, [])
+    timelines = build_timelines([run], load_images([run], 0, []), [])
     assert [timeline.name for timeline in timelines] == list(run.samples)
     (run_timeline,) = timelines[0].runs
     assert [frame.step for frame in run_timeline.frames] == [0, 200, 400, 600, 800, 1000]

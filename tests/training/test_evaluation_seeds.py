@@ -13,14 +13,8 @@ from selfsr.errors import InputError
 from selfsr.evaluation.benchmark import evaluate_set
 from selfsr.evaluation.seeds import Sampler
 from selfsr.images.files import DecodedImage, read_image, write_image
-from selfsr.nets.diffusion.residual_shifting import (
-    ResidualShifting,
-    ResidualShiftingSpec,
-    describe_sampling,
-    get_sampling,
-    keep_sampling,
-    set_sampling,
-)
+from selfsr.nets.diffusion.residual_shifting import ResidualShifting, ResidualShiftingSpec
+from selfsr.nets.diffusion.sampling import describe_sampling, get_sampling, keep_sampling, set_sampling
 from selfsr.nets.weights.load import load_model
 from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import parse_recipe

@@ -1,5 +1,6 @@
 """`selfsr doctor`."""
 
+import shutil
 from typing import Annotated
 
 import typer
@@ -58,6 +59,9 @@ def _print_machine() -> None:
     if not torch.cuda.is_available():
         reason = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no CUDA device"
         typer.echo(f"cuda: unavailable, {reason}")
+
+    console.rule("programs")
+    typer.echo(f"ffmpeg: {shutil.which('ffmpeg') or 'not installed; selfsr upscale needs it for videos'}")
 
     console.rule("backends of the operators")
     reasons = {

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from selfsr.evaluation.degraded import DegradedInputs
     from selfsr.evaluation.files import SavedImages
     from selfsr.evaluation.kinds import ImageMetric, SetMetric
+    from selfsr.evaluation.seeds import Sampler
     from selfsr.evaluation.sets import ImageSet
+    from selfsr.nets.weights.model import Model
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -119,7 +121,10 @@ def evaluate(
 
     sets = find_sets(_check_options(context, data, out))
     chosen_device = choose_device(device)
-    sample = partial(choose_seeds, context, seeds=seeds, steps=steps, color_fix=color_fix)
+
+    def sample(model: "Model", several: bool) -> "tuple[Sampler | None, dict[str, Any]]":
+        return choose_seeds(context, model, seeds=seeds, steps=steps, color_fix=color_fix, several=several)
+
     options = {"tile": tile, "self_ensemble": self_ensemble}
     candidates, scale = find_models(context, models or [], scale, chosen_device, options, sample)
     assert scale is not None, "without a model, it is checked"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from selfsr.evaluation.seeds import Sampler
     from selfsr.nets.weights.model import Model
 
-    SampleFn = Callable[[Model], tuple[Sampler | None, dict[str, Any]]]
+    SampleFn = Callable[[Model, bool], tuple[Sampler | None, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def find_models(
         scale: the scale that the user asked for.
         device: the device of the networks.
         options: `tile` and `self_ensemble`.
-        sample: sets the sampling of a model; returns its seeds and the entry for the protocol.
+        sample: sets the sampling of a model, which is one of several or not; returns its seeds and the entry for the
+            protocol.
 
     Raises:
         InputError: a model cannot be opened or is named twice, scales differ, or an option does not fit.
@@ -82,16 +83,18 @@ def find_models(
         raise InputError(f"evaluate: expected different models, got {twice} twice; name each model once.")
     found: list[EvaluatedUpscaler] = []
     scales: dict[str, int] = {}
-    sampled = False
+    sampled, fixed = False, False
     for path in paths:
         open_again = partial(_open, path, scale, device, options, sample, several=len(paths) > 1)
         opened, sampling, scales[path] = open_again()
         sampled |= opened.sampler is not None
+        fixed |= bool(sampling)
         keep = partial(_same, opened) if len(paths) == 1 else partial(_open_only, open_again)
         found.append(EvaluatedUpscaler(path, keep, options, sampling))
     check_scales(scales, None, "evaluate")
     if len(paths) > 1 and not sampled:
-        refuse_unused(context, "seeds", "steps", "color_fix", reason="with models that have one output for each input")
+        unused = ("seeds", "steps") if fixed else ("seeds", "steps", "color_fix")
+        refuse_unused(context, *unused, reason="with models that have one output for each input")
     return found, next(iter(scales.values()), scale)
 
 
@@ -126,7 +129,7 @@ def _open(
             "or choose another model."
         )
     # Of several models, those that do not sample may stand next to one that does.
-    sampler, sampling = (None, {}) if several and not model.is_sampled else sample(model)
+    sampler, sampling = sample(model, several)
     upscaler = Upscaler(
         model,
         device=device,

@@ -2,14 +2,24 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfsr.images.formats import ImageFormat
 
 
-def describe_left_out(paths: Iterable[Path]) -> list[str]:
-    """Return a sentence for each folder with files that are not read as images; call it before files are written."""
+def describe_left_out(paths: Iterable[Path], formats: "tuple[ImageFormat, ...] | None" = None) -> list[str]:
+    """Return a sentence for each folder with files that are not read; call it before files are written.
+
+    Args:
+        paths: folders and files.
+        formats: the formats that are read; None is those of images of 8 and 16 bits.
+    """
+    from selfsr.images.formats import FORMATS
     from selfsr.images.paths import list_folder
 
     folders = [path for path in dict.fromkeys(paths) if path.is_dir()]
-    sentences = ((folder, list_folder(folder).describe_left_out()) for folder in folders)
+    sentences = ((folder, list_folder(folder, formats or FORMATS).describe_left_out()) for folder in folders)
     return [f"{folder}: {sentence}" for folder, sentence in sentences if sentence]
 
 

@@ -127,7 +127,8 @@ def networks() -> None:
         scales = ", ".join(f"x{scale}" for scale in network.scales)
         channels = ", ".join(map(str, network.channel_counts))
         kinds = ", ".join(network.kinds)
-        table.add_row(kinds, network.title, scales, channels, f"{network.parameters:,}", network.paper)
+        weights = "of the base" if network.parameters is None else f"{network.parameters:,}"
+        table.add_row(kinds, network.title, scales, channels, weights, network.paper)
     print_table(table)
     typer.echo("\nArchitectures of spandrel, as network: {kind: spandrel, architecture: NAME}:\n")
     print_table(_make_architectures_table())

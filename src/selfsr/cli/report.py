@@ -11,7 +11,9 @@ selfsr report runs/my
 
 selfsr report runs/plain runs/self_paced -o compared.html
 
-selfsr report runs/with_similarity --against runs/plain --open"""
+selfsr report runs/with_similarity --against runs/plain --open
+
+selfsr report runs/my --follow --open          [dim]# while it is training, in a second terminal[/dim]"""
 
 
 def report(
@@ -29,13 +31,36 @@ def report(
         Path | None,
         typer.Option(help="A run without the self-similarity loss, to compare self-similarity graphs with."),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Rewrite the page of a running training when it logs, evaluates or saves samples, until it ends. The "
+            "open page reloads itself. May be started before the training; Ctrl-C stops following, not the training.",
+        ),
+    ] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Write an HTML page about runs: sample images, scores, curves, pixel weights and self-similarity graphs."""
     from selfsr.report import write_report
 
     single = len(runs) == 1 and against is None
-    page = write_report(runs, out or (runs[0] / "report.html" if single else Path("report.html")), against=against)
-    typer.echo(page)
+    page = out or (runs[0] / "report.html" if single else Path("report.html"))
+    if follow:
+        _follow(runs, page, against, open_page=open_page)
+        return
+    typer.echo(write_report(runs, page, against=against))
     if open_page:
         typer.launch(str(page.absolute()))
+
+
+def _follow(runs: list[Path], page: Path, against: Path | None, *, open_page: bool) -> None:
+    from selfsr.report.follow import follow_runs
+
+    def open_once() -> None:
+        typer.launch(str(page.absolute()))
+
+    try:
+        follow_runs(runs, page, against=against, on_first_page=open_once if open_page else None)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

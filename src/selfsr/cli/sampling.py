@@ -41,28 +41,32 @@ _LONGEST_SEED = 18
 
 
 def choose_sampling(
-    context: typer.Context, model: "Model", *, seed: str, steps: int | None, color_fix: str | None
+    context: typer.Context,
+    model: "Model",
+    *,
+    seed: str,
+    steps: int | None,
+    color_fix: str | None,
+    several: bool = False,
 ) -> dict[str, Any]:
-    """Return the sampling options for `set_sampling`; empty for a model that does not sample.
+    """Return the sampling options for `set_sampling`; empty for a model that is none of diffusion.
+
+    With `several`, options that this model does not have may be for another one.
 
     Raises:
         InputError: the model does not sample and an option was given, or an option has no such value.
     """
-    from selfsr.nets.diffusion.residual_shifting import set_sampling
+    from selfsr.nets.diffusion.sampling import set_sampling
 
     if not model.is_sampled:
-        refuse_unused(
-            context,
-            "seed",
-            "seeds",
-            "steps",
-            "samples",
-            "color_fix",
-            reason=f"with {model.architecture}, which has one output for each input",
-        )
-        return {}
+        drawn = ("seed", "seeds", "steps", "samples")
+        unused = drawn if model.is_diffusion else (*drawn, "color_fix")
+        if not several:
+            refuse_unused(context, *unused, reason=f"with {model.architecture}, which has one output for each input")
+        if not model.is_diffusion:
+            return {}
     sampling: dict[str, Any] = {"seed": _read_seed(seed)}
-    if steps is not None:
+    if steps is not None and model.is_sampled:
         sampling["steps"] = steps
     if color_fix is not None:
         sampling["color_fix"] = _read_color_fix(color_fix)

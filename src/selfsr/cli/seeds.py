@@ -21,21 +21,29 @@ SeedsOption = Annotated[
 
 
 def choose_seeds(
-    context: typer.Context, model: "Model", *, seeds: str, steps: int | None, color_fix: str | None
+    context: typer.Context,
+    model: "Model",
+    *,
+    seeds: str,
+    steps: int | None,
+    color_fix: str | None,
+    several: bool = False,
 ) -> "tuple[Sampler | None, dict[str, Any]]":
     """Set the sampling of a model; return its seeds and the entry for the protocol.
 
     Returns:
-        The sampler and the options with `seeds`; None and {} for a model that does not sample.
+        The sampler and the options with `seeds`; without a sampler for a model that does not sample.
 
     Raises:
         InputError: the model does not sample and an option was given, or an option has no such value.
     """
     from selfsr.evaluation.seeds import Sampler
-    from selfsr.nets.diffusion.residual_shifting import describe_sampling, set_sampling
+    from selfsr.nets.diffusion.sampling import describe_sampling, set_sampling
 
-    if not choose_sampling(context, model, seed="0", steps=steps, color_fix=color_fix):
+    if not choose_sampling(context, model, seed="0", steps=steps, color_fix=color_fix, several=several):
         return None, {}
+    if not model.is_sampled:
+        return None, {"color_fix": describe_sampling(model.net)["color_fix"]}
     numbers = read_seeds(seeds)
     sampler = Sampler(numbers, lambda seed: set_sampling(model.net, seed=seed))
     return sampler, {"seeds": list(numbers), **describe_sampling(model.net)}

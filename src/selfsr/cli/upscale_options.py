@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from selfsr.upscaling.options import OutputFormat, RequestedPrecision
+from selfsr.upscaling.options import OutputFormat, RequestedPrecision, Transfer
 
 InputsArgument = Annotated[
-    list[Path], typer.Argument(metavar="IN...", help="Images, and folders with their subfolders.")
+    list[Path], typer.Argument(metavar="IN...", help="Images, animations, videos, and folders with their subfolders.")
 ]
 ModelOption = Annotated[
     list[str] | None,
@@ -58,7 +58,9 @@ SuffixOption = Annotated[
 QualityOption = Annotated[
     int | None,
     typer.Option(
-        min=1, max=100, help="Quality of JPEG and WebP, 1 to 100. Default: 95 for JPEG, and WebP without loss."
+        min=1,
+        max=100,
+        help="Quality of JPEG, WebP and videos, 1 to 100. Default: 95 for JPEG, WebP without loss, 75 for videos.",
     ),
 ]
 UpscaleTileOption = Annotated[
@@ -84,10 +86,23 @@ FormatOption = Annotated[
     OutputFormat | None,
     typer.Option(
         help="Format of the images in a folder; default: png. keep uses the format of the input, or png if that format "
-        "is only read."
+        "is only read. Without it, OpenEXR files stay OpenEXR, and animations and videos keep their formats."
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace images that exist.")]
 SkipExistingOption = Annotated[
     bool, typer.Option("--skip-existing", "--skip", help="Keep images that exist, to resume an interrupted job.")
+]
+TransferOption = Annotated[
+    Transfer,
+    typer.Option(
+        help="Whether floating point samples are linear or encoded in sRGB; auto: OpenEXR and TIFF with a linear ICC "
+        "profile are linear, other TIFF is sRGB. Change it when colors look too dark or too bright."
+    ),
+]
+WhiteOption = Annotated[
+    float,
+    typer.Option(
+        help="White of floating point samples; default: 1. Change it for images with another range, such as 0 to 255."
+    ),
 ]

@@ -100,7 +100,8 @@ def render_page(
         "css": read_asset("page.css") + (_PAGE_FOLDER / "compare.css").read_text(encoding="utf-8"),
         "start_js": read_asset("start.js"),
         "scripts": [
-            (_PAGE_FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.js", "blind.js", "places.js")
+            *((_PAGE_FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.js", "blind.js", "places.js")),
+            read_asset("sections.js"),
         ],
     }
     return render_template("compare.html.j2", context, _PAGE_FOLDER)

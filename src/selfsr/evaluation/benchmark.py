@@ -296,9 +296,9 @@ def describe_protocol(
         border_px: as for `evaluate_set`.
         lr: the folder of the inputs, or `DegradedInputs.describe`; None if they were made by bicubic.
         metrics: names of the further metrics.
-        sampling: how a network samples, with its `seeds`; None for other networks.
+        sampling: how a diffusion network makes its output, with its `seeds` if it draws noise; None for other networks.
     """
-    several_seeds = sampling is not None and len(sampling["seeds"]) > 1
+    several_seeds = sampling is not None and len(sampling.get("seeds", ())) > 1
     names = (*list_standard_metrics(), *metrics, *(list_seed_metrics() if several_seeds else ()))
     red, green, blue = LUMA_STUDIO
     return {

@@ -10,7 +10,8 @@ from PIL import Image, ImageCms
 from PIL.ImageFile import ImageFile
 
 from selfsr.errors import InputError
-from selfsr.images import exif, formats, jpeg, png, tiff, xmp
+from selfsr.images import exif, exr, formats, jpeg, png, tiff, xmp
+from selfsr.images.floats import FloatFormat, is_linear_profile
 from selfsr.images.sixteen_bit import decode_by_opencv
 from selfsr.images.unsupported import UnsupportedSamplesError
 from selfsr.machine.memory import measure_free_bytes
@@ -32,7 +33,7 @@ class Decoded:
     """The content of an image file, upright.
 
     Attributes:
-        pixels: `[H, W, 1 or 3]`, uint8 or uint16.
+        pixels: `[H, W, 1 or 3]`, uint8 or uint16, or float16 or float32 with a `float_format`.
         alpha: `[H, W]` of the same dtype, or None.
         icc: ICC profile or None.
         exif: EXIF data or None, as in `DecodedImage`.
@@ -40,6 +41,8 @@ class Decoded:
         xmp: XMP packet or None, as in `DecodedImage`.
         frames: number of frames or pages in the file.
         defects: descriptions of damage to the file that does not affect its image.
+        left_out: names of channels and parts of the file that are not read.
+        float_format: the meaning of floating point samples; None for integers.
     """
 
     pixels: np.ndarray
@@ -50,9 +53,11 @@ class Decoded:
     xmp: bytes | None = None
     frames: int = 1
     defects: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    float_format: FloatFormat | None = None
 
 
-def open_image(file: BinaryIO, suffix: str = "") -> ImageFile:
+def open_image(file: BinaryIO, suffix: str = "", known: tuple[formats.ImageFormat, ...] = formats.FORMATS) -> ImageFile:
     """Open an image with Pillow by its content, not by its suffix, and without `Image.open`.
 
     `Image.open` has a module-wide limit of pixels and warns or raises on legitimate panoramas; `decode_image` has a
@@ -61,6 +66,7 @@ def open_image(file: BinaryIO, suffix: str = "") -> ImageFile:
     Args:
         file: the content.
         suffix: the suffix of the file's name; it decides only for TGA, which has no signature.
+        known: the formats that are expected.
 
     Raises:
         InputError: the content has none of the supported signatures.
@@ -68,10 +74,10 @@ def open_image(file: BinaryIO, suffix: str = "") -> ImageFile:
     """
     start = file.read(formats.SIGNATURE_BYTES)
     file.seek(0)
-    return formats.find_format(start, suffix).load_decoder()(file)
+    return formats.find_format(start, suffix, known).load_decoder()(file)
 
 
-def decode_image(data: bytes, suffix: str = "") -> Decoded:
+def decode_image(data: bytes, suffix: str = "", *, for_upscaling: bool = False) -> Decoded:
     """Decode the content of an image file.
 
     Raises whatever the decoder raises on damaged data, without the file's name.
@@ -79,17 +85,18 @@ def decode_image(data: bytes, suffix: str = "") -> Decoded:
     Args:
         data: the content.
         suffix: as in `open_image`.
+        for_upscaling: whether floating point samples and GIF are expected.
     """
     if data.startswith(tiff.SIGNATURES):
-        layout = tiff.read_layout(io.BytesIO(data))
-        tags, dpi, packet = exif.read_tiff_tags(data)
-        if layout is None:
-            decoded = _decode_by_pillow(data, suffix)
-        else:
-            _check_memory(layout.height, layout.width, layout.samples, 16)
-            pixels, alpha, icc, orientation = tiff.decode_tiff(data, layout)
-            decoded = Decoded(*_upright(pixels, alpha, orientation), icc)
-        return replace(decoded, exif=tags, dpi=dpi, xmp=packet, frames=tiff.count_pages(io.BytesIO(data)))
+        return _decode_tiff(data, suffix, with_float=for_upscaling)
+    if for_upscaling and data.startswith(exr.SIGNATURE):
+        formats.OPEN_EXR.load_decoder()
+        _check_memory(*exr.read_size(data), 32)
+        pixels, alpha, meaning, left_out = exr.decode_exr(data)
+        _check_finite(pixels, alpha)
+        return Decoded(pixels, alpha, None, left_out=left_out, float_format=meaning)
+    if for_upscaling and formats.GIF.matches(data):
+        return _decode_by_pillow(data, suffix, formats.UPSCALED_FORMATS)
     try:
         return _decode_by_pillow(data, suffix)
     except (OSError, ValueError, SyntaxError, Warning):  # Pillow warns of broken EXIF data
@@ -97,6 +104,28 @@ def decode_image(data: bytes, suffix: str = "") -> Decoded:
         if decoded is None:
             raise
         return decoded
+
+
+def _decode_tiff(data: bytes, suffix: str, *, with_float: bool) -> Decoded:
+    layout = tiff.read_layout(io.BytesIO(data), with_float=with_float)
+    tags, dpi, packet = exif.read_tiff_tags(data)
+    if layout is None:
+        decoded = _decode_by_pillow(data, suffix)
+    else:
+        _check_memory(layout.height, layout.width, layout.samples, layout.float_bits or 16)
+        pixels, alpha, icc, orientation = tiff.decode_tiff(data, layout)
+        meaning = None
+        if layout.float_bits is not None:
+            _check_finite(pixels, alpha)
+            meaning = FloatFormat(is_linear_profile(icc), layout.associated)
+        decoded = Decoded(*_upright(pixels, alpha, orientation), icc, float_format=meaning)
+    return replace(decoded, exif=tags, dpi=dpi, xmp=packet, frames=tiff.count_pages(io.BytesIO(data)))
+
+
+def _check_finite(*arrays: np.ndarray | None) -> None:
+    count = sum(int(array.size - np.isfinite(array).sum()) for array in arrays if array is not None)
+    if count:
+        raise InputError(f"{count:,} samples that are NaN or infinite")
 
 
 def _decode_repaired(data: bytes, suffix: str) -> Decoded | None:
@@ -157,8 +186,8 @@ def read_header(file: BinaryIO, suffix: str = "") -> tuple[int, int, int, str, s
     return *_upright_size(image), _bits(image), image.mode, image.format or "", _count_frames(image)
 
 
-def _decode_by_pillow(data: bytes, suffix: str) -> Decoded:
-    image = open_image(io.BytesIO(data), suffix)
+def _decode_by_pillow(data: bytes, suffix: str, known: tuple[formats.ImageFormat, ...] = formats.FORMATS) -> Decoded:
+    image = open_image(io.BytesIO(data), suffix, known)
     bits, frames = _bits(image), _count_frames(image)
     _check_memory(image.height, image.width, len(image.getbands()), bits)
     icc = image.info.get("icc_profile") or None
@@ -177,7 +206,7 @@ def _decode_by_pillow(data: bytes, suffix: str) -> Decoded:
         orientation = _orientation(image)  # after loading, since Pillow turns a TIFF when it loads it
         pixels, alpha, icc = _eight_bit_or_gray(image, icc)
     metadata = exif.read_exif(image)
-    lost = formats.find_lost_bits(formats.find_format(data[: formats.SIGNATURE_BYTES], suffix).name, data)
+    lost = formats.find_lost_bits(formats.find_format(data[: formats.SIGNATURE_BYTES], suffix, known).name, data)
     return Decoded(
         *_upright(pixels, alpha, orientation),
         icc,

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,17 @@ from selfsr.console import print_line
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
 from selfsr.images import decode, exif, large
-from selfsr.images.formats import MissingDecoderError
+from selfsr.images.exr import encode_exr
+from selfsr.images.floats import FloatFormat
+from selfsr.images.formats import OPEN_EXR, MissingDecoderError
 from selfsr.images.paths import SUFFIXES, missing_path_error
 from selfsr.images.png import encode_png
 from selfsr.images.tiff import append_tags, encode_tiff
 from selfsr.images.unsupported import UnsupportedSamplesError
 from selfsr.images.xmp import LARGEST_JPEG_BYTES, PNG_KEY, normalize_xmp
 
+# The formats that store floating point samples.
+FLOAT_SUFFIXES = (".tif", ".tiff", ".exr")
 # The largest side that WebP can store, and libjpeg's own limit, below that of the format.
 _LARGEST_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 _JPEG_QUALITY = 95
@@ -37,13 +42,14 @@ class DecodedImage:
     """A decoded image, upright.
 
     Attributes:
-        pixels: `[H, W, C]` uint8 or uint16, C = 1 (gray) or 3 (RGB).
+        pixels: `[H, W, C]`, C = 1 (gray) or 3 (RGB); uint8 or uint16, or float16 or float32 with a `float_format`.
         alpha: `[H, W]` of the same dtype, or None where the file has none.
         icc: the ICC profile's bytes, or None.
         exif: EXIF data from the header of its TIFF structure on, with orientation 1 and no thumbnail, or None.
         dpi: horizontal and vertical resolution in dots per inch, or None.
         xmp: XMP packet in UTF-8, with orientation 1, or None.
         frames: number of frames or pages in the file; the image is the first of them.
+        float_format: the meaning of floating point samples, which may be any finite values; None for integers.
     """
 
     pixels: np.ndarray
@@ -53,11 +59,13 @@ class DecodedImage:
     dpi: tuple[float, float] | None = None
     xmp: bytes | None = None
     frames: int = 1
+    float_format: FloatFormat | None = None
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 3, self.pixels.shape
         assert self.pixels.shape[2] in (1, 3), self.pixels.shape
-        assert self.pixels.dtype in (np.uint8, np.uint16), self.pixels.dtype
+        dtypes = (np.uint8, np.uint16) if self.float_format is None else (np.float16, np.float32)
+        assert self.pixels.dtype in dtypes, self.pixels.dtype
         if self.alpha is not None:
             assert self.alpha.shape == self.pixels.shape[:2], (self.alpha.shape, self.pixels.shape)
             assert self.alpha.dtype == self.pixels.dtype, (self.alpha.dtype, self.pixels.dtype)
@@ -79,8 +87,13 @@ class DecodedImage:
 
     @property
     def bits(self) -> int:
-        """Bits per sample: 8 or 16."""
+        """Bits per sample: 8 or 16, or 16 or 32 of floating point."""
         return 8 * self.pixels.dtype.itemsize
+
+    @property
+    def peak(self) -> int:
+        """White: the largest integer sample, or 1 for floating point."""
+        return 2**self.bits - 1 if self.float_format is None else 1
 
 
 @dataclass(frozen=True)
@@ -104,12 +117,17 @@ class ImageHeader:
     frames: int = 1
 
 
-def read_image(path: Path) -> DecodedImage:
+def read_image(path: Path, *, for_upscaling: bool = False) -> DecodedImage:
     """Read an image file.
 
     Palettes are expanded, the EXIF orientation is applied, 16 bits are kept, CMYK and Lab are converted to sRGB.
     Only the first page or frame of a file is read. A file whose image is complete in spite of a defect, such as a JPEG
     without its end marker, is read with a message on stderr, once in a process.
+
+    Args:
+        path: the file.
+        for_upscaling: whether floating point samples (TIFF and OpenEXR) and GIF are read, as they are only by
+            upscaling; others get an error for them.
 
     Raises:
         InputError: the file is missing, empty, damaged, too large for the memory, or of a kind that is not supported;
@@ -118,7 +136,7 @@ def read_image(path: Path) -> DecodedImage:
     """
     data = _read_bytes(path)
     try:
-        decoded = decode.decode_image(data, path.suffix)
+        decoded = decode.decode_image(data, path.suffix, for_upscaling=for_upscaling)
     except MemoryError as error:
         raise InputError(
             f"{path}: expected an image that fits into memory, got one whose pixels could not be allocated; "
@@ -130,12 +148,22 @@ def read_image(path: Path) -> DecodedImage:
     if decoded.defects and path not in _reported:
         _reported.add(path)
         print_line(f"{path}: expected an intact file, got {' and '.join(decoded.defects)}; check the image.")
+    if decoded.left_out and path not in _reported:
+        _reported.add(path)
+        print_line(f"{path}: read without {', '.join(decoded.left_out)}.")
     return DecodedImage(
-        decoded.pixels, decoded.alpha, decoded.icc, decoded.exif, decoded.dpi, decoded.xmp, decoded.frames
+        decoded.pixels,
+        decoded.alpha,
+        decoded.icc,
+        decoded.exif,
+        decoded.dpi,
+        decoded.xmp,
+        decoded.frames,
+        decoded.float_format,
     )
 
 
-# The files whose defects were reported; they are read many times.
+# The files that have a message; they are read many times.
 _reported: set[Path] = set()
 
 
@@ -166,6 +194,8 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6, quality:
     stores it as RGB, as TIFF does for 16-bit gray with alpha. An ICC profile that does not fit the channels (a gray
     image written as RGB) is left out, as is any profile in a BMP.
 
+    Floating point samples are stored as they are in TIFF and OpenEXR.
+
     EXIF data is kept in PNG, JPEG (up to 64 KB), WebP and TIFF (without tags of the camera's file), and so is the XMP
     packet, both with the size of the written image; the resolution in PNG, JPEG, TIFF and BMP.
 
@@ -188,7 +218,9 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6, quality:
         [[128, 128, 128], [128, 128, 128]]
     """
     suffix = path.suffix.lower()
-    check_format(path, height=image.height, width=image.width, bits=image.bits, alpha=image.alpha is not None)
+    is_float = image.float_format is not None
+    has_alpha = image.alpha is not None
+    check_format(path, height=image.height, width=image.width, bits=image.bits, alpha=has_alpha, is_float=is_float)
     if suffix == ".png" and (image.bits == 16 or image.pixels.nbytes > large.LARGE_BYTES):
         profile, tags, packet = _fitting_profile(image), _fit_exif(image), _fit_xmp(image)
         write_atomic(path, encode_png(image.pixels, image.alpha, profile, tags, image.dpi, packet))
@@ -201,7 +233,7 @@ def write_image(path: Path, image: DecodedImage, *, png_level: int = 6, quality:
     write_atomic(path, data)
 
 
-def check_format(path: Path, *, height: int, width: int, bits: int, alpha: bool) -> None:
+def check_format(path: Path, *, height: int, width: int, bits: int, alpha: bool, is_float: bool = False) -> None:
     """Check that the format of the suffix can hold such an image, before its pixels are computed.
 
     Raises:
@@ -213,8 +245,14 @@ def check_format(path: Path, *, height: int, width: int, bits: int, alpha: bool)
             f"{path}: the suffix must be one of {', '.join(SUFFIXES)}, got {path.suffix or 'none'}; "
             "choose the format by the file's name."
         )
+    if suffix == ".exr" and not OPEN_EXR.is_available:
+        raise InputError(f"{path}: expected the package OpenEXR to write it, got none; run `pip install OpenEXR`.")
     lacking = None
-    if bits == 16 and suffix not in (".png", ".tif", ".tiff"):
+    if suffix == ".exr" and not is_float:
+        lacking = f"{bits} bits per sample, only floating point; write PNG or TIFF"
+    elif is_float and suffix not in FLOAT_SUFFIXES:
+        lacking = "floating point samples; write TIFF or OpenEXR"
+    elif bits == 16 and not is_float and suffix not in (".png", ".tif", ".tiff"):
         lacking = "16 bits per sample; write PNG or TIFF"
     elif alpha and suffix in (".jpg", ".jpeg", ".bmp"):
         lacking = "an alpha channel; write PNG, TIFF or WebP"
@@ -226,7 +264,7 @@ def check_format(path: Path, *, height: int, width: int, bits: int, alpha: bool)
 
 def image_to_tensor(image: DecodedImage) -> Tensor:
     """Convert an image to RGB, float32 `[1, 3, H, W]` in [0, 1]; gray is repeated, alpha left out."""
-    pixels = torch.from_numpy(image.pixels.astype(np.float32).transpose(2, 0, 1)) / (2**image.bits - 1)
+    pixels = torch.from_numpy(image.pixels.astype(np.float32).transpose(2, 0, 1)) / image.peak
     return pixels.expand(3, -1, -1)[None].contiguous()
 
 
@@ -235,14 +273,16 @@ def tensor_to_pixels(image: Tensor, bits: int = 8) -> np.ndarray:
 
     Args:
         image: any float dtype, on any device.
-        bits: 8 or 16.
+        bits: 8 or 16, or 32 for floating point, which is clipped but not rounded.
 
     Returns:
-        `[H, W, C]`, uint8 or uint16.
+        `[H, W, C]`, uint8, uint16 or float32.
     """
-    assert bits in (8, 16), bits
+    assert bits in (8, 16, 32), bits
     assert image.ndim == 3, image.shape
     work = image.detach().float() if image.dtype != torch.float64 else image.detach()
+    if bits == 32:
+        return np.ascontiguousarray(work.clamp(0, 1).float().cpu().numpy().transpose(1, 2, 0))
     peak = 2**bits - 1
     levels = (work.clamp(0, 1) * peak + 0.5).floor().cpu().numpy()
     return np.ascontiguousarray(levels.astype(np.uint8 if bits == 8 else np.uint16).transpose(1, 2, 0))
@@ -271,6 +311,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, MissingDecoderError):
         return InputError(f"{path}: {error}")
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, struct.error | IndexError):  # of a file that ends in its header
+        reason = "a damaged header"
     is_intact = isinstance(error, UnsupportedSamplesError)
     advice = "convert it to 8 or 16 bits per sample, such as a PNG" if is_intact else "replace or delete it"
     return InputError(f"{path}: expected a readable image, got {reason}; {advice}.")
@@ -298,6 +340,11 @@ def _encode(suffix: str, image: DecodedImage, png_level: int, quality: int | Non
     samples, icc, metadata, packet = image.pixels, _fitting_profile(image), _fit_exif(image), _fit_xmp(image)
     if image.alpha is not None:
         samples = np.concatenate((samples, image.alpha[:, :, None]), axis=2)
+    if image.float_format is not None:
+        if suffix == ".exr":
+            return encode_exr(image.pixels, image.alpha, image.float_format)
+        is_associated = image.float_format.is_associated
+        return encode_tiff(samples, icc, metadata, image.dpi, packet, is_associated=is_associated)
     if image.bits == 16:  # TIFF
         if samples.shape[2] == 2:  # gray with alpha: few programs read it
             samples, icc = samples[:, :, [0, 0, 0, 1]], None

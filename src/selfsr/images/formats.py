@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from PIL import features
 
 from selfsr.errors import InputError
-from selfsr.images import png, tiff
+from selfsr.images import exr, png, tiff
 from selfsr.images.unsupported import UnsupportedSamplesError
 
 # Enough for the signatures, and for the brands at the start of AVIF and HEIC files.
@@ -19,7 +19,7 @@ SIGNATURE_BYTES = 64
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 # Formats whose samples are floating point, and the first bytes of their files.
-_FLOAT_SIGNATURES = {"OpenEXR": b"\x76\x2f\x31\x01", "Radiance HDR": b"#?"}
+_FLOAT_SIGNATURES = {"OpenEXR": exr.SIGNATURE, "Radiance HDR": b"#?"}
 
 
 class MissingDecoderError(InputError):
@@ -34,7 +34,8 @@ class ImageFormat:
         name: the name in messages.
         suffixes: suffixes of its files, in lower case.
         matches: whether a file begins like this format; gets the first `SIGNATURE_BYTES` bytes.
-        decoders: Pillow's class for it, as (module, class); the first that is installed is used.
+        decoders: Pillow's class for it, as (module, class); the first that is installed is used. None where another
+            program decodes it.
         package: the package to install where there is no decoder.
         feature: the name of Pillow's optional part, for decoders of Pillow itself.
     """
@@ -48,8 +49,8 @@ class ImageFormat:
 
     @property
     def is_available(self) -> bool:
-        """Whether a decoder is installed."""
-        return _find_decoder(self) is not None
+        """Whether a decoder is installed; true where another program decodes it."""
+        return not self.decoders or _find_decoder(self) is not None
 
     def load_decoder(self) -> Any:
         """Import Pillow's class for the format.
@@ -121,19 +122,35 @@ FORMATS: tuple[ImageFormat, ...] = (
     ),
 )
 
+OPEN_EXR = ImageFormat(
+    "OpenEXR", (".exr",), lambda start: start.startswith(exr.SIGNATURE), (("OpenEXR", "File"),), "OpenEXR"
+)
+GIF = ImageFormat(
+    "GIF", (".gif",), lambda start: start.startswith((b"GIF87a", b"GIF89a")), (("PIL.GifImagePlugin", "GifImageFile"),)
+)
+ANIMATED_PNG = ImageFormat("animated PNG", (".apng",), lambda _: False, (("PIL.PngImagePlugin", "PngImageFile"),))
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".m2ts", ".mts", ".vob"),
+    *(".ogv", ".3gp"),  # not .ts, which is more often a program's source
+)
+VIDEO = ImageFormat("video", VIDEO_SUFFIXES, lambda _: False, ())
+# Floating point, animations and videos are only upscaled: other commands work with images of 8 or 16 bits.
+UPSCALED_FORMATS = (*FORMATS, OPEN_EXR, GIF, ANIMATED_PNG, VIDEO)
 
-def find_format(start: bytes, suffix: str = "") -> ImageFormat:
+
+def find_format(start: bytes, suffix: str = "", formats: Sequence[ImageFormat] = FORMATS) -> ImageFormat:
     """Return the format of a file by its content; the suffix decides only for TGA, which has no signature.
 
     Args:
         start: the first `SIGNATURE_BYTES` bytes of the file.
         suffix: the suffix of its name.
+        formats: the formats that are expected.
 
     Raises:
         InputError: it is none of the known formats.
         UnsupportedSamplesError: it is OpenEXR or Radiance HDR.
     """
-    for image_format in FORMATS:
+    for image_format in formats:
         if image_format.matches(start):
             return image_format
     if suffix.lower() == ".tga":
@@ -141,24 +158,24 @@ def find_format(start: bytes, suffix: str = "") -> ImageFormat:
     for name, signature in _FLOAT_SIGNATURES.items():
         if start.startswith(signature):
             raise UnsupportedSamplesError(f"{name} with floating point samples")
-    raise InputError(f"a file that is not {list_formats()} (it begins with {start[:4]!r})")
+    raise InputError(f"a file that is not {list_formats(formats)} (it begins with {start[:4]!r})")
 
 
-def list_formats() -> str:
+def list_formats(formats: Sequence[ImageFormat] = FORMATS) -> str:
     """Return the names of the formats that can be read here, such as "PNG, JPEG or BMP"."""
-    names = [image_format.name for image_format in FORMATS if image_format.is_available]
+    names = [image_format.name for image_format in formats if image_format.is_available]
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 @cache
-def readable_suffixes() -> frozenset[str]:
+def readable_suffixes(formats: tuple[ImageFormat, ...] = FORMATS) -> frozenset[str]:
     """Return the suffixes of the formats that can be read here."""
-    return frozenset(suffix for entry in FORMATS if entry.is_available for suffix in entry.suffixes)
+    return frozenset(suffix for entry in formats if entry.is_available for suffix in entry.suffixes)
 
 
-def find_missing_package(suffix: str) -> str | None:
+def find_missing_package(suffix: str, formats: Sequence[ImageFormat] = FORMATS) -> str | None:
     """Return the package to install to read files with this suffix, or None if none is missing or known."""
-    for image_format in FORMATS:
+    for image_format in formats:
         if suffix.lower() in image_format.suffixes and not image_format.is_available:
             return image_format.package
     return None

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfsr.errors import InputError, find_similar
-from selfsr.images.formats import FORMATS, find_missing_package, list_formats, readable_suffixes
+from selfsr.images.formats import (
+    FORMATS,
+    UPSCALED_FORMATS,
+    ImageFormat,
+    find_missing_package,
+    list_formats,
+    readable_suffixes,
+)
 
 # The suffixes of files that are written; `readable_suffixes` has those that are read.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".exr")
 # How many suffixes a sentence names.
 _SHOWN = 5
 
@@ -23,11 +30,13 @@ class FolderListing:
         images: the image files, sorted by path.
         others: number of the other files by suffix, in lower case.
         closed: the subfolders that cannot be read.
+        formats: the formats that were listed.
     """
 
     images: list[Path]
     others: Counter[str]
     closed: list[Path]
+    formats: tuple[ImageFormat, ...] = FORMATS
 
     def describe_left_out(self) -> str | None:
         """Return a sentence about the files that are not listed, or None if there are none.
@@ -39,14 +48,14 @@ class FolderListing:
         parts = []
         if total := self.others.total():
             kinds = f"{total:,} file{'s' if total > 1 else ''} of {'other kinds' if total > 1 else 'another kind'}"
-            parts.append(f"{kinds} left out ({_join_counts(self.others)}){_advise_packages(self.others)}")
+            parts.append(f"{kinds} left out ({_join_counts(self.others)}){_advise_packages(self.others, self.formats)}")
         if self.closed:
             more = f" and {len(self.closed) - 1:,} more" if len(self.closed) > 1 else ""
             parts.append(f"no permission to read the folder {self.closed[0]}{more}")
         return f"{'; '.join(parts)}." if parts else None
 
 
-def list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path, formats: tuple[ImageFormat, ...] = FORMATS) -> list[Path]:
     """List the image files in a folder and its subfolders, sorted by path; hidden files and folders are left out.
 
     A text file, `.txt`, is a list of images: a path in each line, relative to the folder of the list. Empty lines and
@@ -56,21 +65,22 @@ def list_images(folder: Path) -> list[Path]:
         InputError: the folder or list is missing or contains no image, or a line of the list names none.
         OSError: the folder cannot be read.
     """
-    return _read_list(folder) if is_image_list(folder) else list_folder(folder).images
+    return _read_list(folder) if is_image_list(folder) else list_folder(folder, formats).images
 
 
-def list_sources(source: Path, output: Path, command: str) -> list[Path]:
+def list_sources(source: Path, output: Path, command: str, formats: tuple[ImageFormat, ...] = FORMATS) -> list[Path]:
     """List the images of an input folder or list, without earlier results if the output folder is in it.
 
     Args:
         source: as for `list_images`.
         output: the folder of the results.
         command: the command, for the error.
+        formats: the formats that are listed.
 
     Raises:
         InputError: there are no others.
     """
-    paths = list_images(source)
+    paths = list_images(source, formats)
     if not is_inside(output, source):
         return paths
     kept = [path for path in paths if not is_inside(path, output)]
@@ -98,7 +108,7 @@ def find_root(folder: Path, paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path.parent for path in paths]))
 
 
-def list_folder(folder: Path) -> FolderListing:
+def list_folder(folder: Path, formats: tuple[ImageFormat, ...] = FORMATS) -> FolderListing:
     """List the image files in a folder and its subfolders, and count what is left out.
 
     Raises:
@@ -114,7 +124,7 @@ def list_folder(folder: Path) -> FolderListing:
         raise missing_path_error(folder, "a folder of images")
     os.listdir(folder)  # raises if it cannot be read; of subfolders, the others are read
     closed: list[Path] = []
-    readable = readable_suffixes()
+    readable = readable_suffixes(formats)
     others: Counter[str] = Counter()
     images: list[Path] = []
     for root, names in _walk_folders(folder, closed):
@@ -130,9 +140,9 @@ def list_folder(folder: Path) -> FolderListing:
     images.sort(key=lambda path: sort_key(str(path)))
     if not images:
         got = f"only other files ({_join_counts(others)})" if others else "none"
-        advice = _advise_packages(others) or "; name a folder that contains some"
-        raise InputError(f"{folder}: expected images ({list_formats()}), got {got}{advice}.")
-    return FolderListing(images, others, closed)
+        advice = _advise_packages(others, formats) or "; name a folder that contains some"
+        raise InputError(f"{folder}: expected images ({list_formats(formats)}), got {got}{advice}.")
+    return FolderListing(images, others, closed, formats)
 
 
 def _read_list(path: Path) -> list[Path]:
@@ -165,7 +175,7 @@ def _read_list(path: Path) -> list[Path]:
 
 def is_image_name(path: Path) -> bool:
     """Return whether a path has the suffix of an image format, even of one that cannot be read or written here."""
-    return any(path.suffix.lower() in image_format.suffixes for image_format in FORMATS)
+    return any(path.suffix.lower() in image_format.suffixes for image_format in UPSCALED_FORMATS)
 
 
 def is_inside(path: Path, folder: Path) -> bool:
@@ -181,9 +191,11 @@ def _join_counts(others: Counter[str]) -> str:
     return ", ".join(names)
 
 
-def _advise_packages(suffixes: Sequence[str] | Counter[str]) -> str:
+def _advise_packages(suffixes: Sequence[str] | Counter[str], formats: tuple[ImageFormat, ...]) -> str:
     """Return advice to install what reads files with these suffixes, or an empty string."""
-    packages = sorted({package for suffix in suffixes if (package := find_missing_package(suffix)) is not None})
+    packages = sorted(
+        {package for suffix in suffixes if (package := find_missing_package(suffix, formats)) is not None}
+    )
     return f"; run `pip install --upgrade {' '.join(packages)}` to read more of them" if packages else ""
 
 

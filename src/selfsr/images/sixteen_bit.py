@@ -1,4 +1,4 @@
-"""16 bits per sample in color, which Pillow reads as 8 bits: decoding by OpenCV."""
+"""Samples in color of 16 bits, which Pillow reads as 8 bits, or of floating point: decoding by OpenCV."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def decode_by_opencv(data: bytes) -> np.ndarray | None:
-    """Decode a 16-bit PNG or TIFF file to uint16 `[H, W, 1, 3 or 4]`, RGB(A), or None if it is damaged.
+    """Decode a PNG or TIFF file of 16 bits, or a TIFF of floats, to `[H, W, 1, 3 or 4]`, RGB(A); None if it is damaged.
 
     A TIFF is returned upright, a PNG as stored. A gray PNG with alpha is returned as RGBA with R = G = B.
     """
@@ -19,7 +19,7 @@ def decode_by_opencv(data: bytes) -> np.ndarray | None:
         samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
         log.setLogLevel(level)
-    if samples is None or samples.dtype != np.uint16:
+    if samples is None or samples.dtype not in (np.uint16, np.float32):
         return None
     if samples.ndim == 2:
         return samples[:, :, None]

@@ -27,6 +27,8 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _CMYK = 0, 1, 2, 5  # PhotometricInterpretat
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples
 _BYTE = 1  # type of a tag's values
 _PLANAR = 2  # PlanarConfiguration
+_FLOAT_PREDICTOR = 3  # Predictor
+_FLOAT, _FLOAT_BITS = 3, (16, 32, 64)  # SampleFormat, and its BitsPerSample
 _SAMPLE_FORMATS = {2: "signed integer", 3: "floating point", 4: "undefined", 5: "complex integer", 6: "complex float"}
 # Level 6 takes three times as long and saves a few percent: noise fills the low byte.
 _ZLIB_LEVEL = 3
@@ -34,7 +36,7 @@ _ZLIB_LEVEL = 3
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """Storage of the samples in a TIFF file with 16-bit gray or RGB.
+    """Storage of the samples in a TIFF file with gray or RGB of 16 bits or floating point.
 
     Attributes:
         height, width: rows and columns as stored, before the orientation is applied.
@@ -44,6 +46,7 @@ class TiffLayout:
         associated: whether the colors are multiplied by alpha.
         inverted: whether 0 is white.
         orientation: as in EXIF, 1 to 8.
+        float_bits: 16, 32 or 64 for floating point, or None.
     """
 
     height: int
@@ -54,6 +57,7 @@ class TiffLayout:
     associated: bool
     inverted: bool
     orientation: int
+    float_bits: int | None = None
 
     @property
     def mode(self) -> str:
@@ -63,14 +67,18 @@ class TiffLayout:
         return "RGB" if self.alpha is None else "RGBA"
 
 
-def read_layout(file: BinaryIO) -> TiffLayout | None:
+def read_layout(file: BinaryIO, *, with_float: bool = False) -> TiffLayout | None:
     """Return the storage of the first page's samples, or None if Pillow reads them without loss.
+
+    Args:
+        file: a TIFF file.
+        with_float: whether floating point is expected.
 
     Raises:
         InputError: the samples are of a kind that is not supported; names the tag.
     """
     with _open_page(file) as page:
-        return _check_tags(page)
+        return _check_tags(page, with_float)
 
 
 def count_pages(file: BinaryIO) -> int:
@@ -89,17 +97,18 @@ def count_pages(file: BinaryIO) -> int:
 
 
 def decode_tiff(data: bytes, layout: TiffLayout) -> tuple[np.ndarray, np.ndarray | None, bytes | None, int]:
-    """Decode gray and RGB of 16 bits per sample.
+    """Decode gray and RGB of 16 bits or floating point.
 
     Colors that are multiplied by alpha are divided by it, samples whose 0 is white are inverted, and extra samples
-    that are not alpha are left out, as Pillow does for 8 bits.
+    that are not alpha are left out, as Pillow does for 8 bits. Floating point colors stay multiplied by alpha.
 
     Args:
         data: the file's content.
         layout: what `read_layout` returns for it.
 
     Returns:
-        (pixels `[H, W, 1 or 3]` uint16, alpha `[H, W]` uint16 or None, ICC profile or None, orientation to apply).
+        (pixels `[H, W, 1 or 3]` uint16, float16 or float32, alpha `[H, W]` of the same dtype or None, ICC profile or
+        None, orientation to apply).
 
     Raises:
         InputError: the compression is not supported, or a strip or tile is missing.
@@ -109,10 +118,10 @@ def decode_tiff(data: bytes, layout: TiffLayout) -> tuple[np.ndarray, np.ndarray
         icc = page.tags.valueof(_ICC_PROFILE)
     pixels, alpha = samples[:, :, : layout.colors], None
     if layout.inverted:
-        pixels = 65535 - pixels
+        pixels = (65535 if layout.float_bits is None else 1) - pixels
     if layout.alpha is not None:
         alpha = np.ascontiguousarray(samples[:, :, layout.alpha])
-        if layout.associated:
+        if layout.associated and layout.float_bits is None:
             pixels = _divide_by_alpha(pixels, alpha)
     return np.ascontiguousarray(pixels), alpha, icc, 1 if upright else layout.orientation
 
@@ -123,15 +132,18 @@ def encode_tiff(
     exif: bytes | None = None,
     dpi: tuple[float, float] | None = None,
     xmp: bytes | None = None,
+    *,
+    is_associated: bool = False,
 ) -> bytes:
     """Return a TIFF file, compressed with deflate; larger than 4 GB it is a BigTIFF.
 
     Args:
-        samples: uint16 `[H, W, C]`; C of 1, 3, 4 is gray, RGB, RGB and (unassociated) alpha.
+        samples: uint16, float16 or float32 `[H, W, C]`; C of 1, 2, 3, 4 is gray, gray and alpha, RGB, RGB and alpha.
         icc: profile to embed.
         exif: EXIF data to embed, without the tags of how its own file is stored.
         dpi: horizontal and vertical resolution.
         xmp: XMP packet to embed.
+        is_associated: whether the colors are multiplied by alpha.
     """
     import tifffile
 
@@ -141,11 +153,12 @@ def encode_tiff(
     tifffile.imwrite(
         buffer,
         samples[:, :, 0] if channels == 1 else samples,
-        photometric="minisblack" if channels == 1 else "rgb",
-        extrasamples=["unassalpha"] if channels == 4 else None,
+        photometric="minisblack" if channels <= 2 else "rgb",
+        planarconfig="contig" if channels > 1 else None,
+        extrasamples=["assocalpha" if is_associated else "unassalpha"] if channels in (2, 4) else None,
         compression="zlib",
         compressionargs={"level": _ZLIB_LEVEL},
-        predictor=True,
+        predictor=samples.dtype.kind == "u",  # differences of floats are not exact
         iccprofile=icc,
         metadata=None,
         software=False,
@@ -197,19 +210,23 @@ def _open_page(file: BinaryIO) -> Iterator[Any]:
         yield tiff.pages[0]
 
 
-def _check_tags(page: Any) -> TiffLayout | None:
-    """Return the layout of 16-bit gray or RGB, or None if Pillow reads the file; refuse all other files."""
-    for value in np.atleast_1d(page.sampleformat or 1).tolist():
-        if value != 1:
+def _check_tags(page: Any, with_float: bool) -> TiffLayout | None:
+    """Return the layout of gray or RGB of 16 bits or floats, or None if Pillow reads the file; refuse all others."""
+    kinds = set(np.atleast_1d(page.sampleformat or 1).tolist())
+    is_float = with_float and kinds == {_FLOAT}
+    for value in kinds - {1}:
+        if not is_float:
             raise _unsupported("SampleFormat", value, _SAMPLE_FORMATS.get(value, "unknown"), "1 (unsigned integer)")
     bits = page.bitspersample
-    if bits not in (1, 2, 4, 8, 16):
-        raise _unsupported("BitsPerSample", bits, None, "1, 2, 4, 8 or 16")
+    supported = _FLOAT_BITS if is_float else (1, 2, 4, 8, 16)
+    if bits not in supported:
+        raise _unsupported("BitsPerSample", bits, None, f"{', '.join(map(str, supported[:-1]))} or {supported[-1]}")
     photometric = int(page.photometric)
-    if bits != 16 or photometric == _CMYK:
+    if not is_float and (bits != 16 or photometric == _CMYK):
         return None
     if photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB):
-        raise _unsupported("PhotometricInterpretation", photometric, "of 16 bits", "0, 1 (gray), 2 (RGB) or 5 (CMYK)")
+        meaning, colors = ("of floats", "") if is_float else ("of 16 bits", " or 5 (CMYK)")
+        raise _unsupported("PhotometricInterpretation", photometric, meaning, f"0, 1 (gray), 2 (RGB){colors}")
     colors = 3 if photometric == _RGB else 1
     extra_count = page.samplesperpixel - colors
     tag = page.tags.valueof(_EXTRA_SAMPLES)
@@ -234,6 +251,7 @@ def _check_tags(page: Any) -> TiffLayout | None:
         associated=alpha is not None and extras[alpha] == _ASSOCIATED,
         inverted=photometric == _MIN_IS_WHITE,
         orientation=int(page.tags.valueof(_ORIENTATION, 1)),
+        float_bits=bits if is_float else None,
     )
 
 
@@ -243,10 +261,13 @@ def _unsupported(tag: str, value: Any, meaning: str | None, supported: str) -> I
 
 
 def _read_samples(page: Any, data: bytes) -> tuple[np.ndarray, bool]:
-    """Return the samples as stored, uint16 `[H, W, samples]`, and whether the orientation is applied already."""
+    """Return the samples as stored, `[H, W, samples]`, and whether the orientation is applied already.
+
+    They are uint16, float16 or float32; float64 is rounded.
+    """
     import tifffile
 
-    if page.compression not in tifffile.TIFF.DECOMPRESSORS:
+    if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.predictor == _FLOAT_PREDICTOR:
         return _read_by_opencv(page, data), True
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         if count <= 0 or offset + count > len(data):
@@ -258,7 +279,8 @@ def _read_samples(page: Any, data: bytes) -> tuple[np.ndarray, bool]:
         samples = samples.transpose(1, 2, 0)
     expected = (page.imagelength, page.imagewidth, page.samplesperpixel)
     assert samples.shape == expected, (samples.shape, expected)
-    return samples.astype(np.uint16, copy=False), False
+    half_or_single = np.float16 if samples.dtype.itemsize == 2 else np.float32
+    return samples.astype(half_or_single if samples.dtype.kind == "f" else np.uint16, copy=False), False
 
 
 def _read_by_opencv(page: Any, data: bytes) -> np.ndarray:

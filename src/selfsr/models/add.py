@@ -65,9 +65,9 @@ def add_model(
     with tempfile.TemporaryDirectory(prefix="selfsr-") as name:
         half = Path(name) / "half.safetensors"
         net = load_model(source).net
-        save_weights(half, net, metadata, dtype=torch.float16)
+        save_weights(half, net, metadata, dtype=torch.float16, fold=True)
         scores = score_model(load_model(half), sets, extra, device)
-    save_weights(target, net, {**metadata, "scores": json.dumps(scores)}, dtype=torch.float16)
+    save_weights(target, net, {**metadata, "scores": json.dumps(scores)}, dtype=torch.float16, fold=True)
     card = read_card(target)
     write_atomic(target.with_suffix(".md"), write_card(card))
     return card

@@ -188,7 +188,7 @@ class _Contents:
             sizes = choose_sizes(self.model)
             difference = measure_difference(again.upscale, self.model.upscale, self.model.channels, sizes)
             check_difference(name, difference, half=half)
-            if self.spandrel is None and not self.model.is_sampled:
+            if self.spandrel is None and not self.model.is_diffusion:
                 self.spandrel = _open_in_spandrel(path)
             if self.spandrel:
                 other = _draw_same_noise(_open_in_spandrel(path))

@@ -97,7 +97,9 @@ class NetworkSpec(Spec):
         scales_reason: why there are no other scales, as the end of a sentence; empty if this needs no reason.
         multi_scale: one network upscales by any of `scales`, by the one that `set_scale` sets.
         has_unused_parameters: a step at one scale leaves the parameters of other scales without gradient.
-        is_sampled: the network samples its output, so that it is trained by a method for such networks.
+        is_diffusion: the network pads its input and fixes the colors of its output by itself (`DiffusionNetwork`).
+        is_sampled: the network draws its output at random, so that it is trained by a method for such networks.
+        has_base: the network is trained on a pretrained base, which the recipe names.
     """
 
     title: ClassVar[str]
@@ -108,7 +110,9 @@ class NetworkSpec(Spec):
     scales_reason: ClassVar[str] = ""
     multi_scale: ClassVar[bool] = False
     has_unused_parameters: ClassVar[bool] = False
+    is_diffusion: ClassVar[bool] = False
     is_sampled: ClassVar[bool] = False
+    has_base: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

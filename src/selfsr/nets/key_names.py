@@ -140,6 +140,16 @@ def to_range_255(tensors: NamedTensors) -> dict[str, Tensor]:
     return scale_biases(tensors, VALUE_RANGE) if is_range_1 else dict(tensors)
 
 
+def fold_span(tensors: NamedTensors) -> dict[str, Tensor]:
+    """Leave out what SPAN only trains, so that each convolution is its fused one; other tensors stay as they are.
+
+    `unfold_span` brings the file back into the trained form when it is read. Spandrel reads both.
+    """
+    fused = {name.removesuffix("eval_conv.weight") for name in tensors if name.endswith("eval_conv.weight")}
+    trained = tuple(f"{layer}{part}." for layer in fused for part in ("sk", "conv.0", "conv.1", "conv.2"))
+    return {name: tensor for name, tensor in tensors.items() if not (trained and name.startswith(trained))}
+
+
 def unfold_span(tensors: NamedTensors) -> dict[str, Tensor]:
     """Give a SPAN that was folded for deployment (`eval_conv` only) the trained form that folds to the same numbers.
 

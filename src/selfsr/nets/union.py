@@ -7,6 +7,7 @@ from pydantic import Field
 
 from selfsr.nets.base import NetworkSpec
 from selfsr.nets.dbpn import DbpnSpec
+from selfsr.nets.diffusion.one_step import OneStepSpec
 from selfsr.nets.diffusion.residual_shifting import ResidualShiftingSpec
 from selfsr.nets.drrn import DrrnSpec
 from selfsr.nets.edsr import EdsrSpec
@@ -50,9 +51,9 @@ OwnNetwork = (
     | ElanSpec
 )
 SpandrelNetwork = RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | RealPlksrSpec | DatSpec | HatSpec
-# Networks that sample their output; see nets/diffusion.
-SampledNetwork = ResidualShiftingSpec
-AnyNetwork = OwnNetwork | SpandrelNetwork | SampledNetwork
+# Networks that sample their output, and those on a pretrained base; see nets/diffusion.
+DiffusionNetwork = ResidualShiftingSpec | OneStepSpec
+AnyNetwork = OwnNetwork | SpandrelNetwork | DiffusionNetwork
 # The networks with options of their own, any other architecture of spandrel by its name, and that of a file.
 Network = Annotated[AnyNetwork | SpandrelSpec | FromFileSpec, Field(discriminator="kind")]
 
@@ -67,7 +68,7 @@ class NetworkInfo:
         paper: where it was published.
         scales: the scales that it can be built for.
         channel_counts: the numbers of channels that it can be built for.
-        parameters: number of trained parameters, see `count_parameters`.
+        parameters: number of trained parameters, see `count_parameters`; None if it depends on a pretrained base.
     """
 
     kinds: tuple[str, ...]
@@ -75,7 +76,7 @@ class NetworkInfo:
     paper: str
     scales: tuple[int, ...]
     channel_counts: tuple[int, ...]
-    parameters: int
+    parameters: int | None
 
 
 def list_networks() -> list[NetworkInfo]:
@@ -87,6 +88,7 @@ def list_networks() -> list[NetworkInfo]:
 
 
 def _describe(spec_type: type[NetworkSpec]) -> NetworkInfo:
-    kinds, spec = get_args(spec_type.model_fields["kind"].annotation), spec_type()
-    parameters = count_parameters(spec_type)
+    kinds = get_args(spec_type.model_fields["kind"].annotation)
+    spec = spec_type(**({"base": "BASE"} if spec_type.has_base else {}))
+    parameters = None if spec_type.has_base else count_parameters(spec_type)
     return NetworkInfo(kinds, spec.title, spec.paper, spec.scales, spec.channel_counts, parameters)

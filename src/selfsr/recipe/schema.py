@@ -253,9 +253,9 @@ class Recipe(Spec):
                 f"evaluate.seeds must be [0] for network {network.kind}, which has one output for each input, got "
                 f"{list(self.evaluate.seeds)}; leave it out"
             )
-        if self.compile != "off" and network.is_sampled:
+        if self.compile != "off" and network.is_diffusion:
             raise ValueError(
-                f"compile must be off for network {network.kind}, whose training passes have inputs of their own, got "
+                f"compile must be off for network {network.kind}, since diffusion networks are not compiled, got "
                 f"{self.compile}; remove it"
             )
         if network.is_sampled != self.method.trains_sampled:

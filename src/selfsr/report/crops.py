@@ -10,6 +10,7 @@ from selfsr.images.color import rgb_to_y_studio
 from selfsr.report.images import ReportImage
 
 CROP_PX = 96
+_MOST_DETAIL = "most detail"
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,41 @@ def choose_crops(image: ReportImage, lead: int) -> list[ReportCrop]:
         if image.bicubic is not None:
             criteria.append(("largest gain over bicubic", (compute_luma(image.bicubic.pixels) - hr) ** 2 - error))
         criteria.append(("largest remaining error", error))
-    rows, columns = np.gradient(hr)
-    criteria.insert(min(1, len(criteria)), ("most detail", rows**2 + columns**2))
+    criteria.insert(min(1, len(criteria)), (_MOST_DETAIL, _measure_detail(hr)))
     crops: list[ReportCrop] = []
     for reason, values in criteria:
         crop = _find_best_crop(values, side, crops, reason)
         if crop is not None:
             crops.append(crop)
     return crops
+
+
+def choose_detailed_crop(hr: np.ndarray, side: int) -> ReportCrop | None:
+    """Return the square of uint8 `[H, W, 3]` with the most detail; None for an image of one color."""
+    return _find_best_crop(_measure_detail(compute_luma(hr)), min(side, *hr.shape[:2]), [], _MOST_DETAIL)
+
+
+def _measure_detail(luma: np.ndarray) -> np.ndarray:
+    rows, columns = np.gradient(luma)
+    return rows**2 + columns**2
+
+
+def choose_part(image: ReportImage, lead: int, longest_px: int) -> ReportCrop | None:
+    """Choose the square of a large image with the largest error of the leading run; None if the image is small.
+
+    Its position and side are multiples of the image's scale.
+    """
+    height, width = image.hr.shape[:2]
+    if max(height, width) <= longest_px:
+        return None
+    multiple = image.scale or 1
+    side = min(longest_px, height, width) // multiple * multiple
+    hr = compute_luma(image.hr)
+    last = next((v for v in image.last if v.run == lead), next(iter(image.last), None))
+    values = _measure_detail(hr) if last is None else (compute_luma(last.pixels) - hr) ** 2
+    sums = sum_boxes(values, side)[::multiple, ::multiple]
+    top, left = np.unravel_index(int(np.argmax(sums)), sums.shape)
+    return ReportCrop(int(left) * multiple, int(top) * multiple, side, "largest error")
 
 
 def _find_best_crop(values: np.ndarray, side: int, crops: list[ReportCrop], reason: str) -> ReportCrop | None:

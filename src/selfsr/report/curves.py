@@ -20,7 +20,7 @@ _GROUPS = {
     "optimization": "Optimization",
     "machine": "Speed and memory",
 }
-
+_MAY_BE_CONSTANT = (_GROUPS["optimization"], _GROUPS["machine"])
 
 # The title of an evaluation set on the page, by index of the run and name of the set.
 _Titles = dict[tuple[int, str], str]
@@ -117,6 +117,19 @@ def build_charts(runs: list[RunFolder], groups: list[SetGroup] | None = None) ->
     _add_network_names(by_key)
     order = list(_GROUPS.values())
     return sorted(by_key.values(), key=lambda chart: order.index(chart.group))
+
+
+def split_constants(charts: list[Chart]) -> tuple[list[Chart], list[Chart]]:
+    """Return the charts to draw, and those in which every run kept one value: they need no axes.
+
+    Scores, losses and lines of a single point are always drawn.
+    """
+    constants = [chart for chart in charts if chart.group in _MAY_BE_CONSTANT and _is_constant(chart)]
+    return [chart for chart in charts if chart not in constants], constants
+
+
+def _is_constant(chart: Chart) -> bool:
+    return all(len(line.y) > 1 and len(set(line.y)) == 1 and line.y[0] is not None for line in chart.lines)
 
 
 def _add_line(by_key: dict[str, Chart], key: str, run: int, points: list[tuple[int, float]]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +42,42 @@ class ReportImage:
         hr: ground truth, uint8 `[H, W, 3]`.
         bicubic: the bicubic baseline; None if its file is missing.
         versions: the last output of each run, then earlier outputs of the leading run.
+        lr: the input of the leading run, uint8 `[H / scale, W / scale, 3]`; None if its file is missing.
     """
 
     name: str
     hr: np.ndarray
     bicubic: ImageVersion | None
     versions: list[ImageVersion]
+    lr: np.ndarray | None = None
 
     @property
     def last(self) -> list[ImageVersion]:
         """The last output of each run."""
         return [version for version in self.versions if not version.earlier]
+
+    @property
+    def scale(self) -> int | None:
+        """How many times larger the ground truth is than the input; None without an input, or for another ratio."""
+        if self.lr is None or self.hr.shape[0] % self.lr.shape[0]:
+            return None
+        scale = self.hr.shape[0] // self.lr.shape[0]
+        return scale if self.hr.shape[1] == scale * self.lr.shape[1] else None
+
+    def cut(self, top: int, left: int, height: int, width: int) -> "ReportImage":
+        """Return a part of the image in all versions; the input only if its pixels fit the part."""
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        scale = self.scale
+        lr = None
+        if self.lr is not None and scale is not None and not any(n % scale for n in (top, left, height, width)):
+            lr = self.lr[top // scale : (top + height) // scale, left // scale : (left + width) // scale]
+        return replace(
+            self,
+            hr=self.hr[rows, columns],
+            lr=lr,
+            bicubic=self.bicubic and replace(self.bicubic, pixels=self.bicubic.pixels[rows, columns]),
+            versions=[replace(version, pixels=version.pixels[rows, columns]) for version in self.versions],
+        )
 
 
 def load_images(runs: list[RunFolder], lead: int, notes: list[str]) -> list[ReportImage]:
@@ -90,11 +115,13 @@ def _load_image(name: str, runs: list[RunFolder], lead: int, notes: list[str]) -
         bicubic = ImageVersion("bicubic", pixels)
     else:
         notes.append(f"Sample {name} has no bicubic.png of the size of hr.png.")
+    lr_path = _find_first(sample.lr for sample in samples)
+    lr = read_rgb(lr_path, notes) if lr_path else None
     versions = []
     for index, run in enumerate(runs):
         versions += _load_outputs(name, run, index, index == lead, hr, notes)
     versions.sort(key=lambda version: version.earlier)
-    return ReportImage(name, hr, bicubic, versions)
+    return ReportImage(name, hr, bicubic, versions, lr)
 
 
 def _find_first(paths: Iterable[Path | None]) -> Path | None:

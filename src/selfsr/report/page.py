@@ -1,28 +1,34 @@
 """Render the report: collect the data of each section for the templates in `page/`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from selfsr import __version__
 from selfsr.evaluation.metrics import METRICS
 from selfsr.report import colors, curves, pixel_weights, scores, seeds, similarity, timeline
 from selfsr.report.assets import dump_script_json, read_asset, render_template
-from selfsr.report.crops import ReportCrop, choose_crops, compute_psnr_y
-from selfsr.report.encoding import encode_webp, shrink
 from selfsr.report.headline import list_other_scores, make_headline
-from selfsr.report.images import ImageVersion, ReportImage, load_images
+from selfsr.report.image_cards import make_image_cards
+from selfsr.report.images import load_images
+from selfsr.report.live import LiveState
 from selfsr.report.set_groups import describe_split_sets, group_sets
 from selfsr.runfolder.read import RunFolder, flatten
 
-OVERVIEW_PX = 560
-_SCRIPTS = ("charts.js", "tables.js", "crops.js", "maps.js")
+_SCRIPTS = ("ticks.js", "charts.js", "tables.js", "images.js", "maps.js", "sections.js")
 
 
-def render_report(runs: list[RunFolder], against: int | None, advance: Callable[..., None]) -> str:
-    """Return the page as HTML.
+@dataclass(frozen=True)
+class ImageParts:
+    """The sections that depend on the sample images, with the notes about them."""
+
+    sections: dict[str, Any]
+    notes: list[str]
+
+
+def collect_image_parts(runs: list[RunFolder], against: int | None, advance: Callable[..., None]) -> ImageParts:
+    """Return the sections that depend on the sample images and the recipes only.
 
     Args:
         runs: the runs to show.
@@ -32,22 +38,41 @@ def render_report(runs: list[RunFolder], against: int | None, advance: Callable[
     notes: list[str] = []
     lead = next((i for i in reversed(range(len(runs))) if runs[i].has_similarity_term and i != against), 0)
     images = load_images(runs, lead, notes)
-    image_cards, image_graphs = [], []
+    image_graphs = []
     for image in images:
         advance(note=image.name)
-        image_cards.append(_make_image_card(image, lead, runs))
         graphs = similarity.compute_graphs(image, similarity.choose_versions(image, runs, against))
         image_graphs += [graphs] if graphs else []
+    sections = {
+        "images": make_image_cards(images, lead, runs),
+        "weight_maps": pixel_weights.collect_weight_maps(runs, notes),
+        "timelines": timeline.build_timelines(runs, images, notes),
+        "image_seeds": seeds.collect_seeds(runs, notes),
+        "image_graphs": image_graphs,
+    }
+    return ImageParts(sections, notes)
+
+
+def render_report(runs: list[RunFolder], parts: ImageParts, live: LiveState | None = None) -> str:
+    """Return the page as HTML.
+
+    Args:
+        runs: the runs to show.
+        parts: the sections of their sample images.
+        live: what a followed page says and reads; None for a page that stays as it is.
+    """
     groups = group_sets(runs)
-    notes += describe_split_sets(groups)
     charts = [chart for chart in curves.build_charts(runs, groups) if not _is_zero_counter(chart)]
+    charts, constants = curves.split_constants(charts)
+    has_fine_tune = any(run.is_fine_tune for run in runs)
     context = {
+        **parts.sections,
         "title": ", ".join(run.name for run in runs) if len(runs) <= 3 else f"{len(runs)} runs",
         "version": __version__,
+        "live": live,
+        "images_title": "Before and after" if has_fine_tune else "Against bicubic",
         "cards": [_make_run_card(index, run) for index, run in enumerate(runs)],
-        "images": [card for card in image_cards if card["crops"]],
         "score_tables": scores.build_score_tables(runs, groups),
-        "has_fine_tune": any(run.is_fine_tune for run in runs),
         "metrics": METRICS,
         "charts": charts,
         "chart_data": dump_script_json(
@@ -60,12 +85,12 @@ def render_report(runs: list[RunFolder], against: int | None, advance: Callable[
             {"title": chart.title, "runs": [_format_last(chart, value) for value in chart.last_values(len(runs))]}
             for chart in charts
         ],
-        "weight_maps": pixel_weights.collect_weight_maps(runs, notes),
+        "constants": [
+            {"title": chart.title, "runs": [_format_constant(chart, v) for v in chart.last_values(len(runs))]}
+            for chart in constants
+        ],
         "artifact_max": timeline.ARTIFACT_MAX,
-        "timelines": timeline.build_timelines(runs, images, lead, notes),
-        "image_seeds": seeds.collect_seeds(runs, notes),
         "peak_levels": seeds.PEAK_LEVELS,
-        "image_graphs": image_graphs,
         "search_px": similarity.GEOMETRY.search_px,
         "window_px": similarity.GEOMETRY.window_px,
         "floor_log10": similarity.FLOOR_LOG10,
@@ -74,11 +99,12 @@ def render_report(runs: list[RunFolder], against: int | None, advance: Callable[
             for i, run in enumerate(runs)
         ],
         "differences": _compare_recipes(runs),
-        "notes": _collect_notes(runs, notes),
+        "notes": _collect_notes(runs, [*parts.notes, *describe_split_sets(groups)]),
         "gradient": colors.make_css_gradient(),
         "color_tables": colors.make_svg_tables(),
-        "css": read_asset("page.css"),
+        "css": read_asset("page.css") + read_asset("viewer.css"),
         "start_js": read_asset("start.js"),
+        "live_js": "" if live is None else read_asset("live.js"),
         "scripts": [read_asset(name) for name in _SCRIPTS],
     }
     return render_template("page.html.j2", context)
@@ -177,55 +203,6 @@ def _format_duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def _make_image_card(image: ReportImage, lead: int, runs: list[RunFolder]) -> dict[str, Any]:
-    height, width = image.hr.shape[:2]
-    overview = shrink(image.hr, OVERVIEW_PX)
-    return {
-        "name": image.name,
-        "hr_size": f"{width} x {height}",
-        "overview": encode_webp(overview, quality=84),
-        "width": overview.shape[1],
-        "height": overview.shape[0],
-        "crops": [_make_crop_card(crop, image, lead, runs) for crop in choose_crops(image, lead)],
-    }
-
-
-def _make_crop_card(crop: ReportCrop, image: ReportImage, lead: int, runs: list[RunFolder]) -> dict[str, Any]:
-    height, width = image.hr.shape[:2]
-    hr = crop.cut(image.hr)
-    versions = [("bicubic", image.bicubic)] if image.bicubic else []
-    starts = [v for v in image.versions if v.step == 0 and v.run is not None and runs[v.run].is_fine_tune]
-    versions += [("start", version) for version in sorted(starts, key=lambda version: version.run != lead)]
-    versions += [("lead" if version.run == lead else "run", version) for version in image.last]
-    versions.append(("hr", ImageVersion("HR", image.hr)))
-    versions += [
-        ("earlier", version)
-        for version in image.versions
-        if version.earlier and not any(version is start for start in starts)
-    ]
-    return {
-        "reason": crop.reason,
-        "side": crop.side,
-        "left": round(100 * crop.left / width, 3),
-        "top": round(100 * crop.top / height, 3),
-        "width": round(100 * crop.side / width, 3),
-        "height": round(100 * crop.side / height, 3),
-        "versions": [_make_version_card(role, version, crop, hr) for role, version in versions],
-    }
-
-
-def _make_version_card(role: str, version: ImageVersion, crop: ReportCrop, hr: np.ndarray) -> dict[str, Any]:
-    pixels = crop.cut(version.pixels)
-    score = "" if role == "hr" else f"{compute_psnr_y(pixels, hr):.2f} dB"
-    return {
-        "label": version.label,
-        "run": version.run,
-        "role": role,
-        "psnr": score,
-        "image": encode_webp(pixels),
-    }
-
-
 def _is_zero_counter(chart: curves.Chart) -> bool:
     """Return whether the chart is of a counter that stayed zero."""
     return chart.key == "skipped_files" and not any(y for line in chart.lines for y in line.y)
@@ -234,9 +211,13 @@ def _is_zero_counter(chart: curves.Chart) -> bool:
 def _format_last(chart: curves.Chart, point: tuple[int, float] | None) -> str:
     if point is None:
         return "-"
-    step, value = point
-    text = f"{100 * value:.1f} %" if chart.percent else f"{value:.5g} {chart.unit}".strip()
-    return f"{text} (step {step:,})"
+    return f"{_format_constant(chart, point)} (step {point[0]:,})"
+
+
+def _format_constant(chart: curves.Chart, point: tuple[int, float] | None) -> str:
+    if point is None:
+        return "-"
+    return f"{100 * point[1]:.1f} %" if chart.percent else f"{point[1]:.5g} {chart.unit}".strip()
 
 
 def _compare_recipes(runs: list[RunFolder]) -> list[tuple[str, list[str]]]:

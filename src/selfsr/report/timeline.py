@@ -6,12 +6,13 @@ import numpy as np
 import torch
 
 from selfsr.losses.artifact import artifact_map
-from selfsr.report.crops import ReportCrop, choose_crops
+from selfsr.report.crops import ReportCrop, choose_detailed_crop
 from selfsr.report.encoding import encode_webp, read_rgb
 from selfsr.report.images import ReportImage, choose_steps
 from selfsr.runfolder.read import RunFolder
 
 FRAMES_SHOWN = 8
+TIMELINE_PX = 160
 # The artifact value at the upper end of the color scale; the largest values of GANs on photos are near it.
 ARTIFACT_MAX = 0.02
 
@@ -60,16 +61,15 @@ class Timeline:
     runs: list[RunTimeline]
 
 
-def build_timelines(runs: list[RunFolder], images: list[ReportImage], lead: int, notes: list[str]) -> list[Timeline]:
+def build_timelines(runs: list[RunFolder], images: list[ReportImage], notes: list[str]) -> list[Timeline]:
     """Return the timelines of all images with outputs of GAN runs."""
     gan_runs = [(index, run) for index, run in enumerate(runs) if run.is_gan]
     timelines = []
     for image in images if gan_runs else []:
-        crops = choose_crops(image, lead)
-        if not crops:
-            continue
         # The crop with the most detail depends only on the ground truth, not on the outputs.
-        crop = next((crop for crop in crops if crop.reason == "most detail"), crops[0])
+        crop = choose_detailed_crop(image.hr, TIMELINE_PX)
+        if crop is None:
+            continue
         run_timelines = [RunTimeline(index, _load_frames(run, image, crop, notes)) for index, run in gan_runs]
         run_timelines = [run_timeline for run_timeline in run_timelines if run_timeline.frames]
         if run_timelines:

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from selfsr.errors import InputError
 from selfsr.fileio import write_atomic
-from selfsr.report.page import render_report
+from selfsr.report.page import collect_image_parts, render_report
 from selfsr.runfolder.read import read_run_folders
 
 
@@ -33,26 +34,33 @@ def write_report(runs: Sequence[Path], out: Path, *, against: Path | None = None
 
     if not runs:
         raise InputError("report: expected at least one run folder, got none; pass a folder made by selfsr train.")
-    _check_target(out)
-    folders = list(dict.fromkeys(Path(os.path.realpath(run)) for run in runs))
-    index = None
-    if against is not None:
-        folder = Path(os.path.realpath(against))
-        folders = list(dict.fromkeys([*folders, folder]))
-        index = folders.index(folder)
+    check_target(out)
+    folders, index = resolve_folders(runs, against)
     run_folders = read_run_folders(folders)
     total = len({name for run in run_folders for name in run.samples})
-    if total:
-        with progress_bar("Rendering the report", total) as advance:
-            page = render_report(run_folders, index, advance)
-    else:
-        page = render_report(run_folders, index, lambda **_: None)
+    with progress_bar("Rendering the report", total) if total else nullcontext(_ignore) as advance:
+        parts = collect_image_parts(run_folders, index, advance)
+    page = render_report(run_folders, parts)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, page)
     return out
 
 
-def _check_target(out: Path) -> None:
+def resolve_folders(runs: Sequence[Path], against: Path | None) -> tuple[list[Path], int | None]:
+    """Return the real paths of the run folders without repetitions, with `against`, and the index of `against`."""
+    folders = list(dict.fromkeys(Path(os.path.realpath(run)) for run in runs))
+    if against is None:
+        return folders, None
+    folder = Path(os.path.realpath(against))
+    folders = list(dict.fromkeys([*folders, folder]))
+    return folders, folders.index(folder)
+
+
+def _ignore(**_progress: object) -> None:
+    pass
+
+
+def check_target(out: Path) -> None:
     """Check, before the work, that the page can be a file at `out`."""
     if out.is_dir():
         raise InputError(

@@ -60,6 +60,17 @@ def lock_folder(folder: Path, command: str, holder: str) -> Iterator[int | None]
         os.close(descriptor)
 
 
+def is_in_use(folder: Path) -> bool | None:
+    """Return whether a process of this machine works in a folder; None if one of another machine may do.
+
+    The record in the lock file is read, and no lock is tried: that could disturb a run that is just starting.
+    """
+    record = _read(folder / LOCK_NAME)
+    if isinstance(record.get("pid"), int) and record.get("host") != socket.gethostname():
+        return None
+    return _is_running(record)
+
+
 def _open_and_lock(path: Path) -> tuple[int, bool | None]:
     """Open the lock file and try to lock it; see `_try_lock` for the second result."""
     while True:

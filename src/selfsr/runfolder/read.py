@@ -32,6 +32,7 @@ class SampleFiles:
     Attributes:
         name: path of the folder below `samples/`.
         hr: the ground truth; None if it is missing.
+        lr: the input of the network; None if it is missing.
         bicubic: the bicubic baseline; None if it is missing.
         sr: the outputs by step.
         pixel_weights: the self-paced weight maps by step (gray; 255 is the largest possible weight).
@@ -42,6 +43,7 @@ class SampleFiles:
 
     name: str
     hr: Path | None
+    lr: Path | None
     bicubic: Path | None
     sr: dict[int, Path]
     pixel_weights: dict[int, Path]
@@ -320,6 +322,7 @@ def _read_samples(folder: Path) -> dict[str, SampleFiles]:
         samples[key] = SampleFiles(
             key,
             _none_if_missing(sample / "hr.png"),
+            _none_if_missing(sample / "lr.png"),
             _none_if_missing(sample / "bicubic.png"),
             dict(sorted(numbered["sr"].items())),
             dict(sorted(numbered["pixel_weights"].items())),

@@ -21,6 +21,8 @@ from selfsr.study.tables import (
 from selfsr.study.wording import ScoreFormat
 
 _PAGE_FOLDER = Path(__file__).parent / "page"
+# Fewer seeds show a direction, so their difference stays gray.
+SEEDS_FOR_COLOR = 3
 
 
 def render_study(results: StudyResults) -> str:
@@ -56,7 +58,7 @@ def render_study(results: StudyResults) -> str:
         ),
         "css": read_asset("page.css") + (_PAGE_FOLDER / "study.css").read_text(encoding="utf-8"),
         "start_js": read_asset("start.js"),
-        "scripts": [read_asset("charts.js"), read_asset("tables.js")],
+        "scripts": [read_asset(name) for name in ("ticks.js", "charts.js", "tables.js", "sections.js")],
     }
     return render_template("results.html.j2", context, _PAGE_FOLDER)
 
@@ -74,6 +76,7 @@ def _make_cards(setup: SetupResult, arms: list[str], numbers: ScoreFormat, sever
         seeds = len(comparison.seeds)
         consistent = arm.agree == seeds > 1
         rounded = round(arm.difference.mean, numbers.decimals)
+        is_certain = consistent and seeds >= SEEDS_FOR_COLOR
         cards.append(
             {
                 "index": arms.index(name),
@@ -83,7 +86,7 @@ def _make_cards(setup: SetupResult, arms: list[str], numbers: ScoreFormat, sever
                 "state": "" if consistent else "open",
                 "difference": numbers.format_change(arm.difference.mean),
                 "unit": numbers.unit,
-                "direction": "level" if not consistent or rounded == 0 else "up" if rounded > 0 else "down",
+                "direction": "level" if not is_certain or rounded == 0 else "up" if rounded > 0 else "down",
                 "under": f"final {numbers.name} on {setup.evaluation_set}, minus {comparison.baseline}, same seed",
                 "verdict": next(paragraphs),
             }

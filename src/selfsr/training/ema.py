@@ -15,14 +15,16 @@ class _Lists:
         net: the network.
 
     Attributes:
-        averages: parameters of the average.
+        averages: parameters of the average, without those that it shares with the network, which are frozen.
         weights: parameters of the network.
         buffers: buffers of the average and of the network, by dtype: one kernel takes tensors of one dtype.
     """
 
     def __init__(self, average: nn.Module, net: nn.Module) -> None:
-        self.averages: list[Tensor] = [parameter.detach() for parameter in average.parameters()]
-        self.weights: list[Tensor] = [parameter.detach() for parameter in net.parameters()]
+        pairs = zip(average.parameters(), net.parameters(), strict=True)
+        changing = [(averaged, weight) for averaged, weight in pairs if averaged is not weight]
+        self.averages: list[Tensor] = [averaged.detach() for averaged, _ in changing]
+        self.weights: list[Tensor] = [weight.detach() for _, weight in changing]
         self.buffers: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
         for copied, buffer in zip(average.buffers(), net.buffers(), strict=True):
             copies, buffers = self.buffers.setdefault(buffer.dtype, ([], []))

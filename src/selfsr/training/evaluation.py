@@ -29,7 +29,8 @@ from selfsr.images.pairing import pair_lr
 from selfsr.images.paths import find_root, list_images
 from selfsr.machine.distributed import process_count, process_rank, share_with_all
 from selfsr.nets.base import set_scale
-from selfsr.nets.diffusion.residual_shifting import ResidualShifting, keep_sampling, set_sampling
+from selfsr.nets.diffusion.residual_shifting import ResidualShifting
+from selfsr.nets.diffusion.sampling import keep_sampling, set_sampling
 from selfsr.nets.weights.model import upscale_any_channels
 from selfsr.recipe import Recipe
 from selfsr.spec import select_path

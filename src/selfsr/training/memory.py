@@ -66,7 +66,7 @@ def estimate_step_bytes(recipe: Recipe, *, device: str = "auto") -> int | None:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, _FakePeak(mode) as counted:
             for net in (*run.method.nets.values(), run.ema.net):
-                for tensor in net.state_dict().values():
+                for tensor in (*net.parameters(), *net.buffers()):
                     counted.count_real(tensor)
             for step in range(1, _STEPS + 1):
                 clock = Clock(step, recipe.steps_per_epoch, recipe.steps)

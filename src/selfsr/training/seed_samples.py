@@ -11,7 +11,8 @@ from torch.nn import functional
 from selfsr.images.color import rgb_to_luma
 from selfsr.images.files import DecodedImage, tensor_to_pixels, write_image
 from selfsr.masks import edge_mask
-from selfsr.nets.diffusion.residual_shifting import ResidualShifting, keep_sampling, set_sampling
+from selfsr.nets.diffusion.residual_shifting import ResidualShifting
+from selfsr.nets.diffusion.sampling import keep_sampling, set_sampling
 from selfsr.nets.weights.model import upscale_any_channels
 from selfsr.runfolder.read import SEED_STD_PEAK
 

@@ -1,16 +1,19 @@
 """Upscale many files; unreadable files, full disks and Ctrl-C do no damage."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from selfsr.errors import InputError
-from selfsr.images.files import DecodedImage, check_format, read_image, write_image
+from selfsr.images.files import FLOAT_SUFFIXES, DecodedImage, check_format, read_image, write_image
+from selfsr.upscaling.kinds import JobKind
 from selfsr.upscaling.output_size import OutputSize
 from selfsr.upscaling.partial import remove_partial
 from selfsr.upscaling.plan import UpscaleJob
+from selfsr.upscaling.sized import choose_bits
 
 # Encoding takes longer than upscaling on a GPU; more than two finished images are not worth their memory.
 _WRITERS = 2
@@ -23,11 +26,12 @@ class UpscaleSummary:
     """The result of the jobs.
 
     Attributes:
-        written: number of images that were written.
+        written: number of files that were written.
         failures: one sentence for each image that could not be upscaled.
         failed: the files that could not be upscaled.
         unreadable: those of them that could not be read.
         further_frames: number of frames and pages after the first ones, which are not upscaled.
+        written_kinds: number of written images, animations and videos.
     """
 
     written: int = 0
@@ -35,6 +39,7 @@ class UpscaleSummary:
     failed: list[Path] = field(default_factory=list)
     unreadable: set[Path] = field(default_factory=set)
     further_frames: int = 0
+    written_kinds: Counter[JobKind] = field(default_factory=Counter)
 
     def add(self, other: "UpscaleSummary") -> None:
         """Add the results of further jobs."""
@@ -43,6 +48,7 @@ class UpscaleSummary:
         self.failed += other.failed
         self.unreadable |= other.unreadable
         self.further_frames += other.further_frames
+        self.written_kinds += other.written_kinds
 
     def describe_failed(self) -> str:
         """Return the names of the files that could not be upscaled; many are abbreviated."""
@@ -51,7 +57,7 @@ class UpscaleSummary:
         return ", ".join(names[:_SHOWN]) + more
 
 
-class _Tally:
+class Tally:
     """Counts the results of jobs and reports them.
 
     Args:
@@ -63,7 +69,14 @@ class _Tally:
         self.summary = UpscaleSummary()
         self._advance, self._on_failure = advance, on_failure
 
+    def add_success(self, job: UpscaleJob) -> None:
+        """Count a file that was written."""
+        self.summary.written += 1
+        self.summary.written_kinds[job.kind] += 1
+        self._advance()
+
     def add_failure(self, job: UpscaleJob, error: Exception) -> None:
+        """Count and report a file that could not be upscaled."""
         sentence = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
         self.summary.failures.append(sentence)
         self.summary.failed.append(job.source)
@@ -71,13 +84,13 @@ class _Tally:
         self._advance()
 
     def await_write(self, job: UpscaleJob, writing: Future[None]) -> None:
+        """Count a file once it is written."""
         try:
             writing.result()
         except InputError as error:
             self.add_failure(job, error)
         else:
-            self.summary.written += 1
-            self._advance()
+            self.add_success(job)
 
 
 def upscale_files(
@@ -89,7 +102,7 @@ def upscale_files(
     on_failure: Callable[[str], None],
     quality: int | None = None,
 ) -> UpscaleSummary:
-    """Upscale each file, while the next is read and the last ones are written.
+    """Upscale the image of each file, while the next is read and the last ones are written.
 
     A file that cannot be read, upscaled or stored in its format is reported and skipped. A target that cannot be
     written ends the work, because the others could not be written either.
@@ -105,7 +118,7 @@ def upscale_files(
     Raises:
         OSError: the disk is full, no permission, and so on; files that were written before are complete.
     """
-    tally = _Tally(advance, on_failure)
+    tally = Tally(advance, on_failure)
     with ThreadPoolExecutor(_WRITERS) as writers, ThreadPoolExecutor(1) as reader:
         pending: deque[tuple[UpscaleJob, Future[None]]] = deque()
         try:
@@ -147,7 +160,7 @@ def _read_ahead(
     """Yield each job with its image, while the next one is read."""
     ahead: deque[tuple[UpscaleJob, Future[DecodedImage]]] = deque()
     for job in jobs:
-        ahead.append((job, reader.submit(read_image, job.source)))
+        ahead.append((job, reader.submit(partial(read_image, for_upscaling=True), job.source)))
         if len(ahead) > 1:
             yield ahead.popleft()
     yield from ahead
@@ -156,10 +169,12 @@ def _read_ahead(
 def _check_format(job: UpscaleJob, image: DecodedImage, output_size: OutputSize) -> None:
     """Check that the target format can store the result, before the work."""
     height, width = output_size.compute(image.height, image.width)
+    is_float = image.float_format is not None and job.target.suffix.lower() in FLOAT_SUFFIXES
     check_format(
         job.target,
         height=height,
         width=width,
-        bits=image.bits,
+        bits=choose_bits(job.target, image),
         alpha=image.alpha is not None,
+        is_float=is_float,
     )

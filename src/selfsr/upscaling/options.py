@@ -2,5 +2,6 @@
 
 from typing import Literal
 
-OutputFormat = Literal["png", "jpg", "webp", "tiff", "keep"]
+OutputFormat = Literal["png", "jpg", "webp", "tiff", "exr", "keep"]
 RequestedPrecision = Literal["auto", "float32", "bfloat16", "float16"]
+Transfer = Literal["auto", "linear", "srgb"]

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from selfsr.errors import InputError
+from selfsr.images.formats import UPSCALED_FORMATS, VIDEO_SUFFIXES
 from selfsr.images.paths import SUFFIXES, is_image_name, is_inside, list_sources, missing_path_error
+from selfsr.upscaling.kinds import OUTPUT_SUFFIXES, JobKind, choose_suffix, find_kind
 from selfsr.upscaling.options import OutputFormat
+from selfsr.upscaling.video.run import CONTAINERS
 
 ExistingFiles = Literal["refuse", "overwrite", "skip"]
 
@@ -26,12 +29,14 @@ class UpscaleJob:
         target: the file to write.
         sample: number of the sample, from 0 on, of a model that samples.
         model: number of the model, from 0 on.
+        kind: whether all frames are upscaled, or one image.
     """
 
     source: Path
     target: Path
     sample: int = 0
     model: int = 0
+    kind: JobKind = "image"
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def plan_jobs(
     name_suffix: str = "",
     models: Sequence[str] = (),
 ) -> UpscalePlan:
-    """Choose the target of each image, before anything is read or written.
+    """Choose the target of each image, before anything is decoded or written.
 
     With one input file and an `output` with an image suffix, `output` is the file to write. Otherwise it is a folder.
     Images of an input folder keep their paths below it, after the name of their folder if there are several inputs.
@@ -88,23 +93,7 @@ def plan_jobs(
     """
     _check_output(inputs, output)
     is_file = is_output_file(output)
-    if is_file and (len(inputs) != 1 or inputs[0].is_dir()):
-        raise InputError(f"upscale: expected a folder for several images, got {output}; name a folder with -o.")
-    jobs = []
-    for source in inputs:
-        if source.is_dir():
-            target = output if len(inputs) == 1 else output / Path(os.path.realpath(source)).name
-            paths = list_sources(source, output, "upscale")
-            jobs += [
-                UpscaleJob(path, _name_target(target / path.relative_to(source), suffix, name_suffix)) for path in paths
-            ]
-        elif not source.exists():
-            raise missing_path_error(source, "an image or a folder of images")
-        elif is_file:
-            jobs.append(UpscaleJob(source, _check_suffix(output, suffix)))
-        else:
-            jobs.append(UpscaleJob(source, _name_target(output / source.name, suffix, name_suffix)))
-    jobs = list(dict.fromkeys(jobs))
+    jobs = _list_jobs(inputs, output, suffix, name_suffix)
     if samples > 1:
         jobs = [_number_job(job, sample) for job in jobs for sample in range(samples)]
     separated = _separate_targets(jobs)
@@ -133,7 +122,7 @@ def plan_jobs(
 
 def is_output_file(output: Path) -> bool:
     """Return whether an output is a file to write, rather than a folder."""
-    return output.suffix.lower() in SUFFIXES and not output.is_dir()
+    return output.suffix.lower() in OUTPUT_SUFFIXES and not output.is_dir()
 
 
 def name_output(
@@ -160,7 +149,30 @@ def name_output(
     if source.is_dir():
         source = Path(os.path.realpath(source))  # "." has no name
         return source.with_name(f"{source.name}_x{factor:g}")
-    return _name_target(source, suffix, name_suffix or f"_x{factor:g}")
+    return _name_target(source, suffix, name_suffix or f"_x{factor:g}", source)
+
+
+def _list_jobs(inputs: Sequence[Path], output: Path, suffix: OutputFormat | None, name_suffix: str) -> list[UpscaleJob]:
+    """Return a job for each file, with the target that it has if no other one has the same."""
+    is_file = is_output_file(output)
+    if is_file and (len(inputs) != 1 or inputs[0].is_dir()):
+        raise InputError(f"upscale: expected a folder for several images, got {output}; name a folder with -o.")
+    jobs = []
+    for source in inputs:
+        if source.is_dir():
+            target = output if len(inputs) == 1 else output / Path(os.path.realpath(source)).name
+            paths = list_sources(source, output, "upscale", UPSCALED_FORMATS)
+            jobs += [
+                UpscaleJob(path, _name_target(target / path.relative_to(source), suffix, name_suffix, path))
+                for path in paths
+            ]
+        elif not source.exists():
+            raise missing_path_error(source, "an image or a folder of images")
+        elif is_file:
+            jobs.append(UpscaleJob(source, _check_kind(source, _check_suffix(output, suffix))))
+        else:
+            jobs.append(UpscaleJob(source, _name_target(output / source.name, suffix, name_suffix, source)))
+    return [replace(job, kind=find_kind(job.source, job.target.suffix.lower())) for job in dict.fromkeys(jobs)]
 
 
 def _number_job(job: UpscaleJob, sample: int) -> UpscaleJob:
@@ -204,9 +216,10 @@ def _check_output(inputs: Sequence[Path], output: Path) -> None:
     suffix = output.suffix.lower()
     is_one_file = len(inputs) == 1 and not inputs[0].is_dir()
     is_file_name = is_image_name(output) or (is_one_file and suffix[1:].isalpha())
-    if is_file_name and suffix not in SUFFIXES and not output.is_dir():
+    if is_file_name and suffix not in OUTPUT_SUFFIXES and not output.is_dir():
+        expected = CONTAINERS if is_one_file and inputs[0].suffix.lower() in VIDEO_SUFFIXES else SUFFIXES
         raise InputError(
-            f"upscale: expected a file that ends in {', '.join(SUFFIXES)}, or a folder, got {output}; "
+            f"upscale: expected a file that ends in {', '.join(expected)}, or a folder, got {output}; "
             "choose one of these formats."
         )
 
@@ -228,17 +241,28 @@ def _check_target_folders(sources: Sequence[Path], output: Path, jobs: Sequence[
                 )
 
 
-def _name_target(path: Path, suffix: OutputFormat | None, name_suffix: str) -> Path:
-    """Return a target with the end of its name and the suffix of its format; "keep" is png if it is only read."""
-    ending = f".{suffix or 'png'}"
-    if suffix == "keep":
-        ending = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
-    return path.with_name(f"{path.stem}{name_suffix}{ending}")
+def _name_target(path: Path, suffix: OutputFormat | None, name_suffix: str, source: Path) -> Path:
+    """Return a target with the end of its name and the suffix of its format."""
+    return path.with_name(f"{path.stem}{name_suffix}{choose_suffix(source, suffix)}")
+
+
+def _check_kind(source: Path, output: Path) -> Path:
+    """Return the output file, after a check that it can be what the input is: a video or an image."""
+    is_video = source.suffix.lower() in VIDEO_SUFFIXES
+    suffix = output.suffix.lower()
+    if is_video != (suffix in CONTAINERS):
+        kind, suffixes = ("a video", CONTAINERS) if is_video else ("an image", SUFFIXES)
+        raise InputError(
+            f"upscale: expected a file that ends in {', '.join(suffixes)} for {kind}, got {output}; choose one of them."
+        )
+    if not is_video and suffix not in SUFFIXES and find_kind(source, suffix) == "image":
+        raise InputError(f"upscale: expected an animation for {output}, got one image in {source}; write a PNG.")
+    return output
 
 
 def _check_suffix(output: Path, suffix: OutputFormat | None) -> Path:
     """Return the output file, after a check that its suffix is that of the requested format."""
-    same = {"jpeg": "jpg", "tif": "tiff"}
+    same = {"jpeg": "jpg", "tif": "tiff", "apng": "png"}
     named = output.suffix.lower().removeprefix(".")
     if suffix not in (None, "keep") and same.get(named, named) != suffix:
         raise InputError(f"upscale: expected --format {named} for {output}, got {suffix}; leave --format out.")

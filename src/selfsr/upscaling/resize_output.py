@@ -15,7 +15,7 @@ _BLOCK_SAMPLES = 2**24
 
 
 def resize_output(image: DecodedImage, size: tuple[int, int], *, scratch: Path) -> DecodedImage:
-    """Resize an image bicubically.
+    """Resize an image bicubically; floating point samples must be float32 in [0, 1].
 
     The result is that of `imresize`, rounded, and does not depend on the blocks.
 
@@ -37,21 +37,21 @@ def resize_output(image: DecodedImage, size: tuple[int, int], *, scratch: Path) 
     step = max(1, int(_BLOCK_SAMPLES / row_samples))
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
-        pixels[rows] = _resize_rows(image.pixels, rows, size, image.bits)
+        pixels[rows] = _resize_rows(image.pixels, rows, size, image)
         if alpha is not None and image.alpha is not None:
-            alpha[rows] = _resize_rows(image.alpha[:, :, None], rows, size, image.bits)[:, :, 0]
+            alpha[rows] = _resize_rows(image.alpha[:, :, None], rows, size, image)[:, :, 0]
     return replace(image, pixels=pixels, alpha=alpha)
 
 
-def _resize_rows(pixels: np.ndarray, rows: slice, size: tuple[int, int], bits: int) -> np.ndarray:
-    """Return some rows of the resized `[H, W, C]`, from the rows of the input that they need.
+def _resize_rows(pixels: np.ndarray, rows: slice, size: tuple[int, int], image: DecodedImage) -> np.ndarray:
+    """Return some rows of the resized `[H, W, C]`, pixels or alpha of `image`, from the rows that they need.
 
     Opaque alpha stays opaque, since the weights of a pixel sum to 1 and the rest is rounding.
     """
     height, width, channels = pixels.shape
     index, weight = (taps[rows] for taps in compute_taps(height, size[0], size[0] / height))
     low, high = int(index.min()), int(index.max()) + 1
-    block = torch.from_numpy(np.ascontiguousarray(pixels[low:high], np.float32)) / (2**bits - 1)
+    block = torch.from_numpy(np.ascontiguousarray(pixels[low:high], np.float32)) / image.peak
     columns_first = size[1] / width < size[0] / height  # as in `imresize`, the axis that shrinks most
     if columns_first:
         block = _resize_columns(block, size[1])
@@ -60,7 +60,7 @@ def _resize_rows(pixels: np.ndarray, rows: slice, size: tuple[int, int], bits: i
         block = weighted_sums(block.reshape(high - low, -1), *taps).reshape(len(index), -1, channels)
     if not columns_first:
         block = _resize_columns(block, size[1])
-    return tensor_to_pixels(block.permute(2, 0, 1), bits)
+    return tensor_to_pixels(block.permute(2, 0, 1), image.bits)
 
 
 def _resize_columns(block: torch.Tensor, width: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ from selfsr.images.files import DecodedImage, tensor_to_pixels
 from selfsr.images.large import new_array
 from selfsr.images.resize import imresize
 from selfsr.machine.memory import is_out_of_memory, release_cached_memory
-from selfsr.nets.diffusion.residual_shifting import get_sampling, set_sampling
+from selfsr.nets.diffusion.sampling import get_sampling, set_sampling
 from selfsr.nets.weights.model import Model
 from selfsr.upscaling.alpha import fill_unknown
 from selfsr.upscaling.global_colors import match_moments
@@ -98,7 +98,7 @@ class Upscaler:
             )
         set_sampling(model.net, **(sampling or {}))
         # Over the complete image; the network would match each tile.
-        self._matches_moments: bool = model.is_sampled and get_sampling(model.net).color_fix == "adain"
+        self._matches_moments: bool = model.is_diffusion and get_sampling(model.net).color_fix == "adain"
         if self._matches_moments:
             set_sampling(model.net, color_fix="none")
         self.model = model
@@ -126,8 +126,8 @@ class Upscaler:
         return self.precision + other
 
     def _choose_dtype(self, bits: int) -> torch.dtype:
-        """Return the dtype of the network for images of 8 or 16 bits."""
-        is_fine = self._precision_option == "auto" and bits == 16
+        """Return the dtype of the network for images of 8, 16 or 32 bits."""
+        is_fine = self._precision_option == "auto" and bits > 8
         return torch.float32 if self._half is None or is_fine else self._half
 
     def __call__(self, lr: Tensor) -> Tensor:
@@ -156,6 +156,9 @@ class Upscaler:
         self, image: DecodedImage, *, scratch: Path, on_tile: OnTile | None = None, target: Path | None = None
     ) -> DecodedImage:
         """Upscale an image; gray stays gray, 16 bits stay 16 bits, alpha, ICC profile and metadata are kept.
+
+        Floating point samples must be float32 in [0, 1], encoded as in sRGB, with colors that are not multiplied by
+        alpha; `upscale_float` makes such an image of others.
 
         The model also upscales alpha, clamped to the values of its neighborhood, so that opaque stays opaque. First,
         nearby colors replace the colors of fully transparent pixels, which are often black, so that these do not bleed
@@ -199,14 +202,14 @@ class Upscaler:
             "model": hash_weights(self.model.net),
             "input": hash_image(image.pixels, image.alpha),
             "options": [self._tile, self.overlap_px, self._precision_option, self._is_ensemble, self.device.type],
-            "sampling": str(get_sampling(self.model.net)) if self.model.is_sampled else None,
+            "sampling": str(get_sampling(self.model.net)) if self.model.is_diffusion else None,
         }
 
     def _upscale_into(
         self, arrays: dict[str, np.ndarray], image: DecodedImage, on_tile: OnTile | None, partial: PartialOutput | None
     ) -> None:
         """Upscale into `pixels`, `alpha` and `unfixed` of `arrays`, from where `partial` stopped."""
-        scale, peak = self.model.scale, 2**image.bits - 1
+        scale, peak = self.model.scale, image.peak
         alpha = image.alpha if image.alpha is not None and int(image.alpha.min()) < peak else None
         if "alpha" in arrays and alpha is None:
             arrays["alpha"][:] = peak
@@ -268,16 +271,17 @@ class Upscaler:
     def choose_seed(self, seed: int, image: DecodedImage) -> DecodedImage:
         """Sample with this seed from now on; return the image with EXIF data that name model, seed and options.
 
-        Models that do not sample, and their images, stay as they are.
+        Other models than those of diffusion, and their images, stay as they are.
         """
-        if not self.model.is_sampled:
+        if not self.model.is_diffusion:
             return image
         set_sampling(self.model.net, seed=seed)
         sampling = get_sampling(self.model.net)
         fix = "adain" if self._matches_moments else sampling.color_fix
         steps = "all steps" if sampling.steps is None else f"{sampling.steps} step{'s' * (sampling.steps > 1)}"
         name = f"{self.model.architecture} x{self.model.scale}"
-        text = f"selfsr {__version__}: {name}, seed {seed}, {steps}, color fix {fix}"
+        drawn = f"seed {seed}, {steps}, " if self.model.is_sampled else ""
+        text = f"selfsr {__version__}: {name}, {drawn}color fix {fix}"
         return replace(image, exif=add_software(image.exif, text))
 
     def _move_noise(self, row: int, column: int) -> None:
@@ -308,7 +312,7 @@ class Upscaler:
             return torch.cat([sr, functional.interpolate(alpha, scale_factor=self.model.scale)], 1)
         low, high = (functional.interpolate(x, scale_factor=self.model.scale) for x in (low, high))
         # A sample of alpha would have other details than the sample of the colors.
-        sr_alpha = imresize(alpha, self.model.scale) if self.model.is_sampled else self._upscale(alpha)
+        sr_alpha = imresize(alpha, self.model.scale) if self.model.is_diffusion else self._upscale(alpha)
         return torch.cat([sr, sr_alpha.clamp(low, high)], 1)
 
     def _retry_smaller(self, attempt: Callable[[int], Result], longest_px: int) -> Result:

@@ -220,8 +220,10 @@
   };
 
   // --- Toolbar -----------------------------------------------------------------------------------------------
+  // Buttons with a key are not stops of the Tab key.
   const button = (text, label, act) => {
-    const node = make("button", { type: "button", "aria-label": label, title: label }, text);
+    const tabindex = /\((.)\)$/.test(label) ? "-1" : "0";
+    const node = make("button", { type: "button", tabindex, "aria-label": label, title: label }, text);
     node.addEventListener("click", act);
     return node;
   };
@@ -260,7 +262,7 @@
     flip.replaceChildren();
     order().slice(0, 9).forEach((version, index) => {
       if (!current().images[version]) return;
-      const node = make("button", { type: "button" }, make("kbd", {}, String(index + 1)), ` ${getLabel(version)}`);
+      const node = make("button", { type: "button", tabindex: "-1" }, make("kbd", {}, String(index + 1)), ` ${getLabel(version)}`);
       const hold = (on) => () => {
         held = on ? index : null;
         requestDraw();
@@ -342,5 +344,4 @@
     get center() { return [view.x, view.y]; },
     draw,
   };
-  document.documentElement.dataset.ready = "yes";
 })();

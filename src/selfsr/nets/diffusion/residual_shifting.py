@@ -1,20 +1,18 @@
 """ResShift (Yue, Wang and Loy, "ResShift", NeurIPS 2023): a U-Net that samples by residual shifting, on diffusers."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from selfsr.errors import InputError
 from selfsr.images.color_fix import ColorFix, fix_colors
 from selfsr.images.resize import imresize
-from selfsr.nets.base import NETWORK_ENTRY, NetworkSpec, SrNetwork
+from selfsr.nets.base import NETWORK_ENTRY, NetworkSpec
 from selfsr.nets.diffusion.noise import sampling_noise
+from selfsr.nets.diffusion.sampling import DiffusionNetwork, Sampling
 from selfsr.nets.diffusion.shift import ShiftSchedule, ShiftSpec
 from selfsr.nets.diffusion.spaces import AutoencoderSpec, LatentSpace, Space, SpaceSpec, build_space, import_diffusers
 from selfsr.nets.layers import Float32Conv2d, pad_reflect
@@ -88,31 +86,13 @@ class SampleSpec(Spec):
     )
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the network samples from now on; see `set_sampling`.
-
-    Attributes:
-        seed: seed of the noise. Outputs with one seed are equal.
-        steps: sampling steps; None takes all of the schedule.
-        deterministic: steps without new noise.
-        color_fix: what gives the output the colors of the input.
-        origin_px: row and column of the output's first pixel in the complete image, which places the noise.
-    """
-
-    seed: int = 0
-    steps: int | None = None
-    deterministic: bool = False
-    color_fix: ColorFix = "none"
-    origin_px: tuple[int, int] = (0, 0)
-
-
 class ResidualShiftingSpec(NetworkSpec):
     """ResShift: samples in a few steps from the input plus noise, in pixels or in latents."""
 
     title: ClassVar[str] = "ResShift"
     paper: ClassVar[str] = "Yue et al., NeurIPS 2023"
     convolutional: ClassVar[bool] = False
+    is_diffusion: ClassVar[bool] = True
     is_sampled: ClassVar[bool] = True
 
     kind: Literal["residual_shifting"] = "residual_shifting"
@@ -150,7 +130,7 @@ class ResidualShiftingSpec(NetworkSpec):
         return ResidualShifting(scale, channels, self, space)
 
 
-class ResidualShifting(SrNetwork):
+class ResidualShifting(DiffusionNetwork):
     """Predicts the ground truth from a noisy image, its step and the input; in sampling, maps an input to an output.
 
     Args:
@@ -161,19 +141,16 @@ class ResidualShifting(SrNetwork):
 
     Attributes:
         schedule: tables of the diffusion process.
-        trained_steps: the most steps that it can sample with.
-        sampling: how it samples; set by `set_sampling`.
     """
 
     def __init__(self, scale: int, channels: int, spec: ResidualShiftingSpec, space: Space) -> None:
-        super().__init__(scale, channels)
+        super().__init__(scale, channels, Sampling(**spec.sample.model_dump()))
         self.space = space
         self.schedule: ShiftSchedule = spec.shift.build()
         self.unet: Any = spec.unet.build(2 * space.channels, space.channels)
         self._input_scale = self.schedule.input_scale(latent=space.is_latent)
         multiple_px = spec.unet.multiple * space.downscale
         self.multiple_of_px: int = multiple_px // math.gcd(multiple_px, scale)
-        self.sampling: Sampling = Sampling(**spec.sample.model_dump())
         self.trained_steps: int = 1 if spec.one_step else self.schedule.steps
 
     def forward(self, image: Tensor, noisy: Tensor | None = None, index: Tensor | None = None) -> Tensor:
@@ -254,44 +231,3 @@ class ResidualShifting(SrNetwork):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.space.apply(fn)
         return super()._apply(fn, recurse)
-
-
-def set_sampling(net: nn.Module, **changes: Any) -> None:
-    """Change how a network samples from now on, by the fields of `Sampling`; other networks stay as they are.
-
-    Raises:
-        InputError: `steps` are more than the network was trained with.
-    """
-    if not isinstance(net, ResidualShifting):
-        return
-    steps, trained = changes.get("steps"), net.trained_steps
-    if steps is not None and not 1 <= steps <= trained:
-        raise InputError(
-            f"steps: expected {'1' if trained == 1 else f'1 to {trained}'}, the steps that the network was trained "
-            f"with, got {steps}; lower it."
-        )
-    net.sampling = replace(net.sampling, **changes)
-
-
-def get_sampling(net: nn.Module) -> Sampling:
-    """Return how a network samples."""
-    assert isinstance(net, ResidualShifting)
-    return net.sampling
-
-
-def describe_sampling(net: nn.Module) -> dict[str, Any]:
-    """Return how a network samples, without the seed, as results list it."""
-    sampling = get_sampling(net)
-    steps = sampling.steps or net.trained_steps
-    return {"steps": steps, "deterministic": sampling.deterministic, "color_fix": sampling.color_fix}
-
-
-@contextmanager
-def keep_sampling(net: nn.Module) -> Iterator[None]:
-    """Restore afterwards how a network samples; nothing happens to other networks."""
-    kept = net.sampling if isinstance(net, ResidualShifting) else None
-    try:
-        yield
-    finally:
-        if isinstance(net, ResidualShifting) and kept is not None:
-            net.sampling = kept

@@ -22,6 +22,7 @@ _KINDS = ("AutoencoderKL", "VQModel", "AutoencoderTiny")
 _SUBFOLDERS = ("", "vae", "vqvae")
 _TAEF2_PARTS = ("taef2_encoder", "taef2_decoder")
 _TAEF2_SUFFIXES = (".safetensors", ".pth")
+_BLOCK_BYTES = 2**20
 
 
 class AutoencoderSpec(Spec):
@@ -119,11 +120,23 @@ class LatentSpace(Space):
         net: the autoencoder.
         scale: factor of the latents.
         sha256: checksum of the weights.
+        shift: what is subtracted from the latents before the factor.
+        precision: the type in which the autoencoder computes; its weights are float32.
     """
 
-    def __init__(self, net: nn.Module, scale: float, sha256: str) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        scale: float,
+        sha256: str,
+        *,
+        shift: float = 0.0,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         self.net: nn.Module = net.float().eval().requires_grad_(False)
         self.scale = scale
+        self.shift = shift
+        self.precision = precision
         self.sha256 = sha256
         self.is_latent = True
         self._is_taef2 = isinstance(net, taef2.Taef2)
@@ -142,20 +155,27 @@ class LatentSpace(Space):
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """Return scaled latents."""
-        with torch.autocast(image.device.type, enabled=False):
-            image = image.float()
+        return self.encode_with(self.net, image)
+
+    def encode_with(self, net: nn.Module, image: Tensor) -> Tensor:
+        """Return scaled latents of another encoder with the layers of this one, with a gradient, float32."""
+        with self._compute(image):
             if self._is_taef2:
-                return self.scale * self.net.encoder(image)  # pyright: ignore[reportCallIssue]
-            encoded = self.net.encode(2 * image - 1)  # pyright: ignore[reportCallIssue]
-            latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-            return self.scale * latents
+                latents = net.encoder(image.float())  # pyright: ignore[reportCallIssue]
+            else:
+                encoded = net.encode(2 * image.float() - 1)  # pyright: ignore[reportCallIssue]
+                latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return self.scale * (latents.float() - self.shift)
+
+    def _compute(self, values: Tensor) -> torch.autocast:
+        return torch.autocast(values.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def decode(self, values: Tensor, *, checkpointing: bool = False) -> Tensor:
         """Return the images of scaled latents."""
-        with torch.autocast(values.device.type, enabled=False):
-            latents = values.float() / self.scale
+        with self._compute(values):
+            latents = values.float() / self.scale + self.shift
             if self._is_taef2:
-                return _run_layers(self.net.decoder, latents, checkpointing)  # pyright: ignore[reportArgumentType]
+                return _run_layers(self.net.decoder, latents, checkpointing).float()  # pyright: ignore[reportArgumentType]
             if getattr(self.net, "_supports_gradient_checkpointing", False):
                 toggle = self.net.enable_gradient_checkpointing if checkpointing else None
                 (toggle or self.net.disable_gradient_checkpointing)()  # pyright: ignore[reportCallIssue]
@@ -164,11 +184,16 @@ class LatentSpace(Space):
                 image = checkpoint(lambda z: self.net.decode(z).sample, latents, use_reentrant=False)  # pyright: ignore
             else:
                 image = self.net.decode(latents).sample  # pyright: ignore[reportCallIssue]
-            return (image + 1) / 2
+            return (image.float() + 1) / 2
 
 
-def build_space(spec: SpaceSpec, channels: int) -> Space:
+def build_space(spec: SpaceSpec, channels: int, precision: torch.dtype = torch.float32) -> Space:
     """Return the space of a recipe.
+
+    Args:
+        spec: the space.
+        channels: channels of the images.
+        precision: the type in which an autoencoder computes.
 
     Raises:
         AutoencoderError: the autoencoder is missing, is of another kind, or is not the one that the checksum names.
@@ -187,7 +212,14 @@ def build_space(spec: SpaceSpec, channels: int) -> Space:
             f"network.space: expected the autoencoder with the checksum {spec.sha256[:12]}..., got {folder} with "
             f"{sha256[:12]}...; use the one that the network was trained with, or leave sha256 out for a new run."
         )
-    return LatentSpace(net, scale if spec.scale is None else spec.scale, sha256)
+    return LatentSpace(
+        net, scale if spec.scale is None else spec.scale, sha256, shift=_read_shift(net), precision=precision
+    )
+
+
+def _read_shift(net: nn.Module) -> float:
+    """Return what diffusers subtracts from latents; 0 for most autoencoders."""
+    return float(getattr(getattr(net, "config", None), "shift_factor", None) or 0.0)
 
 
 def _find_folder(path: Path) -> Path:
@@ -227,7 +259,7 @@ def _load_taef2(folder: Path) -> tuple[nn.Module, float, str]:
         raise AutoencoderError(
             f"network.space.autoencoder: expected TAEF2 in {folder}, got {error}; use the published files."
         ) from error
-    return net, taef2.SCALE, _checksum([encoder, decoder])
+    return net, taef2.SCALE, hash_files([encoder, decoder])
 
 
 def _load_diffusers(folder: Path) -> tuple[nn.Module, float, str]:
@@ -260,7 +292,7 @@ def _load_diffusers(folder: Path) -> tuple[nn.Module, float, str]:
             f"network.space.autoencoder: expected the weights of {kind} in {folder}, got {shorten(str(error))}; "
             "save it again with save_pretrained."
         ) from error
-    return net, float(config.get("scaling_factor", 1.0)), _checksum(files)
+    return net, float(config.get("scaling_factor", 1.0)), hash_files(files)
 
 
 def import_diffusers() -> None:
@@ -278,10 +310,13 @@ def import_diffusers() -> None:
         ) from error
 
 
-def _checksum(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
+def hash_files(paths: list[Path], start: bytes = b"") -> str:
+    """Return the SHA-256 checksum of some bytes and the content of files, in this order."""
+    digest = hashlib.sha256(start)
     for path in paths:
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -291,8 +326,8 @@ def _run_layers(layers: nn.Sequential, x: Tensor, checkpointing: bool) -> Tensor
     return x
 
 
-def relocate_autoencoder(options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a network's options with the autoencoder where it is now.
+def relocate_folders(options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a network's options with its autoencoder or base where it is now.
 
     A weights file that a run has saved names only the last folder of the path. It is searched next to the weights file,
     then where the recipe of the run folder has it, then from the current folder.
@@ -302,18 +337,25 @@ def relocate_autoencoder(options: dict[str, Any], folder: Path) -> dict[str, Any
         folder: the folder of the weights file.
     """
     space = options.get("space")
-    path = space.get("autoencoder") if isinstance(space, dict) else None
+    if isinstance(space, dict):
+        return {**options, "space": _relocate(space, "autoencoder", folder, ("network", "space"))}
+    return _relocate(options, "base", folder, ("network",))
+
+
+def _relocate(options: dict[str, Any], key: str, folder: Path, section: tuple[str, ...]) -> dict[str, Any]:
+    path = options.get(key)
     if not isinstance(path, str) or (Path(path).is_absolute() and Path(path).exists()):
         return options
-    candidates = [folder / Path(path).name, *_read_autoencoder(folder.parent / "recipe.yaml")]
-    place = next((str(candidate) for candidate in candidates if candidate.is_dir()), path)
-    return {**options, "space": {**space, "autoencoder": place}}  # pyright: ignore[reportGeneralTypeIssues]
+    candidates = [folder / Path(path).name, *_read_path(folder.parent / "recipe.yaml", (*section, key))]
+    return {**options, key: next((str(candidate) for candidate in candidates if candidate.is_dir()), path)}
 
 
-def _read_autoencoder(recipe: Path) -> list[Path]:
-    """Return the path of the autoencoder in the recipe of a run folder; an empty list if there is none."""
+def _read_path(recipe: Path, keys: tuple[str, ...]) -> list[Path]:
+    """Return a path in the recipe of a run folder; an empty list if there is none."""
     try:
-        document = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-        return [Path(document["network"]["space"]["autoencoder"])]
+        value = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        for key in keys:
+            value = value[key]
+        return [Path(value)]
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
         return []

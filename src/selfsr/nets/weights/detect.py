@@ -22,7 +22,8 @@ from selfsr.nets.base import (
     StatedNetwork,
     is_any_size_allowed,
 )
-from selfsr.nets.diffusion.spaces import AutoencoderError, relocate_autoencoder
+from selfsr.nets.diffusion.base_folder import BaseError
+from selfsr.nets.diffusion.spaces import AutoencoderError, relocate_folders
 from selfsr.nets.meta import build_on_meta
 from selfsr.nets.weights.read import WeightsFile
 
@@ -112,7 +113,7 @@ def _read_entry(path: Path, weights: WeightsFile) -> Detected:
     metadata = weights.metadata
     advice = f"open it with the version that saved it, or delete the metadata entry {NETWORK_ENTRY}"
     try:
-        options = relocate_autoencoder(json.loads(metadata[NETWORK_ENTRY]), path.parent)
+        options = relocate_folders(json.loads(metadata[NETWORK_ENTRY]), path.parent)
         large = [name for name, value in options.items() if isinstance(value, int) and value > _OPTION_LIMIT]
         if large:
             raise ValueError(f"{large[0]} {options[large[0]]}")
@@ -122,7 +123,7 @@ def _read_entry(path: Path, weights: WeightsFile) -> Detected:
         scale = spec.scales[0] if spec.multi_scale else scales[0]
         with limit_parameters(weights.tensors):
             net = build_on_meta(spec, scale, channels)
-    except AutoencoderError as error:
+    except (AutoencoderError, BaseError) as error:
         raise InputError(f"weights {path}: {error}") from error
     except _CONTRADICTION as error:
         raise InputError(

@@ -181,6 +181,7 @@ def _build_model(path: Path, detected: Detected, scale: int) -> Model:
         square=False,
         supports_half=False,  # features of range 255 may exceed the range of float16
         supports_bfloat16=getattr(net, "supports_bfloat16", True),
+        is_diffusion=spec.is_diffusion,
         is_sampled=spec.is_sampled,
     )
 

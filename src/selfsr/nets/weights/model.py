@@ -28,7 +28,8 @@ class Model:
         square: both sides of the network's input must be equal; `upscale` pads the shorter one.
         supports_half: the network can run in float16.
         supports_bfloat16: the network can run in bfloat16.
-        is_sampled: the network samples its output; `set_sampling` sets the seed.
+        is_diffusion: the network pads its input and fixes the colors of its output; `set_sampling` sets how.
+        is_sampled: the network draws its output at random; `set_sampling` sets the seed.
     """
 
     net: nn.Module
@@ -41,6 +42,7 @@ class Model:
     square: bool
     supports_half: bool
     supports_bfloat16: bool
+    is_diffusion: bool = False
     is_sampled: bool = False
 
     @torch.no_grad()
@@ -62,8 +64,9 @@ class Model:
 
     def _run(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
-        # A network that samples pads by itself, so that it matches colors without the padding.
-        padded = lr if self.is_sampled else pad_reflect(lr, *self._padded_size(height, width))
+        if self.is_diffusion:  # it pads by itself, so that it matches colors without the padding
+            return self.net(lr).to(lr.dtype)
+        padded = pad_reflect(lr, *self._padded_size(height, width))
         # Always a copy, because some networks from elsewhere change their input in place.
         padded = padded.to(next(self.net.parameters()).dtype, copy=True)
         return self.net(padded)[..., : height * self.scale, : width * self.scale].to(lr.dtype)

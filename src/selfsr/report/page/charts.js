@@ -28,47 +28,13 @@
     return node;
   };
 
-  // --- Numbers ---------------------------------------------------------------------------------------------
-  const niceStep = (span, count) => {
-    const rough = span / count;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const factor = [1, 2, 2.5, 5, 10].find((f) => f * power >= rough * 0.999);
-    return factor * power;
+  const dash = () => {
+    const node = svg("svg", { class: "dash", "aria-hidden": "true", viewBox: "0 0 18 6" });
+    node.append(svg("line", { class: "baseline", x1: 0, x2: 18, y1: 3, y2: 3 }));
+    return node;
   };
-  const linearTicks = (low, high, count) => {
-    const step = niceStep(high - low || Math.abs(high) || 1, count);
-    const ticks = [];
-    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(i * step || 0);
-    return ticks;
-  };
-  const logTicks = (low, high) => {
-    const ticks = [];
-    const wide = Math.log10(high / low) > 2.2;
-    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-      for (const factor of wide ? [1] : [1, 2, 5]) ticks.push(factor * 10 ** power);
-    }
-    const inside = ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
-    return inside.length >= 2 ? inside : linearTicks(low, high, 4);
-  };
-  // The labels of an axis have the same form: as many decimals as neighbors need to differ, or powers of ten.
-  const tickTexts = (ticks, log) => {
-    const largest = Math.max(...ticks.map(Math.abs));
-    if (largest >= 1e5 || largest < 5e-3) return ticks.map((t) => (t === 0 ? "0" : t.toExponential(1).replace(".0e", "e").replace("e+", "e")));
-    if (log) return ticks.map((t) => String(+t.toPrecision(3)));
-    const step = ticks.length > 1 ? ticks[1] - ticks[0] : largest;
-    const decimals = [0, 1, 2, 3, 4, 5].find((d) => Math.abs(step - +step.toFixed(d)) < 1e-6 * step) ?? 6;
-    return ticks.map((t) => t.toFixed(decimals));
-  };
-  const stepText = (value) => {
-    if (value >= 1e6) return `${+(value / 1e6).toFixed(2)}M`;
-    if (value >= 1e4) return `${+(value / 1e3).toFixed(1)}k`;
-    return value.toLocaleString("en");
-  };
-  const timeText = (seconds) => {
-    if (seconds < 90) return `${+seconds.toFixed(1)} s`;
-    if (seconds < 5400) return `${+(seconds / 60).toFixed(1)} min`;
-    return `${+(seconds / 3600).toFixed(2)} h`;
-  };
+
+  const { linearTicks, logTicks, tickTexts, stepText, timeText } = window.chartTicks;
   const valueText = (chart, value) => {
     if (value === null) return "not finite";
     if (chart.signed) return `${value > 0 ? "+" : ""}${+value.toPrecision(3)}`;
@@ -199,11 +165,8 @@
     plot.append(field);
     for (const baseline of chart.baselines) {
       const y = toY(baseline.y);
+      // Its name is above the chart, where it covers no line.
       field.append(svg("line", { class: "baseline", x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y }));
-      // On the side where fewer lines end, so that the text covers none of them, if there is room.
-      const above = lines.filter((line) => line.y[line.y.length - 1] >= baseline.y).length * 2 > lines.length;
-      const textY = above && y + 16 < HEIGHT - MARGIN.bottom ? y + 13 : y - 5;
-      plot.append(svg("text", { class: "baseline-label", x: width - MARGIN.right, y: textY, "text-anchor": "end" }, `${baseline.label} ${withUnit(chart, baseline.y)}`));
     }
     card.drawn = lines.map((line) => drawLine(card, field, line, { toX, toY, log }));
     card.marks = svg("g", { class: "cursor-marks" });
@@ -260,6 +223,7 @@
       card.readout.append("no values");
       return;
     }
+    const baselines = chart.baselines.map((baseline) => html("span", { class: "baseline-name" }, dash(), ` ${baseline.label} `, html("b", {}, valueText(chart, baseline.y))));
     const x = state.cursor === null || state.cursor > scale.x1 ? null : scale.toX(state.cursor);
     const now = state.time ? timeText(state.cursor ?? 0) : `step ${Math.round(state.cursor ?? 0).toLocaleString("en")}`;
     card.readout.append(html("span", {}, x === null ? "last" : now));
@@ -276,6 +240,7 @@
         if (y <= HEIGHT - MARGIN.bottom + 4) card.marks.append(svg("circle", { class: `point run-${line.run % 6}`, cx: xs[i], cy: y, r: 4.5 }));
       }
     }
+    card.readout.append(...baselines);
   };
   const setCursor = (value) => {
     state.cursor = value;
@@ -292,6 +257,7 @@
     };
     plot.addEventListener("pointermove", move);
     plot.addEventListener("pointerdown", move);
+    plot.addEventListener("focus", () => roam(card));
     plot.addEventListener("pointerleave", () => setCursor(null));
     plot.addEventListener("blur", () => setCursor(null));
     plot.addEventListener("keydown", (event) => {
@@ -300,10 +266,23 @@
       const here = state.cursor === null ? places.length - 1 : nearest(places, state.cursor);
       const jump = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -places.length, End: places.length }[event.key];
       if (event.key === "Escape") setCursor(null);
+      if (event.key.toLowerCase() === "l" && card.button) card.button.click();
+      const neighbor = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+      if (neighbor) {
+        event.preventDefault();
+        const next = cards[(cards.indexOf(card) + neighbor + cards.length) % cards.length];
+        roam(next);
+        next.plot.focus();
+      }
       if (jump === undefined) return;
       event.preventDefault();
       setCursor(places[Math.min(places.length - 1, Math.max(0, here + jump))]);
     });
+  };
+
+  // All charts are one stop of the Tab key; the arrow keys up and down move between them.
+  const roam = (chosen) => {
+    for (const card of cards) card.plot.setAttribute("tabindex", card === chosen ? "0" : "-1");
   };
 
   // --- The page --------------------------------------------------------------------------------------------------
@@ -311,14 +290,15 @@
 
   const build = (chart, index) => {
     const readout = html("p", { class: "readout", "aria-live": "polite" });
-    const plot = svg("svg", { class: "plot", role: "img", tabindex: "0", "aria-roledescription": "line chart" });
+    const plot = svg("svg", { class: "plot", role: "img", tabindex: "-1", "aria-roledescription": "line chart" });
     const last = chart.lines.map((line) => `${runs[line.run].name} ${withUnit(chart, line.y[line.y.length - 1])} at step ${line.x[line.x.length - 1]}`);
     const base = chart.baselines.map((b) => `${b.label} ${withUnit(chart, b.y)}`);
-    plot.append(svg("title", {}, `${chart.title}. Last: ${[...last, ...base].join(", ")}. Use the arrow keys to read values.`));
+    plot.append(svg("title", {}, `${chart.title}. Last: ${[...last, ...base].join(", ")}. Use the arrow keys left and right to read values, up and down for other charts${chart.log_scale ? ", L for a logarithmic scale" : ""}.`));
     const head = html("div", { class: "chart-head" }, html("h4", {}, chart.title, chart.unit ? html("small", {}, ` ${chart.unit}`) : ""));
     const card = { chart, index, plot, readout, log: chart.starts_logarithmic };
     if (chart.log_scale) {
-      const button = html("button", { type: "button", "aria-pressed": String(card.log), "aria-label": `Logarithmic scale for ${chart.title}` }, "log");
+      const button = html("button", { type: "button", tabindex: "-1", title: "Key: L", "aria-pressed": String(card.log), "aria-label": `Logarithmic scale for ${chart.title}` }, "log");
+      card.button = button;
       button.addEventListener("click", () => {
         card.log = !card.log;
         button.setAttribute("aria-pressed", String(card.log));
@@ -343,6 +323,7 @@
           redraw();
         });
         set.append(html("label", { class: `run-${index % 6}` }, box, mark(index), run.name));
+        keep(`run ${run.name}`, () => box.checked, (isShown) => isShown || box.click());
       });
       bar.append(set);
     }
@@ -354,6 +335,10 @@
         shown.textContent = slider.value;
         redraw();
       });
+      keep("smoothing", () => slider.value, (value) => {
+        slider.value = value;
+        slider.dispatchEvent(new Event("input"));
+      });
       bar.append(html("label", { title: "Standard deviation of a Gaussian, in logged points. Values above the charts are not smoothed." }, "Smoothing", slider, shown));
     }
     if (runs.every((run) => run.elapsed.length)) {
@@ -362,6 +347,10 @@
         state.time = choice.value === "time";
         setCursor(null);
         redraw();
+      });
+      keep("axis", () => choice.value, (value) => {
+        choice.value = value;
+        choice.dispatchEvent(new Event("change"));
       });
       bar.append(html("label", {}, "Horizontal axis", choice));
     }
@@ -380,7 +369,9 @@
     holder.append(html("h3", { class: "chart-group" }, group), grid);
   }
   redraw();
-  document.querySelector("details.values").open = false;
+  if (cards.length) roam(cards[0]);
+  const values = document.querySelector("details.values");
+  if (values) values.open = false;
   let width = holder.clientWidth;
   new ResizeObserver(() => {
     if (holder.clientWidth === width) return;

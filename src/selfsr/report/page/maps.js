@@ -137,11 +137,24 @@
       area.style.left = pins[index].style.left;
       area.style.top = pins[index].style.top;
       points.forEach((point, i) => (point.hidden = i !== index));
-      pins.forEach((pin, i) => pin.setAttribute("aria-pressed", String(i === index)));
+      pins.forEach((pin, i) => {
+        pin.setAttribute("aria-pressed", String(i === index));
+        pin.tabIndex = i === index ? 0 : -1;
+      });
     };
-    pins.forEach((pin, i) => pin.addEventListener("click", () => choose(i)));
+    pins.forEach((pin, i) => {
+      pin.addEventListener("click", () => choose(i));
+      // All pins are one stop of the Tab key.
+      pin.addEventListener("keydown", (event) => {
+        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        const next = (i + step + pins.length) % pins.length;
+        choose(next);
+        pins[next].focus();
+      });
+    });
     choose(0);
     readCells(graphs);
   }
-  document.documentElement.dataset.ready = "yes";
 })();

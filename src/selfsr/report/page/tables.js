@@ -15,11 +15,27 @@
       set.append(button);
       return [value, button];
     });
+    let current = options[0][0];
     const press = (chosen) => {
-      for (const [value, button] of buttons) button.setAttribute("aria-pressed", String(value === chosen));
+      current = chosen;
+      for (const [value, button] of buttons) {
+        button.setAttribute("aria-pressed", String(value === chosen));
+        button.tabIndex = value === chosen ? 0 : -1;
+      }
       choose(chosen);
     };
-    press(options[0][0]);
+    // The buttons are one stop of the Tab key.
+    set.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const here = buttons.findIndex(([, button]) => button === event.target);
+      const [value, button] = buttons[(here + step + buttons.length) % buttons.length];
+      press(value);
+      button.focus();
+    });
+    press(current);
+    keep(`choice of ${legend}`, () => current, (value) => options.some(([one]) => one === value) && press(value));
     return set;
   };
 

@@ -1,0 +1,115 @@
+"""One-step super-resolution on a pretrained latent diffusion model (Wu et al., "OSEDiff", NeurIPS 2024)."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, NonNegativeInt
+from torch import Tensor, nn
+
+from selfsr.errors import InputError
+from selfsr.images.color_fix import fix_colors
+from selfsr.images.resize import imresize
+from selfsr.nets.diffusion.base_folder import Base
+from selfsr.nets.diffusion.frozen import share_copy
+from selfsr.nets.diffusion.lora import LoraSpec
+from selfsr.nets.diffusion.pretrained import FixSpec, PretrainedNetwork, PretrainedSpec
+from selfsr.nets.diffusion.sampling import Sampling
+from selfsr.nets.layers import pad_reflect
+
+
+class OneStepSpec(PretrainedSpec):
+    """A pretrained latent diffusion model with adapters that upscales in one pass."""
+
+    title: ClassVar[str] = "one-step diffusion"
+    paper: ClassVar[str] = "Wu et al., NeurIPS 2024"
+
+    kind: Literal["one_step"] = "one_step"
+    timestep: NonNegativeInt = Field(
+        999,
+        description="time that the base gets, below the steps of its process, and the noise that it takes the input to "
+        "have; 999 is OSEDiff's, 200 HYPIR's, which changes the input less",
+    )
+    output: Literal["x0", "residual"] = Field(
+        "x0",
+        description="how the prediction becomes the output latent: x0 removes the noise of the timestep; residual "
+        "subtracts the prediction from the input, as in PiSA-SR with timestep 1",
+    )
+    encoder_lora: LoraSpec | None = Field(
+        None, description="adapters of the autoencoder's encoder, as in OSEDiff; null leaves it as it is"
+    )
+    sample: FixSpec = FixSpec()  # pyright: ignore[reportCallIssue]
+
+    def _make(self, scale: int, channels: int) -> nn.Module:  # noqa: ARG002 - always RGB
+        return OneStep(scale, self, self.open_base())
+
+
+class OneStep(PretrainedNetwork):
+    """Encodes the enlarged input, takes one prediction of the base with adapters, and decodes the result.
+
+    With the latent z of the input and the prediction p = denoiser(z, t, prompt), the latent of the output is
+    x0(p, z, t) of the noise process (docs/diffusion.md), or z - p for `output: residual`.
+
+    Args:
+        scale: upscaling factor.
+        spec: the options.
+        base: the parts of the pretrained model.
+
+    Raises:
+        InputError: the timestep is none of the base, or adapters fit no layer.
+    """
+
+    def __init__(self, scale: int, spec: OneStepSpec, base: Base) -> None:
+        if spec.timestep >= base.schedule.steps:
+            raise InputError(
+                f"network.timestep: expected 0 to {base.schedule.steps - 1}, the times of the base, got "
+                f"{spec.timestep}; lower it."
+            )
+        super().__init__(scale, spec, base, Sampling(color_fix=spec.sample.color_fix))
+        spec.lora.add_to(self.unet, "network.lora")
+        self._index = spec.timestep
+        self._is_residual = spec.output == "residual"
+        self._checkpointing = spec.checkpointing
+        if spec.encoder_lora is not None:
+            self._add_encoder_adapters(spec.encoder_lora)
+
+    def _add_encoder_adapters(self, lora: LoraSpec) -> None:
+        autoencoder = share_copy(self.space.net)
+        self.freeze_more(autoencoder)
+        lora.add_to(autoencoder, "network.encoder_lora", "encoder.")
+        autoencoder.decoder = nn.Identity()  # the space decodes
+        self.autoencoder: Any = autoencoder
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Return `[N, 3, scale * h, scale * w]` for `[N, 3, h, w]` in [0, 1].
+
+        In training mode, the output has a gradient and is not clamped. In evaluation mode, it is clamped and has the
+        colors of the input, by `sampling.color_fix`. Sides that the base cannot halve are padded by reflection.
+        """
+        height, width = lr.shape[-2:]
+        multiple = self.multiple_of_px
+        padded = pad_reflect(lr.float(), -(-height // multiple) * multiple, -(-width // multiple) * multiple)
+        latents = self.upscale_latents(self._encode(imresize(padded, self.scale).clamp(0, 1)))
+        image = self.space.decode(latents, checkpointing=self._checkpointing and torch.is_grad_enabled())
+        image = image[..., : height * self.scale, : width * self.scale]
+        if self.training:
+            return image
+        reference = imresize(lr.float(), self.scale).clamp(0, 1)
+        return fix_colors(image.clamp(0, 1), reference, self.sampling.color_fix)
+
+    def upscale_latents(self, latents: Tensor) -> Tensor:
+        """Return the latents of the output for those of the enlarged input, `[N, c, h, w]`."""
+        index = torch.full((len(latents),), self._index)
+        prediction = self.run_denoiser(self.unet, latents, index)
+        return latents - prediction if self._is_residual else self.schedule.predict_x0(prediction, latents, index)
+
+    def _encode(self, image: Tensor) -> Tensor:
+        if hasattr(self, "autoencoder"):
+            return self.space.encode_with(self.autoencoder, image)
+        return self.space.encode(image)
+
+    def train(self, mode: bool = True) -> "OneStep":
+        """Set the mode of the network; its frozen parts stay in evaluation mode."""
+        super().train(mode)
+        if hasattr(self, "autoencoder"):
+            self.autoencoder.eval()
+        return self

@@ -1,0 +1,161 @@
+"""The text of a pretrained diffusion model as numbers, computed once, so that no text encoder is needed later."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from selfsr.errors import InputError, shorten
+from selfsr.fileio import write_atomic
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The embeddings of a text and of its opposite, float32.
+
+    Attributes:
+        embedding: `[tokens, features]`.
+        negative: of the text that guidance leads away from, of the same shape; None if there is none.
+        pooled: `[features]`, which transformers need besides; None for U-Nets.
+        negative_pooled: the same for `negative`.
+    """
+
+    embedding: Tensor
+    negative: Tensor | None = None
+    pooled: Tensor | None = None
+    negative_pooled: Tensor | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the embeddings as a safetensors file.
+
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        content = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+        write_atomic(path, safetensors.torch.save(content, metadata={"format": "pt"}))
+
+
+def read_prompt(path: Path) -> Prompt:
+    """Read the embeddings of a text.
+
+    Raises:
+        InputError: the file is missing, or is no file of embeddings.
+    """
+    expected = f"network.prompt_file: expected a .safetensors file with the tensor embedding of two axes, got {path}"
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{expected}, which does not exist; make it with: selfsr prompt BASE -o {path.name}"
+        ) from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{expected}, which cannot be read ({shorten(str(error))}); make it again.") from error
+    names = [field.name for field in fields(Prompt)]
+    axes = {name: tensor.ndim for name, tensor in tensors.items()}
+    if "embedding" not in tensors or any(
+        name not in names or count != (1 if "pooled" in name else 2) for name, count in axes.items()
+    ):
+        raise InputError(f"{expected} with {shorten(str(axes) or 'nothing')}; make it with selfsr prompt.")
+    return Prompt(**{name: tensor.float() for name, tensor in tensors.items()})
+
+
+def has_text_encoder(base: Path) -> bool:
+    """Return whether a model folder has the one text encoder that `encode_prompt` runs."""
+    return (
+        all((base / name).is_dir() for name in ("text_encoder", "tokenizer")) and not (base / "text_encoder_2").is_dir()
+    )
+
+
+def encode_prompt(base: Path, text: str, negative: str | None = None) -> Prompt:
+    """Compute the embeddings of a text with the text encoder of a model folder of diffusers.
+
+    Args:
+        base: a folder with `text_encoder` and `tokenizer`, as Stable Diffusion 1 and 2 have.
+        text: the text; an empty text is usual.
+        negative: the text that guidance leads away from; None for none.
+
+    Raises:
+        InputError: transformers is not installed, or the folder has no such text encoder.
+    """
+    try:
+        from transformers import CLIPTextModel, CLIPTokenizer
+        from transformers.utils import logging
+    except ImportError as error:
+        raise InputError(
+            "network.prompt: texts are encoded with transformers, got an environment without it; install it, or name "
+            "a file of embeddings as network.prompt_file."
+        ) from error
+    if not has_text_encoder(base):
+        raise InputError(
+            f"network.prompt: expected the folders text_encoder and tokenizer in {base}, and no further encoder, got "
+            f"others; name a file of embeddings as network.prompt_file."
+        )
+    logging.disable_progress_bar()
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(str(base / "tokenizer"), local_files_only=True)
+        encoder = CLIPTextModel.from_pretrained(str(base / "text_encoder"), local_files_only=True)
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError) as error:
+        raise InputError(
+            f"network.prompt: expected a text encoder of CLIP in {base}, got {shorten(str(error))}; use a complete "
+            "model folder, or network.prompt_file."
+        ) from error
+
+    def encode(words: str) -> Tensor:
+        length = tokenizer.model_max_length
+        tokens = tokenizer(words, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            return encoder.eval()(tokens.input_ids)[0][0].float()
+
+    return Prompt(encode(text), None if negative is None else encode(negative))
+
+
+def open_prompt(
+    base: Path,
+    config: Mapping[str, Any],
+    *,
+    text: str,
+    negative: str | None,
+    file: Path | None,
+    shapes: Mapping[str, tuple[int, ...]] | None,
+) -> Prompt:
+    """Return the embeddings that a network is built with.
+
+    Args:
+        base: the model folder.
+        config: configuration of its denoiser.
+        text: encoded by the base's text encoder, unless `file` or `shapes` are given.
+        negative: the same for the text that guidance leads away from.
+        file: file of embeddings.
+        shapes: of embeddings that a weights file has; they start as zeros.
+
+    Raises:
+        InputError: there are none, or they are for another base.
+    """
+    features = int(config.get("joint_attention_dim") or config.get("cross_attention_dim") or 0)
+    pooled = config.get("pooled_projection_dim")
+    if shapes is not None:
+        return Prompt(**{name: torch.zeros(shape) for name, shape in shapes.items()})
+    if torch.get_default_device().type == "meta":
+        return Prompt(torch.zeros(1, features), None, None if pooled is None else torch.zeros(pooled))
+    if file is not None:
+        prompt, place = read_prompt(file), f"network.prompt_file: expected embeddings from {file}"
+    elif has_text_encoder(base):
+        prompt, place = encode_prompt(base, text, negative), "network.prompt: expected a text"
+    else:
+        raise InputError(
+            f"network.prompt_file: expected a file of embeddings for {base}, which has no single text encoder, got "
+            "none; make one with selfsr prompt, or with the text encoders of that model."
+        )
+    found = (prompt.embedding.shape[1], None if prompt.pooled is None else len(prompt.pooled))
+    if found != (features, pooled):
+        raise InputError(
+            f"{place} of {features} features{f' and {pooled} pooled ones' if pooled else ''}, which the base takes, "
+            f"got {found[0]}{f' and {found[1]}' if found[1] else ''}; use the embeddings of this base."
+        )
+    return prompt

@@ -1,0 +1,1 @@
+"""Upscale videos: frames through pipes of ffmpeg, and the sound unchanged."""
