@@ -305,6 +305,7 @@ def test_trainings_that_start_together_do_not_mix(quick: dict, tmp_path: Path) -
     try:
         wait_until((tmp_path / "runs/both" / LOCK_NAME).exists, first)
         second = run_python(*command, cwd=tmp_path)
+        wait_until((tmp_path / "runs/both/metrics.jsonl").exists, first)
     finally:
         first.kill()
     assert second.returncode == 2
