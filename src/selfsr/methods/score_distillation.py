@@ -223,9 +223,9 @@ class ScoreDistillation(Method):
 
 
 def score_distillation_loss(latents: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-    """Return a scalar whose gradient at `latents` moves them from `fake` to `real` (docs/diffusion.md, eq. 19, 20).
+    """Return a scalar whose gradient at `latents` moves them from `fake` to `real` (docs/diffusion.md, eq. 22).
 
-    With n elements, the gradient is 2 g / n, g = (fake - real) / mean |latents - real|, the mean over each sample.
+    With n elements, the gradient is 2 d / n, d = (fake - real) / mean |latents - real|, the mean over each sample.
 
     Args:
         latents: latents of the output, `[N, c, h, w]`, with a gradient.
