@@ -264,13 +264,14 @@ def test_flow_of_a_transformer_is_distilled(flow_base: Path, tmp_path: Path) -> 
 def document(tiny: dict, base: Path, prompt: Path) -> dict[str, Any]:
     """Return a recipe of two steps by vsd."""
     network = {"kind": "one_step", "base": str(base), "prompt_file": str(prompt), "timestep": 200}
+    adapters = {"rank": 2, "targets": ["attention"]}
     return {
         **tiny,
         "steps": 2,
         "batch": 2,
         "crop_px": 16,
-        "network": {**network, "base_precision": "float32", "lora": {"rank": 2}},
-        "method": {"kind": "score_distillation", "terms": PIXEL, "distillation": VSD},
+        "network": {**network, "base_precision": "float32", "lora": adapters},
+        "method": {"kind": "score_distillation", "terms": PIXEL, "distillation": {**VSD, "fake_lora": adapters}},
         "optimizers": {name: {"kind": "adam", "lr": 1e-3, "eps": 1e-3} for name in ("g", "fake")},
         "evaluate": None,
     }

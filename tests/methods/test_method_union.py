@@ -22,12 +22,13 @@ from selfsr.training.assemble import assemble
 from selfsr.training.loop import losses_to_backward
 from tiny_bases import FEATURES, save_base
 
+ADAPTERS: dict[str, Any] = {"rank": 1, "targets": ["attention"]}
 OPTIONS: dict[str, dict[str, Any]] = {
     "regression": {},
     "gan": {"discriminators": {"d": {"network": {"kind": "patch", "features": 4, "layers": 1}, "weight": 0.1}}},
     "denoising": {},
     "shift_distillation": {"teacher": "teacher.safetensors"},
-    "score_distillation": {"distillation": {"kind": "vsd", "guidance": 2.0, "fake_lora": {"rank": 1}}},
+    "score_distillation": {"distillation": {"kind": "vsd", "guidance": 2.0, "fake_lora": ADAPTERS}},
 }
 # Networks of the methods for diffusion networks.
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -35,7 +36,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 NETWORKS["shift_distillation"] = {**NETWORKS["denoising"], "one_step": True}
 NETWORKS["score_distillation"] = {"kind": "one_step", "base": "base", "prompt_file": "prompt.safetensors"}
-NETWORKS["score_distillation"] |= {"base_precision": "float32", "lora": {"rank": 1}, "timestep": 200}
+NETWORKS["score_distillation"] |= {"base_precision": "float32", "lora": ADAPTERS, "timestep": 200}
 # A plain mean, a masked sum, and a weight that is calibrated in training.
 TERMS: dict[str, Any] = {
     "pixel": {"kind": "l1"},
