@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from selfsr.errors import InputError
 from selfsr.images import resize
@@ -202,6 +203,14 @@ def test_imresize_in_inference_mode_first_allows_training_later():
     image = torch.rand(1, 1, 23, 29, requires_grad=True)
     imresize(image, scale=0.5).sum().backward()
     assert image.grad is not None
+
+
+def test_imresize_after_one_without_data_has_data():
+    image = torch.rand(1, 3, 11, 13)
+    resize._cached_taps_on.cache_clear()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        imresize(torch.empty(1, 3, 11, 13), 2)
+    assert type(imresize(image, 2)) is torch.Tensor
 
 
 def test_imresize_weight_caches_are_bounded():

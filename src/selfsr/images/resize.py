@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn import functional
 
 from selfsr.errors import InputError
@@ -190,7 +191,8 @@ def _cached_taps_on(
 ) -> tuple[Tensor, Tensor]:
     """Return the taps as tensors; cached, so that a training step neither computes nor copies them."""
     index, weight = (_transposed_taps if transposed else compute_taps)(n_in, n_out, factor)
-    with torch.inference_mode(False):  # a cached inference tensor could not be used in training
+    # A cached inference tensor could not be used in training, nor one without data after an estimate of memory.
+    with torch.inference_mode(False), unset_fake_temporarily():
         return torch.from_numpy(index).to(device), torch.from_numpy(weight).to(device=device, dtype=dtype)
 
 

@@ -83,10 +83,20 @@ class MethodSpec(Spec):
         description="losses of the generator by name; the names appear in logs. null removes one",
     )
 
+    @classmethod
+    def trains(cls, network: NetworkSpec) -> bool:
+        """Return whether the method trains networks of this kind."""
+        return network.is_sampled == cls.trains_sampled
+
     @property
     def trained_nets(self) -> tuple[str, ...]:
         """Names of the networks that are trained; the recipe has an optimizer for each."""
         return (GENERATOR,)
+
+    @property
+    def reusable_nets(self) -> tuple[str, ...]:
+        """Names of the networks, without the generator, of which a run saves weights files to start from."""
+        return ()
 
     @property
     def pretrained(self) -> dict[str, Path]:

@@ -44,6 +44,11 @@ class GanSpec(MethodSpec):
         return (GENERATOR, *self.discriminators)
 
     @property
+    def reusable_nets(self) -> tuple[str, ...]:
+        """Names of the discriminators."""
+        return tuple(self.discriminators)
+
+    @property
     def pretrained(self) -> dict[str, Path]:
         """Weights files from which discriminators start, by discriminator."""
         return {name: spec.start_from for name, spec in self.discriminators.items() if spec.start_from is not None}

@@ -258,11 +258,11 @@ class Recipe(Spec):
                 f"compile must be off for network {network.kind}, since diffusion networks are not compiled, got "
                 f"{self.compile}; remove it"
             )
-        if network.is_sampled != self.method.trains_sampled:
+        if not self.method.trains(network):
             kinds = [
                 get_args(spec.model_fields["kind"].annotation)[0]
                 for spec in get_args(AnyMethod)
-                if spec.trains_sampled == network.is_sampled
+                if spec.trains(network)
             ]
             raise ValueError(
                 f"method.kind must be one of {', '.join(kinds)} for network {network.kind}, got {self.method.kind}"

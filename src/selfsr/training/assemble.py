@@ -24,6 +24,7 @@ from selfsr.machine.distributed import share_from_first
 from selfsr.methods import Method, MethodSetup
 from selfsr.models import find_model
 from selfsr.nets.base import NETWORK_ENTRY, StatedNetwork
+from selfsr.nets.diffusion.frozen import PartlyFrozen
 from selfsr.nets.weights.load import load_into
 from selfsr.recipe import Recipe
 from selfsr.recipe.optim import ImportedSpec
@@ -335,8 +336,10 @@ def _prepare_networks(recipe: Recipe, method: Method, accelerator: Accelerator, 
             normalize_over_processes(net)
         dtype = _CAST_TYPES.get(accelerator.mixed_precision)
         # A compiled network fuses its casts. DDP must see which parameters a pass has left out; a cast of many together
-        # hides it.
-        if dtype is not None and not is_compiled and not recipe.network.has_unused_parameters:
+        # hides it. A network on a frozen base has parts with precisions of their own, and recomputes some in the
+        # backward pass, when casts of the forward pass are gone.
+        casts_itself = is_compiled or recipe.network.has_unused_parameters or isinstance(net, PartlyFrozen)
+        if dtype is not None and not casts_itself:
             cast_weights_together(net, dtype)
         spec = recipe.optimizers[name]
         if isinstance(spec, ImportedSpec):

@@ -1,7 +1,6 @@
 """Write the weights files of a run: the last, the best, and those of the discriminators."""
 
 from selfsr.nets.weights.save import save_weights
-from selfsr.step import GENERATOR
 from selfsr.training.assemble import TrainingRun
 from selfsr.training.optimizers import averaged_weights
 
@@ -25,7 +24,7 @@ def save_generator(run: TrainingRun, name: str) -> None:
 
 def save_other_nets(run: TrainingRun) -> None:
     """Save the weights of the discriminators; another run can start from them."""
-    for name, net in run.method.nets.items():
-        if name != GENERATOR:
-            with averaged_weights(run.optimizers[name]):
-                save_weights(run.folder / "discriminators" / f"{name}.safetensors", net, {"step": str(run.step)})
+    for name in run.recipe.method.reusable_nets:
+        path = run.folder / "discriminators" / f"{name}.safetensors"
+        with averaged_weights(run.optimizers[name]):
+            save_weights(path, run.method.nets[name], {"step": str(run.step)})

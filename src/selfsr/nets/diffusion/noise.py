@@ -9,10 +9,10 @@ from torch import Tensor
 # Side of the squares in which sampling noise is made; large enough that a generator per square costs little.
 BLOCK_PX = 64
 # Streams of numbers under one seed, so that they never coincide. The data loader uses 0 to 2.
-_STEP_STREAM, _TRAINING_NOISE_STREAM, _SAMPLING_STREAM = 3, 4, 5
+_STEP_STREAMS, _TRAINING_NOISE_STREAM, _SAMPLING_STREAM = (3, 6), 4, 5
 
 
-def draw_training_steps(seed: int, step: int, first_slot: int, count: int, steps: int) -> Tensor:
+def draw_training_steps(seed: int, step: int, first_slot: int, count: int, steps: int, stream: int = 0) -> Tensor:
     """Draw the diffusion step of each training sample uniformly: a function of (seed, step, slot) only.
 
     Args:
@@ -21,13 +21,14 @@ def draw_training_steps(seed: int, step: int, first_slot: int, count: int, steps
         first_slot: place of the first sample in the batch over all processes and micro-batches.
         count: number of samples.
         steps: diffusion steps T.
+        stream: number of the draw, 0 or 1, for methods that draw twice in a step.
 
     Returns:
         int64 `[count]` in [0, T).
     """
     slots = range(first_slot, first_slot + count)
     return torch.tensor(
-        [int(np.random.default_rng((seed, _STEP_STREAM, step, slot)).integers(steps)) for slot in slots]
+        [int(np.random.default_rng((seed, _STEP_STREAMS[stream], step, slot)).integers(steps)) for slot in slots]
     )
 
 

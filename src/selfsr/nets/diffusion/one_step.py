@@ -79,22 +79,32 @@ class OneStep(PretrainedNetwork):
         autoencoder.decoder = nn.Identity()  # the space decodes
         self.autoencoder: Any = autoencoder
 
-    def forward(self, lr: Tensor) -> Tensor:
+    def forward(self, lr: Tensor, *, return_latents: bool = False) -> Tensor:
         """Return `[N, 3, scale * h, scale * w]` for `[N, 3, h, w]` in [0, 1].
 
         In training mode, the output has a gradient and is not clamped. In evaluation mode, it is clamped and has the
         colors of the input, by `sampling.color_fix`. Sides that the base cannot halve are padded by reflection.
+
+        Args:
+            lr: the input.
+            return_latents: return the latents of the output, from which `decode` makes the image of training.
         """
         height, width = lr.shape[-2:]
         multiple = self.multiple_of_px
         padded = pad_reflect(lr.float(), -(-height // multiple) * multiple, -(-width // multiple) * multiple)
         latents = self.upscale_latents(self._encode(imresize(padded, self.scale).clamp(0, 1)))
-        image = self.space.decode(latents, checkpointing=self._checkpointing and torch.is_grad_enabled())
-        image = image[..., : height * self.scale, : width * self.scale]
+        if return_latents:
+            return latents
+        image = self.decode(latents, height, width)
         if self.training:
             return image
         reference = imresize(lr.float(), self.scale).clamp(0, 1)
         return fix_colors(image.clamp(0, 1), reference, self.sampling.color_fix)
+
+    def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
+        """Return the image of the output's latents for an input of `height` x `width`, with a gradient, not clamped."""
+        image = self.space.decode(latents, checkpointing=self._checkpointing and torch.is_grad_enabled())
+        return image[..., : height * self.scale, : width * self.scale]
 
     def upscale_latents(self, latents: Tensor) -> Tensor:
         """Return the latents of the output for those of the enlarged input, `[N, c, h, w]`."""
