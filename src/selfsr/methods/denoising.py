@@ -43,8 +43,8 @@ class DenoisingSpec(MethodSpec):
     )
     denoising_weight: PositiveFloat = Field(
         1.0,
-        description="weight of the denoising loss, the squared error of the prediction: of the ground truth in the values "
-        "of the space (pixels in [-1, 1]), or of what a pretrained base predicts",
+        description="weight of the denoising loss, the squared error of the prediction: of the ground truth in the "
+        "values of the space (pixels in [-1, 1]), or of what a pretrained base predicts",
     )
     min_snr_gamma: PositiveFloat | None = Field(
         None,
@@ -67,8 +67,8 @@ class DenoisingSpec(MethodSpec):
         network = run.network
         for key, kind in _NETWORKS.items():
             value = self.min_snr_gamma if key == "min_snr_gamma" else getattr(self.image_loss, key.rpartition(".")[2])
-            if value is not None and network.kind != kind:
-                raise ValueError(f"method.{key} is for network {kind}, got {value} with {network.kind}; remove it")
+            if value is not None and type(network).model_fields["kind"].default != kind:
+                raise ValueError(f"method.{key} is for network {kind}, got {value} with {network.name}; remove it")
         check_terms(self.terms, self.image_loss, run)
         if isinstance(network, ResidualShiftingSpec):
             self._check_shift(network)
@@ -107,8 +107,8 @@ class DenoisingSpec(MethodSpec):
         least, gain = float(net.noise_levels[0]), self.image_loss.max_gain
         if net.gate_option == "max_gain" and gain is not None and gain < least:
             raise InputError(
-                f"method.image_loss.max_gain: expected at least {least:.4g}, the gain at the first time of the base, got "
-                f"{gain}: no sample would have image losses; raise it or remove the terms."
+                f"method.image_loss.max_gain: expected at least {least:.4g}, the gain at the first time of the base, "
+                f"got {gain}: no sample would have image losses; raise it or remove the terms."
             )
         return Denoising(net, self.build_objective(setup), self, setup)
 

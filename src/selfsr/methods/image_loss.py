@@ -67,8 +67,8 @@ class ImageLossSpec(DecodeSpec):
     )
     tiny_decoder: Path | None = Field(
         None,
-        description="folder of an AutoencoderTiny of diffusers for the same latents, such as TAESD, which decodes for the "
-        "terms: a tenth of the memory, with a bias; outputs are never decoded by it. null takes the autoencoder",
+        description="folder of an AutoencoderTiny of diffusers for the same latents, such as TAESD, which decodes for "
+        "the terms: a tenth of the memory, with a bias; outputs are never decoded by it. null takes the autoencoder",
     )
 
     @field_validator("tiny_decoder")

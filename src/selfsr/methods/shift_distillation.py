@@ -80,7 +80,7 @@ class ShiftDistillationSpec(MethodSpec):
         network = run.network
         if not isinstance(network, ResidualShiftingSpec):
             raise ValueError(
-                f"network.kind must be residual_shifting for method shift_distillation, got {network.kind}; use method "
+                f"network.kind must be residual_shifting for method shift_distillation, got {network.name}; use method "
                 "denoising"
             )
         if not network.one_step:

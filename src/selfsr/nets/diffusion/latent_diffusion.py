@@ -36,8 +36,8 @@ class LatentSampleSpec(FixSpec):
     )
     start: Literal["input", "noise"] = Field(
         "input",
-        description="what sampling starts from: input is the latent of the input with the noise of the last time, which "
-        "keeps its colors; noise is pure noise, as published for StableSR",
+        description="what sampling starts from: input is the latent of the input with the noise of the last time, "
+        "which keeps its colors; noise is pure noise, as published for StableSR",
     )
     guidance: float = Field(
         1.0,
@@ -74,8 +74,8 @@ class LatentDiffusionSpec(PretrainedSpec):
         has_negative = self.negative_prompt is not None or "negative" in (self.prompt_shapes or {})
         if self.sample.guidance > 1 and self.prompt_file is None and not has_negative:
             raise ValueError(
-                f"negative_prompt must be set for sample.guidance above 1, got {self.sample.guidance:g} without it; set "
-                'it, "" is usual'
+                f"negative_prompt must be set for sample.guidance above 1, got {self.sample.guidance:g} without it; "
+                'set it, "" is usual'
             )
         return self
 
@@ -90,7 +90,7 @@ class LatentDiffusionSpec(PretrainedSpec):
 
 
 class ConditionedConv2d(nn.Module):
-    """The first convolution of a base and one for the condition, which starts at zero: a convolution of twice the width.
+    """The first convolution of a base, and one for the condition that starts at zero.
 
     Args:
         first: the frozen convolution.
@@ -238,9 +238,7 @@ class LatentDiffusion(PretrainedNetwork, SampledNetwork):
     def _run_controlled(self, latents: Tensor, *, control: Tensor, **inputs: Any) -> Any:
         """Return the output of the U-Net with the features of the ControlNet added to its own."""
         down, middle = self.controlnet(latents, controlnet_cond=control, **inputs)
-        return self.unet(
-            latents, down_block_additional_residuals=down, mid_block_additional_residual=middle, **inputs
-        )
+        return self.unet(latents, down_block_additional_residuals=down, mid_block_additional_residual=middle, **inputs)
 
     def sample_values(self, lr: Tensor, on_stage: Callable[[int, Tensor], None] | None) -> Tensor:
         """Sample the latents of an output for an input whose sides need no padding."""

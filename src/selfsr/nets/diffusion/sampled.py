@@ -12,7 +12,6 @@ from selfsr.images.color_fix import fix_colors
 from selfsr.images.resize import imresize
 from selfsr.nets.diffusion.noise import sampling_noise
 from selfsr.nets.diffusion.sampling import DiffusionNetwork
-from selfsr.nets.diffusion.spaces import Space
 from selfsr.nets.layers import pad_reflect
 
 
@@ -25,14 +24,14 @@ class SampledNetwork(DiffusionNetwork, ABC):
     Attributes:
         gate_option: the option of `image_loss` that bounds `noise_levels`.
         default_gate: the bound if the option is null; None is any level.
-        space: the values on which the process works.
+        space: the `Space` of the values on which the process works.
         schedule: tables of the process by index, with `steps`, `snr_root` and `gather`.
     """
 
     gate_option: ClassVar[Literal["max_noise", "max_gain"]]
     default_gate: ClassVar[float | None] = None
 
-    space: Space
+    space: Any
     schedule: Any
     multiple_of_px: Any
 
