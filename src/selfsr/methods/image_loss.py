@@ -68,7 +68,7 @@ class ImageLossSpec(DecodeSpec):
     tiny_decoder: Path | None = Field(
         None,
         description="folder of an AutoencoderTiny of diffusers for the same latents, such as TAESD, which decodes for "
-        "the terms: a tenth of the memory, with a bias; outputs are never decoded by it. null takes the autoencoder",
+        "the terms: far less memory, with a bias; outputs are never decoded by it. null takes the autoencoder",
     )
 
     @field_validator("tiny_decoder")
