@@ -150,7 +150,7 @@ def test_noisy_samples_have_losses_of_zero_under_the_same_names_with_the_same_co
     ],
 )
 def test_micro_batches_sum_to_the_batch(base: Path, condition: str, options: dict) -> None:
-    batch = replace(make_batch(3, side_px=80 if options else 32), first_slot=12)
+    batch = replace(make_batch(3, side_px=72 if options else 32), first_slot=12)
     parts = [Batch(batch.hr[k : k + 1], batch.lr[k : k + 1], first_slot=12 + k) for k in range(3)]
     method = build(make_net(base, condition), **options)
     chosen = len(method._choose(draw_training_steps(SEED, CLOCK.step, 12, 3, 1000)))
@@ -247,8 +247,8 @@ def document(tiny: dict, base: Path) -> dict[str, Any]:
     terms["similarity"]["weight"] = {"match": "largest", "calibrate_steps": 2, "factor": 0.3}
     method = {"kind": "denoising", "terms": terms, "image_loss": {"max_gain": 2.0, "weigh": "snr"}}
     network = {"kind": "latent_diffusion", "base": str(base), "base_precision": "float32"}
-    return {**tiny, "network": network, "method": method, "steps": 2, "evaluate": None,
-            "checkpoints": {"every_steps": 1}}  # fmt: skip
+    once = {"steps": 2, "batch": 2, "evaluate": None, "checkpoints": {"every_steps": 1}}
+    return {**tiny, "network": network, "method": method, **once}
 
 
 @pytest.mark.parametrize("condition", NETWORKS)

@@ -225,10 +225,10 @@ def test_seeds_sizes_and_batches(base: Path, condition: str) -> None:
 
 def test_tiles_equal_the_complete_image_with_a_local_network(base: Path, tmp_path: Path) -> None:
     """Attention and group norms see the tile, so that both are left out here."""
-    path, lr = tmp_path / "net.safetensors", photo(84, 60)
+    path, lr = tmp_path / "net.safetensors", photo(72, 48)
     save_weights(path, build(base, sample={"steps": 2, "deterministic": False}), {})
 
-    def upscale(tile: int | str, seed: int = 3) -> Tensor:
+    def upscale(tile: int | str) -> Tensor:
         model = load_model(path)
         assert isinstance(model.net, LatentDiffusion)
         model.net.unet = Stub(lambda noisy, index: nn.functional.avg_pool2d(noisy, 3, 1, 1))
@@ -238,12 +238,11 @@ def test_tiles_equal_the_complete_image_with_a_local_network(base: Path, tmp_pat
                 autoencoder.set_submodule(name, nn.Identity())
         for part in ("encoder", "decoder"):
             getattr(autoencoder, part).mid_block.attentions[0] = None
-        options: dict[str, Any] = {"tile": tile, "overlap_px": 32, "sampling": {"seed": seed, "color_fix": "none"}}
+        options: dict[str, Any] = {"tile": tile, "overlap_px": 24, "sampling": {"seed": 3, "color_fix": "none"}}
         return Upscaler(model, device=torch.device("cpu"), precision="float32", **options)(lr)
 
     whole = upscale("off")
-    assert (upscale(64) - whole).abs().max() < 1e-4
-    assert (upscale("off", seed=4) - whole).abs().mean() > 1e-3
+    assert (upscale(48) - whole).abs().max() < 1e-4
 
 
 def test_at_most_eight_stages_are_reported(base: Path) -> None:

@@ -41,7 +41,9 @@ def test_a_shipped_recipe_takes_two_steps(name: str, photos: Path, tmp_path: Pat
         document["network"]["lora"]["rank"] = 2
     document.update(steps=2, batch=1, workers=0, crop_px=64, precision="float32", log={"every_steps": 1})
     document["data"]["hr"] = str(photos / "train")
-    document["evaluate"] = {"every_steps": 2, "sets": {"test": str(photos / "test")}, "samples": 1, "seeds": [0, 1]}
+    sets = {"test": str(photos / "test")}
+    is_sampled = name == "stablesr_ssl_x4"  # once is enough
+    document["evaluate"] = {"every_steps": 2, "sets": sets, "samples": 1, "seeds": [0, 1]} if is_sampled else None
     document["method"]["image_loss"].update(crop_px=64)
     similarity = document["method"]["terms"]["similarity"]
     similarity.update(search_px=9, window_px=5)
@@ -51,6 +53,8 @@ def test_a_shipped_recipe_takes_two_steps(name: str, photos: Path, tmp_path: Pat
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert set(lines[-1]["loss"]["g"]) == {*document["method"]["terms"], "denoising"}
     assert all(math.isfinite(value) for line in lines for value in line["loss"]["g"].values())
+    if not is_sampled:
+        return
     samples = {path.name for path in (tmp_path / "run" / "samples" / "test").glob("*/*_00000002*.png")}
     seeds = {f"sr_00000002_seed{seed}.png" for seed in range(2)}
     assert samples == {"sr_00000002.png", *seeds, "seed_std_00000002.png", "stages_00000002.png"}
