@@ -39,6 +39,8 @@ PAPERS = {
     "ICCVW 2021 (its code)",
     "dat": 'Chen et al., "Dual Aggregation Transformer for Image Super-Resolution", ICCV 2023',
     "hat": 'Chen et al., "Activating More Pixels in Image Super-Resolution Transformer", CVPR 2023',
+    "latent_diffusion": 'Wang et al., "Exploiting Diffusion Prior for Real-World Image Super-Resolution", IJCV 2024 '
+    "(StableSR)",
     "msrresnet": 'Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCVW 2018 '
     "(its code)",
     "patch": 'Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017',

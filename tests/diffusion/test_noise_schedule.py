@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from selfsr.nets.diffusion.noise_schedule import NoiseSchedule, make_schedule
+from selfsr.nets.diffusion.sampled import choose_indices
 
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 # Index, abar, sqrt(abar), sqrt(1 - abar), sqrt(1 / abar - 1) of Stable Diffusion.
@@ -99,3 +100,49 @@ def test_flow_has_the_sigmas_and_times_of_diffusers() -> None:
 def test_unknown_process_is_refused(config: dict) -> None:
     with pytest.raises(ValueError, match=r"sigmoid|score"):
         make_schedule(config)
+
+
+def test_golden_values_of_the_posterior_at_400() -> None:
+    of_x, of_x0, std = make("epsilon").posterior(400, 399)
+    assert of_x0 == pytest.approx(0.004267942455102, abs=1e-12)
+    assert of_x == pytest.approx(0.995336088862056, abs=1e-12)
+    assert std**2 == pytest.approx(0.003752461813368, abs=1e-12)
+    assert of_x * -0.411445596121820 + of_x0 * 0.3 == pytest.approx(-0.408246267686879, abs=1e-12)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "flow"])
+@pytest.mark.parametrize(("index", "previous"), [(999, 666), (400, 399), (30, 0)])
+def test_steps_keep_the_distribution_for_any_distance(prediction: str, index: int, previous: int) -> None:
+    """From x_i with its mean alpha_i x0 and variance sigma_i^2, both steps lead to those of x_s."""
+    schedule = make(prediction)
+    alpha, sigma = schedule.alpha, schedule.sigma
+    of_x, of_x0, std = schedule.posterior(index, previous)
+    assert of_x * alpha[index] + of_x0 == pytest.approx(alpha[previous], abs=1e-12)
+    assert of_x**2 * sigma[index] ** 2 + std**2 == pytest.approx(sigma[previous] ** 2, abs=1e-12)
+    of_x, of_x0 = schedule.deterministic(index, previous)
+    assert of_x * alpha[index] + of_x0 == pytest.approx(alpha[previous], abs=1e-12)
+    assert of_x * sigma[index] == pytest.approx(sigma[previous], abs=1e-12)
+
+
+def test_the_last_step_returns_x0() -> None:
+    assert make("epsilon").posterior(7, -1) == (0.0, 1.0, 0.0)
+    assert make("flow").deterministic(7, -1) == (0.0, 1.0)
+
+
+def test_respacing_has_both_ends() -> None:
+    assert choose_indices(1000, 4)[::-1] == [0, 333, 666, 999]
+    many = choose_indices(1000, 200)[::-1]
+    assert (many[:6], many[-4:], len(many)) == ([0, 5, 10, 15, 20, 25], [984, 989, 994, 999], 200)
+    assert choose_indices(1000, 1) == [999]
+    assert choose_indices(1000, 1000) == list(range(999, -1, -1))
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_min_snr_weights(prediction: str) -> None:
+    schedule = make(prediction)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snr = (schedule.alpha / schedule.sigma) ** 2
+        bounded = np.minimum(snr, 5)
+        published = {"epsilon": bounded / snr, "v_prediction": bounded / (snr + 1), "sample": bounded}
+    expected = published.get(prediction, bounded * schedule.sigma**2)
+    np.testing.assert_allclose(schedule.min_snr_weights(5.0)[:-1], expected[:-1], rtol=1e-9)

@@ -33,6 +33,7 @@ from selfsr.cli import app
 from selfsr.runfolder.checkpoints import list_checkpoints
 from selfsr.training import assemble
 from small_gans import PUBLISHED, small_gan
+from tiny_bases import save_base
 from two_processes import run_in_two_processes
 
 # Discriminators with batch norm, two of them, and a U-Net with spectral norm.
@@ -115,6 +116,14 @@ def gated_diffusion(tiny: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, "accumulate": 2, "evaluate": None, "checkpoints": {"every_steps": 3}}
 
 
+def latent_diffusion(tiny: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Return the recipe of `gated_diffusion` for a pretrained base, with gates and weights by noise of its kind."""
+    recipe = gated_diffusion(tiny)
+    network = {"kind": "latent_diffusion", "base": str(base), "base_precision": "float32", "lora": {"rank": 2}}
+    gates = {"image_loss": {"max_gain": 2.0, "weigh": "snr"}, "min_snr_gamma": 5.0}
+    return {**recipe, "name": "latent", "network": network, "method": {**recipe["method"], **gates}}
+
+
 def architecture(tiny: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe for an architecture of spandrel some of whose parameters no output depends on."""
     network = {"kind": "spandrel", "architecture": "FDAT", "options": TINY["FDAT"]}
@@ -163,10 +172,11 @@ def trained(
         recipes |= {"tiny": tiny, "independent": independent_gan(copy.deepcopy(tiny))}
         recipes |= {"several": several_scales(copy.deepcopy(tiny)), "normalized": normalized_weights(tiny)}
         recipes |= {"diffusion": gated_diffusion(copy.deepcopy(tiny)), "architecture": architecture(tiny)}
+        recipes |= {"latent": latent_diffusion(copy.deepcopy(tiny), save_base(folder / "base"))}
     for name, recipe in recipes.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
         # Micro-batches in two processes against none in one.
-        complete = name in ("independent", "normalized", "diffusion")
+        complete = name in ("independent", "normalized", "diffusion", "latent")
         train(recipe | {"accumulate": 1} if complete else recipe, folder / "one" / name)
         if name in gans:
             resume(folder, name, "one")
@@ -233,8 +243,9 @@ def test_an_architecture_of_spandrel_trains_as_in_one_process(trained: tuple) ->
 
 
 @some
-def test_gated_diffusion_trains_as_in_one_process(trained: tuple) -> None:
-    one, two = (trained[0] / runs / "diffusion" for runs in ("one", "two"))
+@pytest.mark.parametrize("name", ["diffusion", "latent"])
+def test_gated_diffusion_trains_as_in_one_process(trained: tuple, name: str) -> None:
+    one, two = (trained[0] / runs / name for runs in ("one", "two"))
     for record, expected in zip(read_log(two), read_log(one), strict=True):
         for section in ("loss", "denoising", "weight"):
             values, expected_values = leaves(record[section]), leaves(expected[section])

@@ -3,18 +3,20 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from selfsr.errors import InputError
 from selfsr.masks import edge_mask
 from selfsr.methods.contract import MethodSetup, RunOptions
-from selfsr.nets.diffusion.residual_shifting import ResidualShifting
-from selfsr.spec import Spec
+from selfsr.nets.diffusion.sampled import SampledNetwork
+from selfsr.nets.diffusion.spaces import AutoencoderError, AutoencoderSpec, LatentSpace, Space, build_space
+from selfsr.spec import Spec, expand_home
 from selfsr.step import Batch
 from selfsr.terms import Term
 from selfsr.terms.objective import Objective
@@ -50,13 +52,29 @@ class ImageLossSpec(DecodeSpec):
     max_noise: PositiveFloat | None = Field(
         None,
         description="largest noise, kappa sqrt(eta), at which a sample has the terms; null is any. At high noise the "
-        "prediction is a blurred guess",
+        "prediction is a blurred guess. For residual_shifting",
+    )
+    max_gain: PositiveFloat | None = Field(
+        None,
+        description="largest gain, by which an error of predicted noise grows in the image, at which a sample has the "
+        "terms; null is 1, which is the first third of Stable Diffusion's times, and 15 is all of them. For "
+        "latent_diffusion",
     )
     weigh: Literal["none", "snr"] = Field(
         "none",
         description="factor of the terms' gradient by noise: none, or snr for min(1, sqrt(SNR)), which fades them out "
         "towards high noise",
     )
+    tiny_decoder: Path | None = Field(
+        None,
+        description="folder of an AutoencoderTiny of diffusers for the same latents, such as TAESD, which decodes for "
+        "the terms: far less memory, with a bias; outputs are never decoded by it. null takes the autoencoder",
+    )
+
+    @field_validator("tiny_decoder")
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else expand_home(path)
 
 
 def check_terms(terms: Mapping[str, Term], image_loss: DecodeSpec, run: RunOptions) -> None:
@@ -92,14 +110,14 @@ def check_terms(terms: Mapping[str, Term], image_loss: DecodeSpec, run: RunOptio
             )
 
 
-def check_crop(setup: MethodSetup) -> ResidualShifting:
+def check_crop(setup: MethodSetup) -> SampledNetwork:
     """Return the network, after a check that crops need no padding, which sampling adds and training does not.
 
     Raises:
         InputError: a side of the crop is not a multiple of what the network needs.
     """
     net = setup.generator
-    assert isinstance(net, ResidualShifting)
+    assert isinstance(net, SampledNetwork)
     multiple_px = net.multiple_of_px * net.scale
     if setup.crop_px % multiple_px:
         raise InputError(
@@ -107,6 +125,29 @@ def check_crop(setup: MethodSetup) -> ResidualShifting:
             f"{setup.crop_px}; change it."
         )
     return net
+
+
+def open_tiny_decoder(path: Path, space: Space, device: torch.device) -> LatentSpace:
+    """Return the space of an AutoencoderTiny, which decodes the values of another space.
+
+    Raises:
+        InputError: it is missing, is no AutoencoderTiny, or is for latents with other channels or of another size.
+    """
+    try:
+        with torch.device("cpu"):
+            tiny = build_space(AutoencoderSpec(autoencoder=path), 3)  # pyright: ignore[reportCallIssue]
+    except AutoencoderError as error:
+        raise InputError(str(error).replace("network.space.autoencoder", "method.image_loss.tiny_decoder")) from error
+    assert isinstance(tiny, LatentSpace)
+    kind, sizes = type(tiny.net).__name__, (tiny.channels, tiny.downscale)
+    if kind != "AutoencoderTiny" or sizes != (space.channels, space.downscale):
+        raise InputError(
+            f"method.image_loss.tiny_decoder: expected an AutoencoderTiny with {space.channels} channels at "
+            f"1/{space.downscale}, as the network's latents, got {kind} with {sizes[0]} at 1/{sizes[1]} in {path}; use "
+            "the one for these latents, or remove it."
+        )
+    tiny.net.to(device)
+    return tiny
 
 
 @dataclass(frozen=True)
@@ -136,10 +177,12 @@ class PartDecoder:
         net: the network.
         objective: its terms.
         spec: which part.
+        space: decodes the values; that of the network, or another one for the same values.
     """
 
-    def __init__(self, net: ResidualShifting, objective: Objective, spec: DecodeSpec) -> None:
+    def __init__(self, net: SampledNetwork, objective: Objective, spec: DecodeSpec, space: Space) -> None:
         self._net = net
+        self._space = space
         self._objective = objective
         self._spec = spec
 
@@ -148,13 +191,13 @@ class PartDecoder:
         crop_px = self._spec.crop_px
         if crop_px is None or crop_px >= batch.hr.shape[-1] or not len(batch.hr):
             return batch, None
-        multiple_px = math.lcm(self._net.space.downscale, self._net.scale)
+        multiple_px = math.lcm(self._space.downscale, self._net.scale)
         windows = find_windows(batch, crop_px, multiple_px, self._objective.find_mask(batch))
         return crop_batch(batch, windows), windows
 
     def decode(self, values: Tensor, windows: list[Window] | None) -> Tensor:
         """Return the images of values `[n, c, h, w]`, or their parts, float32 in [0, 1] but not clamped."""
-        space, checkpointing = self._net.space, self._spec.checkpointing
+        space, checkpointing = self._space, self._spec.checkpointing
         if not len(values):
             return values.new_zeros(0, self._net.channels, 1, 1)
         if windows is None:

@@ -78,7 +78,11 @@ class ShiftDistillationSpec(MethodSpec):
             ValueError: an option of the recipe does not fit; the message has its key, the value and the advice.
         """
         network = run.network
-        assert isinstance(network, ResidualShiftingSpec)
+        if not isinstance(network, ResidualShiftingSpec):
+            raise ValueError(
+                f"network.kind must be residual_shifting for method shift_distillation, got {network.name}; use method "
+                "denoising"
+            )
         if not network.one_step:
             raise ValueError("network.one_step must be true for method shift_distillation, got false; set it")
         if self.inversion_weight and network.shift.steps < 2:
@@ -96,6 +100,7 @@ class ShiftDistillationSpec(MethodSpec):
                 weights of a term are not available.
         """
         net = check_crop(setup)
+        assert isinstance(net, ResidualShifting)
         teacher = _load_teacher(self.teacher, net).to(setup.device)
         return ShiftDistillation(net, teacher, self.build_objective(setup), self, setup.seed)
 
@@ -153,7 +158,7 @@ class ShiftDistillation(Method):
         super().__init__({GENERATOR: net}, objective)
         self.net = net
         self.teacher = [teacher]  # not a module of the method: it is neither trained nor saved
-        self.parts: PartDecoder = PartDecoder(net, objective, spec.image_loss)
+        self.parts: PartDecoder = PartDecoder(net, objective, spec.image_loss, net.space)
         self.losses: set[str] = set(spec.extra_loss_weights)
         self.seed = seed
 

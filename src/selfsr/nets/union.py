@@ -7,6 +7,7 @@ from pydantic import Field
 
 from selfsr.nets.base import NetworkSpec
 from selfsr.nets.dbpn import DbpnSpec
+from selfsr.nets.diffusion.latent_diffusion import LatentDiffusionSpec
 from selfsr.nets.diffusion.one_step import OneStepSpec
 from selfsr.nets.diffusion.residual_shifting import ResidualShiftingSpec
 from selfsr.nets.drrn import DrrnSpec
@@ -52,7 +53,7 @@ OwnNetwork = (
 )
 SpandrelNetwork = RrdbSpec | SwinIrSpec | RcanSpec | CompactSpec | SpanSpec | RealPlksrSpec | DatSpec | HatSpec
 # Networks that sample their output, and those on a pretrained base; see nets/diffusion.
-DiffusionNetwork = ResidualShiftingSpec | OneStepSpec
+DiffusionNetwork = ResidualShiftingSpec | LatentDiffusionSpec | OneStepSpec
 AnyNetwork = OwnNetwork | SpandrelNetwork | DiffusionNetwork
 # The networks with options of their own, any other architecture of spandrel by its name, and that of a file.
 Network = Annotated[AnyNetwork | SpandrelSpec | FromFileSpec, Field(discriminator="kind")]

@@ -164,7 +164,9 @@ def _describe_network(spec: Any) -> str:
 
 def _describe_sampling(spec: dict[str, Any]) -> list[str]:
     """Return steps and space of a network that samples."""
-    shift, space = spec.get("shift"), spec.get("space")
+    shift, space, sample = spec.get("shift"), spec.get("space"), spec.get("sample")
+    if spec["kind"] == "latent_diffusion" and isinstance(sample, dict) and isinstance(sample.get("steps"), int):
+        return [f"{sample['steps']} step{'s' * (sample['steps'] > 1)}", str(spec.get("condition"))]
     if not isinstance(shift, dict) or not isinstance(shift.get("steps"), int):
         return []
     steps = 1 if spec.get("one_step") else shift["steps"]

@@ -29,7 +29,7 @@ from selfsr.images.pairing import pair_lr
 from selfsr.images.paths import find_root, list_images
 from selfsr.machine.distributed import process_count, process_rank, share_with_all
 from selfsr.nets.base import set_scale
-from selfsr.nets.diffusion.residual_shifting import ResidualShifting
+from selfsr.nets.diffusion.sampled import SampledNetwork
 from selfsr.nets.diffusion.sampling import keep_sampling, set_sampling
 from selfsr.nets.weights.model import upscale_any_channels
 from selfsr.recipe import Recipe
@@ -122,7 +122,7 @@ class Evaluator:
 
             def write(name: str, lr: Tensor, sr: Tensor, hr: Tensor) -> None:
                 folder = samples.write(images.name, name, clock, lr, sr, hr)
-                if folder is not None and isinstance(net, ResidualShifting):
+                if folder is not None and isinstance(net, SampledNetwork):
                     self.seed_samples.write(net, folder, clock.step, lr, hr, samples.crop_center)
 
             return write

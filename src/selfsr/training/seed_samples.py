@@ -11,7 +11,7 @@ from torch.nn import functional
 from selfsr.images.color import rgb_to_luma
 from selfsr.images.files import DecodedImage, tensor_to_pixels, write_image
 from selfsr.masks import edge_mask
-from selfsr.nets.diffusion.residual_shifting import ResidualShifting
+from selfsr.nets.diffusion.sampled import SampledNetwork
 from selfsr.nets.diffusion.sampling import keep_sampling, set_sampling
 from selfsr.nets.weights.model import upscale_any_channels
 from selfsr.runfolder.read import SEED_STD_PEAK
@@ -45,7 +45,7 @@ class SeedSampleWriter:
 
     @torch.inference_mode()
     def write(
-        self, net: ResidualShifting, folder: Path, step: int, lr: Tensor, hr: Tensor, crop: Callable[[Tensor], Tensor]
+        self, net: SampledNetwork, folder: Path, step: int, lr: Tensor, hr: Tensor, crop: Callable[[Tensor], Tensor]
     ) -> None:
         """Sample a complete image with each seed, and write the files.
 

@@ -53,6 +53,49 @@ class NoiseSchedule:
         """By how much an error of the predicted noise grows in x0: sigma / alpha, the root of 1 / SNR."""
         return self.sigma / np.maximum(self.alpha, np.finfo(float).tiny)
 
+    @cached_property
+    def snr_root(self) -> np.ndarray:
+        """Root of the signal-to-noise ratio, alpha / sigma."""
+        return self.alpha / self.sigma
+
+    def min_snr_weights(self, gamma: float) -> np.ndarray:
+        """Return the weight of the squared error of a prediction, by index (Hang et al., "Min-SNR", ICCV 2023).
+
+        It is min(SNR, gamma) (d x0 / d prediction)^2: the loss is the squared error of x0 times min(SNR, gamma). For
+        predicted noise this is min(SNR, gamma) / SNR, and for v it is min(SNR, gamma) / (SNR + 1).
+        """
+        growth = {"epsilon": self.gain, "sample": np.ones_like(self.gain)}.get(self.prediction, self.sigma)
+        return np.minimum(self.snr_root**2, gamma) * growth**2
+
+    def posterior(self, i: int, previous: int) -> tuple[float, float, float]:
+        """Return the factors of x_i and x0 in the mean of q(x_s | x_i, x0), and the standard deviation.
+
+        For s = i - 1 of a variance-preserving process this is the posterior of Ho et al. Any s < i keeps the
+        distributions of x_s, so that fewer steps can be taken (Kingma et al., "Variational Diffusion Models", NeurIPS
+        2021, eq. 25 to 29).
+
+        Args:
+            i: the index.
+            previous: the index s, below i; -1 is the end, where x_s is x0.
+        """
+        if previous < 0:
+            return 0.0, 1.0, 0.0
+        ratio = float(self.alpha[i] / self.alpha[previous])
+        variance_i, variance_s = float(self.sigma[i]) ** 2, float(self.sigma[previous]) ** 2
+        added = variance_i - ratio**2 * variance_s
+        of_x = ratio * variance_s / variance_i
+        return of_x, float(self.alpha[previous]) * added / variance_i, math.sqrt(added * variance_s / variance_i)
+
+    def deterministic(self, i: int, previous: int) -> tuple[float, float]:
+        """Return the factors of x_i and x0 in the step without new noise, to x_s with the same noise as x_i.
+
+        It is the step of Song et al. ("DDIM", ICLR 2021, eq. 12 without noise), and Euler's step of a flow.
+        """
+        if previous < 0:
+            return 0.0, 1.0
+        of_x = float(self.sigma[previous] / self.sigma[i])
+        return of_x, float(self.alpha[previous]) - of_x * float(self.alpha[i])
+
     def gather(self, table: np.ndarray, index: Tensor, like: Tensor) -> Tensor:
         """Return the entries of a table for each sample as `[N, 1, 1, 1]`, with dtype and device of `like`."""
         values = torch.as_tensor(table, dtype=torch.float64, device="cpu")[index.cpu()]

@@ -4,18 +4,18 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from selfsr.images.color_fix import ColorFix, fix_colors
-from selfsr.images.resize import imresize
+from selfsr.images.color_fix import ColorFix
 from selfsr.nets.base import NETWORK_ENTRY, NetworkSpec
-from selfsr.nets.diffusion.noise import sampling_noise
-from selfsr.nets.diffusion.sampling import DiffusionNetwork, Sampling
+from selfsr.nets.diffusion.sampled import SampledNetwork
+from selfsr.nets.diffusion.sampling import Sampling
 from selfsr.nets.diffusion.shift import ShiftSchedule, ShiftSpec
 from selfsr.nets.diffusion.spaces import AutoencoderSpec, LatentSpace, Space, SpaceSpec, build_space, import_diffusers
-from selfsr.nets.layers import Float32Conv2d, pad_reflect
+from selfsr.nets.layers import Float32Conv2d
 from selfsr.spec import Spec
 
 
@@ -130,7 +130,7 @@ class ResidualShiftingSpec(NetworkSpec):
         return ResidualShifting(scale, channels, self, space)
 
 
-class ResidualShifting(DiffusionNetwork):
+class ResidualShifting(SampledNetwork):
     """Predicts the ground truth from a noisy image, its step and the input; in sampling, maps an input to an output.
 
     Args:
@@ -142,6 +142,8 @@ class ResidualShifting(DiffusionNetwork):
     Attributes:
         schedule: tables of the diffusion process.
     """
+
+    gate_option: ClassVar[Literal["max_noise", "max_gain"]] = "max_noise"
 
     def __init__(self, scale: int, channels: int, spec: ResidualShiftingSpec, space: Space) -> None:
         super().__init__(scale, channels, Sampling(**spec.sample.model_dump()))
@@ -174,25 +176,28 @@ class ResidualShifting(DiffusionNetwork):
 
     def condition(self, lr: Tensor) -> Tensor:
         """Return y: the input brought to the size of the output, in the values of the space, without a gradient."""
-        return self.space.encode(imresize(lr.detach().float(), self.scale).clamp(0, 1))
+        return self.space.encode(self.enlarge(lr))
 
-    @torch.no_grad()
-    def sample(self, lr: Tensor, on_stage: Callable[[int, Tensor], None] | None = None) -> Tensor:
-        """Sample `[N, C, scale * h, scale * w]` for `[N, C, h, w]` in [0, 1]; sides are padded by reflection.
+    def add_noise(self, x0: Tensor, condition: Tensor, noise: Tensor, index: Tensor) -> Tensor:
+        """Return x_t of the schedule; the condition is y."""
+        return self.schedule.add_noise(x0, condition, noise, index)
 
-        Args:
-            lr: the input.
-            on_stage: called with the step index and x_t as an image, from x_T on, and with -1 and x_0.
-        """
-        height, width = lr.shape[-2:]
-        multiple = self.multiple_of_px
-        y = self.condition(pad_reflect(lr, -(-height // multiple) * multiple, -(-width // multiple) * multiple))
-        x = self._sample_values(y, on_stage)
-        image = self.space.decode(x)[..., : height * self.scale, : width * self.scale].clamp(0, 1)
-        return fix_colors(image, imresize(lr.float(), self.scale).clamp(0, 1), self.sampling.color_fix)
+    def target(self, x0: Tensor, noise: Tensor, index: Tensor) -> Tensor:  # noqa: ARG002 - x0 is predicted
+        """Return x0, which the network predicts."""
+        return x0
 
-    def _sample_values(self, y: Tensor, on_stage: Callable[[int, Tensor], None] | None) -> Tensor:
-        sampling, schedule = self.sampling, self.schedule
+    def predict_x0(self, prediction: Tensor, noisy: Tensor, index: Tensor) -> Tensor:  # noqa: ARG002 - see target
+        """Return the prediction itself."""
+        return prediction
+
+    @property
+    def noise_levels(self) -> np.ndarray:
+        """The noise kappa sqrt(eta) by index."""
+        return self.schedule.noise_std
+
+    def sample_values(self, lr: Tensor, on_stage: Callable[[int, Tensor], None] | None) -> Tensor:
+        """Sample the values of an output for an input whose sides need no padding."""
+        sampling, schedule, y = self.sampling, self.schedule, self.condition(lr)
         indices = schedule.choose_indices(sampling.steps or self.trained_steps)
         x = schedule.start(y, self.draw_noise(schedule.steps, y))
         for i, previous in zip(indices, [*indices[1:], -1], strict=True):
@@ -211,12 +216,6 @@ class ResidualShifting(DiffusionNetwork):
         if on_stage is not None:
             on_stage(-1, self.space.decode(x))
         return x
-
-    def draw_noise(self, stage: int, y: Tensor) -> Tensor:
-        """Return the noise of a stage of sampling for values of the shape of `y`: one field for the complete batch."""
-        top, left = (position // self.space.downscale for position in self.sampling.origin_px)
-        noise = sampling_noise(self.sampling.seed, stage, y.shape[1], top, left, y.shape[2], y.shape[3], y.device)
-        return noise.expand_as(y)
 
     def file_metadata(self) -> dict[str, str]:
         """Return the metadata of a weights file, with the checksum of the autoencoder."""

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
+from selfsr.nets.diffusion.sampled import choose_indices
 from selfsr.spec import Spec
 
 _LARGEST_STEPS = 1000
@@ -153,9 +154,4 @@ class ShiftSchedule:
 
         The last and the first index are among them; one step visits only T - 1.
         """
-        if steps is None or steps == self.steps:
-            return list(range(self.steps - 1, -1, -1))
-        assert 1 <= steps < self.steps
-        if steps == 1:
-            return [self.steps - 1]
-        return [round(k * (self.steps - 1) / (steps - 1)) for k in range(steps - 1, -1, -1)]
+        return choose_indices(self.steps, self.steps if steps is None else steps)
