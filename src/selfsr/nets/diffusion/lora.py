@@ -50,13 +50,13 @@ class LoraSpec(Spec):
         layers = self._find(net, "lora").values()
         return self.rank * sum(layer.weight.shape[0] + layer.weight[0].numel() for layer in layers)
 
-    def add_to(self, net: nn.Module, place: str, part: str = "") -> None:
+    def add_to(self, net: nn.Module, place: str, parts: tuple[str, ...] = ("",)) -> None:
         """Add adapters to a network, in place; its output stays the same until they are trained.
 
         Args:
             net: the frozen network.
             place: the key of these options in the recipe, for error messages.
-            part: only layers whose name starts with this get adapters.
+            parts: only layers whose name starts with one of these get adapters.
 
         Raises:
             InputError: peft is not installed, or a target matches no layer.
@@ -68,19 +68,19 @@ class LoraSpec(Spec):
                 f"{place}: adapters are built with peft, got an environment without it; install it with "
                 'pip install "selfsr[diffusion]".'
             ) from error
-        names = list(self._find(net, place, part))
+        names = list(self._find(net, place, parts))
         frozen = {id(parameter) for parameter in net.parameters()}
         inject_adapter_in_model(LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=names), net)
         for parameter in net.parameters():
             if id(parameter) not in frozen:  # peft gives them the type of the frozen weights
                 parameter.data = parameter.data.float()
 
-    def _find(self, net: nn.Module, place: str, part: str = "") -> dict[str, Any]:
+    def _find(self, net: nn.Module, place: str, parts: tuple[str, ...] = ("",)) -> dict[str, Any]:
         """Return the layers that get an adapter, by name."""
         layers = {
             name: module
             for name, module in net.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d) and name.startswith(part)
+            if isinstance(module, nn.Linear | nn.Conv2d) and name.startswith(parts)
         }
         found: dict[str, Any] = {}
         for target in self.targets:
