@@ -1,6 +1,6 @@
 """The options of a one-step network for the adapters that another program has saved."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import nn
 from selfsr.errors import InputError
 from selfsr.nets.diffusion.adapters import Adapters
 from selfsr.nets.diffusion.base_folder import open_base
+from selfsr.nets.diffusion.lora import LAYER_KINDS
 from selfsr.nets.diffusion.one_step import OneStepSpec
 
 # The published time of each layout; files of diffusers state none.
@@ -66,18 +67,16 @@ def _describe(
             f"weights {path}: expected adapters of one rank, got {', '.join(map(str, sorted(set(ranks.values()))))}; "
             "use another file."
         )
-    targets = []
-    for name in ranks:
-        pieces = name.split(".")
-        ends = [
-            ".".join(pieces[start:])
-            for start in range(len(pieces) - 1, -1, -1)
-            if pieces[start] and not pieces[start].isdigit()
-        ]
-        fitting = (end for end in ends if all(other in ranks for other in layers if _ends_with(other, end)))
-        targets.append(next(fitting, name))
+    targets = [_shorten(name, ranks, layers) for name in ranks]
     return {"rank": next(iter(ranks.values())), "targets": tuple(dict.fromkeys(targets))}
 
 
-def _ends_with(name: str, end: str) -> bool:
-    return name == end or name.endswith(f".{end}")
+def _shorten(name: str, chosen: Collection[str], layers: Collection[str]) -> str:
+    """Return the shortest end of a name that no layer but chosen ones has, and that is no kind of layer."""
+    pieces = name.split(".")
+    for start in range(len(pieces) - 1, 0, -1):
+        end = ".".join(pieces[start:])
+        matched = (other for other in layers if other == end or other.endswith(f".{end}"))
+        if not pieces[start].isdigit() and end not in LAYER_KINDS and all(other in chosen for other in matched):
+            return end
+    return name

@@ -10,7 +10,7 @@ from selfsr.errors import InputError
 from selfsr.spec import Spec
 
 # Names of the layers of diffusers' U-Nets, autoencoders and transformers, by what they are.
-_LAYERS: dict[str, tuple[str, ...]] = {
+LAYER_KINDS: dict[str, tuple[str, ...]] = {
     "attention": (
         "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_in",
         "proj_out",
@@ -84,9 +84,9 @@ class LoraSpec(Spec):
         }
         found: dict[str, Any] = {}
         for target in self.targets:
-            ends = _LAYERS.get(target, (target,))
+            ends = LAYER_KINDS.get(target, (target,))
             matched = {name: layer for name, layer in layers.items() if any(_ends_with(name, end) for end in ends)}
-            if not matched and target not in _LAYERS:  # of the kinds, a network may lack one
+            if not matched and target not in LAYER_KINDS:  # of the kinds, a network may lack one
                 raise _refuse(place, repr(target), layers)
             found |= matched
         if not found:
@@ -97,8 +97,8 @@ class LoraSpec(Spec):
 def _refuse(place: str, got: str, layers: Iterable[str]) -> InputError:
     some = ", ".join(list(layers)[:3])
     return InputError(
-        f"{place}.targets: expected {', '.join(_LAYERS)} or ends of layer names, got {got}, which matches no layer; "
-        f"names are such as {some}."
+        f"{place}.targets: expected {', '.join(LAYER_KINDS)} or ends of layer names, got {got}, which matches no "
+        f"layer; names are such as {some}."
     )
 
 
