@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import _disable_current_modes
 
 from selfsr.errors import InputError
 
@@ -190,7 +191,8 @@ def _cached_taps_on(
 ) -> tuple[Tensor, Tensor]:
     """Return the taps as tensors; cached, so that a training step neither computes nor copies them."""
     index, weight = (_transposed_taps if transposed else compute_taps)(n_in, n_out, factor)
-    with torch.inference_mode(False):  # a cached inference tensor could not be used in training
+    # A cached tensor of inference mode could not be used in training, nor one without data after an estimate of memory.
+    with torch.inference_mode(False), _disable_current_modes():
         return torch.from_numpy(index).to(device), torch.from_numpy(weight).to(device=device, dtype=dtype)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
+from selfsr.nets.diffusion.base_layouts import count_skipped_tokens
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,13 @@ def open_prompt(
     pooled = config.get("pooled_projection_dim")
     if shapes is not None:
         return Prompt(**{name: torch.zeros(shape) for name, shape in shapes.items()})
-    if torch.get_default_device().type == "meta":
-        return Prompt(torch.zeros(1, features), None, None if pooled is None else torch.zeros(pooled))
+    tokens = 1 if torch.get_default_device().type == "meta" else count_skipped_tokens()
+    if tokens is not None:
+        has_negative = negative is not None and count_skipped_tokens() is not None
+        parts = [(torch.zeros(tokens, features), None if pooled is None else torch.zeros(pooled)) for _ in range(2)]
+        return Prompt(
+            parts[0][0], parts[1][0] if has_negative else None, parts[0][1], parts[1][1] if has_negative else None
+        )
     if file is not None:
         prompt, place = read_prompt(file), f"network.prompt_file: expected embeddings from {file}"
     elif has_text_encoder(base):
