@@ -77,7 +77,9 @@ def test_estimate_is_what_real_steps_allocate(recipe: dict[str, Any], base: Path
     recipe = {**recipe, "network": {**recipe["network"], "checkpointing": False}, "ema_decay": 0.9}
     memory = estimate_step_memory(parse_recipe(recipe, "my.yaml"), device="cpu")
     assert memory is not None
-    assert memory.peak == pytest.approx(measure(recipe, tmp_path), rel=0.03)  # its resampling tables are counted as constants
+    assert memory.peak == pytest.approx(
+        measure(recipe, tmp_path), rel=0.03
+    )  # its resampling tables are counted as constants
     unet = diffusers.UNet2DConditionModel.from_pretrained(base / "unet")
     matrices = [m for m in unet.modules() if type(m) in (torch.nn.Linear, torch.nn.Conv2d) and m is not unet.conv_out]
     halved = sum(matrix.weight.numel() for matrix in matrices)

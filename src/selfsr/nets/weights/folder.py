@@ -28,6 +28,11 @@ def is_model_folder(path: Path) -> bool:
     return (path / STATEMENT).is_file()
 
 
+def is_input(name: str) -> bool:
+    """Return whether a tensor of a network on a pretrained base is not trained: its prompt or its base's checksum."""
+    return name in (_SHA256, "prompt") or name.startswith("prompt_")
+
+
 def split_tensors(tensors: Mapping[str, Tensor], part: str) -> dict[str, dict[str, Tensor]]:
     """Return the tensors of a network on a pretrained base by file, under the names that they have there.
 
