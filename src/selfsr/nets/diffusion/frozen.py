@@ -68,7 +68,8 @@ class PartlyFrozen(nn.Module):
         if theirs is not None and theirs.device.type != "meta" and self.base_sha256.device.type != "meta":
             self.check_base(bytes(theirs.tolist()).hex())
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
-        missing = [name for name in result.missing_keys if name not in self.frozen_names()]
+        frozen = self.frozen_names()
+        missing = [name for name in result.missing_keys if name not in frozen]
         if strict and (missing or result.unexpected_keys):
             raise RuntimeError(
                 f"Error(s) in loading state_dict for {type(self).__name__}: missing {missing}, unexpected "

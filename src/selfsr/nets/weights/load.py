@@ -113,7 +113,8 @@ def load_into(net: nn.Module, path: Path, *, fit: Fit = "all") -> str:
     _check_finite(path, weights.tensors)
     adapters = None if NETWORK_ENTRY in weights.metadata else find_adapters(weights.tensors, weights.metadata)
     if adapters is not None:  # the base and its prompt are those of the network
-        kept = {name: tensor for name, tensor in net.state_dict().items() if name in dict(net.named_buffers())}
+        buffers = {name for name, _ in net.named_buffers()}
+        kept = {name: tensor for name, tensor in net.state_dict().items() if name in buffers}
         tensors = {**kept, **adapters.tensors}
     else:
         detected = detect_network(path, weights)
