@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -206,7 +206,7 @@ def _make_config(adapters: Mapping[str, Tensor], prefix: str) -> str:
 
 
 def _to_kohya(adapters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    from diffusers.utils import convert_state_dict_to_kohya
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 
     converted = convert_state_dict_to_kohya(dict(adapters))
     return {f"lora_{name}" if name.startswith("transformer_") else name: tensor for name, tensor in converted.items()}
@@ -229,7 +229,7 @@ def _merge(source: Path, options: FolderOptions, folder: Path, report: Callable[
     base, notes = Path(net.spec.base), []
     merged: dict[str, Any] = {"unet": fuse(net.unet, net.make_denoiser())}
     if hasattr(net, "autoencoder"):
-        merged["autoencoder"] = fuse(net.autoencoder, net.space.net)
+        merged["autoencoder"] = fuse(cast(nn.Module, net.autoencoder), net.space.net)
     difference = _compare(exact, merged)
     check_difference(MERGED, difference, half=False)
     with write_folder_atomic(folder) as temporary:

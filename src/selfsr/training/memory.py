@@ -148,11 +148,12 @@ def _take_steps(run: TrainingRun, mode: FakeTensorMode, precision: str) -> StepM
     recipe, generator = run.recipe, run.generator
     autoencoder = getattr(getattr(generator, "space", None), "net", None)
     starts: list[int] = []
+    alive = 0
     backward = run.accelerator.backward
 
-    def note_start(loss: Tensor) -> None:
+    def note_start(loss: Tensor, **options: Any) -> None:
         starts.append(counted.alive)
-        backward(loss)
+        backward(loss, **options)
 
     run.accelerator.backward = note_start
     with mode, _FakePeak(mode) as counted:
