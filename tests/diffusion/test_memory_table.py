@@ -73,12 +73,24 @@ def measure(recipe: dict[str, Any], folder: Path) -> int:
     return sum(storages.values()) + counted.peak
 
 
+def copy_configurations(base: Path, folder: Path) -> str:
+    """Return a base of which only the configurations are there."""
+    for part in ("unet", "vae", "scheduler"):
+        (folder / part).mkdir(parents=True)
+        for path in (base / part).glob("*.json"):
+            (folder / part / path.name).write_bytes(path.read_bytes())
+    return str(folder)
+
+
 def test_estimate_is_what_real_steps_allocate(recipe: dict[str, Any], base: Path, tmp_path: Path) -> None:
-    recipe = {**recipe, "network": {**recipe["network"], "checkpointing": False}, "ema_decay": 0.9}
-    memory = estimate_step_memory(parse_recipe(recipe, "my.yaml"), device="cpu")
+    network = {**recipe["network"], "checkpointing": False, "lora": {"rank": 2, "targets": ["to_q"]}}
+    recipe = {**recipe, "network": network, "ema_decay": 0.9}
+    configured = {**network, "base": copy_configurations(base, tmp_path / "configured")}
+    only_sizes = {**recipe, "network": configured, "data": {**recipe["data"], "hr": "nowhere"}}
+    memory = estimate_step_memory(parse_recipe(only_sizes, "my.yaml"), device="cpu", load_data=False)
     assert memory is not None
     assert memory.peak == pytest.approx(
-        measure(recipe, tmp_path), rel=0.03
+        measure(recipe, tmp_path / "run"), rel=0.03
     )  # its resampling tables are counted as constants
     unet = diffusers.UNet2DConditionModel.from_pretrained(base / "unet")
     matrices = [m for m in unet.modules() if type(m) in (torch.nn.Linear, torch.nn.Conv2d) and m is not unet.conv_out]
@@ -88,18 +100,14 @@ def test_estimate_is_what_real_steps_allocate(recipe: dict[str, Any], base: Path
     assert memory.autoencoder == 4 * sum(p.numel() for p in vae.parameters())
     assert memory.trained - memory.gradients == 32 + 4 * 77 * 16  # checksum and embeddings
     assert memory.average == memory.trained
-    assert memory.optimizer == pytest.approx(2 * memory.gradients, rel=0.02)
+    assert memory.optimizer == pytest.approx(2 * memory.gradients, rel=0.05)  # and its counters
     assert 0 < memory.kept < memory.passes
 
 
+@pytest.mark.slow
 def test_table_needs_neither_base_nor_data(recipe: dict[str, Any], base: Path, tmp_path: Path) -> None:
     recipe["data"] |= {"hr": "nowhere"}
-    configured = tmp_path / "configured"
-    for part in ("unet", "vae", "scheduler"):  # a base of which only the configurations are here
-        (configured / part).mkdir(parents=True)
-        for path in (base / part).glob("*.json"):
-            (configured / part / path.name).write_bytes(path.read_bytes())
-    recipe["network"]["base"] = str(configured)
+    recipe["network"]["base"] = copy_configurations(base, tmp_path / "configured")
     path = tmp_path / "my.yaml"
     path.write_text(yaml.safe_dump(recipe))
     result = CliRunner().invoke(cli.app, ["train", str(path), "--dry-run", "--memory"])
