@@ -182,6 +182,8 @@ def test_transformer_has_its_own_prefix(flow_base: Path, tmp_path: Path) -> None
     net = build(flow_base, prompt_file=tmp_path / "prompt.safetensors")
     save_weights(tmp_path / "net.safetensors", net, {})
     call("export", tmp_path / "net.safetensors", "-o", tmp_path / "out", "--kohya")
+    assert not (tmp_path / "out" / "trained.safetensors").exists()  # the table of positions is the base's
+    assert copy.deepcopy(net).unet.pos_embed.pos_embed is net.unet.pos_embed.pos_embed
     transformer: Any = diffusers.SD3Transformer2DModel.from_pretrained(flow_base / "transformer")
     transformer.load_lora_adapter(tmp_path / "out" / "lora", weight_name="pytorch_lora_weights.safetensors")
     theirs = {name: tensor for name, tensor in transformer.state_dict().items() if ".lora_" in name}

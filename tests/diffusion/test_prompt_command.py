@@ -51,7 +51,12 @@ def test_file_has_the_embeddings_of_transformers(base: Path, tmp_path: Path) -> 
         ("base", "prompt.pt", [], r"prompt: expected a .safetensors file for --output, got .*prompt\.pt;"),
         ("nothing", "p.safetensors", [], "expected the folders text_encoder and tokenizer in .*, got no such folder;"),
         ("flow", "p.safetensors", [], "prompt .*: expected the folders text_encoder and tokenizer in .*, got others;"),
-        ("base", "p.safetensors", ["--text", "a b c d e f g h i j k"], f"at most {TOKENS} tokens, .* got 13; shorten it"),
+        (
+            "base",
+            "p.safetensors",
+            ["--text", "a b c d e f g h i j k"],
+            f"at most {TOKENS} tokens, .* got 13; shorten it",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(base_name, output, options, message, base, flow_base, tmp_path) -> None:

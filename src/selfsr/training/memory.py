@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from selfsr.errors import InputError
 from selfsr.machine.device import choose_device, choose_precision
 from selfsr.nets.diffusion.base_layouts import find_layout, skip_weights, write_layout
+from selfsr.nets.diffusion.frozen import PartlyFrozen
 from selfsr.nets.diffusion.pretrained import PretrainedSpec
 from selfsr.recipe import Recipe
 from selfsr.runfolder.log import Meter
@@ -42,9 +43,9 @@ class StepMemory:
     """The bytes of the tensors of a training step, by their use.
 
     Attributes:
-        frozen: weights of the generator that never change, without those of an autoencoder.
+        frozen: weights and buffers of the generator that never change, without those of an autoencoder.
         autoencoder: weights of the autoencoder.
-        trained: weights of the generator that are trained, and its buffers.
+        trained: weights of the generator that are trained, and its other buffers.
         average: the EMA, or the copy that is evaluated, without the frozen weights that it shares.
         others: other networks, such as discriminators and those of perceptual losses, and constants of losses.
         optimizer: state of all optimizers.
@@ -159,7 +160,7 @@ def _take_steps(run: TrainingRun, mode: FakeTensorMode, precision: str) -> StepM
     with mode, _FakePeak(mode) as counted:
         parts = {
             "autoencoder": counted.count_weights(autoencoder.parameters() if autoencoder is not None else ()),
-            "frozen": counted.count_weights(p for p in generator.parameters() if not p.requires_grad),
+            "frozen": counted.count_weights(_list_frozen(generator)),
             "trained": counted.count_weights((*generator.parameters(), *generator.buffers())),
             "average": counted.count_weights((*run.ema.net.parameters(), *run.ema.net.buffers())),
         }
@@ -181,6 +182,13 @@ def _take_steps(run: TrainingRun, mode: FakeTensorMode, precision: str) -> StepM
         peak=counted.peak,
         precision=precision,
     )
+
+
+def _list_frozen(net: nn.Module) -> list[Tensor]:
+    """Return the parameters and buffers that never change."""
+    names = net.frozen_names() if isinstance(net, PartlyFrozen) else set()
+    buffers = [buffer for name, buffer in net.named_buffers() if name in names]
+    return [*(parameter for parameter in net.parameters() if not parameter.requires_grad), *buffers]
 
 
 def _make_batches(run: TrainingRun) -> list[Batch]:
