@@ -22,7 +22,7 @@ from selfsr.training import loop
 runner = CliRunner()
 VERBS = {
     *("train", "finetune", "inspect", "evaluate", "compare", "upscale", "export", "degrade", "report", "study"),
-    *("demo", "bench", "doctor"),
+    *("demo", "bench", "doctor", "prompt"),
 }
 GROUPS = {
     "data": {"check", "prepare", "sheet"},

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 # Features of the text and tokens of the tiny text encoder.
-FEATURES, TOKENS = 16, 7
+FEATURES, TOKENS = 16, 12
 
 
 def save_base(folder: Path, *, prediction: str = "epsilon", latents: int = 4, text: bool = True) -> Path:

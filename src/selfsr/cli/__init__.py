@@ -24,6 +24,7 @@ from selfsr.cli import (
     finetune,
     inspect,
     models,
+    prompt,
     recipes,
     report,
     study,
@@ -70,6 +71,7 @@ app.command("compare", epilog=compare.EPILOG)(compare.compare)
 app.command("upscale", epilog=upscale.EPILOG)(upscale.upscale)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("export", epilog=export.EPILOG)(export.export)
+app.command("prompt", epilog=prompt.EPILOG)(prompt.prompt)
 app.command("degrade", epilog=degrade.EPILOG)(degrade.degrade)
 app.command("report", epilog=report.EPILOG)(report.report)
 app.command("study", epilog=study.EPILOG)(study.study)

@@ -4,6 +4,7 @@ import typer
 
 from selfsr.cli.export_options import (
     AuthorOption,
+    BaseOption,
     CardOption,
     DescriptionOption,
     ExportDataOption,
@@ -12,7 +13,9 @@ from selfsr.cli.export_options import (
     ExportScaleOption,
     FixedSizeOption,
     ImagesOption,
+    KohyaOption,
     LicenseOption,
+    MergeOption,
     NameOption,
     OnnxHalfOption,
     OnnxOption,
@@ -32,20 +35,31 @@ selfsr export runs/waves -o waves --name 4x-waves --author Jane --license CC-BY-
 
 selfsr export best.safetensors -o waves --name 4x-waves --precision float16 --onnx --card card.yaml
 
+selfsr export runs/one_step -o one_step --kohya      (a model on a pretrained base)
+
 selfsr export photo_x4 -o photo --name 4x-photo --data Set5 --author Jane --license Apache-2.0
 
 [bold]Files[/bold]
 
 NAME.safetensors, NAME_fp16.safetensors, NAME_bf16.safetensors, NAME.pth and NAME_fp32.onnx are each compared with the
 network in float32, at several sizes. README.md is the card. NAME.json is the entry for OpenModelDB; it needs an author.
-In metadata, a path keeps its last component only."""
+In metadata, a path keeps its last component only.
+
+Of a model on a pretrained base, the folder has selfsr.json, the adapters by diffusers' names, and the embeddings of the
+text; every command opens it as a model. The base itself is not in it."""
+
+# Options that do nothing for a model folder.
+_OF_FILES = (
+    "name", "precision", "pth", "onnx", "onnx_half", "opset", "fixed_size", "tag", "description", "url", "images",
+    "data", "metric", "device",
+)  # fmt: skip
 
 
 def export(
     context: typer.Context,
     model: ExportedModelArgument,
     output: OutputOption,
-    name: NameOption,
+    name: NameOption = None,
     precision: PrecisionOption = None,
     pth: PthOption = False,
     onnx: OnnxOption = False,
@@ -64,15 +78,32 @@ def export(
     scale: ExportScaleOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
+    base: BaseOption = None,
+    kohya: KohyaOption = False,
+    merge: MergeOption = False,
 ) -> None:
     """Write a model for others: weights files, ONNX, a README with sample images, and an entry for OpenModelDB."""
     from selfsr.console import print_line
+    from selfsr.errors import InputError
     from selfsr.evaluation.sets import find_sets
     from selfsr.images.paths import list_images
     from selfsr.machine.device import choose_device
     from selfsr.models.card_options import read_card_options
     from selfsr.models.export import ExportOptions, export_model, read_precisions
+    from selfsr.models.model_folder import FolderOptions, export_folder, has_pretrained_base
+    from selfsr.nets.weights.find import find_model
 
+    if has_pretrained_base(source := find_model(model)):
+        refuse_unused(context, *_OF_FILES, reason="for a model on a pretrained base")
+        stated = read_card_options(card, author=tuple(author or ()), license=license)
+        choices = FolderOptions(base=base, scale=scale, kohya=kohya, merge=merge, overwrite=overwrite)
+        for note in export_folder(source, output, stated, choices, report=typer.echo):
+            print_line(note)
+        typer.echo(f"Wrote the model folder {output}; open it with: selfsr upscale PHOTO -m {output}")
+        return
+    refuse_unused(context, "base", "kohya", "merge", reason="for a model without a pretrained base")
+    if name is None:
+        raise InputError("export: expected --name for the files, such as 4x-waves, got none; add it.")
     if not (onnx or onnx_half):
         refuse_unused(context, "opset", "fixed_size", reason="without --onnx")
     if not data:

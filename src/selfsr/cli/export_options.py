@@ -9,11 +9,40 @@ from selfsr.evaluation.metrics import list_extra_metrics
 
 ExportedModelArgument = Annotated[
     str,
-    typer.Argument(help="Weights file, run folder (its best weights), or name from `selfsr models list`."),
+    typer.Argument(
+        help="Weights file, model folder, run folder (its best weights), or name from `selfsr models list`; also "
+        "adapters that HYPIR or OSEDiff saved."
+    ),
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")]
 NameOption = Annotated[
-    str, typer.Option(help="Name of the model in the form of OpenModelDB, such as 4x-waves: the scale, then words.")
+    str | None,
+    typer.Option(
+        help="Name of the model in the form of OpenModelDB, such as 4x-waves: the scale, then words. Needed, except "
+        "for models on a pretrained base."
+    ),
+]
+BaseOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="For models on a pretrained base: its model folder, where it is not at the place of the training. Needed "
+        "for files of HYPIR and OSEDiff."
+    ),
+]
+KohyaOption = Annotated[
+    bool,
+    typer.Option(
+        "--kohya",
+        help="For models on a pretrained base: also write the adapters for ComfyUI and A1111, by kohya's names.",
+    ),
+]
+MergeOption = Annotated[
+    bool,
+    typer.Option(
+        "--merge",
+        help="For models on a pretrained base: also write a complete model folder of diffusers with the adapters in "
+        "its weights, merged/, in float32.",
+    ),
 ]
 PthOption = Annotated[bool, typer.Option("--pth", help="Also write a .pth file, for older programs.")]
 OnnxOption = Annotated[bool, typer.Option("--onnx", help='Also write ONNX; needs pip install "selfsr\\[export]".')]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from selfsr.nets.base import NetworkSpec
     from selfsr.nets.weights.identify import FileNetwork
 
 EPILOG = """[bold]Examples[/bold]
@@ -23,7 +24,10 @@ _LONGEST = 200
 
 def inspect(
     model: Annotated[
-        str, typer.Argument(help="Weights file, run folder (its best weights), or name from `selfsr models list`.")
+        str,
+        typer.Argument(
+            help="Weights file, model folder, run folder (its best weights), or name from `selfsr models list`."
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the complete metadata.")] = False,
 ) -> None:
@@ -48,7 +52,7 @@ def _describe(path: Path, network: "FileNetwork") -> dict[str, Any]:
     spec = network.spec
     return {
         "file": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()),
         "architecture": network.architecture,
         "scale": list(network.scales),
         "channels": network.channels,
@@ -75,6 +79,8 @@ def _format(path: Path, model: str, network: "FileNetwork", facts: dict[str, Any
         f"size        {facts['bytes'] / 2**20:,.2f} MB: {network.tensors} tensors ({precision}){section}",
         f"network     {network.architecture} {scales}, {color}, {network.parameters:,} parameters",
     ]
+    if network.spec is not None and network.spec.has_base:
+        lines += _describe_base(network.spec, network.parameters)
     if network.spec is None:
         return [
             *lines,
@@ -92,6 +98,19 @@ def _format(path: Path, model: str, network: "FileNetwork", facts: dict[str, Any
     if len(network.scales) == 1:
         lines.append(f"On photos of your own: selfsr finetune {shlex.quote(model)} PHOTOS")
     return lines + _metadata(network)
+
+
+def _describe_base(spec: "NetworkSpec", trained: int) -> list[str]:
+    """Return the pretrained base, and what is trained on it."""
+    options = spec.model_dump(mode="json")
+    encoder = options.get("encoder_lora")
+    ranks = [f"adapters of rank {options['lora']['rank']}"]
+    ranks += [f"of rank {encoder['rank']} in the encoder"] if encoder else []
+    ranks += [f"completely {', '.join(options['trained'])}"] if options["trained"] else []
+    return [
+        f"base        {options['base']}, checksum {options['base_sha256']}",
+        f"trained     {' and '.join(ranks)}: {trained:,} numbers",
+    ]
 
 
 def _metadata(network: "FileNetwork") -> list[str]:

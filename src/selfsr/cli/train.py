@@ -17,6 +17,8 @@ selfsr recipes copy small_edsr_x2 my.yaml
 
 selfsr train my.yaml --set data.hr=photos --dry-run
 
+selfsr train my_one_step.yaml --dry-run --memory --layout sd21
+
 selfsr train my.yaml --set data.hr=photos --set steps=20000
 
 selfsr train my_gan.yaml --set method.terms.perceptual=null
@@ -70,20 +72,42 @@ def train(
             "folder; print the estimated time, memory and disk space of the run.",
         ),
     ] = False,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory",
+            help="With --dry-run: only print what a step needs memory for. No data, weights or pretrained base are "
+            "read, and no step is run, so that it works on any machine.",
+        ),
+    ] = False,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sd15|sd21|sd3",
+            help="With --memory: take the sizes of Stable Diffusion 1.5, 2.1 or 3 medium for the base. Default: by the "
+            "recipe's base, its configuration if the folder exists, else its name, such as stable-diffusion-2-1-base.",
+        ),
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder in which the run folder is created.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html at the end.")] = False,
     log: LogOption = "auto",
 ) -> None:
     """Train a model from a recipe. Ctrl-C saves and stops; --resume continues bit for bit on a CPU."""
-    from selfsr.console import set_log_style
+    from selfsr.console import print_lines, set_log_style
     from selfsr.errors import InputError
     from selfsr.recipe import load_recipe, shipped_recipes
     from selfsr.training import dryrun
+    from selfsr.training.memory import estimate_step_memory
+    from selfsr.training.memory_table import describe_memory
 
     set_log_style(log)
     if dry_run:
         refuse_unused(context, "resume", "runs", "no_report", reason="with --dry-run")
+    else:
+        refuse_unused(context, "memory", reason="without --dry-run")
+    if not memory:
+        refuse_unused(context, "layout", reason="without --memory")
     if recipe.is_dir():
         refuse_unused(context, "runs", reason="with a run folder")
         if resume is None:
@@ -99,6 +123,11 @@ def train(
     else:
         loaded = load_recipe(shipped_recipes().get(str(recipe), recipe), settings or ())
         folder = runs / loaded.name
+    if memory:
+        print_lines(
+            describe_memory(estimate_step_memory(loaded, device=device, layout=layout, load_data=False), loaded)
+        )
+        return
     if dry_run:
         dryrun.dry_run(loaded, device=device)
         return

@@ -15,9 +15,10 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Name from `selfsr models list`, or a weights file: .safetensors, .pth, .pt or .ckpt, of any network that "
-        "spandrel supports. Default: the shipped model with the highest PSNR for --scale or --outscale, or for x2. "
-        "Repeat it for several models: each has a folder in the output, or its name at the end of the file's name.",
+        help="Name from `selfsr models list`, a model folder, or a weights file: .safetensors, .pth, .pt or .ckpt, of "
+        "any network that spandrel supports. Default: the shipped model with the highest PSNR for --scale or "
+        "--outscale, or for x2. Repeat it for several models: each has a folder in the output, or its name at the end "
+        "of the file's name.",
     ),
 ]
 OutputOption = Annotated[

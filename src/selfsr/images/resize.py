@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn import functional
+from torch.utils._python_dispatch import _disable_current_modes
 
 from selfsr.errors import InputError
 
@@ -192,7 +192,7 @@ def _cached_taps_on(
     """Return the taps as tensors; cached, so that a training step neither computes nor copies them."""
     index, weight = (_transposed_taps if transposed else compute_taps)(n_in, n_out, factor)
     # A cached inference tensor could not be used in training, nor one without data after an estimate of memory.
-    with torch.inference_mode(False), unset_fake_temporarily():
+    with torch.inference_mode(False), _disable_current_modes():
         return torch.from_numpy(index).to(device), torch.from_numpy(weight).to(device=device, dtype=dtype)
 
 

@@ -24,6 +24,9 @@ _PACKAGES = {
     "tensorboard": "track",
     "pytorch-optimizer": "optimizers",
     "scikit-image": "demo",
+    "diffusers": "diffusion",
+    "peft": "diffusion",
+    "transformers": "diffusion",
 }
 
 

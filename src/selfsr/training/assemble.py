@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -147,7 +147,14 @@ class TrainingRun:
         }
 
 
-def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Literal["auto"]) -> TrainingRun:
+def assemble(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str,
+    resume: bool | Literal["auto"],
+    load_data: bool = True,
+) -> TrainingRun:
     """Build every part of the run; write nothing yet.
 
     Args:
@@ -156,6 +163,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Litera
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         resume: restore the newest checkpoint in `folder`; "auto" does if there is one; otherwise start from the
             recipe's weights files.
+        load_data: False leaves out the loader, for a run that makes its own batches.
 
     Raises:
         InputError: something that the recipe names is missing or does not fit.
@@ -191,17 +199,7 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Litera
     check_averaging(recipe, optimizers)
     prepare_kernels(recipe, accelerator)
     state = share_from_first(lambda: _load_state(recipe, folder)) if resume else {"step": 0}
-    loader = Loader(
-        recipe.data.build_each(recipe.crops_px),
-        batch=recipe.batch,
-        seed=recipe.seed,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        start_step=state["step"],
-        workers=recipe.workers,
-        augment=recipe.data.augment,
-    )
-    loader.fill_device(accelerator.device)
+    loader = _build_loader(recipe, accelerator, state["step"]) if load_data else cast(Loader, None)
     run = TrainingRun(
         recipe,
         folder,
@@ -220,6 +218,21 @@ def assemble(recipe: Recipe, folder: Path, *, device: str, resume: bool | Litera
     if resume:
         _restore(run, state)
     return run
+
+
+def _build_loader(recipe: Recipe, accelerator: Accelerator, start_step: int) -> Loader:
+    loader = Loader(
+        recipe.data.build_each(recipe.crops_px),
+        batch=recipe.batch,
+        seed=recipe.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        start_step=start_step,
+        workers=recipe.workers,
+        augment=recipe.data.augment,
+    )
+    loader.fill_device(accelerator.device)
+    return loader
 
 
 def _print_once(accelerator: Accelerator, text: str) -> None:

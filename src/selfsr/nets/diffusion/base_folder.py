@@ -11,6 +11,7 @@ from torch import nn
 
 from selfsr.errors import InputError, shorten
 from selfsr.nets.base import allow_any_size
+from selfsr.nets.diffusion.base_layouts import build_without_weights, count_skipped_tokens
 from selfsr.nets.diffusion.noise_schedule import NoiseSchedule, read_schedule
 from selfsr.nets.diffusion.spaces import AutoencoderSpec, LatentSpace, build_space, hash_files, import_diffusers
 from selfsr.nets.layers import Float32Conv2d
@@ -91,7 +92,7 @@ def open_base(
             f"network.base: expected a base from latents of {space.channels} channels, which its autoencoder has, got "
             f"{kind} with {config.get('in_channels')} input channels in {folder}; use a text-to-image model."
         )
-    is_meta = torch.get_default_device().type == "meta"
+    is_meta = torch.get_default_device().type == "meta" or count_skipped_tokens() is not None
     identity = f"{space.sha256} {schedule.prediction} {schedule.alpha.round(6).tolist()}"
     found = "00" * 32 if is_meta else _hash_base(tuple(_list_weights(folder)), identity)
     if sha256 is not None and not is_meta and found != sha256:
@@ -165,7 +166,9 @@ def _build_denoiser(folder: Path, kind: str, config: dict[str, Any], *, is_meta:
 
     model_class = getattr(diffusers, kind)
     try:
-        if is_meta:
+        if count_skipped_tokens() is not None:
+            net = build_without_weights(model_class, config)
+        elif is_meta:
             net = model_class.from_config(config)
         else:
             variant = "fp16" if all(".fp16." in path.name for path in _list_weights(folder)) else None
@@ -189,4 +192,5 @@ def _cast_weights(net: nn.Module, dtype: torch.dtype) -> None:
     for layer in net.modules():
         if type(layer) in (nn.Linear, nn.Conv2d):
             weight: Any = layer.weight
-            weight.data = weight.data.to(dtype)
+            skips = count_skipped_tokens() is not None
+            weight.data = torch.empty_like(weight, dtype=dtype) if skips else weight.data.to(dtype)

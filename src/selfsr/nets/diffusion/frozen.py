@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from selfsr.errors import InputError
 
+# The attribute of a frozen module with the names of its buffers.
+_FROZEN_BUFFERS = "frozen_buffers"
+
 
 class PartlyFrozen(nn.Module):
     """Base of networks whose state is that of the trained part.
 
-    Copies, such as an EMA, share the frozen parameters. The state dict has the trained parameters and all buffers, so
+    Copies, such as an EMA, share what is frozen. The state dict has the trained parameters and the other buffers, so
     checkpoints and weights files have only these. The frozen part is identified by a checksum in the state, and the
     state is refused by a network with another frozen part.
     """
@@ -34,14 +37,19 @@ class PartlyFrozen(nn.Module):
         self.register_buffer("base_sha256", digits)
 
     def freeze_more(self, module: nn.Module) -> None:
-        """Freeze the parameters that a module has now, which the checksum of the base covers."""
+        """Freeze the parameters and buffers that a module has now, which the checksum of the base covers."""
         for parameter in module.parameters():
             parameter.requires_grad_(False)
             self._frozen[id(parameter)] = parameter
+        for part in module.modules():  # copies keep the names, while a buffer is another tensor on another device
+            setattr(part, _FROZEN_BUFFERS, frozenset(name for name, _ in part.named_buffers(recurse=False)))
 
     def frozen_names(self) -> set[str]:
-        """Return the names of the parameters that never change."""
-        return {name for name, parameter in self.named_parameters() if id(parameter) in self._frozen}
+        """Return the names of the parameters and buffers that never change."""
+        names = {name for name, parameter in self.named_parameters() if id(parameter) in self._frozen}
+        for place, part in self.named_modules():
+            names |= {f"{place}.{name}" for name in getattr(part, _FROZEN_BUFFERS, ())}
+        return names
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Change whether the trained parameters get a gradient; frozen ones never do."""
@@ -50,11 +58,11 @@ class PartlyFrozen(nn.Module):
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the trained parameters and all buffers."""
+        """Return the trained parameters and the buffers that are not frozen."""
         prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
         state = super().state_dict(*args, **kwargs)
         for name in self.frozen_names():
-            del state[prefix + name]
+            state.pop(prefix + name, None)
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -94,6 +102,9 @@ class PartlyFrozen(nn.Module):
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         memo.update(self._frozen)
+        for part in self.modules():
+            buffers = [getattr(part, name) for name in getattr(part, _FROZEN_BUFFERS, ())]
+            memo.update({id(buffer): buffer for buffer in buffers})
         twin.__dict__ = copy.deepcopy(self.__dict__, memo)
         return twin
 

@@ -10,7 +10,7 @@ from selfsr.errors import InputError
 from selfsr.spec import Spec
 
 # Names of the layers of diffusers' U-Nets, autoencoders and transformers, by what they are.
-_LAYERS: dict[str, tuple[str, ...]] = {
+LAYER_KINDS: dict[str, tuple[str, ...]] = {
     "attention": (
         "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_in",
         "proj_out",
@@ -50,13 +50,13 @@ class LoraSpec(Spec):
         layers = self._find(net, "lora").values()
         return self.rank * sum(layer.weight.shape[0] + layer.weight[0].numel() for layer in layers)
 
-    def add_to(self, net: nn.Module, place: str, part: str = "") -> None:
+    def add_to(self, net: nn.Module, place: str, parts: tuple[str, ...] = ("",)) -> None:
         """Add adapters to a network, in place; its output stays the same until they are trained.
 
         Args:
             net: the frozen network.
             place: the key of these options in the recipe, for error messages.
-            part: only layers whose name starts with this get adapters.
+            parts: only layers whose name starts with one of these get adapters.
 
         Raises:
             InputError: peft is not installed, or a target matches no layer.
@@ -68,25 +68,25 @@ class LoraSpec(Spec):
                 f"{place}: adapters are built with peft, got an environment without it; install it with "
                 'pip install "selfsr[diffusion]".'
             ) from error
-        names = list(self._find(net, place, part))
+        names = list(self._find(net, place, parts))
         frozen = {id(parameter) for parameter in net.parameters()}
         inject_adapter_in_model(LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=names), net)
         for parameter in net.parameters():
             if id(parameter) not in frozen:  # peft gives them the type of the frozen weights
                 parameter.data = parameter.data.float()
 
-    def _find(self, net: nn.Module, place: str, part: str = "") -> dict[str, Any]:
+    def _find(self, net: nn.Module, place: str, parts: tuple[str, ...] = ("",)) -> dict[str, Any]:
         """Return the layers that get an adapter, by name."""
         layers = {
             name: module
             for name, module in net.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d) and name.startswith(part)
+            if isinstance(module, nn.Linear | nn.Conv2d) and name.startswith(parts)
         }
         found: dict[str, Any] = {}
         for target in self.targets:
-            ends = _LAYERS.get(target, (target,))
+            ends = LAYER_KINDS.get(target, (target,))
             matched = {name: layer for name, layer in layers.items() if any(_ends_with(name, end) for end in ends)}
-            if not matched and target not in _LAYERS:  # of the kinds, a network may lack one
+            if not matched and target not in LAYER_KINDS:  # of the kinds, a network may lack one
                 raise _refuse(place, repr(target), layers)
             found |= matched
         if not found:
@@ -97,8 +97,8 @@ class LoraSpec(Spec):
 def _refuse(place: str, got: str, layers: Iterable[str]) -> InputError:
     some = ", ".join(list(layers)[:3])
     return InputError(
-        f"{place}.targets: expected {', '.join(_LAYERS)} or ends of layer names, got {got}, which matches no layer; "
-        f"names are such as {some}."
+        f"{place}.targets: expected {', '.join(LAYER_KINDS)} or ends of layer names, got {got}, which matches no "
+        f"layer; names are such as {some}."
     )
 
 

@@ -66,6 +66,7 @@ class OneStep(PretrainedNetwork):
             )
         super().__init__(scale, spec, base, Sampling(color_fix=spec.sample.color_fix))
         spec.lora.add_to(self.unet, "network.lora")
+        self.train_layers(spec.trained)
         self._index = spec.timestep
         self._is_residual = spec.output == "residual"
         self._checkpointing = spec.checkpointing
@@ -75,7 +76,7 @@ class OneStep(PretrainedNetwork):
     def _add_encoder_adapters(self, lora: LoraSpec) -> None:
         autoencoder = share_copy(self.space.net)
         self.freeze_more(autoencoder)
-        lora.add_to(autoencoder, "network.encoder_lora", "encoder.")
+        lora.add_to(autoencoder, "network.encoder_lora", ("encoder.", "quant_conv"))
         autoencoder.decoder = nn.Identity()  # the space decodes
         self.autoencoder: Any = autoencoder
 

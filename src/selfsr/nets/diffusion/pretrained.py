@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, PositiveInt, field_validator, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
+from selfsr.errors import InputError
 from selfsr.images.color_fix import ColorFix
 from selfsr.nets.base import NETWORK_ENTRY, NetworkSpec
 from selfsr.nets.diffusion.base_folder import AutoencoderPrecision, Base, BasePrecision, open_base
@@ -58,6 +59,11 @@ class PretrainedSpec(NetworkSpec):
         description="type in which the autoencoder computes; bfloat16 halves the memory of decoding, with small errors",
     )
     lora: LoraSpec = LoraSpec()  # pyright: ignore[reportCallIssue]
+    trained: tuple[str, ...] = Field(
+        (),
+        description="layers of the denoiser that are trained completely, by ends of their names, such as conv_in in "
+        "OSEDiff; weights files contain them",
+    )
     checkpointing: bool = Field(
         True, description="recompute the base in the backward pass: far less memory, a third more time"
     )
@@ -156,6 +162,31 @@ class PretrainedNetwork(PartlyFrozen, DiffusionNetwork):
     def make_denoiser(self) -> Any:
         """Return a copy of the frozen denoiser that shares its weights, to which adapters can be added."""
         return share_copy(self.base.denoiser)
+
+    def train_layers(self, ends: tuple[str, ...]) -> None:
+        """Train layers of the denoiser completely: they get their own weights, in float32.
+
+        Args:
+            ends: names of layers, or ends of them.
+
+        Raises:
+            InputError: one of them matches no layer with weights.
+        """
+        layers = {
+            name.removesuffix(".base_layer"): layer
+            for name, layer in self.unet.named_modules()
+            if ".lora_" not in name and isinstance(getattr(layer, "weight", None), nn.Parameter)
+        }
+        for end in ends:
+            found = [layer for name, layer in layers.items() if name == end or name.endswith(f".{end}")]
+            if not found:
+                raise InputError(
+                    f"network.trained: expected ends of layer names, got {end!r}, which matches no layer with weights; "
+                    f"names are such as {', '.join(list(layers)[:3])}."
+                )
+            for layer in found:
+                for name, parameter in list(layer.named_parameters(recurse=False)):
+                    setattr(layer, name, nn.Parameter(parameter.detach().float().clone()))
 
     def _open_prompt(self, spec: PretrainedSpec) -> Prompt:
         return open_prompt(

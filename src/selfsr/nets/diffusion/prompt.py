@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfsr.errors import InputError, shorten
 from selfsr.fileio import write_atomic
+from selfsr.nets.diffusion.base_layouts import count_skipped_tokens
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,19 @@ class Prompt:
     pooled: Tensor | None = None
     negative_pooled: Tensor | None = None
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, texts: Mapping[str, str] | None = None) -> None:
         """Write the embeddings as a safetensors file.
+
+        Args:
+            path: the file.
+            texts: the texts of the embeddings, for the reader of the file's metadata.
 
         Raises:
             OSError: the disk is full or not writable.
         """
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         content = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
-        write_atomic(path, safetensors.torch.save(content, metadata={"format": "pt"}))
+        write_atomic(path, safetensors.torch.save(content, metadata={"format": "pt", **(texts or {})}))
 
 
 def read_prompt(path: Path) -> Prompt:
@@ -72,29 +77,31 @@ def has_text_encoder(base: Path) -> bool:
     )
 
 
-def encode_prompt(base: Path, text: str, negative: str | None = None) -> Prompt:
+def encode_prompt(base: Path, text: str, negative: str | None = None, *, place: str = "network.prompt") -> Prompt:
     """Compute the embeddings of a text with the text encoder of a model folder of diffusers.
 
     Args:
         base: a folder with `text_encoder` and `tokenizer`, as Stable Diffusion 1 and 2 have.
         text: the text; an empty text is usual.
         negative: the text that guidance leads away from; None for none.
+        place: where the folder is named, for error messages.
 
     Raises:
-        InputError: transformers is not installed, or the folder has no such text encoder.
+        InputError: transformers is not installed, the folder has no such text encoder, or a text is too long for it.
     """
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
         from transformers.utils import logging
     except ImportError as error:
         raise InputError(
-            "network.prompt: texts are encoded with transformers, got an environment without it; install it, or name "
-            "a file of embeddings as network.prompt_file."
+            f"{place}: texts are encoded with transformers, got an environment without it; install it with "
+            'pip install "selfsr[diffusion]", or name a file of embeddings as network.prompt_file.'
         ) from error
     if not has_text_encoder(base):
+        got = "others" if base.is_dir() else "a file" if base.exists() else "no such folder"
         raise InputError(
-            f"network.prompt: expected the folders text_encoder and tokenizer in {base}, and no further encoder, got "
-            f"others; name a file of embeddings as network.prompt_file."
+            f"{place}: expected the folders text_encoder and tokenizer in {base}, and no further encoder, got {got}; "
+            "use the model folder of a base with one text encoder, or a file of embeddings as network.prompt_file."
         )
     logging.disable_progress_bar()
     try:
@@ -102,12 +109,18 @@ def encode_prompt(base: Path, text: str, negative: str | None = None) -> Prompt:
         encoder = CLIPTextModel.from_pretrained(str(base / "text_encoder"), local_files_only=True)
     except (OSError, ValueError, RuntimeError, TypeError, LookupError) as error:
         raise InputError(
-            f"network.prompt: expected a text encoder of CLIP in {base}, got {shorten(str(error))}; use a complete "
-            "model folder, or network.prompt_file."
+            f"{place}: expected a text encoder of CLIP in {base}, got {shorten(str(error))}; use a complete model "
+            "folder, or network.prompt_file."
         ) from error
 
     def encode(words: str) -> Tensor:
         length = tokenizer.model_max_length
+        count = len(tokenizer(words).input_ids)
+        if count > length:
+            raise InputError(
+                f"{place}: expected a text of at most {length} tokens, which the text encoder reads, got {count}; "
+                "shorten it."
+            )
         tokens = tokenizer(words, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         with torch.no_grad():
             return encoder.eval()(tokens.input_ids)[0][0].float()
@@ -141,8 +154,13 @@ def open_prompt(
     pooled = config.get("pooled_projection_dim")
     if shapes is not None:
         return Prompt(**{name: torch.zeros(shape) for name, shape in shapes.items()})
-    if torch.get_default_device().type == "meta":
-        return Prompt(torch.zeros(1, features), None, None if pooled is None else torch.zeros(pooled))
+    tokens = 1 if torch.get_default_device().type == "meta" else count_skipped_tokens()
+    if tokens is not None:
+        has_negative = negative is not None and count_skipped_tokens() is not None
+        parts = [(torch.zeros(tokens, features), None if pooled is None else torch.zeros(pooled)) for _ in range(2)]
+        return Prompt(
+            parts[0][0], parts[1][0] if has_negative else None, parts[0][1], parts[1][1] if has_negative else None
+        )
     if file is not None:
         prompt, place = read_prompt(file), f"network.prompt_file: expected embeddings from {file}"
     elif has_text_encoder(base):

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from selfsr.errors import InputError, shorten
 from selfsr.nets.base import allow_any_size
 from selfsr.nets.diffusion import taef2
+from selfsr.nets.diffusion.base_layouts import build_without_weights, count_skipped_tokens
 from selfsr.spec import Spec, expand_home
 
 _KINDS = ("AutoencoderKL", "VQModel", "AutoencoderTiny")
@@ -275,6 +276,15 @@ def _load_diffusers(folder: Path) -> tuple[nn.Module, float, str]:
         raise AutoencoderError(
             f"network.space.autoencoder: expected {', '.join(_KINDS[:-1])} or {_KINDS[-1]} in {folder}, got "
             f"{shorten(str(kind))}; use another autoencoder."
+        )
+    if count_skipped_tokens() is not None:
+        import_diffusers()
+        import diffusers
+
+        return (
+            build_without_weights(getattr(diffusers, kind), config),
+            float(config.get("scaling_factor", 1.0)),
+            "00" * 32,
         )
     files = sorted(folder.glob("*.safetensors"))
     if not files:

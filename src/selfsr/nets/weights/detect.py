@@ -22,6 +22,7 @@ from selfsr.nets.base import (
     StatedNetwork,
     is_any_size_allowed,
 )
+from selfsr.nets.diffusion.adapters import find_adapters
 from selfsr.nets.diffusion.base_folder import BaseError
 from selfsr.nets.diffusion.spaces import AutoencoderError, relocate_folders
 from selfsr.nets.meta import build_on_meta
@@ -99,6 +100,12 @@ def detect_network(path: Path, weights: WeightsFile) -> Detected | None:
     """
     if NETWORK_ENTRY in weights.metadata:
         return _read_entry(path, weights)
+    if (adapters := find_adapters(weights.tensors, weights.metadata)) is not None:
+        raise InputError(
+            f"weights {path}: expected a complete network, got adapters of a pretrained base in the layout of "
+            f"{adapters.layout}; make a model folder of them with: selfsr export {path} -o FOLDER --base BASE, or "
+            "start a training from them."
+        )
     for spec_type in get_args(AnyNetwork):
         try:
             detected = spec_type.detect(weights.tensors)

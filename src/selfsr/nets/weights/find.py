@@ -5,12 +5,13 @@ import os
 from pathlib import Path
 
 from selfsr.errors import InputError
+from selfsr.nets.weights.folder import is_model_folder
 
 SHIPPED_FOLDER: Path = Path(__file__).resolve().parents[2] / "models" / "files"
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """Return the file of a model: one of the package by its name, the best of a run folder, or the file at a path.
+    """Return the file of a model: one of the package by its name, the best of a run folder, or what is at a path.
 
     The name of a shipped model comes first. A file of the same name in the current folder is written as a path, such as
     `./photo_x2`.
@@ -20,7 +21,8 @@ def find_model(model: str | os.PathLike[str]) -> Path:
             the text that the user wrote.
 
     Returns:
-        The path of a weights file. A path with a folder or a suffix is returned as it is, whether it exists or not.
+        The path of a weights file or a model folder. A path with a folder or a suffix is returned as it is, whether it
+        exists or not.
 
     Raises:
         InputError: it is a single word, but neither a name nor a file, or a folder without weights of a run.
@@ -31,7 +33,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         return SHIPPED_FOLDER / f"{text}.safetensors"
     path = Path(text)
     if path.is_dir():
-        return find_run_weights(path)
+        return path if is_model_folder(path) else find_run_weights(path)
     is_word = path.name == text and not path.suffix
     if is_word and not path.exists():
         near = difflib.get_close_matches(text, names, 1)
@@ -52,8 +54,8 @@ def find_run_weights(run: Path) -> Path:
                 return path
     if not (run / "recipe.yaml").is_file():
         raise InputError(
-            f"model: expected a weights file, the name of a shipped model or a run folder, got the folder {run}, which "
-            "is none; name a file in it."
+            f"model: expected a weights file, the name of a shipped model, a run folder or a model folder, got the "
+            f"folder {run}, which is none; name a file in it."
         )
     raise InputError(
         f"model: expected a run folder with weights, got {run}, which has no weights/best or weights/last; train until "

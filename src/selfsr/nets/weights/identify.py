@@ -8,6 +8,7 @@ from selfsr.errors import InputError
 from selfsr.nets.base import NetworkSpec
 from selfsr.nets.spandrel.published import read_spec
 from selfsr.nets.weights.detect import detect_network, detect_with_spandrel, is_derived
+from selfsr.nets.weights.folder import is_input
 from selfsr.nets.weights.read import read_weights
 
 
@@ -20,7 +21,8 @@ class FileNetwork:
         spec: what a recipe writes as `network` to train it; None if it cannot be trained here.
         scales: the scales that it upscales by; empty if the tensors fit any.
         channels: channels of its input: 1 is gray, 3 is RGB.
-        parameters: numbers in the file, without constants that the network computes for itself.
+        parameters: numbers in the file, without constants that the network computes for itself; of a network on a
+            pretrained base, those that are trained.
         tensors: number of tensors in the file.
         precision: number of tensors of each dtype, such as `{"float32": 40}`.
         section: the part of the file that has the weights, such as `params_ema`; empty if the file is only weights.
@@ -63,12 +65,17 @@ def identify_network(path: Path) -> FileNetwork:
         descriptor = detect_with_spandrel(path, weights.tensors)
         spec, name = read_spec(descriptor), descriptor.architecture.id
         scales, channels = (descriptor.scale,), descriptor.input_channels
+    has_base = spec is not None and spec.has_base
+
+    def is_trained(key: str) -> bool:
+        return not is_derived(key) and not (has_base and is_input(key))
+
     return FileNetwork(
         architecture=name,
         spec=spec,
         scales=scales,
         channels=channels,
-        parameters=sum(tensor.numel() for key, tensor in weights.tensors.items() if not is_derived(key)),
+        parameters=sum(tensor.numel() for key, tensor in weights.tensors.items() if is_trained(key)),
         tensors=len(weights.tensors),
         precision=dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in weights.tensors.values())),
         section=weights.section,

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from selfsr.errors import InputError
 from selfsr.nets import key_names
-from selfsr.nets.base import Detected, NetworkTooLargeError
+from selfsr.nets.base import NETWORK_ENTRY, Detected, NetworkTooLargeError
+from selfsr.nets.diffusion.adapters import find_adapters
 from selfsr.nets.spandrel.adapted import read_traits, run_as_spandrel
 from selfsr.nets.weights.detect import (
     describe_file,
@@ -37,7 +38,7 @@ def load_model(path: Path, scale: int | None = None) -> Model:
     """Open the model in `path`: a network of ours, or any that spandrel supports.
 
     Args:
-        path: .safetensors, .pth, .pt or .ckpt, in any layout that `read_weights` knows.
+        path: .safetensors, .pth, .pt or .ckpt, in any layout that `read_weights` knows, or a model folder.
         scale: the scale of a multi-scale network (SRCNN, VDSR, DRRN, MDSR), needed where the file does not state
             one. Other networks ignore it.
 
@@ -56,7 +57,11 @@ def load_model(path: Path, scale: int | None = None) -> Model:
         ...     load_model(path).upscale(torch.rand(1, 3, 6, 7)).shape
         torch.Size([1, 3, 12, 14])
     """
-    weights = read_weights(path)
+    return open_weights(path, read_weights(path), scale)
+
+
+def open_weights(path: Path, weights: WeightsFile, scale: int | None = None) -> Model:
+    """Open the model in the content of a file (see `load_model`)."""
     _check_finite(path, weights.tensors)
     detected = detect_network(path, weights)
     if detected is not None:
@@ -106,8 +111,15 @@ def load_into(net: nn.Module, path: Path, *, fit: Fit = "all") -> str:
     """
     weights = read_weights(path)
     _check_finite(path, weights.tensors)
-    detected = detect_network(path, weights)
-    net_tensors, file_tensors = _rename_alike(net, weights.tensors if detected is None else detected.tensors)
+    adapters = None if NETWORK_ENTRY in weights.metadata else find_adapters(weights.tensors, weights.metadata)
+    if adapters is not None:  # the base and its prompt are those of the network
+        buffers = {name for name, _ in net.named_buffers()}
+        kept = {name: tensor for name, tensor in net.state_dict().items() if name in buffers}
+        tensors = {**kept, **adapters.tensors}
+    else:
+        detected = detect_network(path, weights)
+        tensors = weights.tensors if detected is None else detected.tensors
+    net_tensors, file_tensors = _rename_alike(net, tensors)
     difference = _compare(net_tensors, file_tensors)
     tail = key_names.match_upsampling_tail(net_tensors)
     only_tail = all(tail.match(name) for name in difference.all)

@@ -22,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from selfsr.errors import InputError, find_similar
+from selfsr.nets.diffusion.adapters import flatten_osediff
 from selfsr.nets.key_names import unfold_span
+from selfsr.nets.weights.folder import is_model_folder, read_model_folder
 from selfsr.nets.weights.unpickle import RefusedNameError, read_pickle_inertly
 
 # Suffixes of files to suggest; a file is recognized by its contents.
@@ -78,7 +80,7 @@ class WeightsFile:
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Read the weights in `path`; the content determines the format, not the suffix.
+    """Read the weights in `path`, a file or a model folder; the content determines the format, not the suffix.
 
     Nothing that a file contains is run. Objects of unknown classes are ignored, and a pickled module gives its tensors.
 
@@ -87,6 +89,8 @@ def read_weights(path: Path) -> WeightsFile:
             constructors of tensors and of plain values.
         OSError: the file cannot be read.
     """
+    if is_model_folder(path):
+        return WeightsFile(*read_model_folder(path), "")
     if _detect_format(path) == "safetensors":
         try:
             tensors, metadata = _read_safetensors(path)
@@ -98,7 +102,8 @@ def read_weights(path: Path) -> WeightsFile:
         entries = content.get("metadata") if isinstance(content, Mapping) else None
         entries = entries if isinstance(entries, Mapping) else {}
         metadata = {k: v for k, v in entries.items() if isinstance(k, str) and isinstance(v, str)}
-        tensors, section = _find_weights(path, content)
+        adapters = flatten_osediff(content)
+        tensors, section = _find_weights(path, content) if adapters is None else (adapters, "state_dict_unet")
     _check_plain(path, tensors)
     # PyTorch computes almost nothing with the types of 8 bit.
     tensors = {k: t.float() if t.itemsize == 1 and t.is_floating_point() else t for k, t in tensors.items()}

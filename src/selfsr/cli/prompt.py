@@ -1,0 +1,49 @@
+"""`selfsr prompt`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EPILOG = """[bold]Examples[/bold]
+
+selfsr prompt stable-diffusion-2-1-base -o prompt.safetensors
+
+selfsr prompt stable-diffusion-2-1-base -o prompt.safetensors --text "a sharp photo" --negative "blurry, noisy"
+
+[bold]Afterwards[/bold]
+
+The file replaces the text encoder: name it in a recipe as network.prompt_file. Neither training nor upscaling needs the
+folders text_encoder and tokenizer, or the package transformers, any more. Weights files contain the embeddings."""
+
+
+def prompt(
+    base: Annotated[
+        Path, typer.Argument(help="Model folder of diffusers with text_encoder and tokenizer, such as that of SD 2.1.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of the embeddings, .safetensors.")],
+    text: Annotated[str, typer.Option(help="Text that the base gets with every image; an empty text is usual.")] = "",
+    negative: Annotated[
+        str | None,
+        typer.Option(
+            help="Text that guidance leads away from, which may be empty; only methods with guidance need it."
+        ),
+    ] = None,
+) -> None:
+    """Write the embeddings of a text, so that a pretrained diffusion model needs no text encoder."""
+    from selfsr.errors import InputError
+    from selfsr.fileio import check_writable
+    from selfsr.nets.diffusion.prompt import encode_prompt
+
+    if output.suffix != ".safetensors" or output.is_dir():
+        raise InputError(f"prompt: expected a .safetensors file for --output, got {output}; choose another name.")
+    check_writable(output)
+    embeddings = encode_prompt(base.expanduser(), text, negative, place=f"prompt {base}")
+    texts = {"text": text} | ({} if negative is None else {"negative": negative})
+    embeddings.save(output, texts)
+    tokens, features = embeddings.embedding.shape
+    described = " and ".join(f"{name} {words!r}" for name, words in texts.items())
+    typer.echo(
+        f"Wrote {output}: {described}, {tokens} tokens of {features} features each. Recipes take it as "
+        f"network.prompt_file, and need no text encoder with it."
+    )
