@@ -1,4 +1,4 @@
-"""Denoising: train a network that samples, with any losses on the ground truth that it predicts (docs/diffusion.md)."""
+"""Denoising: train a network that samples, with any losses on the predicted image (docs/diffusion.md, eq. 7 and 26)."""
 
 import math
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class DenoisingSpec(MethodSpec):
     kind: Literal["denoising"] = "denoising"
     terms: Annotated[dict[EntryName, Term], DropNulls] = Field(
         default_factory=dict,
-        description="losses of the predicted ground truth as an image, by name, in addition to the denoising loss. "
+        description="losses of the predicted image, by name, in addition to the denoising loss. "
         "null removes one",
     )
     denoising_weight: PositiveFloat = Field(
@@ -48,8 +48,8 @@ class DenoisingSpec(MethodSpec):
     )
     min_snr_gamma: PositiveFloat | None = Field(
         None,
-        description="gamma of min-SNR weights of the denoising loss by noise (docs/diffusion.md, section on pretrained "
-        "bases), for latent_diffusion; 5 is usual, null weighs all times alike, as StableSR and SeeSR do",
+        description="gamma of min-SNR weights of the denoising loss (docs/diffusion.md, eq. 27), for latent_diffusion; "
+        "5 is usual, null weighs all times alike, as StableSR and SeeSR do",
     )
     image_loss: ImageLossSpec = ImageLossSpec()  # pyright: ignore[reportCallIssue]
 

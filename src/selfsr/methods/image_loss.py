@@ -52,12 +52,12 @@ class ImageLossSpec(DecodeSpec):
     max_noise: PositiveFloat | None = Field(
         None,
         description="largest noise, kappa sqrt(eta), at which a sample has the terms; null is any. At high noise the "
-        "prediction is a blurred guess. For residual_shifting",
+        "prediction is a blurred estimate. For residual_shifting",
     )
     max_gain: PositiveFloat | None = Field(
         None,
-        description="largest gain, by which an error of predicted noise grows in the image, at which a sample has the "
-        "terms; null is 1, which is the first third of Stable Diffusion's times, and 15 is all of them. For "
+        description="largest gain, by which an error of predicted noise grows in the prediction, at which a sample has "
+        "the terms; null is 1, about the first third of Stable Diffusion's times, and 15 is all of them. For "
         "latent_diffusion",
     )
     weigh: Literal["none", "snr"] = Field(

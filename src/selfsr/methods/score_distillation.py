@@ -1,4 +1,4 @@
-"""Score distillation: a one-step network learns from the scores of its base (docs/diffusion.md).
+"""Score distillation: a one-step network learns from the scores of its base (docs/diffusion.md, eq. 18 to 23).
 
 Classifier score distillation: Yu et al., "Text-to-3D with Classifier Score Distillation", ICLR 2024, in
 super-resolution Sun et al., "PiSA-SR", CVPR 2025. Variational: Wang et al., "ProlificDreamer", NeurIPS 2023, in
@@ -34,8 +34,8 @@ class _DistillationSpec(Spec):
     weight: PositiveFloat = Field(1.0, description="weight of the distillation loss in the generator's loss")
     guidance: PositiveFloat = Field(
         7.5,
-        description="classifier-free guidance of the base: 1 is the prediction with the prompt, more leads further "
-        "away from network.negative_prompt",
+        description="classifier-free guidance of the base: 1 is the prediction with the prompt, larger values move it "
+        "further away from network.negative_prompt",
     )
 
     @field_validator("times", check_fields=False)
@@ -70,7 +70,7 @@ class VariationalSpec(_DistillationSpec):
     )
     fake_lora: LoraSpec = Field(
         LoraSpec(),  # pyright: ignore[reportCallIssue]
-        description="adapters of the base that are trained to predict noisy outputs of the generator; their optimizer "
+        description="adapters of the base that are trained to denoise outputs of the generator; their optimizer "
         f"is {FAKE}",
     )
 
@@ -84,7 +84,7 @@ class ScoreDistillationSpec(MethodSpec):
 
     kind: Literal["score_distillation"]
     distillation: Annotated[ClassifierSpec | VariationalSpec, Field(discriminator="kind")] = Field(
-        description="how the base is asked: csd needs no second update and less memory, vsd follows the outputs"
+        description="the loss: csd has no second update and needs less memory; vsd trains adapters on the outputs"
     )
 
     @classmethod
@@ -103,7 +103,7 @@ class ScoreDistillationSpec(MethodSpec):
         return {DISTILLATION: self.distillation.weight}
 
     def check(self, run: RunOptions) -> None:
-        """Check that there is a negative prompt where the base is asked with one.
+        """Check that the recipe has a negative prompt if the loss needs one.
 
         Raises:
             ValueError: an option of the recipe does not fit; the message has its key, the value and the advice.
@@ -145,12 +145,12 @@ class ScoreDistillationSpec(MethodSpec):
 class ScoreDistillation(Method):
     """Train a one-step network with its terms and with the scores of its base.
 
-    Weights of the terms are matched at the latents of the output, through which all losses lead.
+    Weights of the terms are matched at the latents of the output, through which all losses reach the network.
 
     Args:
         net: the generator.
         objective: losses of the generator.
-        spec: how the base is asked.
+        spec: the options of the distillation loss.
         fake: the denoiser of the generator's outputs, on the same frozen weights; None for csd.
         seed: seed of times and noise.
     """
@@ -191,7 +191,7 @@ class ScoreDistillation(Method):
         return score_distillation_loss(latents, real, fake)
 
     def predict_x0(self, noisy: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x0 by the base with guidance, and x0 that outputs are led away from, `[N, c, h, w]` each.
+        """Return x0 by the base with guidance, and x0 that outputs are moved away from, `[N, c, h, w]` each.
 
         Args:
             noisy: latents with noise, `[N, c, h, w]`.
@@ -225,12 +225,12 @@ class ScoreDistillation(Method):
 def score_distillation_loss(latents: Tensor, real: Tensor, fake: Tensor) -> Tensor:
     """Return a scalar whose gradient at `latents` moves them from `fake` to `real` (docs/diffusion.md, eq. 22).
 
-    With n elements, the gradient is 2 d / n, d = (fake - real) / mean |latents - real|, the mean over each sample.
+    With m values, the gradient is 2 d / m, d = (fake - real) / mean |latents - real|, the mean over each sample.
 
     Args:
         latents: latents of the output, `[N, c, h, w]`, with a gradient.
         real: x0 by the base, of the same shape, without a gradient.
-        fake: x0 that outputs are led away from, of the same shape, without a gradient.
+        fake: x0 that outputs are moved away from, of the same shape, without a gradient.
 
     Example:
         >>> z = torch.tensor([[[[1.0, 3.0]]]], requires_grad=True)

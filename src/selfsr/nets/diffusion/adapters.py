@@ -14,7 +14,7 @@ _NAME = re.compile(r"(?P<layer>.+)\.lora_(?P<matrix>[AB])(?:\.(?P<adapter>\w+))?
 # The parts of a pretrained model, by their names elsewhere, and ours.
 PARTS = {"unet": "unet", "transformer": "unet", "vae": "autoencoder"}
 _ALL_PARTS = (*PARTS, "autoencoder", "text_encoder", "text_encoder_2")
-# OSEDiff leaves alpha at the default of peft, so that its strength is this number divided by the rank.
+# OSEDiff leaves alpha at the default of peft, so that its factor is this number divided by the rank.
 _OSEDIFF_ALPHA = 8
 # OSEDiff trains the first convolution completely, and saves it with its adapter.
 _OSEDIFF_LAYER = "unet.conv_in.base_layer."
@@ -28,7 +28,7 @@ class Adapters:
 
     Attributes:
         layout: which program wrote the file.
-        tensors: under our names and with our strength, which is 1.
+        tensors: by our names; alpha / rank is multiplied into them, so that the factor is 1.
     """
 
     layout: Layout
@@ -59,7 +59,7 @@ def flatten_osediff(content: object) -> dict[str, Tensor] | None:
 def find_adapters(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Adapters | None:
     """Return the adapters that a file consists of, or None if it is another file.
 
-    Three layouts are known: diffusers' (`unet.LAYER.lora_A.weight`, with the strength in the header), the state dict of
+    Three layouts are known: diffusers' (`unet.LAYER.lora_A.weight`, with alpha in the header), the state dict of
     HYPIR (`LAYER.lora_A.default.weight`), and that of OSEDiff, as `flatten_osediff` returns it.
 
     Args:
@@ -92,7 +92,7 @@ def _rename(match: re.Match[str]) -> str:
 
 
 def _strengthen(tensors: dict[str, Tensor], alphas: Mapping[str, float]) -> dict[str, Tensor]:
-    """Multiply the second matrix of each adapter by alpha / rank, since ours have the strength 1."""
+    """Multiply the second matrix of each adapter by alpha / rank, since ours have the factor 1."""
     strong = dict(tensors)
     for name, tensor in tensors.items():
         alpha = alphas.get(name.split(".", 1)[0])

@@ -53,13 +53,13 @@ def open_base(
     precision: BasePrecision = "bfloat16",
     autoencoder_precision: AutoencoderPrecision = "float32",
 ) -> Base:
-    """Open the base of a network. On the default device "meta", its denoiser has shapes only.
+    """Open the base of a network; on the default device "meta", its denoiser has no values.
 
     Args:
         path: the model folder.
         sha256: the checksum that it must have; None for any.
-        precision: type of the denoiser's weights.
-        autoencoder_precision: type in which the autoencoder computes.
+        precision: dtype of the denoiser's weights.
+        autoencoder_precision: dtype in which the autoencoder computes.
 
     Raises:
         BaseError: it is missing, is of another kind, or is not the one that the checksum names.

@@ -1,4 +1,4 @@
-"""Sizes of well-known pretrained bases, so that the memory of a training is estimated before one is downloaded."""
+"""Configurations of well-known pretrained bases, so that memory is estimated before one is downloaded."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _without_weights: ContextVar[int | None] = ContextVar("without_weights", default
 
 @contextmanager
 def skip_weights(tokens: int = 77) -> Iterator[None]:
-    """Build bases by their configurations only, with any numbers in their weights, which take no memory.
+    """Build bases from their configurations only; their weights are undefined and take no memory.
 
     Args:
         tokens: length of the embeddings.
@@ -39,7 +39,7 @@ def count_skipped_tokens() -> int | None:
 
 
 def build_without_weights(model_class: Any, config: Mapping[str, Any]) -> Any:
-    """Return a model of diffusers whose memory is reserved and never written, so that it takes none."""
+    """Return a model of diffusers whose weights are allocated and never written, so that they take no memory."""
     with torch.device("meta"):
         net = model_class.from_config(dict(config))
     return net.to_empty(device="cpu")
@@ -52,14 +52,14 @@ def list_layouts() -> dict[str, dict[str, Any]]:
 
 
 def find_layout(base: Path, name: str | None) -> str:
-    """Return the name of a known base: the given one, or that which the folder is called by.
+    """Return the name of a known base: the given one, or the one that the name of the folder contains.
 
     Args:
         base: the folder in the recipe, which need not exist.
         name: a name of `list_layouts`; None to go by the folder's name, such as stable-diffusion-2-1-base.
 
     Raises:
-        InputError: there is no such name, or the folder's name has none.
+        InputError: there is no such base, or the folder's name contains none.
     """
     layouts = list_layouts()
     if name is not None:

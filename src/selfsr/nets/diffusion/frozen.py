@@ -1,4 +1,4 @@
-"""Networks of which a large part never changes: it is neither copied, averaged nor saved."""
+"""Networks with a frozen part that is neither copied, averaged nor saved."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -14,9 +14,9 @@ _FROZEN_BUFFERS = "frozen_buffers"
 
 
 class PartlyFrozen(nn.Module):
-    """Base of networks whose state is that of the trained part.
+    """Base of networks whose state dict has the trained part only.
 
-    Copies, such as an EMA, share what is frozen. The state dict has the trained parameters and the other buffers, so
+    Copies, such as an EMA, share the frozen part. The state dict has the trained parameters and the other buffers, so
     checkpoints and weights files have only these. The frozen part is identified by a checksum in the state, and the
     state is refused by a network with another frozen part.
     """
@@ -24,7 +24,7 @@ class PartlyFrozen(nn.Module):
     base_sha256: Tensor
 
     def freeze_base(self, modules: Iterable[nn.Module], sha256: str) -> None:
-        """Freeze the parameters that these modules have now, for good. Parts that are added later are trained.
+        """Freeze the parameters that these modules have now. Parameters that are added later are trained.
 
         Args:
             modules: children of this network, or modules that will become its children.
@@ -37,7 +37,7 @@ class PartlyFrozen(nn.Module):
         self.register_buffer("base_sha256", digits)
 
     def freeze_more(self, module: nn.Module) -> None:
-        """Freeze the parameters and buffers that a module has now, which the checksum of the base covers."""
+        """Freeze the parameters and buffers that a module has now; the checksum of the base covers them."""
         for parameter in module.parameters():
             parameter.requires_grad_(False)
             self._frozen[id(parameter)] = parameter

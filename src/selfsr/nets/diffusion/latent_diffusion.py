@@ -27,16 +27,16 @@ class LatentSampleSpec(FixSpec):
     """How the network samples, in evaluation and upscaling alike."""
 
     steps: PositiveInt = Field(
-        50, description="sampling steps, evenly spaced over those of the base, with both ends; 200 is StableSR's"
+        50, description="sampling steps, evenly spaced over the times of the base, with both ends; 200 is StableSR's"
     )
     deterministic: bool = Field(
         True,
-        description="steps without new noise: DDIM, or Euler's steps of a flow; false draws new noise in each step "
+        description="steps without new noise: DDIM, or Euler's steps for a flow; false draws new noise in each step "
         "(DDPM), as StableSR does",
     )
     start: Literal["input", "noise"] = Field(
         "input",
-        description="what sampling starts from: input is the latent of the input with the noise of the last time, "
+        description="start of sampling: input is the latent of the input with the noise of the last time, "
         "which keeps its colors; noise is pure noise, as published for StableSR",
     )
     guidance: float = Field(
@@ -57,7 +57,7 @@ class LatentDiffusionSpec(PretrainedSpec):
     kind: Literal["latent_diffusion"] = "latent_diffusion"
     condition: Literal["concat", "controlnet"] = Field(
         "concat",
-        description="how the base sees the enlarged input: concat adds its latent to the first layer and trains "
+        description="how the base gets the enlarged input: concat feeds its latent to the widened first layer and trains "
         "adapters; controlnet trains a copy of the encoder half of the U-Net, which sees the image itself and is far "
         "larger",
     )
@@ -90,7 +90,7 @@ class LatentDiffusionSpec(PretrainedSpec):
 
 
 class ConditionedConv2d(nn.Module):
-    """The first convolution of a base, and one for the condition that starts at zero.
+    """The first convolution of a base plus one for the condition, whose weights start at zero.
 
     Args:
         first: the frozen convolution.
@@ -114,9 +114,9 @@ class ConditionedConv2d(nn.Module):
 
 
 class LatentDiffusion(PretrainedNetwork, SampledNetwork):
-    """Predicts with a base what the base predicts, and sees the enlarged input besides (docs/diffusion.md).
+    """A base that also gets the enlarged input, and predicts what it predicted before (docs/diffusion.md).
 
-    Trained are `condition: concat`: `unet.conv_in.condition.weight` (`unet.pos_embed.proj.condition.weight` of a
+    It samples by eq. 24 or 25. Trained are `condition: concat`: `unet.conv_in.condition.weight` (`unet.pos_embed.proj.condition.weight` of a
     transformer) and the adapters; `condition: controlnet`: all of `controlnet`.
 
     Args:
@@ -272,7 +272,7 @@ class LatentDiffusion(PretrainedNetwork, SampledNetwork):
         return self.schedule.add_noise(latents, noise, torch.full((len(latents),), self.schedule.steps - 1))
 
     def _guide(self, condition: Tensor, x: Tensor, index: Tensor) -> Tensor:
-        """Return the prediction, led away from that with the negative prompt if there is guidance."""
+        """Return the prediction, with classifier-free guidance if it is above 1."""
         prediction = self._predict(condition, x, index)
         if self._guidance == 1:
             return prediction

@@ -9,7 +9,7 @@ from torch import nn
 from selfsr.errors import InputError
 from selfsr.spec import Spec
 
-# Names of the layers of diffusers' U-Nets, autoencoders and transformers, by what they are.
+# Names of the layers of diffusers' U-Nets, autoencoders and transformers, by kind.
 LAYER_KINDS: dict[str, tuple[str, ...]] = {
     "attention": (
         "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_in",
@@ -24,12 +24,12 @@ LAYER_KINDS: dict[str, tuple[str, ...]] = {
 class LoraSpec(Spec):
     """Which layers of a frozen network get adapters, and of which rank.
 
-    An adapter adds B A x to the output of a layer, with A of `rank` rows and B of `rank` columns. Its strength alpha is
-    the rank, so that readers that find no alpha apply the right strength, which is 1.
+    An adapter adds B A x to the output of a layer, with A of `rank` rows and B of `rank` columns (docs/diffusion.md, eq.
+    17). Its alpha is the rank, so the factor is 1, which programs assume for a file without alpha.
     """
 
     rank: PositiveInt = Field(
-        16, description="rank of the adapters; more rank can change more and needs more memory. 4 to 256 are published"
+        16, description="rank of the adapters; a higher rank can change more and needs more memory. 4 to 256 are published"
     )
     targets: tuple[str, ...] = Field(
         ("attention", "feed_forward", "conv"),
@@ -46,7 +46,7 @@ class LoraSpec(Spec):
         return targets
 
     def count(self, net: nn.Module) -> int:
-        """Return the numbers of the adapters of a network."""
+        """Return how many numbers the adapters of a network have."""
         layers = self._find(net, "lora").values()
         return self.rank * sum(layer.weight.shape[0] + layer.weight[0].numel() for layer in layers)
 

@@ -27,7 +27,7 @@ _LARGEST_BETA = 0.999
 class NoiseSchedule:
     """Tables of a noise process over the index i from 0 (little noise) to T - 1, in float64.
 
-    With latent x0 and standard normal noise e (docs/diffusion.md, section on pretrained bases):
+    With latent x0 and standard normal noise e (docs/diffusion.md, eq. 14):
 
         x_i = alpha_i x0 + sigma_i e
 
@@ -50,7 +50,7 @@ class NoiseSchedule:
 
     @cached_property
     def gain(self) -> np.ndarray:
-        """By how much an error of the predicted noise grows in x0: sigma / alpha, the root of 1 / SNR."""
+        """Factor by which an error of the predicted noise grows in x0: sigma / alpha, the root of 1 / SNR."""
         return self.sigma / np.maximum(self.alpha, np.finfo(float).tiny)
 
     @cached_property
@@ -61,8 +61,8 @@ class NoiseSchedule:
     def min_snr_weights(self, gamma: float) -> np.ndarray:
         """Return the weight of the squared error of a prediction, by index (Hang et al., "Min-SNR", ICCV 2023).
 
-        It is min(SNR, gamma) (d x0 / d prediction)^2: the loss is the squared error of x0 times min(SNR, gamma). For
-        predicted noise this is min(SNR, gamma) / SNR, and for v it is min(SNR, gamma) / (SNR + 1).
+        It is min(SNR, gamma) (d x0 / d prediction)^2 (docs/diffusion.md, eq. 27): the loss is the squared error of x0
+        times min(SNR, gamma). For predicted noise this is min(SNR, gamma) / SNR, and for v it is min(SNR, gamma) / (SNR + 1).
         """
         growth = {"epsilon": self.gain, "sample": np.ones_like(self.gain)}.get(self.prediction, self.sigma)
         return np.minimum(self.snr_root**2, gamma) * growth**2
@@ -70,7 +70,7 @@ class NoiseSchedule:
     def posterior(self, i: int, previous: int) -> tuple[float, float, float]:
         """Return the factors of x_i and x0 in the mean of q(x_s | x_i, x0), and the standard deviation.
 
-        For s = i - 1 of a variance-preserving process this is the posterior of Ho et al. Any s < i keeps the
+        See docs/diffusion.md, eq. 24. For s = i - 1 of a variance-preserving process this is the posterior of Ho et al. Any s < i keeps the
         distributions of x_s, so that fewer steps can be taken (Kingma et al., "Variational Diffusion Models", NeurIPS
         2021, eq. 25 to 29).
 
@@ -89,7 +89,8 @@ class NoiseSchedule:
     def deterministic(self, i: int, previous: int) -> tuple[float, float]:
         """Return the factors of x_i and x0 in the step without new noise, to x_s with the same noise as x_i.
 
-        It is the step of Song et al. ("DDIM", ICLR 2021, eq. 12 without noise), and Euler's step of a flow.
+        It is the step of Song et al. ("DDIM", ICLR 2021, eq. 12 without noise), and Euler's step of a flow
+        (docs/diffusion.md, eq. 25).
         """
         if previous < 0:
             return 0.0, 1.0
@@ -164,7 +165,7 @@ def read_schedule(folder: Path) -> NoiseSchedule:
 
 
 def make_schedule(config: dict[str, Any]) -> NoiseSchedule:
-    """Return the noise process that a scheduler's configuration states; schedulers are not used to train.
+    """Return the noise process that the configuration of a diffusers scheduler states.
 
     Raises:
         ValueError: the process is not known.

@@ -26,8 +26,8 @@ class OneStepSpec(PretrainedSpec):
     kind: Literal["one_step"] = "one_step"
     timestep: NonNegativeInt = Field(
         999,
-        description="time that the base gets, below the steps of its process, and the noise that it takes the input to "
-        "have; 999 is OSEDiff's, 200 HYPIR's, which changes the input less",
+        description="index of the noise that the base assumes in the input, below the steps of its process; lower ones "
+        "change the input less. 999 is OSEDiff's, 200 HYPIR's",
     )
     output: Literal["x0", "residual"] = Field(
         "x0",
@@ -44,10 +44,10 @@ class OneStepSpec(PretrainedSpec):
 
 
 class OneStep(PretrainedNetwork):
-    """Encodes the enlarged input, takes one prediction of the base with adapters, and decodes the result.
+    """A network that encodes the enlarged input, runs the base with adapters once, and decodes the result.
 
-    With the latent z of the input and the prediction p = denoiser(z, t, prompt), the latent of the output is
-    x0(p, z, t) of the noise process (docs/diffusion.md), or z - p for `output: residual`.
+    With the latent z of the input and the prediction p = base(z, t, prompt), the latent of the output is x0(p, z, t) of
+    the noise process, or z - p for `output: residual` (docs/diffusion.md, eq. 15 and 16).
 
     Args:
         scale: upscaling factor.
@@ -55,7 +55,7 @@ class OneStep(PretrainedNetwork):
         base: the parts of the pretrained model.
 
     Raises:
-        InputError: the timestep is none of the base, or adapters fit no layer.
+        InputError: the base has no such timestep, or adapters fit no layer.
     """
 
     def __init__(self, scale: int, spec: OneStepSpec, base: Base) -> None:
@@ -84,7 +84,7 @@ class OneStep(PretrainedNetwork):
         """Return `[N, 3, scale * h, scale * w]` for `[N, 3, h, w]` in [0, 1].
 
         In training mode, the output has a gradient and is not clamped. In evaluation mode, it is clamped and has the
-        colors of the input, by `sampling.color_fix`. Sides that the base cannot halve are padded by reflection.
+        colors of the input, by `sampling.color_fix`. Sides that the base cannot halve are padded by reflection, and the padding is cut off.
 
         Args:
             lr: the input.

@@ -1,4 +1,4 @@
-"""What all networks on a pretrained latent diffusion model have in common: options, adapters, prompt, weights."""
+"""The base class and options of networks on a pretrained latent diffusion model: adapters, prompt, weights."""
 
 import contextlib
 import math
@@ -27,7 +27,7 @@ _LARGEST_PROMPT = 2**24
 
 
 class FixSpec(Spec):
-    """How a network with one output for each input is run, in evaluation and upscaling alike."""
+    """How a network makes its output, in evaluation and upscaling alike."""
 
     color_fix: ColorFix = Field(
         "wavelet",
@@ -46,17 +46,17 @@ class PretrainedSpec(NetworkSpec):
 
     base: Path = Field(
         description="model folder of diffusers with unet or transformer, vae and scheduler, such as Stable Diffusion "
-        "2.1; it stays as it is"
+        "2.1; it is frozen"
     )
     base_sha256: str | None = Field(
         None, description="checksum of the base, written into weights files; another base is refused"
     )
     base_precision: BasePrecision = Field(
-        "bfloat16", description="type in which the frozen weights are kept and compute; bfloat16 halves their memory"
+        "bfloat16", description="dtype in which the frozen weights are kept and compute; bfloat16 halves their memory"
     )
     autoencoder_precision: AutoencoderPrecision = Field(
         "float32",
-        description="type in which the autoencoder computes; bfloat16 halves the memory of decoding, with small errors",
+        description="dtype in which the autoencoder computes; bfloat16 about halves the memory of decoding, with rounding errors",
     )
     lora: LoraSpec = LoraSpec()  # pyright: ignore[reportCallIssue]
     trained: tuple[str, ...] = Field(
@@ -65,19 +65,19 @@ class PretrainedSpec(NetworkSpec):
         "OSEDiff; weights files contain them",
     )
     checkpointing: bool = Field(
-        True, description="recompute the base in the backward pass: far less memory, a third more time"
+        True, description="recompute the base in the backward pass: far less memory, about a third more time"
     )
-    prompt: str = Field("", description="text that the base gets with every image; an empty text is usual")
+    prompt: str = Field("", description="prompt that the base gets with every image; an empty one is usual")
     negative_prompt: str | None = Field(
-        None, description="text that guidance leads away from, for methods with guidance; null is none"
+        None, description="negative prompt, from which guidance moves away; null is none"
     )
     prompt_file: Path | None = Field(
         None,
-        description="file of embeddings that selfsr prompt made, in place of prompt and negative_prompt; needed for "
-        "bases without a text encoder",
+        description="file of prompt embeddings that selfsr prompt made, in place of prompt and negative_prompt; needed "
+        "for bases without one text encoder",
     )
     prompt_shapes: dict[str, tuple[PositiveInt, ...]] | None = Field(
-        None, description="shapes of the embeddings, written into weights files, which contain them"
+        None, description="shapes of the prompt embeddings, written into weights files, which contain them"
     )
 
     @field_validator("base", "prompt_file")
@@ -98,7 +98,7 @@ class PretrainedSpec(NetworkSpec):
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """Any of these, since the input is enlarged before it is encoded."""
+        """The scales of a network; all fit, since the input is enlarged before it is encoded."""
         return (1, 2, 3, 4, 8)
 
     @property
@@ -138,7 +138,7 @@ class PretrainedNetwork(PartlyFrozen, DiffusionNetwork):
         base: the parts of the pretrained model, without adapters.
         space: the latents.
         schedule: the noise process.
-        unet: the denoiser with adapters; also a transformer.
+        unet: the denoiser with adapters, a U-Net or a transformer.
     """
 
     def __init__(self, scale: int, spec: PretrainedSpec, base: Base, sampling: Sampling) -> None:
@@ -199,12 +199,12 @@ class PretrainedNetwork(PartlyFrozen, DiffusionNetwork):
         )
 
     def get_prompt(self) -> Prompt:
-        """Return the embeddings of the text."""
+        """Return the prompt embeddings."""
         return Prompt(**{name: getattr(self, _name_buffer(name)) for name in _PROMPT_PARTS})
 
     @property
     def multiple_of_px(self) -> int:
-        """The multiple up to which the input is padded."""
+        """The number of pixels of which each side of the padded input is a multiple."""
         config = self.base.denoiser.config
         halvings = len(config.get("down_block_types", ())) - 1
         side = 2**halvings if halvings >= 0 else config["patch_size"]
@@ -242,7 +242,7 @@ class PretrainedNetwork(PartlyFrozen, DiffusionNetwork):
             return denoiser(latents, timestep=time, return_dict=False, **inputs)[0].float()
 
     def file_metadata(self) -> dict[str, str]:
-        """Return the metadata of a weights file, with the checksum of the base and the length of the prompt."""
+        """Return the metadata of a weights file, with the checksum of the base and the shapes of the prompt embeddings."""
         entries, spec = super().file_metadata(), self.spec
         if isinstance(spec, PretrainedSpec):
             changes = {

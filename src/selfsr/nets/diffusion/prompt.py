@@ -1,4 +1,4 @@
-"""The text of a pretrained diffusion model as numbers, computed once, so that no text encoder is needed later."""
+"""Prompt embeddings of a pretrained diffusion model, computed once, so that no text encoder is needed later."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,12 +17,12 @@ from selfsr.nets.diffusion.base_layouts import count_skipped_tokens
 
 @dataclass(frozen=True)
 class Prompt:
-    """The embeddings of a text and of its opposite, float32.
+    """The embeddings of a prompt and of a negative prompt, float32.
 
     Attributes:
         embedding: `[tokens, features]`.
-        negative: of the text that guidance leads away from, of the same shape; None if there is none.
-        pooled: `[features]`, which transformers need besides; None for U-Nets.
+        negative: of the negative prompt, which guidance moves away from, of the same shape; None if there is none.
+        pooled: `[features]`, which transformers also need; None for U-Nets.
         negative_pooled: the same for `negative`.
     """
 
@@ -36,7 +36,7 @@ class Prompt:
 
         Args:
             path: the file.
-            texts: the texts of the embeddings, for the reader of the file's metadata.
+            texts: the prompts by name, which are written into the file's metadata.
 
         Raises:
             OSError: the disk is full or not writable.
@@ -47,7 +47,7 @@ class Prompt:
 
 
 def read_prompt(path: Path) -> Prompt:
-    """Read the embeddings of a text.
+    """Read a file of prompt embeddings.
 
     Raises:
         InputError: the file is missing, or is no file of embeddings.
@@ -71,23 +71,23 @@ def read_prompt(path: Path) -> Prompt:
 
 
 def has_text_encoder(base: Path) -> bool:
-    """Return whether a model folder has the one text encoder that `encode_prompt` runs."""
+    """Return whether a model folder has one text encoder, which `encode_prompt` runs."""
     return (
         all((base / name).is_dir() for name in ("text_encoder", "tokenizer")) and not (base / "text_encoder_2").is_dir()
     )
 
 
 def encode_prompt(base: Path, text: str, negative: str | None = None, *, place: str = "network.prompt") -> Prompt:
-    """Compute the embeddings of a text with the text encoder of a model folder of diffusers.
+    """Compute the embeddings of a prompt with the text encoder of a model folder of diffusers.
 
     Args:
         base: a folder with `text_encoder` and `tokenizer`, as Stable Diffusion 1 and 2 have.
-        text: the text; an empty text is usual.
-        negative: the text that guidance leads away from; None for none.
-        place: where the folder is named, for error messages.
+        text: the prompt; an empty one is usual.
+        negative: the negative prompt; None for none.
+        place: the option or key that names the folder, for error messages.
 
     Raises:
-        InputError: transformers is not installed, the folder has no such text encoder, or a text is too long for it.
+        InputError: transformers is not installed, the folder has no such text encoder, or a prompt is too long for it.
     """
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
@@ -137,18 +137,18 @@ def open_prompt(
     file: Path | None,
     shapes: Mapping[str, tuple[int, ...]] | None,
 ) -> Prompt:
-    """Return the embeddings that a network is built with.
+    """Return the prompt embeddings that a network is built with.
 
     Args:
         base: the model folder.
         config: configuration of its denoiser.
-        text: encoded by the base's text encoder, unless `file` or `shapes` are given.
-        negative: the same for the text that guidance leads away from.
-        file: file of embeddings.
-        shapes: of embeddings that a weights file has; they start as zeros.
+        text: the prompt, encoded by the base's text encoder unless `file` or `shapes` are given.
+        negative: the same for the negative prompt.
+        file: file of prompt embeddings.
+        shapes: of the embeddings in a weights file, which are loaded later; they start as zeros.
 
     Raises:
-        InputError: there are none, or they are for another base.
+        InputError: no embeddings are available, or they are for another base.
     """
     features = int(config.get("joint_attention_dim") or config.get("cross_attention_dim") or 0)
     pooled = config.get("pooled_projection_dim")

@@ -1,4 +1,4 @@
-"""Networks that sample their output: the interface for training by denoising, and what all samplers share."""
+"""Networks that sample their output: the interface for training by denoising, and the frame of all samplers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class SampledNetwork(DiffusionNetwork, ABC):
 
     @abstractmethod
     def condition(self, lr: Tensor) -> Tensor:
-        """Return what the trained pass gets of an input, without a gradient."""
+        """Return the condition that the trained pass gets for an input, without a gradient."""
 
     @abstractmethod
     def add_noise(self, x0: Tensor, condition: Tensor, noise: Tensor, index: Tensor) -> Tensor:

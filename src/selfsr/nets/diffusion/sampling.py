@@ -18,7 +18,7 @@ class Sampling:
 
     Attributes:
         seed: seed of the noise. Outputs with one seed are equal.
-        steps: sampling steps; None takes all of the schedule.
+        steps: sampling steps; None is all steps of the schedule.
         deterministic: steps without new noise.
         color_fix: what gives the output the colors of the input.
         origin_px: row and column of the output's first pixel in the complete image, which places the noise.
