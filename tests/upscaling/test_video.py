@@ -129,7 +129,7 @@ def test_fields_are_joined(tmp_path: Path) -> None:
     source = make_video(tmp_path / "a.mkv", "-an", *filters, frames=10)
     before = probe_video(source)
     assert before.is_interlaced
-    assert run(source, tmp_path / "out.mkv") == [f"{source}: is interlaced; its fields are joined to full frames."]
+    assert run(source, tmp_path / "out.mkv") == [f"{source}: is interlaced; it is deinterlaced first."]
     after = probe_video(tmp_path / "out.mkv")
     assert (after.frames, after.rate, after.is_interlaced) == (before.frames, before.rate, False)
 

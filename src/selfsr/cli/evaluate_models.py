@@ -69,7 +69,7 @@ def find_models(
         scale: the scale that the user asked for.
         device: the device of the networks.
         options: `tile` and `self_ensemble`.
-        sample: sets the sampling of a model, which is one of several or not; returns its seeds and the entry for the
+        sample: sets the sampling of a model, by whether it is one of several; returns its sampler and the entry for the
             protocol.
 
     Raises:

@@ -43,10 +43,10 @@ selfsr export photo_x4 -o photo --name 4x-photo --data Set5 --author Jane --lice
 
 NAME.safetensors, NAME_fp16.safetensors, NAME_bf16.safetensors, NAME.pth and NAME_fp32.onnx are each compared with the
 network in float32, at several sizes. README.md is the card. NAME.json is the entry for OpenModelDB; it needs an author.
-In metadata, a path keeps its last component only.
+Paths in the metadata have only their last component.
 
-Of a model on a pretrained base, the folder has selfsr.json, the adapters by diffusers' names, and the embeddings of the
-text; every command opens it as a model. The base itself is not in it."""
+A model on a pretrained base becomes a model folder: selfsr.json, the adapters by diffusers' names, and the prompt
+embeddings, without the base. Every command opens it as a model."""
 
 # Options that do nothing for a model folder.
 _OF_FILES = (

@@ -25,23 +25,23 @@ NameOption = Annotated[
 BaseOption = Annotated[
     Path | None,
     typer.Option(
-        help="For models on a pretrained base: its model folder, where it is not at the place of the training. Needed "
-        "for files of HYPIR and OSEDiff."
+        help="For models on a pretrained base: the folder of the base. Default: the folder of the training. Needed for "
+        "files of HYPIR and OSEDiff."
     ),
 ]
 KohyaOption = Annotated[
     bool,
     typer.Option(
         "--kohya",
-        help="For models on a pretrained base: also write the adapters for ComfyUI and A1111, by kohya's names.",
+        help="For models on a pretrained base: also write the adapters in kohya's format, for ComfyUI and A1111.",
     ),
 ]
 MergeOption = Annotated[
     bool,
     typer.Option(
         "--merge",
-        help="For models on a pretrained base: also write a complete model folder of diffusers with the adapters in "
-        "its weights, merged/, in float32.",
+        help="For models on a pretrained base: also write merged/, a complete model folder of diffusers in float32 "
+        "with the adapters added to its weights.",
     ),
 ]
 PthOption = Annotated[bool, typer.Option("--pth", help="Also write a .pth file, for older programs.")]

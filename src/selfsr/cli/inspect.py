@@ -101,7 +101,7 @@ def _format(path: Path, model: str, network: "FileNetwork", facts: dict[str, Any
 
 
 def _describe_base(spec: "NetworkSpec", trained: int) -> list[str]:
-    """Return the pretrained base, and what is trained on it."""
+    """Return a line about the pretrained base, and one about the trained layers."""
     options = spec.model_dump(mode="json")
     encoder = options.get("encoder_lora")
     ranks = [f"adapters of rank {options['lora']['rank']}"]

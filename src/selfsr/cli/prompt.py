@@ -13,24 +13,25 @@ selfsr prompt stable-diffusion-2-1-base -o prompt.safetensors --text "a sharp ph
 
 [bold]Afterwards[/bold]
 
-The file replaces the text encoder: name it in a recipe as network.prompt_file. Neither training nor upscaling needs the
-folders text_encoder and tokenizer, or the package transformers, any more. Weights files contain the embeddings."""
+The file replaces the text encoder: name it in a recipe as network.prompt_file. Then training and upscaling need neither
+the folders text_encoder and tokenizer nor the package transformers. Weights files contain the embeddings."""
 
 
 def prompt(
     base: Annotated[
         Path, typer.Argument(help="Model folder of diffusers with text_encoder and tokenizer, such as that of SD 2.1.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File of the embeddings, .safetensors.")],
-    text: Annotated[str, typer.Option(help="Text that the base gets with every image; an empty text is usual.")] = "",
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write the embeddings into, .safetensors.")],
+    text: Annotated[str, typer.Option(help="Prompt that the base gets with every image; an empty one is usual.")] = "",
     negative: Annotated[
         str | None,
         typer.Option(
-            help="Text that guidance leads away from, which may be empty; only methods with guidance need it."
+            help="Negative prompt, from which classifier-free guidance moves away; may be empty. Needed only with "
+            "guidance."
         ),
     ] = None,
 ) -> None:
-    """Write the embeddings of a text, so that a pretrained diffusion model needs no text encoder."""
+    """Write the embeddings of a prompt, so that a pretrained diffusion model needs no text encoder."""
     from selfsr.errors import InputError
     from selfsr.fileio import check_writable
     from selfsr.nets.diffusion.prompt import encode_prompt

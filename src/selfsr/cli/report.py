@@ -13,7 +13,7 @@ selfsr report runs/plain runs/self_paced -o compared.html
 
 selfsr report runs/with_similarity --against runs/plain --open
 
-selfsr report runs/my --follow --open          [dim]# while it is training, in a second terminal[/dim]"""
+selfsr report runs/my --follow --open          [dim]# during the training, in a second terminal[/dim]"""
 
 
 def report(
@@ -35,8 +35,8 @@ def report(
         bool,
         typer.Option(
             "--follow",
-            help="Rewrite the page of a running training when it logs, evaluates or saves samples, until it ends. The "
-            "open page reloads itself. May be started before the training; Ctrl-C stops following, not the training.",
+            help="Rewrite the page when the run logs, evaluates or saves samples, until the run ends. The open page "
+            "reloads itself. May be started before the training. Ctrl-C stops following, not the training.",
         ),
     ] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,

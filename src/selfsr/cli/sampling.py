@@ -49,7 +49,7 @@ def choose_sampling(
     color_fix: str | None,
     several: bool = False,
 ) -> dict[str, Any]:
-    """Return the sampling options for `set_sampling`; empty for a model that is none of diffusion.
+    """Return the sampling options for `set_sampling`; empty for a model without diffusion.
 
     With `several`, options that this model does not have may be for another one.
 

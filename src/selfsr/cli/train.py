@@ -76,16 +76,16 @@ def train(
         bool,
         typer.Option(
             "--memory",
-            help="With --dry-run: only print what a step needs memory for. No data, weights or pretrained base are "
-            "read, and no step is run, so that it works on any machine.",
+            help="With --dry-run: only estimate the memory of a step and print its parts. Reads no data, weights or "
+            "pretrained base and runs no step, so that it works on any machine.",
         ),
     ] = False,
     layout: Annotated[
         str | None,
         typer.Option(
             metavar="sd15|sd21|sd3",
-            help="With --memory: take the sizes of Stable Diffusion 1.5, 2.1 or 3 medium for the base. Default: by the "
-            "recipe's base, its configuration if the folder exists, else its name, such as stable-diffusion-2-1-base.",
+            help="With --memory: use the sizes of Stable Diffusion 1.5, 2.1 or 3 medium for the base. Default: those of "
+            "the recipe's base if its folder exists, else by its name.",
         ),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder in which the run folder is created.")] = Path("runs"),

@@ -26,8 +26,8 @@ OutputOption = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="File to write, for one image and with an image suffix; else a folder. Default, for one input: next to "
-        "it, with the scale in its name, such as photo_x2.png.",
+        help="File to write, for one input and with the suffix of a format; else a folder. Default, for one input: a "
+        "file next to it, with the scale in its name, such as photo_x2.png.",
     ),
 ]
 UpscaleScaleOption = Annotated[
@@ -52,8 +52,8 @@ MaxSideOption = Annotated[
 SuffixOption = Annotated[
     str | None,
     typer.Option(
-        help="End of the names of the written images, such as _hr for photo_hr.png. Default: none in a folder, and "
-        "the scale for one image without -o."
+        help="End of the names of the written files, such as _hr for photo_hr.png. Default: none in a folder, and "
+        "the scale for one input without -o."
     ),
 ]
 QualityOption = Annotated[
@@ -90,20 +90,20 @@ FormatOption = Annotated[
         "is only read. Without it, OpenEXR files stay OpenEXR, and animations and videos keep their formats."
     ),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace images that exist.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 SkipExistingOption = Annotated[
-    bool, typer.Option("--skip-existing", "--skip", help="Keep images that exist, to resume an interrupted job.")
+    bool, typer.Option("--skip-existing", "--skip", help="Keep files that exist, to resume an interrupted job.")
 ]
 TransferOption = Annotated[
     Transfer,
     typer.Option(
-        help="Whether floating point samples are linear or encoded in sRGB; auto: OpenEXR and TIFF with a linear ICC "
-        "profile are linear, other TIFF is sRGB. Change it when colors look too dark or too bright."
+        help="Transfer function of floating point samples: linear light or sRGB. auto: OpenEXR, and TIFF with a linear "
+        "ICC profile, are linear; other TIFF is sRGB. Change it if the output is too dark or too bright."
     ),
 ]
 WhiteOption = Annotated[
     float,
     typer.Option(
-        help="White of floating point samples; default: 1. Change it for images with another range, such as 0 to 255."
+        help="Floating point sample that is white. Change it for images with another range, such as 255 for 0 to 255."
     ),
 ]

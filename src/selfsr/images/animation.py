@@ -30,7 +30,7 @@ class AnimationTiming:
     Attributes:
         durations_ms: the time of each frame in milliseconds; GIF has steps of 10, WebP of 1.
         plays: how often the animation is shown; 0 is without end.
-        has_poster: whether the first frame of an animated PNG is only for programs that show no animations.
+        has_poster: whether the first frame of an animated PNG is a still image for programs that show no animations.
     """
 
     durations_ms: tuple[float, ...]
@@ -42,7 +42,7 @@ def find_animation_suffix(path: Path) -> str | None:
     """Return the suffix of files like this one if it has several frames, else None.
 
     Args:
-        path: a file of any kind; what cannot be read is no animation.
+        path: a file of any kind; one that cannot be read is no animation.
     """
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
         return None

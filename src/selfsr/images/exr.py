@@ -20,8 +20,8 @@ _CHROMATICITIES = "chromaticities"
 def decode_exr(data: bytes) -> tuple[np.ndarray, np.ndarray | None, FloatFormat, tuple[str, ...]]:
     """Decode the first part of a file: its channels R, G and B, or Y, and A.
 
-    Its colors are proportional to light and multiplied by alpha, as the format defines. The image has the display
-    window: pixels outside of it are cut, and missing ones are 0.
+    Its colors are proportional to light and multiplied by alpha, as the format defines. The image is the display
+    window: pixels outside of it are cut off, and missing ones are 0.
 
     Returns:
         (pixels `[H, W, 1 or 3]` float16 or float32, alpha `[H, W]` or None, meaning, names of the channels and parts

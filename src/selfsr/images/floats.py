@@ -12,7 +12,7 @@ _LINEAR_END, _ENCODED_END = 0.0031308, 0.04045
 
 @dataclass(frozen=True)
 class FloatFormat:
-    """How floating point samples are to be understood.
+    """The meaning of floating point samples.
 
     Attributes:
         is_linear: whether they are proportional to light; otherwise they are encoded as in sRGB, where 1 is white.
@@ -53,7 +53,7 @@ def is_linear_profile(icc: bytes | None) -> bool:
     """Return whether an ICC profile says that samples are proportional to light (ICC.1, sections 7.3, 10.6 and 10.18).
 
     Args:
-        icc: a profile of matrix and curves, of RGB or gray; others are not linear.
+        icc: a profile; only those of RGB or gray with a matrix and curves can be linear.
     """
     if icc is None or len(icc) < 132:
         return False

@@ -38,8 +38,7 @@ class DenoisingSpec(MethodSpec):
     kind: Literal["denoising"] = "denoising"
     terms: Annotated[dict[EntryName, Term], DropNulls] = Field(
         default_factory=dict,
-        description="losses of the predicted image, by name, in addition to the denoising loss. "
-        "null removes one",
+        description="losses of the predicted image, by name, in addition to the denoising loss. null removes one",
     )
     denoising_weight: PositiveFloat = Field(
         1.0,

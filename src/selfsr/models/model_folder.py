@@ -1,4 +1,4 @@
-"""Export a network on a pretrained base: a model folder with its adapters, and what other programs take."""
+"""Export a network on a pretrained base: a model folder with its adapters, and files for other programs."""
 
 import copy
 import json

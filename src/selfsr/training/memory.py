@@ -68,7 +68,7 @@ class StepMemory:
 
     @property
     def passes(self) -> int:
-        """What is alive at the peak in addition to weights and state: gradients, outputs of layers, images."""
+        """Bytes at the peak in addition to weights and state: gradients, outputs of layers, images."""
         state = (self.frozen, self.autoencoder, self.trained, self.average, self.others, self.optimizer)
         return self.peak - sum(state)
 
@@ -93,7 +93,7 @@ def estimate_step_memory(
     Args:
         recipe: the recipe of the run, for one process.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        layout: name of a known base whose sizes are taken for that of the recipe (see `find_layout`).
+        layout: name of a known base whose sizes replace those of the recipe's base (see `find_layout`).
         load_data: False leaves the training images unread.
 
     Returns:

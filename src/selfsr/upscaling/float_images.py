@@ -1,9 +1,9 @@
-"""Upscale images of floating point samples: what a network can see by the network, and the rest bicubically.
+"""Upscale images of floating point samples: [0, 1] by the network, and the rest by bicubic interpolation.
 
-Networks know samples in [0, 1], encoded as in sRGB. So a float image is split into two parts: the samples that remain
-when it is encoded and clipped to [0, 1], and the difference between the image and these. The network upscales the first
+Networks are trained on samples in [0, 1], encoded as in sRGB. So a float image is split into two parts: its samples,
+encoded and clipped to [0, 1], and the difference between the image and these. The network upscales the first
 part, and bicubic interpolation the second one: light above white, negative values, and the light of transparent pixels.
-Their sum has the values of the input, and pixels between black and white look as they would in a file of 16 bits.
+Their sum has the range of the input, and pixels between black and white look as they would in a 16-bit file.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _ENCODED = FloatFormat()
 
 @dataclass(frozen=True)
 class FloatOptions:
-    """How the samples of float images are understood.
+    """The meaning of the samples of float images.
 
     Attributes:
         transfer: whether they are linear or encoded as in sRGB; "auto" takes OpenEXR files and TIFF files with a linear
@@ -65,7 +65,7 @@ def upscale_float(
 
 
 def encode_image(image: DecodedImage, options: FloatOptions) -> DecodedImage:
-    """Return what a network sees of a float image: float32 in [0, 1], in sRGB, not multiplied by alpha."""
+    """Return the part of a float image that the network gets: float32 in [0, 1], in sRGB, not multiplied by alpha."""
     assert image.float_format is not None
     alpha = None if image.alpha is None else np.clip(image.alpha.astype(np.float32), 0, 1)
     pixels = image.pixels.astype(np.float32) / np.float32(options.white)
@@ -101,7 +101,7 @@ def is_linear(meaning: FloatFormat, options: FloatOptions) -> bool:
 
 
 def _decode(seen: DecodedImage, meaning: FloatFormat, options: FloatOptions) -> np.ndarray:
-    """Return the samples of a float image, `[H, W, C]` float32, from what a network sees of it."""
+    """Return the samples of a float image, `[H, W, C]` float32, from the part that the network got."""
     pixels = decode_srgb(seen.pixels) if is_linear(meaning, options) else seen.pixels
     if seen.alpha is not None and meaning.is_associated:
         pixels = pixels * seen.alpha[:, :, None]
@@ -109,7 +109,7 @@ def _decode(seen: DecodedImage, meaning: FloatFormat, options: FloatOptions) -> 
 
 
 def _compute_rest(image: DecodedImage, seen: DecodedImage, options: FloatOptions) -> np.ndarray | None:
-    """Return what a network does not see, `[H, W, C]` float32, or None if it sees everything."""
+    """Return the image minus the part that the network gets, `[H, W, C]` float32, or None if that is zero."""
     assert image.float_format is not None
     samples = image.pixels.astype(np.float32)
     rest = samples - _decode(seen, image.float_format, options)
@@ -119,7 +119,7 @@ def _compute_rest(image: DecodedImage, seen: DecodedImage, options: FloatOptions
 
 
 def _resize_within(rest: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize `[H, W, C]` bicubically, enlarged ones within the least and the largest value near each pixel."""
+    """Resize `[H, W, C]` bicubically, clamped to the range of the neighboring pixels if they are enlarged."""
     values = torch.from_numpy(np.ascontiguousarray(rest.transpose(2, 0, 1)))[None]
     resized = imresize(values, size=size)
     if size[0] < rest.shape[0] or size[1] < rest.shape[1]:

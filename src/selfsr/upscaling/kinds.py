@@ -1,4 +1,4 @@
-"""Tell images, animations and videos apart, and choose the suffix of what they become."""
+"""Find whether a file is an image, an animation or a video, and choose the suffix of its output."""
 
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,7 @@ def choose_suffix(source: Path, suffix: OutputFormat | None) -> str:
     Args:
         source: the input; the beginning of its content is read.
         suffix: the format for images; "keep" is that of the input, or png if it is only read. None is png, also for
-            TIFF; OpenEXR, animations and videos stay what they are.
+            TIFF; OpenEXR files, animations and videos keep their formats.
     """
     own = source.suffix.lower()
     if own in VIDEO_SUFFIXES:

@@ -57,7 +57,7 @@ class LatentDiffusionSpec(PretrainedSpec):
     kind: Literal["latent_diffusion"] = "latent_diffusion"
     condition: Literal["concat", "controlnet"] = Field(
         "concat",
-        description="how the base gets the enlarged input: concat feeds its latent to the widened first layer and trains "
+        description="how the base gets the enlarged input: concat feeds its latent to a widened first layer and trains "
         "adapters; controlnet trains a copy of the encoder half of the U-Net, which sees the image itself and is far "
         "larger",
     )
@@ -116,8 +116,9 @@ class ConditionedConv2d(nn.Module):
 class LatentDiffusion(PretrainedNetwork, SampledNetwork):
     """A base that also gets the enlarged input, and predicts what it predicted before (docs/diffusion.md).
 
-    It samples by eq. 24 or 25. Trained are `condition: concat`: `unet.conv_in.condition.weight` (`unet.pos_embed.proj.condition.weight` of a
-    transformer) and the adapters; `condition: controlnet`: all of `controlnet`.
+    It samples by eq. 24 or 25. `condition: concat` trains `unet.conv_in.condition.weight`
+    (`unet.pos_embed.proj.condition.weight` of a transformer) and the adapters. `condition: controlnet` trains all of
+    `controlnet`.
 
     Args:
         scale: upscaling factor.

@@ -24,12 +24,13 @@ LAYER_KINDS: dict[str, tuple[str, ...]] = {
 class LoraSpec(Spec):
     """Which layers of a frozen network get adapters, and of which rank.
 
-    An adapter adds B A x to the output of a layer, with A of `rank` rows and B of `rank` columns (docs/diffusion.md, eq.
-    17). Its alpha is the rank, so the factor is 1, which programs assume for a file without alpha.
+    An adapter adds B A x to the output of a layer, with A of `rank` rows and B of `rank` columns. Its alpha is the
+    rank, so the factor is 1, which programs assume for a file without alpha (docs/diffusion.md, eq. 17).
     """
 
     rank: PositiveInt = Field(
-        16, description="rank of the adapters; a higher rank can change more and needs more memory. 4 to 256 are published"
+        16,
+        description="rank of the adapters; a higher rank can change more and needs more memory. 4 to 256 are published",
     )
     targets: tuple[str, ...] = Field(
         ("attention", "feed_forward", "conv"),

@@ -62,7 +62,8 @@ class NoiseSchedule:
         """Return the weight of the squared error of a prediction, by index (Hang et al., "Min-SNR", ICCV 2023).
 
         It is min(SNR, gamma) (d x0 / d prediction)^2 (docs/diffusion.md, eq. 27): the loss is the squared error of x0
-        times min(SNR, gamma). For predicted noise this is min(SNR, gamma) / SNR, and for v it is min(SNR, gamma) / (SNR + 1).
+        times min(SNR, gamma). For predicted noise this is min(SNR, gamma) / SNR, and for v it is min(SNR, gamma) /
+        (SNR + 1).
         """
         growth = {"epsilon": self.gain, "sample": np.ones_like(self.gain)}.get(self.prediction, self.sigma)
         return np.minimum(self.snr_root**2, gamma) * growth**2
@@ -70,9 +71,9 @@ class NoiseSchedule:
     def posterior(self, i: int, previous: int) -> tuple[float, float, float]:
         """Return the factors of x_i and x0 in the mean of q(x_s | x_i, x0), and the standard deviation.
 
-        See docs/diffusion.md, eq. 24. For s = i - 1 of a variance-preserving process this is the posterior of Ho et al. Any s < i keeps the
-        distributions of x_s, so that fewer steps can be taken (Kingma et al., "Variational Diffusion Models", NeurIPS
-        2021, eq. 25 to 29).
+        See docs/diffusion.md, eq. 24. For s = i - 1 of a variance-preserving process this is the posterior of Ho et al.
+        Any s < i keeps the distribution of x_s, so that fewer steps can be taken (Kingma et al., "Variational Diffusion
+        Models", NeurIPS 2021, eq. 25 to 29).
 
         Args:
             i: the index.

@@ -84,7 +84,8 @@ class OneStep(PretrainedNetwork):
         """Return `[N, 3, scale * h, scale * w]` for `[N, 3, h, w]` in [0, 1].
 
         In training mode, the output has a gradient and is not clamped. In evaluation mode, it is clamped and has the
-        colors of the input, by `sampling.color_fix`. Sides that the base cannot halve are padded by reflection, and the padding is cut off.
+        colors of the input, by `sampling.color_fix`. Sides that the base cannot halve are padded by reflection, and the
+        padding is cut off.
 
         Args:
             lr: the input.

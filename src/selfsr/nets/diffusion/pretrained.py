@@ -56,7 +56,8 @@ class PretrainedSpec(NetworkSpec):
     )
     autoencoder_precision: AutoencoderPrecision = Field(
         "float32",
-        description="dtype in which the autoencoder computes; bfloat16 about halves the memory of decoding, with rounding errors",
+        description="dtype in which the autoencoder computes; bfloat16 about halves the memory of decoding, with "
+        "rounding errors",
     )
     lora: LoraSpec = LoraSpec()  # pyright: ignore[reportCallIssue]
     trained: tuple[str, ...] = Field(
@@ -242,7 +243,7 @@ class PretrainedNetwork(PartlyFrozen, DiffusionNetwork):
             return denoiser(latents, timestep=time, return_dict=False, **inputs)[0].float()
 
     def file_metadata(self) -> dict[str, str]:
-        """Return the metadata of a weights file, with the checksum of the base and the shapes of the prompt embeddings."""
+        """Return the metadata of a weights file, with the checksum of the base and the shapes of the prompt."""
         entries, spec = super().file_metadata(), self.spec
         if isinstance(spec, PretrainedSpec):
             changes = {

@@ -1,4 +1,4 @@
-"""Model folders: a network on a pretrained base as the files that diffusers and its users know."""
+"""Model folders: the files of a network on a pretrained base, with the names of diffusers."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def is_input(name: str) -> bool:
 
 
 def split_tensors(tensors: Mapping[str, Tensor], part: str) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors of a network on a pretrained base by file, under the names that they have there.
+    """Return the tensors of a network on a pretrained base by file, with their names in the file.
 
     Args:
         tensors: its state.

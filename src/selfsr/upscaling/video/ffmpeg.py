@@ -57,14 +57,14 @@ def start_process(
 
 
 def read_reason(messages: IO[bytes]) -> str:
-    """Return the last message of a process, as the end of a sentence."""
+    """Return the first message of a process, as the end of a sentence."""
     messages.seek(0)
     lines = [line.strip() for line in messages.read().decode("utf-8", "replace").splitlines() if line.strip()]
     return shorten_reason(lines)
 
 
 def shorten_reason(lines: Sequence[str]) -> str:
-    """Return the most telling line of messages of ffmpeg: the first, which its other ones follow from.
+    """Return the first line of ffmpeg's messages, from which the others follow, without its prefix.
 
     Example:
         >>> shorten_reason(["[mp4 @ 0x55d0] Could not find tag for codec vorbis.", "Conversion failed!"])

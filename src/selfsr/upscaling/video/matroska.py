@@ -1,6 +1,6 @@
 """A stream of raw frames with time stamps, in Matroska (RFC 9559): ffmpeg reads it from a pipe.
 
-Raw frames without a container have a constant rate; this is for videos that have not.
+Raw frames without a container have a constant rate; this stream is for videos with a variable rate.
 """
 
 # IDs of elements (RFC 9559, section 5).

@@ -11,7 +11,7 @@ from typing import Any
 from selfsr.errors import InputError
 from selfsr.upscaling.video.ffmpeg import find_program, shorten_reason
 
-# Rows from which on a video without the name of its color matrix has that of HD (as players assume it).
+# A video that names no color matrix has that of HD from this number of rows on, as players assume.
 _HD_ROWS = 720
 _HD, _SD = "bt709", "smpte170m"
 # The color matrices that ffmpeg converts, by their names in streams, and the names in its filter "scale".
@@ -31,11 +31,11 @@ _US = 1_000_000
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """The facts of a video that its upscaled version needs.
+    """The properties of a video that its upscaled version needs.
 
     Attributes:
         path: the file.
-        height, width: of its frames in pixels, once upright.
+        height, width: of its upright frames in pixels.
         frames: number of frames; a damaged file may have fewer.
         rate: frames per second.
         times_us: when each frame is shown, in microseconds from the first one on, if the rate varies; else None.
@@ -67,7 +67,7 @@ class VideoInfo:
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Return the facts of a video.
+    """Return the properties of a video.
 
     Raises:
         InputError: ffprobe is missing, or the file is no video.
@@ -155,7 +155,7 @@ def _read_fraction(text: str) -> Fraction | None:
 
 
 def _choose_matrix(video: Mapping[str, Any]) -> str:
-    """Return the color matrix, or that which players assume where it is unknown or none that ffmpeg converts."""
+    """Return the color matrix; if it is unknown or ffmpeg cannot convert it, the one that players assume."""
     name = _read_name(video, "color_space")
     return name if name in MATRICES else _HD if video["height"] >= _HD_ROWS else _SD
 

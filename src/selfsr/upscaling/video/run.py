@@ -31,7 +31,7 @@ class _Codec:
 
     Attributes:
         name: of the encoder.
-        options: to choose its speed.
+        options: those of its speed.
         crf_at: the constant rate factor of quality 100 and of quality 0.
     """
 
@@ -63,17 +63,17 @@ def upscale_video(
     """Upscale all frames of a video and copy its sound and subtitles.
 
     The rate and the length stay; frames of a video with a variable rate keep their time stamps to a microsecond.
-    Fields of interlaced videos are joined first. More than 8 bits per sample become 10. Transparency is left out.
+    Interlaced videos are deinterlaced first. More than 8 bits per sample become 10. Transparency is left out.
 
     Args:
         source: a video in any container and codec that ffmpeg decodes.
         target: the file to write, atomically; H.264 in MP4, MOV and Matroska, VP9 in WebM.
         upscale: upscales an image to a size (height, width).
         compute_size: returns (height, width) of the output from those of the input; odd sides lose a pixel, since
-            colors are stored for each two of them.
+            chroma is subsampled (4:2:0).
         quality: 1 to 100; None is 75.
         on_frame: called with the finished frames and all of them.
-        notify: called with a sentence about what is left out or differs.
+        notify: called with a sentence about each part that is left out or differs.
 
     Raises:
         InputError: ffmpeg is missing, the video cannot be decoded, or the container cannot hold the sound; before the
@@ -86,7 +86,7 @@ def upscale_video(
     encoding = _choose_codec(target).list_options(DEFAULT_QUALITY if quality is None else quality, info.bits)
     kept = _check_container(program, info, target, encoding, notify)
     if info.is_interlaced:
-        notify(f"{source}: is interlaced; its fields are joined to full frames.")
+        notify(f"{source}: is interlaced; it is deinterlaced first.")
     with _decode(program, info) as frames:
         first = next(frames, None)
         if first is None:
