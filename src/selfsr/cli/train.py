@@ -84,8 +84,8 @@ def train(
         str | None,
         typer.Option(
             metavar="sd15|sd21|sd3",
-            help="With --memory: use the sizes of Stable Diffusion 1.5, 2.1 or 3 medium for the base. Default: those of "
-            "the recipe's base if its folder exists, else by its name.",
+            help="With --memory: use the sizes of Stable Diffusion 1.5, 2.1 or 3 medium for the base. Default: those "
+            "of the recipe's base if its folder exists, else by its name.",
         ),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder in which the run folder is created.")] = Path("runs"),
