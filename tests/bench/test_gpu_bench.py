@@ -21,6 +21,7 @@ def stages(*names: str) -> list[gpu.Stage]:
     return [stage for stage in gpu.STAGES if stage.name in names]
 
 
+@pytest.mark.slow
 def test_quick_stages_run_on_the_cpu(tmp_path: Path) -> None:
     pytest.importorskip("skimage", reason="the photo to measure on comes with scikit-image")
     report = gpu.run_stages(stages(*QUICK), tmp_path, "cpu", True, 600.0, None)

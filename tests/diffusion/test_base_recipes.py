@@ -85,6 +85,7 @@ def shrink(name: str, base: Path, photos: Path, pretrained: Path) -> dict[str, A
     document["data"]["hr"] = str(photos / "train")
     network, method = document["network"], document["method"]
     network.update(base=str(base))
+    network.update({key: "sky" for key in ("prompt", "negative_prompt") if network.get(key)})  # few tokens fit
     for lora in (network.get("lora"), network.get("encoder_lora"), method.get("distillation", {}).get("fake_lora")):
         if lora is not None:
             lora["rank"] = 2

@@ -37,6 +37,7 @@ def test_a_shipped_recipe_takes_two_steps(name: str, photos: Path, tmp_path: Pat
     assert "base" in document["network"]
     document["network"]["base"] = str(save_base(tmp_path / "tiny_sd"))
     document["network"]["sample"]["steps"] = 2
+    document["network"].update({key: "sky" for key in ("prompt", "negative_prompt") if key in document["network"]})
     if "lora" in document["network"]:
         document["network"]["lora"]["rank"] = 2
     document.update(steps=2, batch=1, workers=0, crop_px=64, precision="float32", log={"every_steps": 1})

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from selfsr import cli
 from selfsr.errors import InputError
+from selfsr.nets.diffusion.latent_diffusion import LatentDiffusionSpec
 from selfsr.nets.diffusion.lora import LoraSpec
 from selfsr.nets.diffusion.one_step import OneStep, OneStepSpec
 from selfsr.nets.diffusion.prompt import Prompt
@@ -255,3 +256,27 @@ def test_damaged_folders_are_one_sentence(file: str, content: bytes | None, mess
     with pytest.raises(InputError, match=message) as refused:
         load_model(copied)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("condition", ["concat", "controlnet"])
+def test_latent_diffusion_is_exported_without_the_forms_that_have_no_condition(
+    condition: str, base: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    lora = {"lora": {"rank": 2}} if condition == "concat" else {}
+    net = LatentDiffusionSpec(base=base, condition=condition, sample={"steps": 1}, **lora).build(2)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.02)
+    save_weights(tmp_path / "net.safetensors", net, {})
+    for form in ("--kohya", "--merge"):
+        with pytest.raises(InputError, match=f"expected a one-step network for {form}, got latent diffusion"):
+            call("export", tmp_path / "net.safetensors", "-o", tmp_path / "model", form)
+        assert not (tmp_path / "model" / "selfsr.json").exists()
+    call("export", tmp_path / "net.safetensors", "-o", tmp_path / "model")
+    shutil.copytree(base, tmp_path / base.name)
+    state = load_model(tmp_path / "model").net.state_dict()
+    assert state.keys() == net.state_dict().keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+    assert not any(b"one-step" in path.read_bytes() for path in (tmp_path / "model").rglob("*.safetensors"))

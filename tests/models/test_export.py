@@ -300,6 +300,7 @@ def test_onnx_of_any_size_and_batch_is_the_network(spec, channels: int, tmp_path
         assert np.abs(output.clip(0, 1) - expected).max() < tolerance
 
 
+@pytest.mark.slow
 def test_onnx_of_a_network_that_computes_with_the_size_is_fixed_with_the_reason(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     spec = SwinIrSpec(features=12, depths=(2,), heads=(2,), window_px=4)

@@ -6,7 +6,9 @@ from test_own_nets import TINY, nudge
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "spsr" else name for name in TINY]
+)
 def test_network_is_one_graph(name: str) -> None:
     spec = TINY[name]
     torch.manual_seed(0)

@@ -268,7 +268,9 @@ def test_spsr_branch_uses_trunk_after_published_blocks(blocks, after):
     assert taps == [f"model.1.sub.{n - 1}" for n in after]
 
 
-@pytest.mark.parametrize("dropped", ["HR_conv0_new.0", "model.8", ""])
+@pytest.mark.parametrize(
+    "dropped", ["HR_conv0_new.0", *(pytest.param(name, marks=pytest.mark.slow) for name in ("model.8", ""))]
+)
 def test_spsr_opens_with_either_name_of_shared_convolution(dropped, tmp_path):
     net = build_net("spsr").float()
     state = {key: tensor.clone() for key, tensor in net.state_dict().items()}

@@ -177,7 +177,10 @@ def test_tensor_names_are_published(kind):
 # ---- training, saving, opening
 
 
-@pytest.mark.parametrize(("name", "scale", "channels"), BUILDS)
+@pytest.mark.parametrize(
+    ("name", "scale", "channels"),
+    [pytest.param(*build, marks=pytest.mark.slow if build[0] == "spsr" and build[1] > 2 else ()) for build in BUILDS],
+)
 def test_network_trains_saves_and_opens_unchanged(name, scale, channels, tmp_path):
     torch.manual_seed(7)
     spec = TINY[name]

@@ -69,7 +69,10 @@ def make_teacher(document: dict[str, Any], path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name.startswith("small_") else pytest.mark.slow) for name in NAMES],
+)
 def test_a_shipped_recipe_takes_two_steps(
     name: str, taef2_folder: Path, pretrained: Path, photos: Path, tmp_path: Path
 ) -> None:

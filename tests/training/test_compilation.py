@@ -152,7 +152,7 @@ def test_network_that_samples_refuses_to_be_compiled(tiny: dict) -> None:
         "method": {"kind": "denoising", "terms": {}},
         "compile": "default",
     }
-    with pytest.raises(InputError, match=r"compile must be off for network residual_shifting, whose .* got default"):
+    with pytest.raises(InputError, match=r"compile must be off for network residual_shifting, since .* got default"):
         parse_recipe({**tiny, **changes}, "x")
 
 

@@ -104,7 +104,8 @@ def _describe_base(spec: "NetworkSpec", trained: int) -> list[str]:
     """Return a line about the pretrained base, and one about the trained layers."""
     options = spec.model_dump(mode="json")
     encoder = options.get("encoder_lora")
-    ranks = [f"adapters of rank {options['lora']['rank']}"]
+    has_adapters = options.get("condition") != "controlnet"
+    ranks = [f"adapters of rank {options['lora']['rank']}" if has_adapters else "a ControlNet"]
     ranks += [f"of rank {encoder['rank']} in the encoder"] if encoder else []
     ranks += [f"completely {', '.join(options['trained'])}"] if options["trained"] else []
     return [

@@ -20,6 +20,7 @@ from selfsr.models.card_options import CardOptions
 from selfsr.models.comparison import Difference, check_difference, choose_sizes, measure_difference
 from selfsr.nets.base import NETWORK_ENTRY
 from selfsr.nets.diffusion.adapters import find_adapters
+from selfsr.nets.diffusion.one_step import OneStep
 from selfsr.nets.diffusion.pretrained import PretrainedNetwork, PretrainedSpec
 from selfsr.nets.weights.folder import (
     ADAPTERS,
@@ -103,6 +104,7 @@ def export_folder(
     net = model.net
     assert isinstance(net, PretrainedNetwork)
     assert isinstance(net.spec, PretrainedSpec)
+    _check_forms(net, options)
     contents = _make_files(net, metadata | _state_card(card), kohya=options.kohya)
     for name, content in contents.items():
         write_atomic(folder / name, content)
@@ -133,6 +135,21 @@ def _check_targets(folder: Path, options: FolderOptions) -> None:
             "another folder."
         )
     check_writable(folder / STATEMENT)
+
+
+def _check_forms(net: PretrainedNetwork, options: FolderOptions) -> None:
+    """Check that all that is trained has a place in the other forms.
+
+    Raises:
+        InputError: the network has a condition, for which other programs have no place.
+    """
+    forms = {"--kohya": options.kohya, "--merge": options.merge}
+    for name in (name for name, asked in forms.items() if asked and not isinstance(net, OneStep)):
+        assert net.spec is not None
+        raise InputError(
+            f"export: expected a one-step network for {name}, got {net.spec.title}, whose condition has no place in "
+            f"that form; leave {name} out."
+        )
 
 
 def _open(source: Path, options: FolderOptions, **changes: Any) -> tuple[Model, dict[str, str]]:
@@ -185,7 +202,8 @@ def _make_files(net: PretrainedNetwork, metadata: Mapping[str, str], *, kohya: b
     for name, content in split_tensors(tensors, part).items():
         header = {"format": "pt"}
         if name in (ADAPTERS, ENCODER_ADAPTERS):
-            header |= {"selfsr": __version__, "base_sha256": network["base_sha256"], "note": _ONE_STEP_NOTE}
+            header |= {"selfsr": __version__, "base_sha256": network["base_sha256"]}
+            header |= {"note": _ONE_STEP_NOTE} if isinstance(net, OneStep) else {}
             header["lora_adapter_metadata"] = _make_config(content, f"{part}." if name == ADAPTERS else "")
         files[name] = safetensors.torch.save(content, metadata=header)
         if kohya and name == ADAPTERS:

@@ -73,7 +73,7 @@ class SizedUpscaler:
         if share > 0:
             self.notify(
                 f"{job.source}: {share:.1%} of the samples are outside of 0 to {self.floats.white:g} and were clipped; "
-                "--format keep keeps them."
+                "TIFF and OpenEXR outputs keep them (--format keep, or a name that ends so)."
             )
         return quantized
 

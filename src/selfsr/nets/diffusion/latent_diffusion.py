@@ -167,7 +167,7 @@ class LatentDiffusion(PretrainedNetwork, SampledNetwork):
         if schedule.prediction == "epsilon" and schedule.alpha[-1] == 0:
             raise BaseError(
                 f"network.base: expected a base whose last time is not pure noise, or that predicts v, got {spec.base} "
-                "which predicts noise from pure noise; set rescale_betas_zero_snr of its scheduler to false."
+                "which predicts noise from pure noise; use another base."
             )
 
     def _widen(self, lora: LoraSpec) -> None:

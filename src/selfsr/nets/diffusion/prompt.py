@@ -115,7 +115,7 @@ def encode_prompt(base: Path, text: str, negative: str | None = None, *, place: 
 
     def encode(words: str) -> Tensor:
         length = tokenizer.model_max_length
-        count = len(tokenizer(words).input_ids)
+        count = len(tokenizer(words, verbose=False).input_ids)
         if count > length:
             raise InputError(
                 f"{place}: expected a text of at most {length} tokens, which the text encoder reads, got {count}; "
@@ -168,7 +168,7 @@ def open_prompt(
     else:
         raise InputError(
             f"network.prompt_file: expected a file of embeddings for {base}, which has no single text encoder, got "
-            "none; make one with selfsr prompt, or with the text encoders of that model."
+            "none; compute them with the text encoders of that model and save them as docs/diffusion.md describes."
         )
     found = (prompt.embedding.shape[1], None if prompt.pooled is None else len(prompt.pooled))
     if found != (features, pooled):
