@@ -74,8 +74,9 @@ def test_folder_opens_bit_equal(folder: Path, net: OneStep) -> None:
 
 def test_statement_has_no_folders_of_the_machine(folder: Path, net: OneStep) -> None:
     text = (folder / "selfsr.json").read_text()
-    assert "/" not in text.replace("\\n", "")
     statement = json.loads(text)
+    files = statement.pop("files").split(", ")
+    assert "/" not in json.dumps(statement).replace("\\n", "")
     assert statement["network"]["base"] == "tiny_sd"
     assert statement["network"]["base_sha256"] == bytes(net.base_sha256.tolist()).hex()
     assert (statement["scale"], statement["step"], statement["author"]) == ("2", "7", "Jane")
@@ -87,6 +88,9 @@ def test_statement_has_no_folders_of_the_machine(folder: Path, net: OneStep) -> 
         "lora/kohya_lora_weights.safetensors",
         "prompt.safetensors",
         "trained.safetensors",
+    }
+    assert {*files, "lora/kohya_lora_weights.safetensors"} == {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")
     }
 
 
@@ -243,7 +247,8 @@ def test_other_models_refuse_the_options_of_folders(tmp_path: Path) -> None:
     [
         ("selfsr.json", b"{}", r"selfsr\.json: expected JSON with network and its base_sha256"),
         ("prompt.safetensors", b"nothing", r"prompt\.safetensors: expected a \.safetensors file"),
-        ("lora/pytorch_lora_weights.safetensors", None, "expected the tensors of one-step diffusion"),
+        ("prompt.safetensors", None, "expected prompt.safetensors, as selfsr.json states, got none; export it again"),
+        ("lora/pytorch_lora_weights.safetensors", None, "expected lora/pytorch.* as selfsr.json states, got none"),
     ],
 )
 def test_damaged_folders_are_one_sentence(file: str, content: bytes | None, message: str, folder: Path, tmp_path: Path):

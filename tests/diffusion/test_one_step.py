@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from run_folders import assert_resumes, read_checkpoint, read_log, train
+from run_folders import assert_resumes, assert_same, read_checkpoint, read_log, train
 from selfsr.errors import InputError
 from selfsr.images.resize import imresize
 from selfsr.nets.diffusion.one_step import OneStep, OneStepSpec
@@ -229,6 +229,19 @@ def test_training_saves_adapters_alone_and_resumes_exactly(recipe: dict, tmp_pat
     run = next(path.parent for path in tmp_path.rglob("recipe.yaml"))
     state = read_checkpoint(run)
     assert all(".lora_" in name or name in ("prompt", "base_sha256") for name in state["nets"]["g"])
+
+
+def test_a_run_resumes_with_a_base_that_has_moved_but_not_with_another(
+    recipe: dict, base: Path, other_base: Path, tmp_path: Path
+) -> None:
+    straight = train(recipe, tmp_path / "straight")
+    run = shutil.copytree(straight, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "step_00000002")
+    with pytest.raises(InputError, match=r"network\.base: expected the base with the checksum"):
+        train({**recipe, "network": {**recipe["network"], "base": str(other_base)}}, run, resume=True)
+    moved = shutil.copytree(base, tmp_path / "moved")
+    train({**recipe, "network": {**recipe["network"], "base": str(moved)}}, run, resume=True)
+    assert_same(read_checkpoint(run), read_checkpoint(straight))
 
 
 def test_micro_batches_equal_one_batch(recipe: dict, tmp_path: Path) -> None:

@@ -41,7 +41,10 @@ def test_file_has_the_embeddings_of_transformers(base: Path, tmp_path: Path) -> 
     assert not torch.equal(prompt.embedding, prompt.negative)
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"format": "pt", "text": "sky", "negative": ""}
-    call(base, "-o", path)
+    with pytest.raises(InputError, match=r"expected a new file, got .*, which exists; add --overwrite"):
+        call(base, "-o", path)
+    assert read_prompt(path).negative is not None
+    call(base, "-o", path, "--overwrite")
     assert read_prompt(path).negative is None
 
 
@@ -50,13 +53,14 @@ def test_file_has_the_embeddings_of_transformers(base: Path, tmp_path: Path) -> 
     [
         ("base", "prompt.pt", [], r"prompt: expected a .safetensors file for --output, got .*prompt\.pt;"),
         ("nothing", "p.safetensors", [], "expected the folders text_encoder and tokenizer in .*, got no such folder;"),
-        ("flow", "p.safetensors", [], "prompt .*: expected the folders text_encoder and tokenizer in .*, got others;"),
+        ("flow", "p.safetensors", [], "prompt .*: expected the folders text_encoder and tokenizer in .*, got neither;"),
         (
             "base",
             "p.safetensors",
             ["--text", "a b c d e f g h i j k"],
-            f"at most {TOKENS} tokens, .* got 13; shorten it",
+            f"--text: expected a text of at most {TOKENS} tokens, .* got 13; shorten it",
         ),
+        ("base", "p.safetensors", ["--negative", "a b c d e f g h i j k"], "--negative: expected a text of at most"),
     ],
 )
 def test_mistakes_are_one_sentence(base_name, output, options, message, base, flow_base, tmp_path) -> None:

@@ -30,6 +30,7 @@ def prompt(
             "guidance."
         ),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Write the embeddings of a prompt, so that a pretrained diffusion model needs no text encoder."""
     from selfsr.errors import InputError
@@ -38,8 +39,11 @@ def prompt(
 
     if output.suffix != ".safetensors" or output.is_dir():
         raise InputError(f"prompt: expected a .safetensors file for --output, got {output}; choose another name.")
+    if output.exists() and not overwrite:
+        raise InputError(f"prompt: expected a new file, got {output}, which exists; add --overwrite.")
     check_writable(output)
-    embeddings = encode_prompt(base.expanduser(), text, negative, place=f"prompt {base}")
+    places = ("--text", "--negative")
+    embeddings = encode_prompt(base.expanduser(), text, negative, place=f"prompt {base}", places=places)
     texts = {"text": text} | ({} if negative is None else {"negative": negative})
     embeddings.save(output, texts)
     tokens, features = embeddings.embedding.shape

@@ -25,6 +25,7 @@ from selfsr.nets.diffusion.pretrained import PretrainedNetwork, PretrainedSpec
 from selfsr.nets.weights.folder import (
     ADAPTERS,
     ENCODER_ADAPTERS,
+    FILES,
     STATEMENT,
     make_statement,
     read_model_folder,
@@ -197,9 +198,10 @@ def _make_files(net: PretrainedNetwork, metadata: Mapping[str, str], *, kohya: b
     base = {"base_kind": net.base.kind}
     entries = {"selfsr": __version__, **metadata, **stated, NETWORK_ENTRY: json.dumps(network), **base}
     part = "transformer" if "Transformer" in net.base.kind else "unet"
-    files = {STATEMENT: make_statement(entries).encode()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    for name, content in split_tensors(tensors, part).items():
+    split = split_tensors(tensors, part)
+    files = {STATEMENT: make_statement({**entries, FILES: ", ".join(split)}).encode()}
+    for name, content in split.items():
         header = {"format": "pt"}
         if name in (ADAPTERS, ENCODER_ADAPTERS):
             header |= {"selfsr": __version__, "base_sha256": network["base_sha256"]}

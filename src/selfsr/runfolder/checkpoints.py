@@ -17,6 +17,8 @@ from selfsr.runfolder.read import flatten
 
 # Increase it when the content of a checkpoint changes; `load_state` refuses other formats.
 FORMAT = 3
+# Options of a network that the state identifies by itself, so that they may change: the base, by its checksum.
+_IDENTIFIED = frozenset(("network.base",))
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int) -> Path:
@@ -140,7 +142,7 @@ def check_same_network(recipe: Recipe, folder: Path) -> None:
     changes = [
         f"{key} ({then.get(key, 'absent')} then, {now.get(key, 'absent')} now)"
         for key in dict.fromkeys([*then, *now])
-        if then.get(key) != now.get(key)
+        if then.get(key) != now.get(key) and key not in _IDENTIFIED
     ]
     if changes:
         raise InputError(

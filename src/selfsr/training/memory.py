@@ -113,8 +113,9 @@ def estimate_step_memory(
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with tempfile.TemporaryDirectory(prefix="selfsr-") as name, ExitStack() as stack:
         if isinstance(recipe.network, PretrainedSpec):
-            changes["network"], tokens = _take_layout(recipe.network, layout, Path(name) / "base")
-            stack.enter_context(skip_weights(tokens))
+            if recipe.network.base.is_dir() or not load_data:  # else the error about the base is the usual one
+                changes["network"], tokens = _take_layout(recipe.network, layout, Path(name) / "base")
+                stack.enter_context(skip_weights(tokens))
         elif layout is not None:
             raise InputError(
                 f"--layout: expected a recipe with a network on a pretrained base, got {recipe.network.kind}; leave "

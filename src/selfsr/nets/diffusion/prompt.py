@@ -77,7 +77,14 @@ def has_text_encoder(base: Path) -> bool:
     )
 
 
-def encode_prompt(base: Path, text: str, negative: str | None = None, *, place: str = "network.prompt") -> Prompt:
+def encode_prompt(
+    base: Path,
+    text: str,
+    negative: str | None = None,
+    *,
+    place: str = "network.prompt",
+    places: tuple[str, str] = ("network.prompt", "network.negative_prompt"),
+) -> Prompt:
     """Compute the embeddings of a prompt with the text encoder of a model folder of diffusers.
 
     Args:
@@ -85,6 +92,7 @@ def encode_prompt(base: Path, text: str, negative: str | None = None, *, place: 
         text: the prompt; an empty one is usual.
         negative: the negative prompt; None for none.
         place: the option or key that names the folder, for error messages.
+        places: the options or keys of the two prompts, for error messages.
 
     Raises:
         InputError: transformers is not installed, the folder has no such text encoder, or a prompt is too long for it.
@@ -98,7 +106,8 @@ def encode_prompt(base: Path, text: str, negative: str | None = None, *, place: 
             'pip install "selfsr[diffusion]", or name a file of embeddings as network.prompt_file.'
         ) from error
     if not has_text_encoder(base):
-        got = "others" if base.is_dir() else "a file" if base.exists() else "no such folder"
+        folders = [name for name in ("text_encoder", "text_encoder_2", "tokenizer") if (base / name).is_dir()]
+        got = ", ".join(folders) or ("neither" if base.is_dir() else "a file" if base.exists() else "no such folder")
         raise InputError(
             f"{place}: expected the folders text_encoder and tokenizer in {base}, and no further encoder, got {got}; "
             "use the model folder of a base with one text encoder, or a file of embeddings as network.prompt_file."
@@ -113,7 +122,7 @@ def encode_prompt(base: Path, text: str, negative: str | None = None, *, place: 
             "folder, or network.prompt_file."
         ) from error
 
-    def encode(words: str) -> Tensor:
+    def encode(words: str, place: str) -> Tensor:
         length = tokenizer.model_max_length
         count = len(tokenizer(words, verbose=False).input_ids)
         if count > length:
@@ -125,7 +134,7 @@ def encode_prompt(base: Path, text: str, negative: str | None = None, *, place: 
         with torch.no_grad():
             return encoder.eval()(tokens.input_ids)[0][0].float()
 
-    return Prompt(encode(text), None if negative is None else encode(negative))
+    return Prompt(encode(text, places[0]), None if negative is None else encode(negative, places[1]))
 
 
 def open_prompt(

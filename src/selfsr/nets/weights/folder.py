@@ -19,6 +19,9 @@ PROMPT = "prompt.safetensors"
 # Tensors that are neither adapters nor a prompt, such as a layer that is trained completely.
 TRAINED = "trained.safetensors"
 
+# The entry of the statement that lists the files with tensors.
+FILES = "files"
+
 _SHA256, _SHA256_BYTES = "base_sha256", 32
 _EMBEDDING = "embedding"
 
@@ -64,6 +67,9 @@ def read_model_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         OSError: a file cannot be read.
     """
     metadata, sha256 = _read_statement(folder)
+    for file in metadata.pop(FILES, "").split(", "):
+        if file and not (folder / file).is_file():
+            raise InputError(f"weights {folder}: expected {file}, as {STATEMENT} states, got none; export it again.")
     tensors: dict[str, Tensor] = {_SHA256: torch.tensor(list(bytes.fromhex(sha256)), dtype=torch.uint8)}
     for file, read in ((ADAPTERS, "unet."), (ENCODER_ADAPTERS, "autoencoder."), (PROMPT, "prompt"), (TRAINED, "")):
         if not (folder / file).is_file():
