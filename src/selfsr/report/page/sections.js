@@ -44,6 +44,11 @@
   });
   // Relative to the content, since the header may have become longer.
   const top = () => document.querySelector("main").offsetTop;
-  keep("scroll", () => scrollY - top(), (y) => scrollTo({ top: y + top(), behavior: "instant" }));
-  document.documentElement.dataset.ready = "yes";
+  const scroll = (y) => scrollTo({ top: y + top(), behavior: "instant" });
+  keep("scroll", () => scrollY - top(), (y) => {
+    scroll(y);
+    // Again when all has its final size.
+    addEventListener("load", () => scroll(y), { once: true });
+  });
+  addEventListener("load", () => (document.documentElement.dataset.ready = "yes"), { once: true });
 })();

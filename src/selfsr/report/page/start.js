@@ -12,6 +12,8 @@
   try {
     kept = JSON.parse(sessionStorage.getItem("selfsr-page") ?? "{}");
     sessionStorage.removeItem("selfsr-page");
+    // Else the browser restores the position in pixels later, whatever has become longer above.
+    if ("scroll" in kept) history.scrollRestoration = "manual";
   } catch {
     // A browser may forbid storage for files.
   }
