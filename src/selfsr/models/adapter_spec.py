@@ -9,7 +9,7 @@ from torch import nn
 from selfsr.errors import InputError
 from selfsr.nets.diffusion.adapters import Adapters
 from selfsr.nets.diffusion.base_folder import open_base
-from selfsr.nets.diffusion.lora import LAYER_KINDS
+from selfsr.nets.diffusion.lora import LAYER_KINDS, is_layer
 from selfsr.nets.diffusion.one_step import OneStepSpec
 
 # The published time of each layout; files of diffusers state none.
@@ -76,7 +76,7 @@ def _shorten(name: str, chosen: Collection[str], layers: Collection[str]) -> str
     pieces = name.split(".")
     for start in range(len(pieces) - 1, 0, -1):
         end = ".".join(pieces[start:])
-        matched = (other for other in layers if other == end or other.endswith(f".{end}"))
+        matched = (other for other in layers if is_layer(other, end))
         if not pieces[start].isdigit() and end not in LAYER_KINDS and all(other in chosen for other in matched):
             return end
     return name

@@ -74,7 +74,7 @@ class PartlyFrozen(nn.Module):
         """
         theirs = state_dict.get("base_sha256")
         if theirs is not None and theirs.device.type != "meta" and self.base_sha256.device.type != "meta":
-            self.check_base(bytes(theirs.tolist()).hex())
+            self.check_base(format_sha256(theirs))
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
         frozen = self.frozen_names()
         missing = [name for name in result.missing_keys if name not in frozen]
@@ -91,7 +91,7 @@ class PartlyFrozen(nn.Module):
         Raises:
             InputError: they were trained on another base.
         """
-        ours = bytes(self.base_sha256.tolist()).hex()
+        ours = format_sha256(self.base_sha256)
         if ours != sha256:
             raise InputError(
                 f"network.base: expected the base with the checksum {sha256[:12]}..., with which these weights were "
@@ -107,6 +107,11 @@ class PartlyFrozen(nn.Module):
             memo.update({id(buffer): buffer for buffer in buffers})
         twin.__dict__ = copy.deepcopy(self.__dict__, memo)
         return twin
+
+
+def format_sha256(digits: Tensor) -> str:
+    """Return the hexadecimal digits of a checksum that a state has as 32 bytes, uint8."""
+    return bytes(digits.tolist()).hex()
 
 
 def share_copy(module: nn.Module) -> Any:

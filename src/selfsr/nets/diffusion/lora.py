@@ -86,7 +86,7 @@ class LoraSpec(Spec):
         found: dict[str, Any] = {}
         for target in self.targets:
             ends = LAYER_KINDS.get(target, (target,))
-            matched = {name: layer for name, layer in layers.items() if any(_ends_with(name, end) for end in ends)}
+            matched = {name: layer for name, layer in layers.items() if any(is_layer(name, end) for end in ends)}
             if not matched and target not in LAYER_KINDS:  # of the kinds, a network may lack one
                 raise _refuse(place, repr(target), layers)
             found |= matched
@@ -103,5 +103,6 @@ def _refuse(place: str, got: str, layers: Iterable[str]) -> InputError:
     )
 
 
-def _ends_with(name: str, end: str) -> bool:
+def is_layer(name: str, end: str) -> bool:
+    """Return whether a layer has this name, or a name that ends in it after a dot."""
     return name == end or name.endswith(f".{end}")

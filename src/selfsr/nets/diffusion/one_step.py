@@ -8,13 +8,11 @@ from torch import Tensor, nn
 
 from selfsr.errors import InputError
 from selfsr.images.color_fix import fix_colors
-from selfsr.images.resize import imresize
 from selfsr.nets.diffusion.base_folder import Base
 from selfsr.nets.diffusion.frozen import share_copy
 from selfsr.nets.diffusion.lora import LoraSpec
 from selfsr.nets.diffusion.pretrained import FixSpec, PretrainedNetwork, PretrainedSpec
 from selfsr.nets.diffusion.sampling import Sampling
-from selfsr.nets.layers import pad_reflect
 
 
 class OneStepSpec(PretrainedSpec):
@@ -92,16 +90,13 @@ class OneStep(PretrainedNetwork):
             return_latents: return the latents of the output, from which `decode` makes the image of training.
         """
         height, width = lr.shape[-2:]
-        multiple = self.multiple_of_px
-        padded = pad_reflect(lr.float(), -(-height // multiple) * multiple, -(-width // multiple) * multiple)
-        latents = self.upscale_latents(self._encode(imresize(padded, self.scale).clamp(0, 1)))
+        latents = self.upscale_latents(self._encode(self.enlarge(self.pad(lr.float()))))
         if return_latents:
             return latents
         image = self.decode(latents, height, width)
         if self.training:
             return image
-        reference = imresize(lr.float(), self.scale).clamp(0, 1)
-        return fix_colors(image.clamp(0, 1), reference, self.sampling.color_fix)
+        return fix_colors(image.clamp(0, 1), self.enlarge(lr), self.sampling.color_fix)
 
     def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
         """Return the image of the output's latents for an input of `height` x `width`, with a gradient, not clamped."""

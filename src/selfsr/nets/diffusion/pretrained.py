@@ -14,8 +14,8 @@ from selfsr.errors import InputError
 from selfsr.images.color_fix import ColorFix
 from selfsr.nets.base import NETWORK_ENTRY, NetworkSpec
 from selfsr.nets.diffusion.base_folder import AutoencoderPrecision, Base, BasePrecision, open_base
-from selfsr.nets.diffusion.frozen import PartlyFrozen, share_copy
-from selfsr.nets.diffusion.lora import LoraSpec
+from selfsr.nets.diffusion.frozen import PartlyFrozen, format_sha256, share_copy
+from selfsr.nets.diffusion.lora import LoraSpec, is_layer
 from selfsr.nets.diffusion.noise_schedule import NoiseSchedule
 from selfsr.nets.diffusion.prompt import Prompt, open_prompt
 from selfsr.nets.diffusion.sampling import DiffusionNetwork, Sampling
@@ -179,7 +179,7 @@ class PretrainedNetwork(PartlyFrozen, DiffusionNetwork):
             if ".lora_" not in name and isinstance(getattr(layer, "weight", None), nn.Parameter)
         }
         for end in ends:
-            found = [layer for name, layer in layers.items() if name == end or name.endswith(f".{end}")]
+            found = [layer for name, layer in layers.items() if is_layer(name, end)]
             if not found:
                 raise InputError(
                     f"network.trained: expected ends of layer names, got {end!r}, which matches no layer with weights; "
@@ -248,7 +248,7 @@ class PretrainedNetwork(PartlyFrozen, DiffusionNetwork):
         if isinstance(spec, PretrainedSpec):
             changes = {
                 "base": spec.base.absolute(),
-                "base_sha256": bytes(self.base_sha256.tolist()).hex(),
+                "base_sha256": format_sha256(self.base_sha256),
                 "prompt_shapes": {
                     name: tuple(tensor.shape) for name, tensor in vars(self.get_prompt()).items() if tensor is not None
                 },

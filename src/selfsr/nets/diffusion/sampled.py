@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from selfsr.images.color_fix import fix_colors
-from selfsr.images.resize import imresize
 from selfsr.nets.diffusion.noise import sampling_noise
 from selfsr.nets.diffusion.sampling import DiffusionNetwork
-from selfsr.nets.layers import pad_reflect
 
 
 class SampledNetwork(DiffusionNetwork, ABC):
@@ -33,7 +31,6 @@ class SampledNetwork(DiffusionNetwork, ABC):
 
     space: Any
     schedule: Any
-    multiple_of_px: Any
 
     @property
     @abstractmethod
@@ -73,10 +70,6 @@ class SampledNetwork(DiffusionNetwork, ABC):
     def sample_values(self, lr: Tensor, on_stage: Callable[[int, Tensor], None] | None) -> Tensor:
         """Sample the values of an output for an input whose sides need no padding."""
 
-    def enlarge(self, lr: Tensor) -> Tensor:
-        """Return the input enlarged by bicubic to the size of the output, in [0, 1], without a gradient."""
-        return imresize(lr.detach().float(), self.scale).clamp(0, 1)
-
     @torch.no_grad()
     def sample(self, lr: Tensor, on_stage: Callable[[int, Tensor], None] | None = None) -> Tensor:
         """Sample `[N, C, scale * h, scale * w]` for `[N, C, h, w]` in [0, 1]; sides are padded by reflection.
@@ -86,9 +79,7 @@ class SampledNetwork(DiffusionNetwork, ABC):
             on_stage: called with the index and x_t as an image, from the start on, and with -1 and x_0.
         """
         height, width = lr.shape[-2:]
-        multiple = self.multiple_of_px
-        padded = pad_reflect(lr, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
-        values = self.sample_values(padded, on_stage)
+        values = self.sample_values(self.pad(lr), on_stage)
         image = self.space.decode(values)[..., : height * self.scale, : width * self.scale].clamp(0, 1)
         return fix_colors(image, self.enlarge(lr), self.sampling.color_fix)
 

@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from selfsr.errors import InputError
 from selfsr.images.color_fix import ColorFix
+from selfsr.images.resize import imresize
 from selfsr.nets.base import SrNetwork
+from selfsr.nets.layers import pad_reflect
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,25 @@ class DiffusionNetwork(SrNetwork):
     Attributes:
         sampling: how it makes its output.
         trained_steps: the most steps that it can sample with.
+        multiple_of_px: the number of pixels of which each side of the padded input is a multiple.
     """
+
+    multiple_of_px: Any
 
     def __init__(self, scale: int, channels: int, sampling: Sampling) -> None:
         super().__init__(scale, channels)
         self.sampling = sampling
         self.trained_steps: int = 1
+
+    def pad(self, lr: Tensor) -> Tensor:
+        """Return the input `[N, C, h, w]` with sides that the network takes, padded by reflection."""
+        height, width = lr.shape[-2:]
+        multiple = self.multiple_of_px
+        return pad_reflect(lr, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
+
+    def enlarge(self, lr: Tensor) -> Tensor:
+        """Return the input enlarged by bicubic to the size of the output, in [0, 1], without a gradient."""
+        return imresize(lr.detach().float(), self.scale).clamp(0, 1)
 
 
 def set_sampling(net: nn.Module, **changes: Any) -> None:
