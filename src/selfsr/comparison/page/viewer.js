@@ -15,12 +15,7 @@
   let blind = null;
   const decoded = new Map();
 
-  const make = (name, attributes = {}, ...children) => {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  };
+  const make = window.makeElement;
   const current = () => data.images[view.image];
   const order = () => (blind ? blind.order : data.versions);
   const listAvailable = () => order().filter((version) => current().images[version]);

@@ -10,12 +10,7 @@
   const state = { smooth: 2, time: false, hidden: new Set(), cursor: null };
   const cards = [];
 
-  const html = (name, attributes = {}, ...children) => {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  };
+  const html = window.makeElement;
   const svg = (name, attributes = {}, text = "") => {
     const node = document.createElementNS(SVG, name);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);

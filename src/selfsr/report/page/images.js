@@ -1,11 +1,6 @@
 // The image viewers: two versions of an image with a divider between them, zoom, position, and keys to flip.
 (() => {
-  const make = (name, attributes = {}, ...children) => {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  };
+  const make = window.makeElement;
   const ZOOMS = [0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32];
   const NEAR_DIVIDER_PX = 26;
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));

@@ -1,10 +1,6 @@
 // The pixel weights (a large map with a step slider), and the self-similarity graphs (pins, readout of a cell).
 (() => {
-  const make = (name, attributes = {}) => {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    return node;
-  };
+  const make = window.makeElement;
 
   // CSS filters scale around black (brightness) and around middle gray (contrast). Both together map low to 0 and
   // high to 1, and no value between them is clipped.

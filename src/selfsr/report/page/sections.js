@@ -1,11 +1,6 @@
 // Sections: one image at a time, wide tables in boxes of their own, and what a page that reloads itself must remember.
 (() => {
-  const make = (name, attributes = {}, ...children) => {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  };
+  const make = window.makeElement;
 
   // Maps and graphs of many images are long, so the page has those of the chosen image.
   for (const section of document.querySelectorAll("section[data-choose-image]")) {

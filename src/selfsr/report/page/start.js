@@ -8,6 +8,14 @@
   window.addEventListener("error", (event) => event.message && note(event.message));
   window.addEventListener("unhandledrejection", (event) => note(String(event.reason)));
 
+  // Returns an element with attributes and children, for the scripts that follow.
+  window.makeElement = (name, attributes = {}, ...children) => {
+    const node = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
+  };
+
   let kept = {};
   try {
     kept = JSON.parse(sessionStorage.getItem("selfsr-page") ?? "{}");
