@@ -155,6 +155,13 @@ def test_inspect_names_base_and_adapters(model: Path) -> None:
     assert f"trained adapters of rank 1: {trained:,} numbers" in printed
 
 
+def test_inspect_counts_the_files_of_the_network_only(model: Path) -> None:
+    size = json.loads(call("inspect", model, "--json"))["bytes"]
+    (model / "merged").mkdir()
+    (model / "merged" / "unet.safetensors").write_bytes(bytes(1_000))
+    assert json.loads(call("inspect", model, "--json"))["bytes"] == size > 0
+
+
 def test_doctor_lists_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     from selfsr.machine import environment
 

@@ -15,7 +15,7 @@ from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import load_recipe
 from selfsr.training.dryrun import Cost
-from selfsr.training.loop import Rehearsal
+from selfsr.training.loop import DryRunEvaluation
 
 
 def run_cli(*arguments):
@@ -59,7 +59,7 @@ def test_one_line_gives_a_run_a_picture_and_a_file(tmp_path, photos, model):
 
 
 def _cost(steps_per_s):
-    return Cost(steps_per_s, 1.0, 0.0, 0.0, Rehearsal(2))
+    return Cost(steps_per_s, 1.0, 0.0, 0.0, DryRunEvaluation(2))
 
 
 def _plan(monkeypatch, tmp_path, photos, model, steps_per_s, seconds, **options):

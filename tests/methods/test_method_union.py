@@ -158,8 +158,8 @@ def test_the_state_survives_a_checkpoint(document: dict) -> None:
     assert_same(restored.state(), method.state())
 
 
-def test_a_rehearsal_updates_every_network_in_its_first_step(document: dict) -> None:
-    spec = parse_spec(document["method"]).rehearsal()
+def test_a_costliest_step_updates_every_network_in_its_first_step(document: dict) -> None:
+    spec = parse_spec(document["method"]).use_costliest_step()
     assert isinstance(spec, type(parse_spec(document["method"])))
     assert sorted(take_step(spec.build(make_setup(document)), 1)) == sorted(spec.trained_nets)
 

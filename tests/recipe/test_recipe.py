@@ -161,6 +161,31 @@ def test_a_setting_inside_a_value_is_refused(tiny: dict, tmp_path: Path) -> None
         load_recipe(path, ["steps"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "start"),
+    [
+        ("batch=x", "--set batch: input should be a valid integer"),
+        ("evaluate.metrics=[psnr_y]", "--set evaluate.metrics: expected metrics that are computed on request only"),
+        ("network={kind: edsr, block: 3}", "--set network.block: unknown key; did you mean blocks?"),
+        ("network.blocks=-1", "--set network.blocks: "),
+    ],
+)
+def test_a_wrong_setting_is_named_as_one(tiny: dict, tmp_path: Path, setting: str, start: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    with pytest.raises(InputError) as error:
+        load_recipe(path, ["steps=9", setting])
+    assert str(error.value).startswith(start)
+
+
+def test_a_wrong_option_beside_settings_is_that_of_the_file(tiny: dict, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(changed(tiny, "batch", "x")))
+    with pytest.raises(InputError) as error:
+        load_recipe(path, ["steps=9"])
+    assert str(error.value).startswith(f"{path}: batch: ")
+
+
 def test_yaml_reads_1e_4_as_a_number_and_refuses_duplicate_keys() -> None:
     assert read_yaml("a: 1e-4", "x") == {"a": 1e-4}
     with pytest.raises(InputError, match=r"x line 2: expected valid YAML, got an error: the key 'a' is a duplicate\."):

@@ -94,7 +94,7 @@ def export(
     from selfsr.nets.weights.find import find_model
 
     if has_pretrained_base(source := find_model(model)):
-        refuse_unused(context, *_OF_FILES, reason="for a model on a pretrained base")
+        refuse_unused(context, *_OF_FILES, reason="for a model on a pretrained base, which becomes a model folder")
         stated = read_card_options(card, author=tuple(author or ()), license=license)
         choices = FolderOptions(base=base, scale=scale, kohya=kohya, merge=merge, overwrite=overwrite)
         for note in export_folder(source, output, stated, choices, report=typer.echo):

@@ -49,10 +49,12 @@ def inspect(
 
 def _describe(path: Path, network: "FileNetwork") -> dict[str, Any]:
     """Return the facts about a file as JSON has them."""
+    from selfsr.nets.weights.folder import list_network_files
+
     spec = network.spec
     return {
         "file": str(path),
-        "bytes": sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()),
+        "bytes": sum(file.stat().st_size for file in (list_network_files(path) if path.is_dir() else [path])),
         "architecture": network.architecture,
         "scale": list(network.scales),
         "channels": network.channels,

@@ -94,7 +94,7 @@ def train(
     log: LogOption = "auto",
 ) -> None:
     """Train a model from a recipe. Ctrl-C saves and stops; --resume continues bit for bit on a CPU."""
-    from selfsr.console import print_lines, set_log_style
+    from selfsr.console import print_line, print_lines, set_log_style
     from selfsr.errors import InputError
     from selfsr.recipe import load_recipe, shipped_recipes
     from selfsr.training import dryrun
@@ -124,6 +124,7 @@ def train(
         loaded = load_recipe(shipped_recipes().get(str(recipe), recipe), settings or ())
         folder = runs / loaded.name
     if memory:
+        print_line("Building the networks and taking two steps on tensors without data; large bases need a minute.")
         print_lines(
             describe_memory(estimate_step_memory(loaded, device=device, layout=layout, load_data=False), loaded)
         )

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, fie
 
 from selfsr.degrade.presets import PRESETS, Degradation
 from selfsr.errors import suggest
-from selfsr.evaluation.metrics import METRICS, list_extra_metrics, list_seed_metrics
+from selfsr.evaluation.metrics import METRICS, list_extra_metrics, list_seed_metrics, list_standard_metrics
 from selfsr.spec import DropNulls, EntryName, PathByScale, Spec, expand_home
 
 # The names are those of the registry of metrics.
@@ -117,6 +117,17 @@ class Evaluate(Spec):
     sample_px: PositiveInt = Field(
         384, description="largest side of a sample, in pixels; larger images are cropped to their center"
     )
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _check_standard_metrics(cls, metrics: Any) -> Any:
+        standard = [name for name in list_standard_metrics() if isinstance(metrics, list | tuple) and name in metrics]
+        if standard:
+            raise ValueError(
+                f"expected metrics that are computed on request only, got {standard[0]}, which every evaluation "
+                "computes; remove it"
+            )
+        return metrics
 
     @model_validator(mode="after")
     def _check_best_by(self) -> "Evaluate":

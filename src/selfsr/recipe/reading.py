@@ -40,15 +40,16 @@ def load_recipe(path: Path, settings: Sequence[Setting] = ()) -> Recipe:
     document = read_settings(path)
     for setting in settings:
         _apply_setting(document, setting)
-    return parse_recipe(document, str(path))
+    return parse_recipe(document, str(path), settings)
 
 
-def parse_recipe(document: dict[str, Any], source: str) -> Recipe:
+def parse_recipe(document: dict[str, Any], source: str, settings: Sequence[Setting] = ()) -> Recipe:
     """Check a recipe that is already parsed from YAML.
 
     Args:
         document: the options by key.
         source: their file or origin, for error messages.
+        settings: those that the options have already, for error messages.
 
     Raises:
         InputError: an option is unknown, missing or wrong.
@@ -57,7 +58,7 @@ def parse_recipe(document: dict[str, Any], source: str) -> Recipe:
         document = replace_network(document)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
-    return parse_settings(Recipe, document, source)
+    return parse_settings(Recipe, document, source, settings)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -72,16 +73,27 @@ def read_settings(path: Path) -> dict[str, Any]:
     return document
 
 
-def parse_settings(model: type[SpecT], document: dict[str, Any], source: str) -> SpecT:
+def parse_settings(
+    model: type[SpecT], document: dict[str, Any], source: str, settings: Sequence[Setting] = ()
+) -> SpecT:
     """Check options that are already parsed from YAML against a model.
 
     Raises:
-        InputError: an option is unknown, missing or wrong; the message begins with `source`.
+        InputError: an option is unknown, missing or wrong; the message begins with `source`, or with `--set` if one of
+            the settings gave the option.
     """
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise InputError(f"{source}: {describe_error(error, model)}") from error
+        sentence = describe_error(error, model)
+        place = "--set " if _gives(settings, sentence.partition(": ")[0]) else f"{source}: "
+        raise InputError(f"{place}{sentence}") from error
+
+
+def _gives(settings: Sequence[Setting], key: str) -> bool:
+    """Whether one of the settings that a user wrote gives the option at a key, or the options around it."""
+    paths = [setting.partition("=")[0] for setting in settings if isinstance(setting, str)]
+    return any(key == path or key.startswith(f"{path}.") for path in paths)
 
 
 def _apply_setting(document: dict[str, Any], setting: Setting) -> None:

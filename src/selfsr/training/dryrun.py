@@ -15,7 +15,7 @@ from selfsr.machine.memory import measure_free_bytes, measure_memory_mb
 from selfsr.recipe import Recipe
 from selfsr.runfolder.log import Jsonl
 from selfsr.training.evaluation import describe_inputs
-from selfsr.training.loop import Rehearsal, fit
+from selfsr.training.loop import DryRunEvaluation, fit
 from selfsr.training.memory import estimate_step_bytes
 from selfsr.training.pacing_notes import describe_paces
 
@@ -52,7 +52,7 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
         [
             _describe_cost(recipe, cost),
             f"Memory: {cost.memory_mb:,.0f} MB at its peak. Disk: about {cost.disk_mb:,.0f} MB.",
-            _describe_measurement(cost.rehearsal),
+            _describe_measurement(cost.evaluation),
         ]
     )
 
@@ -88,14 +88,14 @@ class Cost:
         evaluation_s: time of one evaluation of all sets, in seconds; 0 without evaluation.
         memory_mb: memory at its peak, in MB of 2**20.
         disk_mb: the files of the run, in MB of 2**20.
-        rehearsal: what was evaluated.
+        evaluation: what was evaluated.
     """
 
     steps_per_s: float
     evaluation_s: float
     memory_mb: float
     disk_mb: float
-    rehearsal: Rehearsal
+    evaluation: DryRunEvaluation
 
 
 def measure_cost(recipe: Recipe, *, device: str = "auto") -> Cost:
@@ -109,19 +109,19 @@ def measure_cost(recipe: Recipe, *, device: str = "auto") -> Cost:
         InputError: something that the recipe names is missing or does not fit.
         Diverged: a loss or a gradient became NaN or infinite.
     """
-    rehearsal = Rehearsal(_IMAGES_PER_SET)
+    evaluation = DryRunEvaluation(_IMAGES_PER_SET)
     with tempfile.TemporaryDirectory(prefix="selfsr-") as name:
         folder = Path(name)
-        fit(_shorten(recipe), folder, device=device, rehearsal=rehearsal)
+        fit(_shorten(recipe), folder, device=device, dry_run=evaluation)
         records = Jsonl(folder / "metrics.jsonl", STEPS).read()
         size_mb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     typical = [record["steps_per_s"] for record in records if record["step"] > WARMUP_STEPS]
     return Cost(
         steps_per_s=len(typical) / sum(1 / steps_per_s for steps_per_s in typical),
-        evaluation_s=rehearsal.evaluation_s / max(1, rehearsal.evaluated_images) * rehearsal.all_images,
+        evaluation_s=evaluation.evaluation_s / max(1, evaluation.evaluated_images) * evaluation.all_images,
         memory_mb=measure_memory_mb(choose_device(device)),
         disk_mb=size_mb * recipe.checkpoints.keep_last,
-        rehearsal=rehearsal,
+        evaluation=evaluation,
     )
 
 
@@ -136,13 +136,13 @@ def _describe_cost(recipe: Recipe, cost: Cost) -> str:
     return f"{training}, and {evaluations:,} evaluations about {_format_time(evaluations * cost.evaluation_s)} more."
 
 
-def _describe_measurement(rehearsal: Rehearsal) -> str:
+def _describe_measurement(evaluation: DryRunEvaluation) -> str:
     """Return what the estimates come from."""
     steps = f"Measured: {STEPS - WARMUP_STEPS} steps after {WARMUP_STEPS} for warm-up"
-    if not rehearsal.all_images:
+    if not evaluation.all_images:
         return f"{steps}."
     return (
-        f"{steps}; one evaluation of {rehearsal.evaluated_images} of {rehearsal.all_images} images; one checkpoint, "
+        f"{steps}; one evaluation of {evaluation.evaluated_images} of {evaluation.all_images} images; one checkpoint, "
         "which was deleted."
     )
 
@@ -172,7 +172,7 @@ def _shorten(recipe: Recipe) -> Recipe:
     """Return the recipe of the dry run."""
     changes: dict = {
         "steps": STEPS,
-        "method": recipe.method.rehearsal(),
+        "method": recipe.method.use_costliest_step(),
         "log": recipe.log.model_copy(update={"every_steps": WARMUP_STEPS}),
     }
     if recipe.evaluate:

@@ -43,7 +43,7 @@ from selfsr.training.score_lines import ScoreLines
 
 
 @dataclass
-class Rehearsal:
+class DryRunEvaluation:
     """How a dry run differs from a run: it evaluates only at the end, on a few images, and says nothing of pacing.
 
     Attributes:
@@ -65,7 +65,7 @@ def fit(
     *,
     device: str = "auto",
     resume: bool | Literal["auto"] = False,
-    rehearsal: Rehearsal | None = None,
+    dry_run: DryRunEvaluation | None = None,
 ) -> bool:
     """Train from a recipe; return True if the run is finished, False if it was interrupted and saved.
 
@@ -74,7 +74,7 @@ def fit(
         folder: the run folder; without `resume`, one without checkpoints.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         resume: continue from the newest checkpoint in `folder`; "auto" does if there is one, and starts otherwise.
-        rehearsal: for a dry run; it is filled in.
+        dry_run: for a dry run; it is filled in.
 
     Raises:
         InputError: something that the recipe names is missing or does not fit, the folder has checkpoints of another
@@ -84,11 +84,11 @@ def fit(
     """
     check_sets(recipe)
     with _lock(folder), explain_lost_process():
-        return _fit(recipe, folder, device, resume, rehearsal)
+        return _fit(recipe, folder, device, resume, dry_run)
 
 
 def _fit(
-    recipe: Recipe, folder: Path, device: str, resume: bool | Literal["auto"], rehearsal: Rehearsal | None
+    recipe: Recipe, folder: Path, device: str, resume: bool | Literal["auto"], dry_run: DryRunEvaluation | None
 ) -> bool:
     run = assemble(recipe, folder, device=device, resume=resume)
     # After assembly: a new name for the run would not mend a wrong setting.
@@ -97,10 +97,10 @@ def _fit(
     if is_main := run.accelerator.is_main_process:
         _write_definition(run)
         record_data(folder, run.loader.datasets, resume=run.resumed)
-        _print_start(run, rehearsal)
+        _print_start(run, dry_run)
     after_step = run.step if run.resumed else -1
     log = RunLog(folder, after_step=after_step, trackers=_start_trackers(run, after_step)) if is_main else None
-    evaluation = _Evaluation(run, log, rehearsal) if recipe.evaluate else None
+    evaluation = _Evaluation(run, log, dry_run) if recipe.evaluate else None
     meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
     agreement = StopAgreement()
     with (
@@ -109,7 +109,7 @@ def _fit(
         Interruption() as interruption,
         _progress(run) as advance,
     ):
-        if evaluation and run.step == 0 and not rehearsal:
+        if evaluation and run.step == 0 and not dry_run:
             evaluation.evaluate_start()
         for step in range(run.step + 1, recipe.steps + 1):
             clock = Clock(step, recipe.steps_per_epoch, recipe.steps)
@@ -135,7 +135,7 @@ def _fit(
                     log.step(record)
                     print_event("step", record)
                     advance(0, note=_note(means))
-                    print_lines([] if rehearsal else gradients.check(means, clock))
+                    print_lines([] if dry_run else gradients.check(means, clock))
             if evaluate_now and evaluation:
                 score = evaluation.evaluate(clock)
                 if run.plateau:
@@ -335,13 +335,13 @@ def _start_trackers(run: TrainingRun, after_step: int) -> Trackers | None:
     )
 
 
-def _print_start(run: TrainingRun, rehearsal: Rehearsal | None) -> None:
+def _print_start(run: TrainingRun, dry_run: DryRunEvaluation | None) -> None:
     """Print what is known of the run before its first step."""
     if run.resumed and run.step == run.recipe.steps:
         print_line(
             f"resume: the run in {run.folder} has done all its {run.recipe.steps} steps; nothing is left to train."
         )
-    elif not rehearsal:
+    elif not dry_run:
         print_lines([*describe_paces(run.recipe), *describe_inputs(run.recipe)])
 
 
@@ -353,9 +353,9 @@ def _note(means: dict[str, float]) -> str:
 class _Evaluation:
     """Evaluate the run in all processes; the first one logs and prints the scores, and saves the best weights."""
 
-    def __init__(self, run: TrainingRun, log: RunLog | None, rehearsal: Rehearsal | None) -> None:
+    def __init__(self, run: TrainingRun, log: RunLog | None, dry_run: DryRunEvaluation | None) -> None:
         assert run.recipe.evaluate is not None
-        self._run, self._log, self._rehearsal = run, log, rehearsal
+        self._run, self._log, self._dry_run = run, log, dry_run
         self._evaluator = Evaluator(run.recipe, run.folder, run.accelerator.device)
         records = share_from_first(lambda: [] if log is None else log.evaluations.read())
         self._evaluator.start = next((record for record in records if record["step"] == 0), None)
@@ -365,10 +365,10 @@ class _Evaluation:
                 "relative, got none; restore the file, or choose one metric for evaluate.best_by."
             )
         self._lines = ScoreLines(run.recipe.evaluate, next(reversed(records), None))
-        if rehearsal:
-            rehearsal.all_images = self._evaluator.count_images()
-            self._evaluator.limit_images(rehearsal.images_per_set)
-            rehearsal.evaluated_images = self._evaluator.count_images()
+        if dry_run:
+            dry_run.all_images = self._evaluator.count_images()
+            self._evaluator.limit_images(dry_run.images_per_set)
+            dry_run.evaluated_images = self._evaluator.count_images()
 
     def evaluate_start(self) -> None:
         record = self._evaluator.evaluate_start(self._run.ema_net())
@@ -385,8 +385,8 @@ class _Evaluation:
             return score
         self._log.evaluation(record)
         is_best = save_if_best(self._run, score)
-        if self._rehearsal:
-            self._rehearsal.evaluation_s = time.perf_counter() - start
+        if self._dry_run:
+            self._dry_run.evaluation_s = time.perf_counter() - start
         else:
             self._lines.show(record, is_best=is_best)
         return score

@@ -31,6 +31,12 @@ def is_model_folder(path: Path) -> bool:
     return (path / STATEMENT).is_file()
 
 
+def list_network_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder that make the network, without other forms of it, such as a merged one."""
+    names = (STATEMENT, ADAPTERS, ENCODER_ADAPTERS, PROMPT, TRAINED)
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
 def is_input(name: str) -> bool:
     """Return whether a tensor of a network on a pretrained base is not trained: its prompt or its base's checksum."""
     return name in (_SHA256, "prompt") or name.startswith("prompt_")
