@@ -31,6 +31,7 @@ def to_document(plan: StudyPlan) -> dict[str, Any]:
         "name": plan.name,
         "baseline": plan.baseline,
         "score": plan.score,
+        "equal_score": plan.equal_score,
         "allowed_differences": list(plan.allowed_differences),
         "seeds": list(plan.seeds),
         "changes": plan.changes,
@@ -74,6 +75,7 @@ def read_plan(folder: Path, *, any_version: bool = False) -> StudyPlan:
         document["notes"],
         setups,
         tuple(document["history"]),
+        document.get("equal_score"),
     )
 
 
@@ -248,9 +250,9 @@ def _check_version(folder: Path, document: dict[str, Any], any_version: bool) ->
 def _compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Return the changes and removals, and the additions, in words."""
     changed, added = [], []
-    for key in ("name", "baseline", "score", "allowed_differences"):
-        if old[key] != new[key]:
-            changed.append(f"{key} ({old[key]} there, {new[key]} here)")
+    for key in ("name", "baseline", "score", "equal_score", "allowed_differences"):
+        if old.get(key) != new.get(key):
+            changed.append(f"{key} ({old.get(key)} there, {new.get(key)} here)")
     if old["seeds"] != new["seeds"]:
         grown = set(old["seeds"]) < set(new["seeds"])
         (added if grown else changed).append(f"seeds ({old['seeds']} there, {new['seeds']} here)")

@@ -8,16 +8,21 @@ from selfsr.recipe import dump_recipe
 from selfsr.report.assets import dump_script_json, read_asset, render_template
 from selfsr.report.curves import Chart, ChartBaseline, ChartLine
 from selfsr.study.compare import Curve, compute_band, subtract_curves
+from selfsr.study.plan import StudyPlan
 from selfsr.study.progress import format_duration
 from selfsr.study.results import SetupResult, StudyResults
 from selfsr.study.tables import (
+    HOW_EQUAL,
     HOW_TO_READ,
     describe_results,
     make_arms_table,
+    make_equal_score_table,
     make_main_table,
     make_other_scores_table,
+    make_path_table,
     make_seed_table,
 )
+from selfsr.study.trade_off_chart import draw_trade_off
 from selfsr.study.wording import ScoreFormat
 
 _PAGE_FOLDER = Path(__file__).parent / "page"
@@ -41,6 +46,8 @@ def render_study(results: StudyResults) -> str:
         "notes": results.notes,
         "setups": [_make_section(setup, numbers, arms) for setup in results.setups.values()],
         "how_to_read": HOW_TO_READ,
+        "how_equal": HOW_EQUAL,
+        "trade_offs": [_make_trade_offs(setup, plan, arms) for setup in results.setups.values() if setup.trade_offs],
         "arms": arms,
         "arms_table": make_arms_table(results),
         "runs": [_make_run_row(run, arms) for run in results.runs],
@@ -107,6 +114,16 @@ def _make_section(setup: SetupResult, numbers: ScoreFormat, arms: list[str]) -> 
         "every_seed": make_seed_table(comparison, numbers) if comparison else None,
         "others": make_other_scores_table(setup),
         "marks": [arms.index(name) for name in comparison.arms] if comparison else [],
+    }
+
+
+def _make_trade_offs(setup: SetupResult, plan: StudyPlan, arms: list[str]) -> dict[str, Any]:
+    return {
+        "name": setup.name,
+        "evaluation_set": setup.evaluation_set,
+        "charts": [draw_trade_off(trade, plan.score, arms, plan.equal_score) for trade in setup.trade_offs],
+        "equal": make_equal_score_table(setup, plan),
+        "paths": make_path_table(setup, plan.score),
     }
 
 

@@ -65,6 +65,7 @@ class StudyPlan:
         notes: one sentence about each arm, may be empty.
         setups: the recipes by name.
         history: one sentence for each extension of the study.
+        equal_score: score at which the other metrics are compared, or None.
     """
 
     name: str
@@ -76,6 +77,7 @@ class StudyPlan:
     notes: dict[str, str]
     setups: dict[str, StudySetup]
     history: tuple[str, ...] = ()
+    equal_score: float | None = None
 
     def runs(self) -> list[PlannedRun]:
         """Return all runs, seed by seed, so that a study that stops early has complete comparisons."""
@@ -127,6 +129,7 @@ def resolve_study(study: Study, file: str) -> StudyPlan:
         {arm: dict(spec.set) for arm, spec in study.arms.items()},
         {arm: spec.note for arm, spec in study.arms.items()},
         setups,
+        equal_score=study.equal_score,
     )
     _check_names(file, plan.runs())
     return plan

@@ -13,6 +13,7 @@ from selfsr.runfolder.read import RunFolder, read_run_folders
 from selfsr.study.compare import Comparison, Curve, compare
 from selfsr.study.folder import FORMAT, get_run_folder, is_finished, read_step
 from selfsr.study.plan import PlannedRun, StudyPlan, StudySetup
+from selfsr.study.trade_off import TRADED_METRICS, TradeOff, list_trade_offs
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class SetupResult:
         comparison: the comparison by the study's metric; None without a common seed.
         others: comparisons by the other metrics and sets, by (set, metric).
         left_out: arms without a finished run.
+        trade_offs: the metrics that are computed on request, and the seed spread, against the study's own.
     """
 
     name: str
@@ -65,6 +67,7 @@ class SetupResult:
     comparison: Comparison | None
     others: dict[tuple[str, str], Comparison]
     left_out: list[str]
+    trade_offs: list[TradeOff]
 
 
 @dataclass(frozen=True)
@@ -139,15 +142,18 @@ def _summarize_setup(plan: StudyPlan, setup: StudySetup, run_folders: dict[str, 
                     others[(set_name, metric)] = comparison
     bicubic = [run_folders[run.name].bicubic.get(setup.evaluation_set, {}).get("mean", {}) for run in of_setup]
     bicubic_scores = [finite_or_none(mean.get(plan.score)) for mean in bicubic]
+    comparison = compare(main_curves, plan.baseline)
+    traded = {metric: read_curves(setup.evaluation_set, metric) for metric in TRADED_METRICS}
     return SetupResult(
         setup.name,
         setup.evaluation_set,
         setup.arms[plan.baseline].steps,
         next((score for score in bicubic_scores if score is not None), None),
         main_curves,
-        compare(main_curves, plan.baseline),
+        comparison,
         others,
         [arm for arm, by_seed in main_curves.items() if not by_seed],
+        list_trade_offs(main_curves, traded, comparison, plan.equal_score),
     )
 
 
@@ -198,6 +204,7 @@ def to_json(results: StudyResults) -> str:
         "study": plan.name,
         "baseline": plan.baseline,
         "score": plan.score,
+        "equal_score": plan.equal_score,
         "seeds": list(plan.seeds),
         "changes": plan.changes,
         "notes": results.notes,
@@ -212,6 +219,7 @@ def to_json(results: StudyResults) -> str:
                     {"set": set_name, "score": metric, **dataclasses.asdict(comparison)}
                     for (set_name, metric), comparison in setup.others.items()
                 ],
+                "trade_offs": [dataclasses.asdict(trade) for trade in setup.trade_offs],
             }
             for setup in results.setups.values()
         },

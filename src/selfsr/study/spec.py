@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, NonNegativeInt, field_validator, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeInt, field_validator, model_validator
 
 from selfsr.errors import InputError, describe_value, shorten
 from selfsr.evaluation.metrics import list_standard_metrics
@@ -58,6 +58,11 @@ class Study(Spec):
     baseline: str | None = Field(None, description="the arm to compare with; the first by default")
     seeds: tuple[NonNegativeInt, ...] = Field(min_length=1, description="every arm runs once with each seed")
     score: MetricName = Field("psnr_y", description="the metric to compare")
+    equal_score: FiniteFloat | None = Field(
+        None,
+        description="score at which the other metrics are compared, such as LPIPS at 31 dB, read off each run between "
+        "the two evaluations around it",
+    )
     evaluation_set: str | None = Field(
         None, description="the evaluation set to compare on; each recipe's first by default"
     )

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from selfsr import __version__
 from selfsr.study.compare import Comparison
+from selfsr.study.plan import StudyPlan
 from selfsr.study.results import SetupResult, StudyResults
+from selfsr.study.trade_off import EqualScoreArm, TradeOff
 from selfsr.study.wording import (
     AT_START,
     PLUS_MINUS,
@@ -23,6 +25,10 @@ HOW_TO_READ = (
     "optimistic for every arm. Steps to the baseline's final mean: the step at which the curve first reaches the "
     "baseline's mean final score, interpolated linearly between evaluations. Mean over training: the area between an "
     "arm's curve and the baseline's of the same seed, divided by the number of steps."
+)
+HOW_EQUAL = (
+    "Each run is read where it first has the score, linearly between the two evaluations around it. Differences are "
+    "between runs of the same seed."
 )
 
 
@@ -137,6 +143,47 @@ def make_other_scores_table(setup: SetupResult) -> TextTable | None:
     return TextTable(headings, rows, text_columns=2)
 
 
+def make_equal_score_table(setup: SetupResult, plan: StudyPlan) -> TextTable | None:
+    """Return a table of the other metrics at equal score; None if the study names no score, or has no such metric."""
+    if plan.equal_score is None or not setup.trade_offs:
+        return None
+    own = ScoreFormat(plan.score)
+    rows = []
+    for trade in setup.trade_offs:
+        numbers = ScoreFormat(trade.metric)
+        for arm, result in (trade.equal_score or {}).items():
+            label = f"{numbers.heading}, {numbers.better} is better"
+            rows.append([label, arm, *_format_equal_score(result, numbers, is_baseline=arm == plan.baseline)])
+    at = f"At {own.name} {own.format_score(plan.equal_score)} {own.unit}".rstrip()
+    return TextTable(["Metric", "Arm", at, f"Difference to {plan.baseline}", "Seeds lower"], rows, text_columns=2)
+
+
+def _format_equal_score(result: EqualScoreArm, numbers: ScoreFormat, *, is_baseline: bool) -> list[str]:
+    reached = sum(value is not None for value in result.seeds.values())
+    if result.value is None:
+        return ["never has it" if reached == 0 else f"{reached} of {len(result.seeds)} seeds have it", "", ""]
+    value = numbers.format_spread(result.value)
+    if is_baseline or result.difference is None:
+        return [value, "baseline" if is_baseline else "", ""]
+    return [value, numbers.format_spread(result.difference, change=True), f"{result.lower} of {reached}"]
+
+
+def make_path_table(setup: SetupResult, score: str) -> TextTable | None:
+    """Return a table of every checkpoint of each arm, by the study's metric and those of the trade-offs."""
+    trades: list[TradeOff] = setup.trade_offs
+    if not trades:
+        return None
+    numbers = [ScoreFormat(metric) for metric in (score, *(trade.metric for trade in trades))]
+    rows = []
+    for arm, path in trades[0].paths.items():
+        others = [{point.step: point.value for point in trade.paths[arm]} for trade in trades]
+        for point in path:
+            values = [point.score, *(values.get(point.step) for values in others)]
+            texts = [form.format_score(value) for form, value in zip(numbers, values, strict=True)]
+            rows.append([arm, f"{point.step:,}", *texts])
+    return TextTable(["Arm", "Step", *(form.heading for form in numbers)], rows)
+
+
 def make_arms_table(results: StudyResults) -> TextTable:
     """Return a table of the arms and their changes."""
     plan = results.plan
@@ -180,6 +227,10 @@ def to_markdown(results: StudyResults) -> str:
             paragraphs += ["Every seed:\n", make_seed_table(setup.comparison, numbers).to_markdown()]
         if other := make_other_scores_table(setup):
             paragraphs += ["Other sets and metrics:\n", other.to_markdown()]
+        if equal := make_equal_score_table(setup, plan):
+            paragraphs += [f"At equal score. {HOW_EQUAL}\n", equal.to_markdown()]
+        if path := make_path_table(setup, plan.score):
+            paragraphs += ["Every checkpoint, means over the compared seeds:\n", path.to_markdown()]
     paragraphs.append(f"{HOW_TO_READ}\n\nMade by selfsr {__version__}.\n")
     return "\n".join(paragraphs)
 
