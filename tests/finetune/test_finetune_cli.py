@@ -15,7 +15,7 @@ from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import load_recipe
 from selfsr.training.dryrun import Cost
-from selfsr.training.loop import DryRunEvaluation
+from selfsr.training.run_evaluation import DryRunEvaluation
 
 
 def run_cli(*arguments):

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from selfsr.errors import InputError
+from selfsr.errors import InputError, suggest
 from selfsr.evaluation.inception import load_fid, load_kid
 from selfsr.evaluation.kinds import ImageMetric, SetMetric
 from selfsr.evaluation.niqe import load_niqe
@@ -200,7 +200,7 @@ def load_metrics(names: Iterable[str], device: torch.device) -> Mapping[str, Ima
     names, known = tuple(names), list_extra_metrics()
     for name in names:
         if name not in known:
-            raise InputError(f"metrics: expected some of {', '.join(known)}, got {name!r}; use one of these names.")
+            raise InputError(f"metrics: expected some of {', '.join(known)}, got {name!r}{suggest(name, known)}")
     return {name: load(device) for name in names if (load := METRICS[name].load) is not None}
 
 

@@ -15,9 +15,10 @@ from selfsr.machine.memory import measure_free_bytes, measure_memory_mb
 from selfsr.recipe import Recipe
 from selfsr.runfolder.log import Jsonl
 from selfsr.training.evaluation import describe_inputs
-from selfsr.training.loop import DryRunEvaluation, fit
+from selfsr.training.loop import fit
 from selfsr.training.memory import estimate_step_bytes
 from selfsr.training.pacing_notes import describe_paces
+from selfsr.training.run_evaluation import DryRunEvaluation
 
 # The first steps are slow: caches, allocators and compiled kernels warm up.
 WARMUP_STEPS = 2

@@ -1,9 +1,7 @@
 """The training loop of all methods. Read `_fit` from top to bottom, then `take_step`."""
 
 import contextlib
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -32,31 +30,14 @@ from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Update
 from selfsr.training.assemble import TrainingRun, assemble
 from selfsr.training.compilation import tolerate_failures
 from selfsr.training.data_record import record_data
-from selfsr.training.evaluation import Evaluator, check_sets, describe_inputs, list_set_files
+from selfsr.training.evaluation import check_sets, describe_inputs, list_set_files
 from selfsr.training.guard import FiniteGuard, Stopwatch
 from selfsr.training.machines import check_same_files
 from selfsr.training.pacing_notes import GradientWatch, describe_paces
 from selfsr.training.parameters import BASE_LR
 from selfsr.training.pixel_weights import sum_pixel_weights
-from selfsr.training.saving import save_generator, save_if_best, save_other_nets
-from selfsr.training.score_lines import ScoreLines
-
-
-@dataclass
-class DryRunEvaluation:
-    """How a dry run differs from a run: it evaluates only at the end, on a few images, and says nothing of pacing.
-
-    Attributes:
-        images_per_set: number of images of each evaluation set.
-        evaluated_images: filled in: number of images that were evaluated, over all sets and scales.
-        all_images: filled in: number of images that an evaluation of the run has.
-        evaluation_s: filled in: time of the evaluation, in seconds.
-    """
-
-    images_per_set: int
-    evaluated_images: int = 0
-    all_images: int = 0
-    evaluation_s: float = 0.0
+from selfsr.training.run_evaluation import DryRunEvaluation, RunEvaluation
+from selfsr.training.saving import save_generator, save_other_nets
 
 
 def fit(
@@ -100,7 +81,7 @@ def _fit(
         _print_start(run, dry_run)
     after_step = run.step if run.resumed else -1
     log = RunLog(folder, after_step=after_step, trackers=_start_trackers(run, after_step)) if is_main else None
-    evaluation = _Evaluation(run, log, dry_run) if recipe.evaluate else None
+    evaluation = RunEvaluation(run, log, dry_run) if recipe.evaluate else None
     meter, guard, stopwatch, gradients = Meter(), FiniteGuard(), Stopwatch(), GradientWatch(recipe)
     agreement = StopAgreement()
     with (
@@ -348,48 +329,6 @@ def _print_start(run: TrainingRun, dry_run: DryRunEvaluation | None) -> None:
 def _note(means: dict[str, float]) -> str:
     losses = {name.removeprefix("loss/"): value for name, value in means.items() if name.startswith("loss/")}
     return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-
-
-class _Evaluation:
-    """Evaluate the run in all processes; the first one logs and prints the scores, and saves the best weights."""
-
-    def __init__(self, run: TrainingRun, log: RunLog | None, dry_run: DryRunEvaluation | None) -> None:
-        assert run.recipe.evaluate is not None
-        self._run, self._log, self._dry_run = run, log, dry_run
-        self._evaluator = Evaluator(run.recipe, run.folder, run.accelerator.device)
-        records = share_from_first(lambda: [] if log is None else log.evaluations.read())
-        self._evaluator.start = next((record for record in records if record["step"] == 0), None)
-        if run.step > 0 and self._evaluator.start is None and isinstance(run.recipe.evaluate.best_by, dict):
-            raise InputError(
-                f"resume: expected the scores of step 0 in {run.folder / 'eval.jsonl'}, to which evaluate.best_by is "
-                "relative, got none; restore the file, or choose one metric for evaluate.best_by."
-            )
-        self._lines = ScoreLines(run.recipe.evaluate, next(reversed(records), None))
-        if dry_run:
-            dry_run.all_images = self._evaluator.count_images()
-            self._evaluator.limit_images(dry_run.images_per_set)
-            dry_run.evaluated_images = self._evaluator.count_images()
-
-    def evaluate_start(self) -> None:
-        record = self._evaluator.evaluate_start(self._run.ema_net())
-        if self._log is not None:
-            self._log.evaluation(record)
-            self._lines.show(record, is_best=False)
-
-    def evaluate(self, clock: Clock) -> float:
-        """Return the score of `best_by`; higher is better."""
-        start = time.perf_counter()
-        record = self._evaluator.evaluate(self._run.ema_net(), clock)
-        score = self._evaluator.score(record)
-        if self._log is None:
-            return score
-        self._log.evaluation(record)
-        is_best = save_if_best(self._run, score)
-        if self._dry_run:
-            self._dry_run.evaluation_s = time.perf_counter() - start
-        else:
-            self._lines.show(record, is_best=is_best)
-        return score
 
 
 def _progress(run: TrainingRun):

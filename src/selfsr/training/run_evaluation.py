@@ -1,0 +1,73 @@
+"""The evaluations of a run, or the one of a dry run: log and print the scores, and save the best weights."""
+
+import time
+from dataclasses import dataclass
+
+from selfsr.errors import InputError
+from selfsr.machine.distributed import share_from_first
+from selfsr.runfolder.log import RunLog
+from selfsr.step import Clock
+from selfsr.training.assemble import TrainingRun
+from selfsr.training.evaluation import Evaluator
+from selfsr.training.saving import save_if_best
+from selfsr.training.score_lines import ScoreLines
+
+
+@dataclass
+class DryRunEvaluation:
+    """How a dry run differs from a run: it evaluates only at the end, on a few images, and says nothing of pacing.
+
+    Attributes:
+        images_per_set: number of images of each evaluation set.
+        evaluated_images: filled in: number of images that were evaluated, over all sets and scales.
+        all_images: filled in: number of images that an evaluation of the run has.
+        evaluation_s: filled in: time of the evaluation, in seconds.
+    """
+
+    images_per_set: int
+    evaluated_images: int = 0
+    all_images: int = 0
+    evaluation_s: float = 0.0
+
+
+class RunEvaluation:
+    """Evaluate the run in all processes; the first one logs and prints the scores, and saves the best weights."""
+
+    def __init__(self, run: TrainingRun, log: RunLog | None, dry_run: DryRunEvaluation | None) -> None:
+        assert run.recipe.evaluate is not None
+        self._run, self._log, self._dry_run = run, log, dry_run
+        self._evaluator = Evaluator(run.recipe, run.folder, run.accelerator.device)
+        records = share_from_first(lambda: [] if log is None else log.evaluations.read())
+        self._evaluator.start = next((record for record in records if record["step"] == 0), None)
+        if run.step > 0 and self._evaluator.start is None and isinstance(run.recipe.evaluate.best_by, dict):
+            raise InputError(
+                f"resume: expected the scores of step 0 in {run.folder / 'eval.jsonl'}, to which evaluate.best_by is "
+                "relative, got none; restore the file, or choose one metric for evaluate.best_by."
+            )
+        self._lines = ScoreLines(run.recipe.evaluate, next(reversed(records), None))
+        if dry_run:
+            dry_run.all_images = self._evaluator.count_images()
+            self._evaluator.limit_images(dry_run.images_per_set)
+            dry_run.evaluated_images = self._evaluator.count_images()
+
+    def evaluate_start(self) -> None:
+        """Evaluate before the first step."""
+        record = self._evaluator.evaluate_start(self._run.ema_net())
+        if self._log is not None:
+            self._log.evaluation(record)
+            self._lines.show(record, is_best=False)
+
+    def evaluate(self, clock: Clock) -> float:
+        """Evaluate, and return the score of `best_by`; higher is better."""
+        start = time.perf_counter()
+        record = self._evaluator.evaluate(self._run.ema_net(), clock)
+        score = self._evaluator.score(record)
+        if self._log is None:
+            return score
+        self._log.evaluation(record)
+        is_best = save_if_best(self._run, score)
+        if self._dry_run:
+            self._dry_run.evaluation_s = time.perf_counter() - start
+        else:
+            self._lines.show(record, is_best=is_best)
+        return score
