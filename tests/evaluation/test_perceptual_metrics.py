@@ -125,7 +125,8 @@ def test_published_scores_of_the_authors_examples(torch_home: Path) -> None:
 
 
 def test_load_metrics_of_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"expected some of self_similarity, lpips, dists, niqe, .*, got 'nique'"):
+    message = r"expected some of self_similarity, lpips, dists, niqe, .*, got 'nique'; did you mean niqe\?"
+    with pytest.raises(InputError, match=message):
         load_metrics(["nique"], CPU)
 
 
