@@ -206,6 +206,8 @@ def test_refused(write_study: Callable[..., Path], case: str) -> None:
             "--set arms.paced.note=x: expected base.path=value for all recipes or key=value for the study; "
             "change arms and recipes in the file.",
         ),
+        ("equal_scor=31", "--set equal_scor: unknown key; did you mean equal_score?"),
+        ("seeds=x", "--set seeds: expected a list, such as [x], got 'x'."),
     ],
 )
 def test_load_study_refuses_an_unknown_setting(workspace: Path, setting: str, message: str) -> None:

@@ -142,7 +142,7 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> Study:
         raise InputError(f"study: expected a study file, got {path}, which is a recipe; run `selfsr train {path}`.")
     for setting in settings:
         _apply_setting(document, setting)
-    return parse_settings(Study, document, str(path))
+    return parse_settings(Study, document, str(path), settings)
 
 
 def _apply_setting(document: dict[str, Any], setting: str) -> None:
