@@ -301,6 +301,6 @@ def test_a_crop_that_the_network_would_have_to_pad_is_refused(document: dict, tm
 
 
 def test_a_dry_run_decodes_every_sample(document: dict) -> None:
-    method = parse_recipe(document, "test").method.use_costliest_step()
+    method = parse_recipe(document, "test").method.with_costliest_step()
     assert isinstance(method, DenoisingSpec)
     assert method.image_loss.max_noise is None

@@ -159,7 +159,7 @@ def test_the_state_survives_a_checkpoint(document: dict) -> None:
 
 
 def test_a_costliest_step_updates_every_network_in_its_first_step(document: dict) -> None:
-    spec = parse_spec(document["method"]).use_costliest_step()
+    spec = parse_spec(document["method"]).with_costliest_step()
     assert isinstance(spec, type(parse_spec(document["method"])))
     assert sorted(take_step(spec.build(make_setup(document)), 1)) == sorted(spec.trained_nets)
 

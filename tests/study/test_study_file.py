@@ -237,6 +237,25 @@ def test_check_inputs_refuses_missing_images(workspace: Path) -> None:
     check_inputs(open_study(Path("claim.yaml"))[0])
 
 
+STUDENT = {
+    "network": {"kind": "residual_shifting", "unet": {"channels": [16]}, "shift": {"steps": 4}, "one_step": True},
+    "method": {"kind": "shift_distillation", "teacher": "one.safetensors"},
+    "crop_px": 32,
+}
+
+
+def test_another_teacher_is_another_start(write_study: Callable[..., Path]) -> None:
+    """A student starts from its teacher's weights."""
+    arms = {"one": {}, "two": {"set": {"method.teacher": "two.safetensors"}}}
+    with pytest.raises(
+        InputError, match=r"arms\.two: differs from one in the weights that the method starts from \(one"
+    ):
+        open_study(write_study(set=STUDENT, arms=arms))
+    plan, _ = open_study(write_study(set=STUDENT, arms=arms, allowed_differences=["start_from"]))
+    with pytest.raises(InputError, match=r"arm one: method\.teacher: one\.safetensors does not exist"):
+        check_inputs(plan)
+
+
 def test_the_example_of_the_guide_is_a_study(workspace: Path) -> None:
     guide = Path(__file__).parents[2] / "docs" / "studies" / "README.md"
     example = re.search(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)

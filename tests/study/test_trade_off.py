@@ -11,7 +11,7 @@ from chromium import Chromium
 from selfsr.study import open_study, summarize
 from selfsr.study.compare import compare
 from selfsr.study.folder import get_run_folder, write_definition
-from selfsr.study.trade_off import PathPoint, list_trade_offs, read_at_score
+from selfsr.study.trade_off import EvaluationPoint, interpolate_at_score, list_trade_offs
 from selfsr.study.trade_off_chart import HEIGHT, WIDTH, Axis, draw_trade_off
 
 # LPIPS falls with PSNR-Y, faster with the loss.
@@ -25,23 +25,23 @@ LPIPS = {
 
 def test_a_metric_is_read_where_the_run_first_has_the_score() -> None:
     falling, values = [(0, 32.0), (10, 30.0), (20, 31.5)], [(0, 0.2), (10, 0.1), (20, 0.3)]
-    assert read_at_score(falling, values, 31.5) == pytest.approx(0.175)  # on the way down, not at the end
-    assert read_at_score(falling, values, 32.0) == 0.2
-    assert read_at_score(falling, values, 30.0) == 0.1
-    assert read_at_score(falling, values, 32.1) is None
-    assert read_at_score(falling, values, 29.9) is None
+    assert interpolate_at_score(falling, values, 31.5) == pytest.approx(0.175)  # on the way down, not at the end
+    assert interpolate_at_score(falling, values, 32.0) == 0.2
+    assert interpolate_at_score(falling, values, 30.0) == 0.1
+    assert interpolate_at_score(falling, values, 32.1) is None
+    assert interpolate_at_score(falling, values, 29.9) is None
     rising = [(step, -score) for step, score in falling]
-    assert read_at_score(rising, values, -31.5) == pytest.approx(0.175)
-    assert read_at_score(falling, values[::2], 31.75) == pytest.approx(0.25)  # an evaluation without the metric
+    assert interpolate_at_score(rising, values, -31.5) == pytest.approx(0.175)
+    assert interpolate_at_score(falling, values[::2], 31.75) == pytest.approx(0.25)  # an evaluation without the metric
 
 
 def test_differences_at_equal_score_are_paired() -> None:
     scores = {"plain": PLAIN, "loss": LOSS}
     [trade] = list_trade_offs(scores, {"lpips": LPIPS, "dists": {}}, compare(scores, "plain"), 30.5)
     assert trade.paths["plain"] == [
-        PathPoint(0, 32.0, pytest.approx(0.2)),
-        PathPoint(10, 30.5, pytest.approx(0.15)),
-        PathPoint(20, 30.5, pytest.approx(0.105)),
+        EvaluationPoint(0, 32.0, pytest.approx(0.2)),
+        EvaluationPoint(10, 30.5, pytest.approx(0.15)),
+        EvaluationPoint(20, 30.5, pytest.approx(0.105)),
     ]
     assert trade.equal_score is not None
     plain, loss = trade.equal_score["plain"], trade.equal_score["loss"]

@@ -124,7 +124,7 @@ class MethodSpec(Spec):
             ValueError: an option of the recipe does not fit; the message has its key, the value and the advice.
         """
 
-    def use_costliest_step(self) -> Self:
+    def with_costliest_step(self) -> Self:
         """Return the method for a dry run: each step must cost as much as the most expensive step of the run."""
         return self
 

@@ -90,7 +90,7 @@ class DenoisingSpec(MethodSpec):
                 f"{self.image_loss.max_noise}: no sample would have image losses; raise it or remove the terms"
             )
 
-    def use_costliest_step(self) -> "DenoisingSpec":
+    def with_costliest_step(self) -> "DenoisingSpec":
         """Return the method with image losses for every sample, which need the most memory and time."""
         every = {"max_noise": None, "max_gain": math.inf}
         return self.model_copy(update={"image_loss": self.image_loss.model_copy(update=every)})

@@ -96,7 +96,7 @@ class GanSpec(MethodSpec):
                 "the gradients in these penalties would underflow"
             )
 
-    def use_costliest_step(self) -> Self:
+    def with_costliest_step(self) -> Self:
         """Return the method with an update of every network in each step, which needs the most memory and time."""
         return self.model_copy(update={"warmup_steps": 0, "generator_every_steps": 1})
 

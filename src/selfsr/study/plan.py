@@ -6,6 +6,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import BaseModel
+
 from selfsr.errors import InputError
 from selfsr.models import find_model
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
@@ -163,7 +165,21 @@ def _list_paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
         for scale in recipe.scales:
             key = f"evaluate.sets.{name}.lr" + ("" if len(recipe.scales) == 1 else f".{scale}")
             paths[key] = select_path(entry.lr, scale)
+    for place in ("network", "method"):  # teachers, pretrained bases, autoencoders, weights of terms
+        paths |= _find_paths(getattr(recipe, place), place)
     yield from ((key, path) for key, path in paths.items() if path is not None)
+
+
+def _find_paths(value: Any, key: str) -> dict[str, Path | None]:
+    """Return the paths among options, by their keys."""
+    if isinstance(value, Path):
+        return {key: value}
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    found: dict[str, Path | None] = {}
+    for name, part in value.items() if isinstance(value, dict) else ():
+        found |= _find_paths(part, f"{key}.{name}")
+    return found
 
 
 def _find_recipe(base: str, study_folder: Path) -> Path:
@@ -233,6 +249,9 @@ def _find_conditions(standard: Recipe, recipe: Recipe) -> dict[str, dict[str, tu
         differs = {path: values for path, values in differences.items() if path.split(".")[0] == condition}
         if differs:
             conditions[condition] = differs
+    starts = tuple(str(one.start_from or one.method.generator_start) for one in (standard, recipe))
+    if starts[0] != starts[1]:
+        conditions.setdefault("start_from", {"the weights that the method starts from": starts})
     return conditions
 
 

@@ -13,7 +13,7 @@ from selfsr.runfolder.read import RunFolder, read_run_folders
 from selfsr.study.compare import Comparison, Curve, compare
 from selfsr.study.folder import FORMAT, get_run_folder, is_finished, read_step
 from selfsr.study.plan import PlannedRun, StudyPlan, StudySetup
-from selfsr.study.trade_off import TRADED_METRICS, TradeOff, list_trade_offs
+from selfsr.study.trade_off import METRICS_AGAINST_SCORE, TradeOff, list_trade_offs
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _summarize_setup(plan: StudyPlan, setup: StudySetup, run_folders: dict[str, 
     bicubic = [run_folders[run.name].bicubic.get(setup.evaluation_set, {}).get("mean", {}) for run in of_setup]
     bicubic_scores = [finite_or_none(mean.get(plan.score)) for mean in bicubic]
     comparison = compare(main_curves, plan.baseline)
-    traded = {metric: read_curves(setup.evaluation_set, metric) for metric in TRADED_METRICS}
+    traded = {metric: read_curves(setup.evaluation_set, metric) for metric in METRICS_AGAINST_SCORE}
     return SetupResult(
         setup.name,
         setup.evaluation_set,

@@ -39,7 +39,7 @@ class BaseRecipe(Spec):
 
 
 class Arm(Spec):
-    """One side of a comparison."""
+    """One configuration that is compared."""
 
     set: dict[str, Any] = Field({}, description="the arm's changes to the recipe, path: value")
     note: str = Field("", description="one sentence about the arm, for the page")
@@ -56,17 +56,21 @@ class Study(Spec):
     set: dict[str, Any] = Field({}, description="changes to every recipe for every arm, path: value")
     arms: dict[str, Arm] = Field(min_length=2, description="the arms to compare; the first is the baseline")
     baseline: str | None = Field(None, description="the arm to compare with; the first by default")
-    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1, description="every arm runs once with each seed")
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        min_length=1, description="training seeds; every arm is trained once with each"
+    )
     score: MetricName = Field("psnr_y", description="the metric to compare")
     equal_score: FiniteFloat | None = Field(
         None,
-        description="score at which the other metrics are compared, such as LPIPS at 31 dB, read off each run between "
-        "the two evaluations around it",
+        description="value of the metric `score` at which the other metrics are compared, such as 31 (dB); each run is "
+        "interpolated linearly where it first crosses it",
     )
     evaluation_set: str | None = Field(
         None, description="the evaluation set to compare on; each recipe's first by default"
     )
-    allowed_differences: tuple[ArmCondition, ...] = Field((), description="settings in which arms may differ")
+    allowed_differences: tuple[ArmCondition, ...] = Field(
+        (), description="training conditions in which arms may differ; other differences of these are refused"
+    )
 
     @field_validator("recipes", mode="before")
     @classmethod

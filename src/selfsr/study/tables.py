@@ -6,7 +6,7 @@ from selfsr import __version__
 from selfsr.study.compare import Comparison
 from selfsr.study.plan import StudyPlan
 from selfsr.study.results import SetupResult, StudyResults
-from selfsr.study.trade_off import EqualScoreArm, TradeOff
+from selfsr.study.trade_off import ArmAtEqualScore, TradeOff
 from selfsr.study.wording import (
     AT_START,
     PLUS_MINUS,
@@ -23,12 +23,13 @@ HOW_TO_READ = (
     "the same seed. These start from the same weights and see the same data in the same order, unless the arms change "
     'that. "Best" is the best score of all evaluations. It is chosen on the evaluation set itself, so it is '
     "optimistic for every arm. Steps to the baseline's final mean: the step at which the curve first reaches the "
-    "baseline's mean final score, interpolated linearly between evaluations. Mean over training: the area between an "
-    "arm's curve and the baseline's of the same seed, divided by the number of steps."
+    "baseline's mean final score, interpolated linearly between evaluations. Mean difference over training: the area "
+    "between an arm's curve and the baseline's of the same seed, divided by the number of steps."
 )
 HOW_EQUAL = (
-    "Each run is read where it first has the score, linearly between the two evaluations around it. Differences are "
-    "between runs of the same seed."
+    "Each run is interpolated linearly where it first crosses the score, so arms are compared at different steps. A "
+    "crossing before the first evaluation uses the common start and understates differences. Differences are between "
+    "runs of the same seed."
 )
 
 
@@ -68,7 +69,7 @@ def make_main_table(comparison: Comparison, numbers: ScoreFormat, steps: int) ->
         "Range",
         "Seeds higher",
         f"Steps to {baseline}'s final mean",
-        "Mean over training",
+        "Mean difference over training",
     ]
     rows = []
     for name, arm in comparison.arms.items():
@@ -100,7 +101,7 @@ def make_seed_table(comparison: Comparison, numbers: ScoreFormat) -> TextTable:
         f"Difference to {baseline}",
         f"Steps to {baseline}'s final mean",
         "To its final score of this seed",
-        "Mean over training",
+        "Mean difference over training",
     ]
     rows = []
     for seed in comparison.seeds:
@@ -133,7 +134,7 @@ def make_other_scores_table(setup: SetupResult) -> TextTable | None:
         numbers = ScoreFormat(metric)
         for name, arm in comparison.arms.items():
             own = name == comparison.baseline
-            row = [f"{set_name}, {numbers.heading}, {numbers.better} is better", name, numbers.format_spread(arm.final)]
+            row = [f"{set_name}, {numbers.ranked_heading}", name, numbers.format_spread(arm.final)]
             row += (
                 ["baseline", ""] if own else [numbers.format_spread(arm.difference, change=True), describe_higher(arm)]
             )
@@ -152,16 +153,17 @@ def make_equal_score_table(setup: SetupResult, plan: StudyPlan) -> TextTable | N
     for trade in setup.trade_offs:
         numbers = ScoreFormat(trade.metric)
         for arm, result in (trade.equal_score or {}).items():
-            label = f"{numbers.heading}, {numbers.better} is better"
-            rows.append([label, arm, *_format_equal_score(result, numbers, is_baseline=arm == plan.baseline)])
+            rows.append(
+                [numbers.ranked_heading, arm, *_format_equal_score(result, numbers, is_baseline=arm == plan.baseline)]
+            )
     at = f"At {own.name} {own.format_score(plan.equal_score)} {own.unit}".rstrip()
     return TextTable(["Metric", "Arm", at, f"Difference to {plan.baseline}", "Seeds lower"], rows, text_columns=2)
 
 
-def _format_equal_score(result: EqualScoreArm, numbers: ScoreFormat, *, is_baseline: bool) -> list[str]:
+def _format_equal_score(result: ArmAtEqualScore, numbers: ScoreFormat, *, is_baseline: bool) -> list[str]:
     reached = sum(value is not None for value in result.seeds.values())
     if result.value is None:
-        return ["never has it" if reached == 0 else f"{reached} of {len(result.seeds)} seeds have it", "", ""]
+        return ["never crosses it" if reached == 0 else f"{reached} of {len(result.seeds)} seeds cross it", "", ""]
     value = numbers.format_spread(result.value)
     if is_baseline or result.difference is None:
         return [value, "baseline" if is_baseline else "", ""]
@@ -169,7 +171,7 @@ def _format_equal_score(result: EqualScoreArm, numbers: ScoreFormat, *, is_basel
 
 
 def make_path_table(setup: SetupResult, score: str) -> TextTable | None:
-    """Return a table of every checkpoint of each arm, by the study's metric and those of the trade-offs."""
+    """Return a table of every evaluation of each arm, by the study's metric and those of the trade-offs."""
     trades: list[TradeOff] = setup.trade_offs
     if not trades:
         return None
@@ -230,7 +232,7 @@ def to_markdown(results: StudyResults) -> str:
         if equal := make_equal_score_table(setup, plan):
             paragraphs += [f"At equal score. {HOW_EQUAL}\n", equal.to_markdown()]
         if path := make_path_table(setup, plan.score):
-            paragraphs += ["Every checkpoint, means over the compared seeds:\n", path.to_markdown()]
+            paragraphs += ["Every evaluation, means over the compared seeds:\n", path.to_markdown()]
     paragraphs.append(f"{HOW_TO_READ}\n\nMade by selfsr {__version__}.\n")
     return "\n".join(paragraphs)
 

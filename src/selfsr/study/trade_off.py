@@ -1,4 +1,4 @@
-"""The other metrics of a study against its own: the paths of the arms over checkpoints, and values at equal score."""
+"""The other metrics of a study against its own: each arm over its evaluations, and values at equal score."""
 
 import statistics
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from selfsr.evaluation.metrics import list_extra_metrics
 from selfsr.study.compare import Comparison, Curve, ScoreSpread, summarize_scores
 
 # The metrics that are shown against the study's own.
-TRADED_METRICS = (*list_extra_metrics(), "seed_spread")
+METRICS_AGAINST_SCORE = (*list_extra_metrics(), "seed_spread")
 
 
 @dataclass(frozen=True)
-class PathPoint:
-    """One checkpoint of an arm: means over the compared seeds.
+class EvaluationPoint:
+    """One evaluation of an arm: means over the compared seeds.
 
     Attributes:
         step: the step.
@@ -27,11 +27,11 @@ class PathPoint:
 
 
 @dataclass(frozen=True)
-class EqualScoreArm:
+class ArmAtEqualScore:
     """Another metric of one arm at the score at which the arms are compared.
 
     Attributes:
-        seeds: the value of each compared seed; None for a run that never has the score.
+        seeds: the value of each compared seed; None for a run that never crosses the score.
         value: statistics over the seeds; None unless all have a value.
         difference: statistics of the differences to the baseline's run of the same seed; None unless both arms have a
             value for every seed.
@@ -50,13 +50,13 @@ class TradeOff:
 
     Attributes:
         metric: key of the other metric.
-        paths: the checkpoints of each arm, in the order of their steps.
+        paths: the evaluations of each arm, in the order of their steps.
         equal_score: the values at equal score, by arm; None if the study names no score.
     """
 
     metric: str
-    paths: dict[str, list[PathPoint]]
-    equal_score: dict[str, EqualScoreArm] | None
+    paths: dict[str, list[EvaluationPoint]]
+    equal_score: dict[str, ArmAtEqualScore] | None
 
 
 def list_trade_offs(
@@ -87,29 +87,31 @@ def list_trade_offs(
             arm: _average([_pair(scores[arm][seed], by_arm[arm][seed]) for seed in comparison.seeds])
             for arm in comparison.arms
         }
-        compared = None if equal_score is None else _read_arms(scores, by_arm, comparison, equal_score)
+        compared = None if equal_score is None else _interpolate_arms(scores, by_arm, comparison, equal_score)
         trades.append(TradeOff(metric, paths, compared))
     return trades
 
 
-def _read_arms(
+def _interpolate_arms(
     scores: Mapping[str, Mapping[int, Curve]],
     values: Mapping[str, Mapping[int, Curve]],
     comparison: Comparison,
     equal_score: float,
-) -> dict[str, EqualScoreArm]:
+) -> dict[str, ArmAtEqualScore]:
     read = {
-        arm: {seed: read_at_score(scores[arm][seed], values[arm][seed], equal_score) for seed in comparison.seeds}
+        arm: {
+            seed: interpolate_at_score(scores[arm][seed], values[arm][seed], equal_score) for seed in comparison.seeds
+        }
         for arm in comparison.arms
     }
     return {arm: _compare(by_seed, read[comparison.baseline]) for arm, by_seed in read.items()}
 
 
-def read_at_score(scores: Curve, values: Curve, score: float) -> float | None:
-    """Return the value of another metric where a run first has a score.
+def interpolate_at_score(scores: Curve, values: Curve, score: float) -> float | None:
+    """Return the value of another metric where a run first crosses a score.
 
-    Both metrics change linearly between two evaluations. A run may have the score at its start, and pass it upwards
-    or downwards.
+    Both metrics are interpolated linearly between two evaluations. A run may have the score at its start, and cross
+    it upwards or downwards.
 
     Args:
         scores: the metric of the study over the steps.
@@ -117,35 +119,35 @@ def read_at_score(scores: Curve, values: Curve, score: float) -> float | None:
         score: the score.
 
     Returns:
-        The value; None if the run never has the score.
+        The value; None if the run never crosses the score.
 
     Example:
-        >>> from selfsr.study.trade_off import read_at_score
-        >>> read_at_score([(0, 32.0), (10, 30.0)], [(0, 0.18), (10, 0.12)], 31.0)
+        >>> from selfsr.study.trade_off import interpolate_at_score
+        >>> interpolate_at_score([(0, 32.0), (10, 30.0)], [(0, 0.18), (10, 0.12)], 31.0)
         0.15
     """
-    before: PathPoint | None = None
+    before: EvaluationPoint | None = None
     for point in _pair(scores, values):
         if point.score == score:
             return point.value
         if before is not None and (before.score - score) * (point.score - score) < 0:
-            share = (score - before.score) / (point.score - before.score)
-            return before.value + share * (point.value - before.value)
+            fraction = (score - before.score) / (point.score - before.score)
+            return before.value + fraction * (point.value - before.value)
         before = point
     return None
 
 
-def _pair(scores: Curve, values: Curve) -> list[PathPoint]:
+def _pair(scores: Curve, values: Curve) -> list[EvaluationPoint]:
     by_step = dict(values)
-    return [PathPoint(step, score, by_step[step]) for step, score in scores if step in by_step]
+    return [EvaluationPoint(step, score, by_step[step]) for step, score in scores if step in by_step]
 
 
-def _average(runs: list[list[PathPoint]]) -> list[PathPoint]:
+def _average(runs: list[list[EvaluationPoint]]) -> list[EvaluationPoint]:
     """Return the means over runs at the steps that all of them have."""
     by_step = [{point.step: point for point in run} for run in runs]
     steps = [point.step for point in runs[0] if all(point.step in points for points in by_step)]
     return [
-        PathPoint(
+        EvaluationPoint(
             step,
             statistics.fmean(points[step].score for points in by_step),
             statistics.fmean(points[step].value for points in by_step),
@@ -154,14 +156,14 @@ def _average(runs: list[list[PathPoint]]) -> list[PathPoint]:
     ]
 
 
-def _compare(values: dict[int, float | None], baseline: dict[int, float | None]) -> EqualScoreArm:
+def _compare(values: dict[int, float | None], baseline: dict[int, float | None]) -> ArmAtEqualScore:
     found = [value for value in values.values() if value is not None]
     differences = [
         value - other
         for value, other in ((value, baseline[seed]) for seed, value in values.items())
         if value is not None and other is not None
     ]
-    return EqualScoreArm(
+    return ArmAtEqualScore(
         values,
         summarize_scores(found) if len(found) == len(values) else None,
         summarize_scores(differences) if len(differences) == len(values) else None,

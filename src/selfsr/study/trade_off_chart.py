@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from selfsr.study.trade_off import PathPoint, TradeOff
+from selfsr.study.trade_off import EvaluationPoint, TradeOff
 from selfsr.study.wording import ScoreFormat
 
 WIDTH, HEIGHT = 560, 380
@@ -28,8 +28,8 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Return the position of a value, rounded to a hundredth."""
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 2)
+        fraction = (value - self.low) / (self.high - self.low)
+        return round(self.start + fraction * (self.end - self.start), 2)
 
     def list_ticks(self) -> list[tuple[float, str]]:
         """Return the positions of round values, with their texts."""
@@ -47,8 +47,8 @@ class ChartPath:
         arm: name of the arm.
         index: index of the arm, which selects color and shape.
         line: the points of the line, as SVG has them.
-        points: position and description of each checkpoint.
-        final: position of the last checkpoint, which has the arm's shape.
+        points: position and description of each evaluation.
+        final: position of the last evaluation, which has the arm's shape.
     """
 
     arm: str
@@ -64,8 +64,8 @@ class TradeOffChart:
 
     Attributes:
         title: both metrics.
-        right: label of the horizontal axis.
-        up: label of the vertical axis.
+        x_label: label of the horizontal axis.
+        y_label: label of the vertical axis.
         x: the horizontal axis.
         y: the vertical axis.
         paths: the paths of the arms.
@@ -74,8 +74,8 @@ class TradeOffChart:
     """
 
     title: str
-    right: str
-    up: str
+    x_label: str
+    y_label: str
     x: Axis
     y: Axis
     paths: list[ChartPath]
@@ -100,8 +100,8 @@ def draw_trade_off(trade: TradeOff, score: str, arms: list[str], equal_score: fl
     in_plane = equal_score is not None and x.low <= equal_score <= x.high
     return TradeOffChart(
         f"{other.name} against {own.name}",
-        f"{own.heading}, {own.better} is better",
-        f"{other.heading}, {other.better} is better",
+        own.ranked_heading,
+        other.ranked_heading,
         x,
         y,
         [_draw_path(arm, arms.index(arm), path, x, y, own, other) for arm, path in trade.paths.items()],
@@ -110,7 +110,7 @@ def draw_trade_off(trade: TradeOff, score: str, arms: list[str], equal_score: fl
 
 
 def _draw_path(
-    arm: str, index: int, path: list[PathPoint], x: Axis, y: Axis, own: ScoreFormat, other: ScoreFormat
+    arm: str, index: int, path: list[EvaluationPoint], x: Axis, y: Axis, own: ScoreFormat, other: ScoreFormat
 ) -> ChartPath:
     places = [(x.place(point.score), y.place(point.value)) for point in path]
     texts = [

@@ -7,6 +7,8 @@ from selfsr.study.compare import ArmResult, Comparison, ScoreSpread
 
 # Below this number, sentences give a range and no deviation, since that of three values is unreliable.
 FEW_SEEDS = 5
+# How much the samples differ is neither good nor bad: a perfect sampler has a spread, and a network for PSNR has none.
+_UNRANKED = ("seed_spread",)
 # Instead of 0 steps, where an arm reaches a score before training.
 AT_START = "at the start"
 
@@ -20,6 +22,7 @@ class ScoreFormat:
 
     def __init__(self, metric: str) -> None:
         shown = METRICS[metric]
+        self._is_unranked = metric in _UNRANKED
         self.name, self.unit, decimals, self.better = shown.title, shown.unit, shown.decimals, shown.better
         # One decimal more than usual, since arms differ less than the methods of a paper.
         self.decimals: int = decimals + 1
@@ -28,6 +31,11 @@ class ScoreFormat:
     def heading(self) -> str:
         """The title of the metric with its unit."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def ranked_heading(self) -> str:
+        """The heading, and which values are better, unless the metric ranks nothing."""
+        return self.heading if self._is_unranked else f"{self.heading}, {self.better} is better"
 
     def format_score(self, value: float | None) -> str:
         """Format a score; "-" for None."""

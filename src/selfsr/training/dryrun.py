@@ -173,7 +173,7 @@ def _shorten(recipe: Recipe) -> Recipe:
     """Return the recipe of the dry run."""
     changes: dict = {
         "steps": STEPS,
-        "method": recipe.method.use_costliest_step(),
+        "method": recipe.method.with_costliest_step(),
         "log": recipe.log.model_copy(update={"every_steps": WARMUP_STEPS}),
     }
     if recipe.evaluate:

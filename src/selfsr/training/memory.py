@@ -106,7 +106,7 @@ def estimate_step_memory(
     changes: dict[str, Any] = {
         "precision": "bfloat16" if precision == "float16" else precision,  # a CPU does not train in float16
         "start_from": None,
-        "method": recipe.method.use_costliest_step(),
+        "method": recipe.method.with_costliest_step(),
         "workers": 0,
         "compile": "off",
     }

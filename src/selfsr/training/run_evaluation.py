@@ -15,13 +15,13 @@ from selfsr.training.score_lines import ScoreLines
 
 @dataclass
 class DryRunEvaluation:
-    """How a dry run differs from a run: it evaluates only at the end, on a few images, and says nothing of pacing.
+    """The evaluation of a dry run, at its end and on a few images: an option, and measurements that are filled in.
 
     Attributes:
-        images_per_set: number of images of each evaluation set.
+        images_per_set: number of images of each evaluation set; more if a metric needs more.
         evaluated_images: filled in: number of images that were evaluated, over all sets and scales.
         all_images: filled in: number of images that an evaluation of the run has.
-        evaluation_s: filled in: time of the evaluation, in seconds.
+        evaluation_s: filled in: time of the evaluation with saving, in seconds.
     """
 
     images_per_set: int
@@ -58,7 +58,7 @@ class RunEvaluation:
             self._lines.show(record, is_best=False)
 
     def evaluate(self, clock: Clock) -> float:
-        """Evaluate, and return the score of `best_by`; higher is better."""
+        """Evaluate, and return the score that selects the best weights: `best_by`, negated if lower is better."""
         start = time.perf_counter()
         record = self._evaluator.evaluate(self._run.ema_net(), clock)
         score = self._evaluator.score(record)
