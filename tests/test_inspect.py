@@ -57,7 +57,7 @@ def test_run_folder_and_shipped_model_are_found(tmp_path):
     assert f"{tmp_path}/weights/last.safetensors" in call(tmp_path).out
     save_weights(tmp_path / "weights" / "best.pth", SpanSpec(features=6).build(2), {})
     assert f"{tmp_path}/weights/best.pth" in call(tmp_path).out
-    assert "network     Compact x4, color, 272,160 parameters" in call("photo_x4").out
+    assert "network     RCAN x4, color, 404,099 parameters" in call("photo_x4").out
     with pytest.raises(InputError, match="a run folder or a model folder, got the folder"):
         call(tmp_path / "weights")
 

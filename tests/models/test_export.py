@@ -363,7 +363,7 @@ def test_a_shipped_model_keeps_its_facts(tmp_path: Path) -> None:
     export("photo_x4", "-o", tmp_path, *options)
     entry = json.loads((tmp_path / "4x-photo.json").read_text())
     check_entry(entry)
-    assert (entry["architecture"], entry["size"], entry["dataset"]) == ("compact", ["48nf", "12nc"], "T91, BSD200")
+    assert (entry["architecture"], entry["size"], entry["dataset"]) == ("rcan", ["32nf", "2nrg", "8nrb"], "T91, BSD200")
     again = load_model(tmp_path / "4x-photo_fp16.safetensors").net.state_dict()
     for name, tensor in load_model(find_model("photo_x4")).net.state_dict().items():
         assert torch.equal(tensor, again[name])

@@ -71,7 +71,7 @@ def test_run_resumes_and_its_weights_open_without_the_start_file(start, tmp_path
 
 def test_shipped_model_is_a_start(start):
     recipe = parse_recipe({**start(SPECS["own"]), "start_from": "photo_x4"}, "my.yaml")
-    assert (recipe.network.kind, recipe.scale) == ("compact", 4)
+    assert (recipe.network.kind, recipe.scale) == ("rcan", 4)
 
 
 def test_setting_the_kind_replaces_the_options_of_the_network(start, tiny, tmp_path):

@@ -118,7 +118,7 @@ def describe_purpose(network: NetworkFacts, training: TrainingFacts) -> str:
     """Return one or two sentences about what the model does, for a card whose maker has written none."""
     does = f"upscales images {network.scale} times" if network.scale > 1 else "restores images"
     purpose = PURPOSE.get(training.method, "")
-    return f"A {network.architecture} network that {does}.{' ' + purpose if purpose else ''}"
+    return f"{network.architecture}, a network that {does}.{' ' + purpose if purpose else ''}"
 
 
 def _make_resource(file: ExportedFile, url: str | None) -> dict[str, Any]:
