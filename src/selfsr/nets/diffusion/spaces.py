@@ -352,6 +352,18 @@ def relocate_folders(options: dict[str, Any], folder: Path) -> dict[str, Any]:
     return _relocate(options, "base", folder, ("network",))
 
 
+def describe_search(options: dict[str, Any]) -> str:
+    """Return a sentence about where the autoencoder or base of a weights file is searched; "" if it is there."""
+    space = options.get("space")
+    path = space.get("autoencoder") if isinstance(space, dict) else options.get("base")
+    if not isinstance(path, str) or Path(path).exists():
+        return ""
+    return (
+        " It is searched next to the weights file, where recipe.yaml of its run has it, and in the current folder: copy "
+        "it there, or link it."
+    )
+
+
 def _relocate(options: dict[str, Any], key: str, folder: Path, section: tuple[str, ...]) -> dict[str, Any]:
     path = options.get(key)
     if not isinstance(path, str) or (Path(path).is_absolute() and Path(path).exists()):

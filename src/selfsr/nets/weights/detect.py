@@ -24,7 +24,7 @@ from selfsr.nets.base import (
 )
 from selfsr.nets.diffusion.adapters import find_adapters
 from selfsr.nets.diffusion.base_folder import BaseError
-from selfsr.nets.diffusion.spaces import AutoencoderError, relocate_folders
+from selfsr.nets.diffusion.spaces import AutoencoderError, describe_search, relocate_folders
 from selfsr.nets.meta import build_on_meta
 from selfsr.nets.weights.read import WeightsFile
 
@@ -131,7 +131,7 @@ def _read_entry(path: Path, weights: WeightsFile) -> Detected:
         with limit_parameters(weights.tensors):
             net = build_on_meta(spec, scale, channels)
     except (AutoencoderError, BaseError) as error:
-        raise InputError(f"weights {path}: {error}") from error
+        raise InputError(f"weights {path}: {error}{describe_search(options)}") from error
     except _CONTRADICTION as error:
         raise InputError(
             f"weights {path}: expected metadata that state a network of this version with scale and channels, "
