@@ -24,7 +24,7 @@ from selfsr.nets.weights.save import save_weights
 from selfsr.recipe import parse_recipe
 from selfsr.study import plan
 
-NAMES = ("photo_x2", "photo_x4")
+NAMES = ("photo_x2", "photo_x4", "photo_gan_x4")
 
 
 def call(*args: object) -> SimpleNamespace:
