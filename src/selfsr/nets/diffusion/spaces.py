@@ -359,8 +359,8 @@ def describe_search(options: dict[str, Any]) -> str:
     if not isinstance(path, str) or Path(path).exists():
         return ""
     return (
-        " It is searched next to the weights file, where recipe.yaml of its run has it, and in the current folder: copy "
-        "it there, or link it."
+        " It is searched next to the weights file, where recipe.yaml of its run has it, and in the current folder: "
+        "copy it there, or link it."
     )
 
 

@@ -119,6 +119,7 @@ def detect_network(path: Path, weights: WeightsFile) -> Detected | None:
 def _read_entry(path: Path, weights: WeightsFile) -> Detected:
     metadata = weights.metadata
     advice = f"open it with the version that saved it, or delete the metadata entry {NETWORK_ENTRY}"
+    options: dict[str, Any] = {}
     try:
         options = relocate_folders(json.loads(metadata[NETWORK_ENTRY]), path.parent)
         large = [name for name, value in options.items() if isinstance(value, int) and value > _OPTION_LIMIT]
