@@ -70,7 +70,7 @@ def test_a_stopped_run_resumes_bit_for_bit(endless: Path, tmp_path: Path, number
     ("arguments", "sentence"),
     [
         (["train", "no_such.yaml"], "shipped recipe, got no_such.yaml, which does not exist"),
-        (["train", "endless.yaml", "--set", "stepz=3"], "endless.yaml: stepz: unknown key; did you mean steps?"),
+        (["train", "endless.yaml", "--set", "stepz=3"], "--set stepz: unknown key; did you mean steps?"),
         (["train", "endless.yaml", "--set", "data.hr=nowhere"], "nowhere"),
         (["train", "endless.yaml", "--device", "cuda"], "device: expected auto or one of cpu"),
         (["train", "endless.yaml", "--resume"], "resume: expected a checkpoint in runs/endless/checkpoints"),
