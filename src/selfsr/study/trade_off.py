@@ -1,11 +1,10 @@
 """The other metrics of a study against its own: each arm over its evaluations, and values at equal score."""
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selfsr.evaluation.metrics import list_extra_metrics
-from selfsr.study.compare import Comparison, Curve, ScoreSpread, summarize_scores
+from selfsr.study.compare import Comparison, Curve, ScoreSpread, compute_band, summarize_scores
 
 # The metrics that are shown against the study's own.
 METRICS_AGAINST_SCORE = (*list_extra_metrics(), "seed_spread")
@@ -76,15 +75,15 @@ def list_trade_offs(
     Returns:
         One for each metric that every compared run has.
     """
-    trades = []
     if comparison is None:
-        return trades
+        return []
+    trades = []
+    runs = [(arm, seed) for arm in comparison.arms for seed in comparison.seeds]
     for metric, by_arm in values.items():
-        runs = [(arm, seed) for arm in comparison.arms for seed in comparison.seeds]
         if not all(by_arm.get(arm, {}).get(seed) for arm, seed in runs):
             continue
         paths = {
-            arm: _average([_pair(scores[arm][seed], by_arm[arm][seed]) for seed in comparison.seeds])
+            arm: _average(*([curves[arm][seed] for seed in comparison.seeds] for curves in (scores, by_arm)))
             for arm in comparison.arms
         }
         compared = None if equal_score is None else _interpolate_arms(scores, by_arm, comparison, equal_score)
@@ -142,18 +141,10 @@ def _pair(scores: Curve, values: Curve) -> list[EvaluationPoint]:
     return [EvaluationPoint(step, score, by_step[step]) for step, score in scores if step in by_step]
 
 
-def _average(runs: list[list[EvaluationPoint]]) -> list[EvaluationPoint]:
+def _average(scores: list[Curve], values: list[Curve]) -> list[EvaluationPoint]:
     """Return the means over runs at the steps that all of them have."""
-    by_step = [{point.step: point for point in run} for run in runs]
-    steps = [point.step for point in runs[0] if all(point.step in points for points in by_step)]
-    return [
-        EvaluationPoint(
-            step,
-            statistics.fmean(points[step].score for points in by_step),
-            statistics.fmean(points[step].value for points in by_step),
-        )
-        for step in steps
-    ]
+    means = {step: mean for step, mean, *_ in compute_band(values)}
+    return [EvaluationPoint(step, mean, means[step]) for step, mean, *_ in compute_band(scores) if step in means]
 
 
 def _compare(values: dict[int, float | None], baseline: dict[int, float | None]) -> ArmAtEqualScore:
