@@ -76,6 +76,27 @@ def test_a_pipe_gets_a_line_soon_and_then_every_30_seconds(monkeypatch: pytest.M
     ]
 
 
+def test_the_time_left_has_evaluations_and_the_speed_has_not(monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
+    file = set_output(monkeypatch, width=None)
+    with console.progress_bar("Training", 100) as advance:
+        clock.now_s += 40
+        advance(0, pause_s=40.0, further_s=2 * 20.0)
+        for _ in range(20):
+            clock.now_s += 2
+            advance()
+        clock.now_s += 20
+        advance(0, pause_s=20.0, further_s=20.0)
+        for _ in range(10):
+            clock.now_s += 2
+            advance()
+    lines = file.getvalue().splitlines()
+    assert lines[0].startswith("Training 0/100 -/s left -:--:--")
+    # at step 15, 85 steps of 2 s and two evaluations of 20 s are left
+    assert lines[1].startswith("Training 15/100 0.5/s left 0:03:30")
+    # after 20 steps of 2 s and one evaluation, 80 steps and one evaluation are left
+    assert lines[2].startswith("Training 20/100 0.5/s left 0:03:00")
+
+
 def test_json_lines_have_numbers(
     monkeypatch: pytest.MonkeyPatch, clock: Time, capsys: pytest.CaptureFixture[str]
 ) -> None:

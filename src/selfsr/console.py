@@ -112,7 +112,10 @@ def _measure(table: Table) -> Measurement:
 
 @contextmanager
 def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """Show progress on stderr; yield `advance(steps=1, note="")`, which moves it.
+    """Show progress on stderr; yield `advance(steps=1, note=None, pause_s=0.0, further_s=None)`, which moves it.
+
+    `pause_s` is the time since the last call that was no step, such as an evaluation; the speed leaves it out.
+    `further_s` is the time of such work that is still to come, which the time left includes.
 
     In a terminal it is a bar with the steps, the steps per second and the time left, which always stay; title and note
     are shortened to the width. In a file or a pipe it is a line every 30 seconds, the first one after 5, and one at the
@@ -137,8 +140,10 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[...
             fit_texts(title, "", numbers)[0], total=total, completed=done, note="", numbers=numbers
         )
 
-        def advance(steps: int = 1, note: str | None = None) -> None:
-            speed.advance(steps, note)
+        def advance(
+            steps: int = 1, note: str | None = None, *, pause_s: float = 0.0, further_s: float | None = None
+        ) -> None:
+            speed.advance(steps, note, pause_s, further_s)
             if with_bar:
                 numbers = speed.describe()
                 shown_title, shown_note = fit_texts(title, speed.note, numbers)
@@ -154,7 +159,7 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[...
 
 
 class _Speed:
-    """The steps that are done, their speed over the last minute, and the time left.
+    """The steps that are done, their speed over the last minute without pauses, and the time left.
 
     Args:
         title: the work.
@@ -164,14 +169,19 @@ class _Speed:
 
     def __init__(self, title: str, total: int, done: int) -> None:
         self.title, self.total, self.done, self.note = title, total, done, ""
+        self._further_s = 0.0
         self._start = time.monotonic()
         self._next_line = self._start + _FIRST_LINE_S
         self._times: deque[tuple[float, int]] = deque([(self._start, done)])
 
-    def advance(self, steps: int, note: str | None) -> None:
+    def advance(self, steps: int, note: str | None, pause_s: float, further_s: float | None) -> None:
         self.done += steps
         if note is not None:
             self.note = note
+        if further_s is not None:
+            self._further_s = further_s
+        if pause_s:
+            self._times = deque((time_s + pause_s, done) for time_s, done in self._times)
         if steps < 0:  # the work starts again in smaller parts
             self._times.clear()
         if steps:
@@ -187,7 +197,7 @@ class _Speed:
 
     @property
     def left_s(self) -> float | None:
-        return (self.total - self.done) / self.per_s if self.per_s > 0 else None
+        return (self.total - self.done) / self.per_s + self._further_s if self.per_s > 0 else None
 
     def describe(self) -> str:
         """Return steps, speed and time left, in a width that changes little."""

@@ -42,6 +42,20 @@ def test_set_reaches_every_arm_and_the_command_line_goes_last(
         assert run.recipe.optimizers["g"].lr == 1e-5
 
 
+def test_the_command_line_replaces_settings_of_one_recipe_but_not_of_an_arm(
+    workspace: Path, write_study: Callable[..., Path]
+) -> None:
+    path = write_study(
+        base=...,
+        recipes={"long": {"base": "tiny.yaml", "set": {"steps": 60, "schedule": {"kind": "cosine"}}}},
+        arms={"plain": {}, "quick": {"set": {"steps": 20}}},
+        allowed_differences=["steps"],
+    )
+    plan, _ = open_study(path, ["base.steps=40", "base.schedule.warmup_steps=5"])
+    assert {run.arm: run.recipe.steps for run in plan.runs()} == {"plain": 40, "quick": 20}
+    assert all(run.recipe.schedule.warmup_steps == 5 for run in plan.runs())
+
+
 def test_several_recipes_as_a_list_or_with_changes_of_their_own(
     workspace: Path, plan_of: Callable[..., StudyPlan]
 ) -> None:
@@ -208,12 +222,28 @@ def test_refused(write_study: Callable[..., Path], case: str) -> None:
         ),
         ("equal_scor=31", "--set equal_scor: unknown key; did you mean equal_score?"),
         ("seeds=x", "--set seeds: expected a list, such as [x], got 'x'."),
+        ("base.step=5", "--set base.step: unknown key; did you mean steps?"),
+        (
+            "base.clip_norm=x",
+            "--set base.clip_norm: input should be a valid number, unable to parse string as a number, got 'x'.",
+        ),
+        ("base.seed=2", "--set base.seed: every arm runs with the same seeds; list them under seeds."),
     ],
 )
 def test_load_study_refuses_an_unknown_setting(workspace: Path, setting: str, message: str) -> None:
     with pytest.raises(InputError) as refused:
         open_study(Path("claim.yaml"), [setting])
     assert str(refused.value) == message
+
+
+def test_a_setting_that_every_arm_replaces_is_refused(write_study: Callable[..., Path]) -> None:
+    arms = {"weak": {"set": {"optimizers.g": {"lr": 1e-4}}}, "strong": {"set": {"optimizers.g.lr": 1e-3}}}
+    with pytest.raises(InputError) as refused:
+        open_study(write_study(arms=arms), ["base.optimizers.g.lr=1"])
+    assert str(refused.value) == (
+        "--set base.optimizers.g.lr: expected a setting that an arm of the study leaves to the recipe, got one that "
+        "every arm sets (weak, strong); change the arms in the file."
+    )
 
 
 def test_a_missing_file_and_a_file_of_something_else(workspace: Path) -> None:

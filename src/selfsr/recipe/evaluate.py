@@ -148,6 +148,20 @@ class Evaluate(Spec):
                 )
         return self
 
+    def count_evaluations(self, steps: int, after_step: int = 0) -> int:
+        """Return the number of evaluations after a step of a run, without the one before the first step.
+
+        Args:
+            steps: number of steps of the run.
+            after_step: a step of it.
+
+        Example:
+            >>> evaluate = Evaluate(sets={"Set5": "Set5"}, every_steps=100)
+            >>> evaluate.count_evaluations(250), evaluate.count_evaluations(250, after_step=200)
+            (3, 1)
+        """
+        return 0 if after_step >= steps else -(-steps // self.every_steps) - after_step // self.every_steps
+
     @property
     def best_weights(self) -> dict[str, float]:
         """The metrics of `best_by` with their weights."""

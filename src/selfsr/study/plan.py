@@ -1,6 +1,6 @@
 """Resolve a study to its runs, and reject unfair comparisons."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from selfsr.errors import InputError
 from selfsr.models import find_model
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
+from selfsr.recipe.settings import Setting
 from selfsr.spec import select_path
 from selfsr.study.differences import describe_differences, find_differences, find_undeclared
-from selfsr.study.spec import ArmCondition, Study, to_recipe_settings
+from selfsr.study.spec import ArmCondition, Study
 
 # Settings that change neither the trained weights nor their scores.
 _WITHOUT_EFFECT = ("name", "seed", "workers", "log", "checkpoints")
@@ -93,24 +94,26 @@ class StudyPlan:
         return runs
 
 
-def resolve_study(study: Study, file: str) -> StudyPlan:
+def resolve_study(study: Study, file: str, settings: Sequence[str] = ()) -> StudyPlan:
     """Resolve every arm of every recipe.
 
     Args:
         study: the study.
         file: path of the study file, for messages and for recipes next to it.
+        settings: changes to every recipe, each `path=value`. They replace settings of the file, except an arm's own.
 
     Raises:
         InputError: a recipe is missing or has a mistake, or the comparison of the arms would be unfair.
     """
+    _check_effect(study, settings)
     setups = {}
     for name, entry in study.entries.items():
-        common = {**study.set, **entry.set}
+        common = [*{**study.set, **entry.set}.items(), *settings]
         path = _find_recipe(entry.base, Path(file).parent)
         base = _load_arm(path, common, f"{file}: {'base' if study.recipes is None else f'recipes.{name}'}")
         arms = {}
         for arm, spec in study.arms.items():
-            arms[arm] = _load_arm(path, {**common, **spec.set}, f"{file}: arms.{arm}")
+            arms[arm] = _load_arm(path, [*common, *spec.set.items()], f"{file}: arms.{arm}")
             _check_declared(file, name, arm, base, arms[arm], spec.set)
         setups[name] = StudySetup(name, _check_evaluation_set(file, name, base, study.evaluation_set), arms)
         _check_fairness(file, setups[name], study)
@@ -190,11 +193,29 @@ def _find_recipe(base: str, study_folder: Path) -> Path:
     return Path(base) if Path(base).exists() else study_folder / base
 
 
-def _load_arm(path: Path, changes: Mapping[str, Any], key: str) -> Recipe:
+def _check_effect(study: Study, settings: Sequence[str]) -> None:
+    """Check that no setting of the command line is replaced by every arm."""
+    for setting in settings:
+        path = _get_path(setting)
+        if all(any(f"{path}.".startswith(f"{own}.") for own in arm.set) for arm in study.arms.values()):
+            raise InputError(
+                f"--set base.{path}: expected a setting that an arm of the study leaves to the recipe, got one that "
+                f"every arm sets ({', '.join(study.arms)}); change the arms in the file."
+            )
+
+
+def _load_arm(path: Path, settings: Sequence[Setting], key: str) -> Recipe:
     try:
-        return load_recipe(path, to_recipe_settings(dict(changes)))
+        return load_recipe(path, settings)
     except InputError as error:
-        raise InputError(f"{key}: {error}") from error
+        text = str(error)
+        if any(isinstance(setting, str) and text.startswith(f"--set {_get_path(setting)}") for setting in settings):
+            raise InputError(f"--set base.{text.removeprefix('--set ')}") from error
+        raise InputError(f"{key}: {text}") from error
+
+
+def _get_path(setting: str) -> str:
+    return setting.partition("=")[0]
 
 
 def _document(recipe: Recipe, without: Sequence[str] = ("name", "seed")) -> dict[str, Any]:

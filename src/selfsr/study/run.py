@@ -19,7 +19,7 @@ from selfsr.study.page import render_study
 from selfsr.study.plan import PlannedRun, StudyPlan, check_inputs, resolve_study
 from selfsr.study.results import StudyResults, read_results, to_json
 from selfsr.study.runner import StudyOutcome, run_all
-from selfsr.study.spec import load_study
+from selfsr.study.spec import load_study, split_settings
 from selfsr.study.tables import to_markdown
 
 DEFAULT_FOLDER = Path("studies")
@@ -32,7 +32,7 @@ def open_study(
 
     Args:
         path: a study file, or the folder of a study that was started.
-        settings: changes to the file, each `path=value`.
+        settings: changes to the file, each `path=value`; see `split_settings`.
         out: the study folder; None means `studies/` and the study's name.
         any_version: also accept a folder of another selfsr version, to read its results.
 
@@ -40,7 +40,8 @@ def open_study(
         InputError: the file has a mistake, or `settings` or `out` come with a folder.
     """
     if not path.is_dir():
-        plan = resolve_study(load_study(path, settings), str(path))
+        of_study, of_recipes = split_settings(settings)
+        plan = resolve_study(load_study(path, of_study), str(path), of_recipes)
         return plan, out or DEFAULT_FOLDER / plan.name
     if settings or out is not None:
         raise InputError(f"study: --set and --out need a study file, got the study folder {path}; leave them out.")

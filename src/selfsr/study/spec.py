@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, FiniteFloat, NonNegativeInt, field_validator, model_validator
 
-from selfsr.errors import InputError, describe_value, shorten
+from selfsr.errors import InputError, shorten
 from selfsr.evaluation.metrics import list_standard_metrics
-from selfsr.recipe import Recipe
 from selfsr.recipe.reading import parse_settings, read_settings
-from selfsr.recipe.settings import Setting, read_value, split_setting
+from selfsr.recipe.settings import read_value, split_setting
 from selfsr.spec import Name, Spec
 
 # The names are those of the registry.
@@ -128,13 +127,42 @@ class Study(Spec):
         return self.baseline or next(iter(self.arms))
 
 
+def split_settings(settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the settings of the command line that change the study, and those that change its recipes.
+
+    Args:
+        settings: each `path=value`; `"base.steps=200"` changes every recipe for every arm, `"seeds=[1,2]"` the study.
+
+    Returns:
+        The settings of the study, and those of the recipes without `base.`.
+
+    Raises:
+        InputError: a setting has another form, or sets what the study sets.
+    """
+    of_study, of_recipes = [], []
+    for setting in settings:
+        path, _ = split_setting(setting, "path=value, such as base.steps=1000 or seeds=[1,2]")
+        head, _, rest = path.partition(".")
+        if not rest:
+            of_study.append(setting)
+        elif head != "base":
+            raise InputError(
+                f"--set {shorten(setting)}: expected base.path=value for all recipes or key=value for the study; "
+                "change arms and recipes in the file."
+            )
+        elif reason := _SET_BY_STUDY.get(rest):
+            raise InputError(f"--set {path}: {reason}.")
+        else:
+            of_recipes.append(setting.removeprefix(f"{head}."))
+    return of_study, of_recipes
+
+
 def load_study(path: Path, settings: Sequence[str] = ()) -> Study:
     """Read and check a study file.
 
     Args:
         path: a YAML file.
-        settings: changes to the file. `"base.steps=200"` changes every recipe for every arm, `"seeds=[1,2]"` the
-            study.
+        settings: changes to keys of the study, such as `"seeds=[1,2]"`.
 
     Raises:
         InputError: the file is missing or has a mistake.
@@ -145,30 +173,6 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> Study:
     if {"network", "method"} <= document.keys() and not {"arms", "seeds"} & document.keys():
         raise InputError(f"study: expected a study file, got {path}, which is a recipe; run `selfsr train {path}`.")
     for setting in settings:
-        _apply_setting(document, setting)
+        key, text = split_setting(setting, "key=value, such as seeds=[1,2]")
+        document[key] = read_value(Study, document, key, text)
     return parse_settings(Study, document, str(path), settings)
-
-
-def _apply_setting(document: dict[str, Any], setting: str) -> None:
-    path, text = split_setting(setting, "path=value, such as base.steps=1000 or seeds=[1,2]")
-    head, _, rest = path.partition(".")
-    if not rest:
-        document[head] = read_value(Study, document, head, text)
-    elif head == "base":
-        common = document.setdefault("set", {})
-        if not isinstance(common, dict):
-            raise InputError(
-                f"--set {shorten(setting)}: expected set to be a mapping in the study file, got "
-                f"{describe_value(common)}."
-            )
-        common[rest] = read_value(Recipe, {}, rest, text)
-    else:
-        raise InputError(
-            f"--set {shorten(setting)}: expected base.path=value for all recipes or key=value for the study; "
-            "change arms and recipes in the file."
-        )
-
-
-def to_recipe_settings(changes: dict[str, Any]) -> list[Setting]:
-    """Return changes as settings of a recipe, with values that are read already."""
-    return list(changes.items())

@@ -132,8 +132,8 @@ def _describe_cost(recipe: Recipe, cost: Cost) -> str:
     training = f"{rate:.3g} steps/s: {recipe.steps:,} steps take about {_format_time(recipe.steps / rate)}"
     if recipe.evaluate is None:
         return f"{training}."
-    # At the start the run evaluates twice, the network and bicubic upscaling; it evaluates the last step as well.
-    evaluations = 2 + -(-recipe.steps // recipe.evaluate.every_steps)
+    # At the start the run evaluates twice, the network and bicubic upscaling.
+    evaluations = 2 + recipe.evaluate.count_evaluations(recipe.steps)
     return f"{training}, and {evaluations:,} evaluations about {_format_time(evaluations * cost.evaluation_s)} more."
 
 

@@ -92,6 +92,7 @@ def _fit(
     ):
         if evaluation and run.step == 0 and not dry_run:
             evaluation.evaluate_start()
+            advance(0, pause_s=evaluation.seconds, further_s=evaluation.estimate_further_s(0))
         for step in range(run.step + 1, recipe.steps + 1):
             clock = Clock(step, recipe.steps_per_epoch, recipe.steps)
             torch.manual_seed(_step_seed(recipe.seed, run.accelerator.process_index, step))
@@ -119,6 +120,7 @@ def _fit(
                     print_lines([] if dry_run else gradients.check(means, clock))
             if evaluate_now and evaluation:
                 score = evaluation.evaluate(clock)
+                advance(0, pause_s=evaluation.seconds, further_s=evaluation.estimate_further_s(step))
                 if run.plateau:
                     run.plateau.observe(share_from_first(lambda score=score: score))
                 stopwatch.restart()

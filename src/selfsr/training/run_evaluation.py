@@ -31,7 +31,11 @@ class DryRunEvaluation:
 
 
 class RunEvaluation:
-    """Evaluate the run in all processes; the first one logs and prints the scores, and saves the best weights."""
+    """Evaluate the run in all processes; the first one logs and prints the scores, and saves the best weights.
+
+    Attributes:
+        seconds: time of the last evaluation, with both parts of the first one; 0 before it.
+    """
 
     def __init__(self, run: TrainingRun, log: RunLog | None, dry_run: DryRunEvaluation | None) -> None:
         assert run.recipe.evaluate is not None
@@ -44,6 +48,7 @@ class RunEvaluation:
                 f"resume: expected the scores of step 0 in {run.folder / 'eval.jsonl'}, to which evaluate.best_by is "
                 "relative, got none; restore the file, or choose one metric for evaluate.best_by."
             )
+        self.seconds = self._seconds_each = 0.0
         self._lines = ScoreLines(run.recipe.evaluate, next(reversed(records), None))
         if dry_run:
             dry_run.all_images = self._evaluator.count_images()
@@ -51,23 +56,32 @@ class RunEvaluation:
             dry_run.evaluated_images = self._evaluator.count_images()
 
     def evaluate_start(self) -> None:
-        """Evaluate before the first step."""
+        """Evaluate the network and bicubic upscaling before the first step."""
+        start = time.perf_counter()
         record = self._evaluator.evaluate_start(self._run.ema_net())
         if self._log is not None:
             self._log.evaluation(record)
             self._lines.show(record, is_best=False)
+        self.seconds = time.perf_counter() - start
+        self._seconds_each = self.seconds / 2
 
     def evaluate(self, clock: Clock) -> float:
         """Evaluate, and return the score that selects the best weights: `best_by`, negated if lower is better."""
         start = time.perf_counter()
         record = self._evaluator.evaluate(self._run.ema_net(), clock)
         score = self._evaluator.score(record)
-        if self._log is None:
-            return score
-        self._log.evaluation(record)
-        is_best = save_if_best(self._run, score)
+        if self._log is not None:
+            self._log.evaluation(record)
+            is_best = save_if_best(self._run, score)
+            if not self._dry_run:
+                self._lines.show(record, is_best=is_best)
+        self.seconds = self._seconds_each = time.perf_counter() - start
         if self._dry_run:
-            self._dry_run.evaluation_s = time.perf_counter() - start
-        else:
-            self._lines.show(record, is_best=is_best)
+            self._dry_run.evaluation_s = self.seconds
         return score
+
+    def estimate_further_s(self, step: int) -> float:
+        """Return the time of all evaluations after a step, each as long as the last one, in seconds."""
+        recipe = self._run.recipe
+        assert recipe.evaluate is not None
+        return recipe.evaluate.count_evaluations(recipe.steps, step) * self._seconds_each
