@@ -58,7 +58,7 @@ def test_run_folder_and_shipped_model_are_found(tmp_path):
     save_weights(tmp_path / "weights" / "best.pth", SpanSpec(features=6).build(2), {})
     assert f"{tmp_path}/weights/best.pth" in call(tmp_path).out
     assert "network     RCAN x4, color, 404,099 parameters" in call("photo_x4").out
-    with pytest.raises(InputError, match="a run folder or a model folder, got the folder"):
+    with pytest.raises(InputError, match="a run folder, a checkpoint or a model folder, got the folder"):
         call(tmp_path / "weights")
 
 

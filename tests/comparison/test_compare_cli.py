@@ -15,6 +15,7 @@ from selfsr.evaluation.metrics import METRICS, Metric
 from selfsr.evaluation.niqe import niqe, read_niqe_parameters
 from selfsr.images.files import DecodedImage, image_to_tensor, read_image, write_image
 from selfsr.images.resize import bicubic_lr, mod_crop
+from selfsr.nets.weights.load import load_model
 
 
 def read_means(path, name="mine"):
@@ -141,6 +142,21 @@ def test_without_hr_niqe_scores_models_and_finished_images(run_command, models, 
     assert (tmp_path / "c.html").stat().st_size > 1000
 
 
+def test_run_folders_with_any_weights_and_their_checkpoints_are_models(run_command, models, hr, tmp_path):
+    run_folder = tmp_path / "run"
+    checkpoint = run_folder / "checkpoints" / "step_00000005"
+    for path in (run_folder / "weights" / "last.pth", checkpoint / "state.pt"):
+        path.parent.mkdir(parents=True)
+    net = load_model(models / "wide.safetensors").net
+    torch.save(net.state_dict(), run_folder / "weights" / "last.pth")
+    torch.save({"generator": net.state_dict()}, checkpoint / "state.pt")
+    out = tmp_path / "compare.json"
+    run_command("compare", models / "wide.safetensors", run_folder, checkpoint, "--data", hr, "--json", out)
+    results = json.loads(out.read_text())["results"]
+    assert [one["name"] for one in results] == ["bicubic", "wide", "run", "step_00000005"]
+    assert results[1]["sets"] == results[2]["sets"] == results[3]["sets"]
+
+
 def test_unreadable_image_is_left_out_with_its_name(run_command, models, hr, tmp_path):
     data = shutil.copytree(hr, tmp_path / "mine")
     broken = data / "i1.png"
@@ -169,7 +185,7 @@ def test_unreadable_image_is_left_out_with_its_name(run_command, models, hr, tmp
         (["WIDE", "LACKING", "--data", "HR"], "expected one finished image for each image of"),
         (["WIDE", "WRONG", "--data", "HR"], "expected 60 x 72 pixels"),
         (["HR", "HR2", "--data", "HR"], "expected --scale N for folders of finished images, got none"),
-        (["WIDE", "RUN", "--data", "HR"], "expected the best weights of a run in"),
+        (["WIDE", "RUN", "--data", "HR"], "a run folder, a checkpoint or a model folder, got the folder"),
         (["WIDE", "SLIM", "--data", "BROKEN"], "broken.png"),
         (["WIDE", "SLIM", "--lr", "HR", "--degrade", "bsrgan"], "expected no --degrade without --data"),
         (["WIDE", "SLIM", "--data", "HR", "--degrade", "none"], "none"),

@@ -55,6 +55,15 @@ def test_paths_are_returned_as_they_are(photo: Path) -> None:
         assert find_model(path) == Path(path)
 
 
+def test_the_folder_of_a_checkpoint_stands_for_its_state(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "checkpoints" / "step_00000500"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.pt").touch()
+    assert find_model(checkpoint) == checkpoint / "state.pt"
+    assert find.is_folder_of_model(checkpoint)
+    assert not find.is_folder_of_model(checkpoint.parent)
+
+
 @pytest.mark.parametrize(
     ("word", "advice"), [("foto_x2", "did you mean photo_x2?"), ("zzz", "list the models with: selfsr models list")]
 )

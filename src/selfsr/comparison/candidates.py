@@ -8,7 +8,7 @@ from pathlib import Path
 from selfsr.errors import InputError
 from selfsr.images.paths import list_images
 from selfsr.nets.weights.detect import is_derived
-from selfsr.nets.weights.find import find_model
+from selfsr.nets.weights.find import find_model, is_folder_of_model
 from selfsr.nets.weights.load import load_model
 from selfsr.nets.weights.model import Model
 
@@ -145,16 +145,11 @@ def check_scales(scales: dict[str, int], scale: int | None, command: str) -> Non
 def _find_candidate(source: str) -> Candidate:
     path = Path(source)
     if not path.is_dir():
-        return Candidate(Path(source).stem, source, find_model(source))
-    if (path / "recipe.yaml").is_file() or (path / "weights").is_dir():
-        best = path / "weights" / "best.safetensors"
-        if not best.is_file():
-            raise InputError(
-                f"compare: expected the best weights of a run in {best}, got none; wait for its first evaluation, or "
-                "name a weights file of it."
-            )
-        return Candidate(path.resolve().name, source, best)
-    return Candidate(path.resolve().name, source, None, tuple(list_images(path)))
+        return Candidate(path.stem, source, find_model(source))
+    name = path.resolve().name
+    if is_folder_of_model(path):
+        return Candidate(name, source, find_model(source))
+    return Candidate(name, source, None, tuple(list_images(path)))
 
 
 def _choose_names(found: Sequence[Candidate]) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from selfsr.console import print_line
 from selfsr.errors import InputError, shorten
 from selfsr.fileio import remove_temporaries, write_folder_atomic
+from selfsr.nets.weights.find import STATE
 from selfsr.recipe import Recipe, read_yaml
 from selfsr.recipe.yaml12 import read_text
 from selfsr.runfolder.read import flatten
@@ -43,7 +44,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int) -
     # Serialize in memory: on a full disk, torch.save itself fails with a RuntimeError that does not say so.
     content = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **state}, content)
-    with write_folder_atomic(path) as temporary, (temporary / "state.pt").open("wb") as file:
+    with write_folder_atomic(path) as temporary, (temporary / STATE).open("wb") as file:
         file.write(content.getbuffer())
     # A later checkpoint is one that could not be read when the run resumed; it must not push out a good one.
     for old in [other for other in list_checkpoints(folder) if other.name <= path.name][:-keep_last]:
@@ -53,7 +54,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int) -
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the folders of the complete checkpoints of a run, oldest first."""
-    return sorted(path for path in (folder / "checkpoints").glob("step_*") if (path / "state.pt").exists())
+    return sorted(path for path in (folder / "checkpoints").glob("step_*") if (path / STATE).exists())
 
 
 def load_state(folder: Path, report: Callable[[str], None] = print_line) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def load_state(folder: Path, report: Callable[[str], None] = print_line) -> dict
     reasons = []
     for path in reversed(paths):
         try:
-            state = _read_state(path / "state.pt")
+            state = _read_state(path / STATE)
         except _Unreadable as error:
             reasons.append(str(error))
             continue
