@@ -180,8 +180,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "evaluation_set: expected a set of the recipe tiny (first, second), got 'Set5'.",
     ),
     "unknown score": (
-        {"score": "psnr"},
-        "score: expected one of psnr_y, ssim_y, psnr_rgb, ssim_rgb, got 'psnr'; did you mean psnr_y?",
+        {"metric": "psnr"},
+        "metric: expected one of psnr_y, ssim_y, psnr_rgb, ssim_rgb, got 'psnr'; did you mean psnr_y?",
     ),
     "no evaluation": (
         {"set": {"evaluate": None}},

@@ -33,7 +33,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def test_read_plan_needs_only_the_folder(workspace: Path, plan_of: Callable[..., StudyPlan]) -> None:
-    plan = write_definition(plan_of(score="ssim_y", allowed_differences=[]), HERE)
+    plan = write_definition(plan_of(metric="ssim_y", allowed_differences=[]), HERE)
     (workspace / "tiny.yaml").unlink()
     assert read_plan(HERE) == plan
     assert open_study(HERE) == (plan, HERE)
@@ -52,12 +52,12 @@ def test_another_definition_is_refused_with_what_differs(workspace: Path, plan_o
     before = (HERE / "study.yaml").read_text()
     changed = plan_of(
         set={"steps": 30, "ema_decay": None},
-        score="ssim_y",
+        metric="ssim_y",
         seeds=[2, 3],
         arms={"plain": None, "other": {"set": {"method.terms.pixel.weight": 2.0}}},
     )
     assert refusal(lambda: write_definition(changed, HERE)) == (
-        "study: here has another study; the differences are score (psnr_y there, ssim_y here); "
+        "study: here has another study; the differences are metric (psnr_y there, ssim_y here); "
         "seeds ([1, 2] there, [2, 3] here); the arm paced (missing here); "
         "tiny: steps (20 and 30), tiny: ema_decay (0.999 and null); the arm other (new here): "
         "choose another folder with --out, or continue the old study: selfsr study here"
@@ -108,10 +108,10 @@ def test_study_of_another_version_is_refused_except_for_summary(
     assert summarize(plan, folder).setups["tiny"].comparison is not None
     assert yaml.safe_load(path.read_text())["selfsr"] == "0.0.7"
 
-    path.write_text(yaml.safe_dump({**document, "format": 3}))
+    path.write_text(yaml.safe_dump({**document, "format": 2}))
     for call in (lambda: open_study(HERE, any_version=True), lambda: write_definition(plan, HERE)):
         assert refusal(call) == (
-            "study: here has study format 3, this version reads 2; "
+            "study: here has study format 2, this version reads 3; "
             "use the version that wrote it, or choose another folder with --out."
         )
 

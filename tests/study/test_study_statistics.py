@@ -211,7 +211,7 @@ def test_results_json_has_the_numbers_of_the_run_folders(summary: tuple[StudyPla
     assert paced["difference"]["mean"] == 0.25
     assert [paced["seeds"][s]["steps_to_reach"] for s in "12"] == [15.0, 20.0]
     assert tiny["comparison"]["arms"]["plain"]["seeds"]["1"]["steps_to_reach"] is None
-    others = {(entry["set"], entry["score"]): entry for entry in tiny["others"]}
+    others = {(entry["set"], entry["metric"]): entry for entry in tiny["others"]}
     assert len(others) == 7  # two sets by four scores, less the one that decides
     assert others["second", "psnr_y"]["arms"]["paced"]["final"]["mean"] == 37.75
     assert others["first", "ssim_y"]["arms"]["paced"]["difference"]["mean"] == pytest.approx(0.0025)
@@ -243,7 +243,7 @@ def test_results_md_has_the_tables(summary: tuple[StudyPlan, Path]) -> None:
 def test_summarize_with_another_baseline_set_and_metric(
     workspace: Path, plan_of: Callable[..., StudyPlan], write_runs: Callable
 ) -> None:
-    plan = plan_of(baseline="paced", evaluation_set="second", score="ssim_y")
+    plan = plan_of(baseline="paced", evaluation_set="second", metric="ssim_y")
     write_definition(plan, Path("here"))
     write_runs(plan, Path("here"), {"plain": PLAIN, "paced": PACED})
     setup = summarize(plan, Path("here")).setups["tiny"]

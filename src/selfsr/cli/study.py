@@ -120,7 +120,7 @@ def _print_results(results: "StudyResults", folder: Path) -> None:
     from selfsr.study.tables import describe_results, make_main_table
     from selfsr.study.wording import ScoreFormat
 
-    numbers = ScoreFormat(results.plan.score)
+    numbers = ScoreFormat(results.plan.metric)
     for setup in results.setups.values():
         if setup.comparison:
             complete = make_main_table(setup.comparison, numbers, setup.steps)

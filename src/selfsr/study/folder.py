@@ -17,7 +17,7 @@ from selfsr.study.differences import describe_differences, find_differences
 from selfsr.study.plan import PlannedRun, StudyPlan, StudySetup
 
 # The number grows when the contents of a study folder change. Folders of other formats are refused.
-FORMAT = 2
+FORMAT = 3
 DEFINITION = "study.yaml"
 
 _TAIL_BYTES = 2**20  # far more than one line of scores
@@ -30,7 +30,7 @@ def to_document(plan: StudyPlan) -> dict[str, Any]:
         "selfsr": __version__,
         "name": plan.name,
         "baseline": plan.baseline,
-        "score": plan.score,
+        "metric": plan.metric,
         "equal_score": plan.equal_score,
         "allowed_differences": list(plan.allowed_differences),
         "seeds": list(plan.seeds),
@@ -68,7 +68,7 @@ def read_plan(folder: Path, *, any_version: bool = False) -> StudyPlan:
     return StudyPlan(
         document["name"],
         document["baseline"],
-        document["score"],
+        document["metric"],
         tuple(document["seeds"]),
         tuple(document["allowed_differences"]),
         document["changes"],
@@ -250,7 +250,7 @@ def _check_version(folder: Path, document: dict[str, Any], any_version: bool) ->
 def _compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Return the changes and removals, and the additions, in words."""
     changed, added = [], []
-    for key in ("name", "baseline", "score", "equal_score", "allowed_differences"):
+    for key in ("name", "baseline", "metric", "equal_score", "allowed_differences"):
         if old.get(key) != new.get(key):
             changed.append(f"{key} ({old.get(key)} there, {new.get(key)} here)")
     if old["seeds"] != new["seeds"]:

@@ -32,10 +32,10 @@ SEEDS_FOR_COLOR = 3
 
 def render_study(results: StudyResults) -> str:
     """Return the page as HTML."""
-    plan, numbers = results.plan, ScoreFormat(results.plan.score)
+    plan, numbers = results.plan, ScoreFormat(results.plan.metric)
     arms, several = list(plan.changes), len(results.setups) > 1
     charts = [
-        chart for setup in results.setups.values() for chart in _make_charts(setup, arms, plan.baseline, plan.score)
+        chart for setup in results.setups.values() for chart in _make_charts(setup, arms, plan.baseline, plan.metric)
     ]
     context = {
         "version": __version__,
@@ -121,9 +121,9 @@ def _make_trade_offs(setup: SetupResult, plan: StudyPlan, arms: list[str]) -> di
     return {
         "name": setup.name,
         "evaluation_set": setup.evaluation_set,
-        "charts": [draw_trade_off(trade, plan.score, arms, plan.equal_score) for trade in setup.trade_offs],
+        "charts": [draw_trade_off(trade, plan.metric, arms, plan.equal_score) for trade in setup.trade_offs],
         "equal": make_equal_score_table(setup, plan),
-        "paths": make_path_table(setup, plan.score),
+        "paths": make_path_table(setup, plan.metric),
     }
 
 

@@ -61,7 +61,7 @@ class StudyPlan:
     Attributes:
         name: name of the study.
         baseline: name of the arm to compare with.
-        score: key of the metric to compare.
+        metric: key of the metric to compare by.
         seeds: seeds of every arm.
         allowed_differences: conditions in which arms may differ.
         changes: the changes that each arm declares, path to value.
@@ -73,7 +73,7 @@ class StudyPlan:
 
     name: str
     baseline: str
-    score: str
+    metric: str
     seeds: tuple[int, ...]
     allowed_differences: tuple[str, ...]
     changes: dict[str, dict[str, Any]]
@@ -128,7 +128,7 @@ def resolve_study(study: Study, file: str, settings: Sequence[str] = ()) -> Stud
     plan = StudyPlan(
         study.name,
         study.baseline_arm,
-        study.score,
+        study.metric,
         study.seeds,
         study.allowed_differences,
         {arm: dict(spec.set) for arm, spec in study.arms.items()},

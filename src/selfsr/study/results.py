@@ -132,16 +132,16 @@ def _summarize_setup(plan: StudyPlan, setup: StudySetup, run_folders: dict[str, 
                 by_arm[run.arm][run.seed] = curve
         return by_arm
 
-    main_curves = read_curves(setup.evaluation_set, plan.score)
+    main_curves = read_curves(setup.evaluation_set, plan.metric)
     others = {}
     for set_name in setup.arms[plan.baseline].evaluation_sets:
         for metric in METRICS:
-            if (set_name, metric) != (setup.evaluation_set, plan.score):
+            if (set_name, metric) != (setup.evaluation_set, plan.metric):
                 comparison = compare(read_curves(set_name, metric), plan.baseline, METRICS[metric].better)
                 if comparison:
                     others[(set_name, metric)] = comparison
     bicubic = [run_folders[run.name].bicubic.get(setup.evaluation_set, {}).get("mean", {}) for run in of_setup]
-    bicubic_scores = [finite_or_none(mean.get(plan.score)) for mean in bicubic]
+    bicubic_scores = [finite_or_none(mean.get(plan.metric)) for mean in bicubic]
     comparison = compare(main_curves, plan.baseline)
     traded = {metric: read_curves(setup.evaluation_set, metric) for metric in METRICS_AGAINST_SCORE}
     return SetupResult(
@@ -203,7 +203,7 @@ def to_json(results: StudyResults) -> str:
         "selfsr": __version__,
         "study": plan.name,
         "baseline": plan.baseline,
-        "score": plan.score,
+        "metric": plan.metric,
         "equal_score": plan.equal_score,
         "seeds": list(plan.seeds),
         "changes": plan.changes,
@@ -216,7 +216,7 @@ def to_json(results: StudyResults) -> str:
                 "comparison": setup.comparison and dataclasses.asdict(setup.comparison),
                 "curves": setup.curves,
                 "others": [
-                    {"set": set_name, "score": metric, **dataclasses.asdict(comparison)}
+                    {"set": set_name, "metric": metric, **dataclasses.asdict(comparison)}
                     for (set_name, metric), comparison in setup.others.items()
                 ],
                 "trade_offs": [dataclasses.asdict(trade) for trade in setup.trade_offs],

@@ -58,10 +58,10 @@ class Study(Spec):
     seeds: tuple[NonNegativeInt, ...] = Field(
         min_length=1, description="training seeds; every arm is trained once with each"
     )
-    score: MetricName = Field("psnr_y", description="the metric to compare")
+    metric: MetricName = Field("psnr_y", description="the metric to compare by")
     equal_score: FiniteFloat | None = Field(
         None,
-        description="value of the metric `score` at which the other metrics are compared, such as 31 (dB); each run is "
+        description="value of `metric` at which the other metrics are compared, such as 31 (dB); each run is "
         "interpolated linearly where it first crosses it",
     )
     evaluation_set: str | None = Field(

@@ -148,7 +148,7 @@ def make_equal_score_table(setup: SetupResult, plan: StudyPlan) -> TextTable | N
     """Return a table of the other metrics at equal score; None if the study names no score, or has no such metric."""
     if plan.equal_score is None or not setup.trade_offs:
         return None
-    own = ScoreFormat(plan.score)
+    own = ScoreFormat(plan.metric)
     rows = []
     for trade in setup.trade_offs:
         numbers = ScoreFormat(trade.metric)
@@ -212,7 +212,7 @@ def describe_results(setup: SetupResult, numbers: ScoreFormat) -> list[str]:
 
 def to_markdown(results: StudyResults) -> str:
     """Return the results as a Markdown document, with tables for a paper's appendix."""
-    plan, numbers = results.plan, ScoreFormat(results.plan.score)
+    plan, numbers = results.plan, ScoreFormat(results.plan.metric)
     paragraphs = [f"# {plan.name}\n", make_arms_table(results).to_markdown()]
     if results.notes:
         paragraphs.append("\n".join(f"* {note}" for note in results.notes) + "\n")
@@ -231,7 +231,7 @@ def to_markdown(results: StudyResults) -> str:
             paragraphs += ["Other sets and metrics:\n", other.to_markdown()]
         if equal := make_equal_score_table(setup, plan):
             paragraphs += [f"At equal score. {HOW_EQUAL}\n", equal.to_markdown()]
-        if path := make_path_table(setup, plan.score):
+        if path := make_path_table(setup, plan.metric):
             paragraphs += ["Every evaluation, means over the compared seeds:\n", path.to_markdown()]
     paragraphs.append(f"{HOW_TO_READ}\n\nMade by selfsr {__version__}.\n")
     return "\n".join(paragraphs)
