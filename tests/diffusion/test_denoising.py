@@ -43,7 +43,7 @@ def update_of(method: Denoising, batch: Batch, clock: Clock = CLOCK) -> Update:
 
 def gradient(method: Denoising, batches: list[Batch]) -> dict[str, Tensor]:
     """Return the gradient of a step over micro-batches, as the loop computes it."""
-    counts = [method.counts(batch) for batch in batches]
+    counts = [method.count_masked_pixels(batch) for batch in batches]
     totals = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]}
     method.nets.zero_grad()
     for batch in batches:
@@ -136,7 +136,7 @@ def test_a_gate_leaves_out_noisy_samples_and_keeps_the_counts() -> None:
     assert isinstance(similarity, MaskedSum)
     full_similarity = full.losses["similarity"]
     assert isinstance(full_similarity, MaskedSum)
-    assert similarity.count == method.counts(batch)["similarity"] == full_similarity.count
+    assert similarity.count == method.count_masked_pixels(batch)["similarity"] == full_similarity.count
     # The gated losses are those of the chosen samples, each alone with its own step and noise.
     parts = [update_of(build(net), split(batch)[k]).losses for k in chosen.tolist()]
     for name in ("pixel", "structure"):
@@ -159,7 +159,7 @@ def test_a_batch_of_noisy_samples_has_losses_of_zero_under_the_same_names() -> N
     losses = losses_to_backward(update, {}, 1, 1)
     assert [losses[name].item() for name in TERMS] == [0.0, 0.0, 0.0]
     assert losses["denoising"].item() > 0
-    assert update.losses["similarity"].count == method.counts(batch)["similarity"] > 0
+    assert update.losses["similarity"].count == method.count_masked_pixels(batch)["similarity"] > 0
     torch.stack(list(losses.values())).sum().backward()
 
 
@@ -208,7 +208,7 @@ def test_a_crop_has_the_part_with_the_most_edges_and_its_losses() -> None:
     assert torch.equal(part.hr, hr[..., window.top : window.top + 64, window.left : window.left + 64])
     top, left = window.top // 2, window.left // 2
     assert torch.equal(part.lr, batch.lr[..., top : top + 32, left : left + 32])
-    assert method.counts(batch)["similarity"] == method.objective.counts(part)["similarity"]
+    assert method.count_masked_pixels(batch)["similarity"] == method.objective.count_masked_pixels(part)["similarity"]
 
 
 def test_a_decoded_crop_is_the_crop_of_the_decoded_image_up_to_the_margin(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_noisy_samples_have_losses_of_zero_under_the_same_names_with_the_same_co
     assert [losses[name].item() for name in TERMS] == [0.0, 0.0, 0.0]
     assert losses["denoising"].item() > 0
     counts = [update.losses["similarity"].count for update in (gated, full)]  # pyright: ignore
-    assert counts[0] == counts[1] == build(net).counts(batch)["similarity"] > 0
+    assert counts[0] == counts[1] == build(net).count_masked_pixels(batch)["similarity"] > 0
     assert mean_of(full.losses["pixel"]) > 0
     torch.stack(list(losses.values())).sum().backward()
     assert next(p for p in net.parameters() if p.requires_grad).grad is not None
@@ -157,7 +157,7 @@ def test_micro_batches_sum_to_the_batch(base: Path, condition: str, options: dic
     assert chosen == 1
     gradients = []
     for batches in ([batch], parts):
-        counts = [method.counts(each) for each in batches]
+        counts = [method.count_masked_pixels(each) for each in batches]
         totals = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]}
         method.nets.zero_grad()
         for each in batches:

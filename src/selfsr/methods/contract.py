@@ -99,7 +99,7 @@ class MethodSpec(Spec):
         return ()
 
     @property
-    def pretrained(self) -> dict[str, Path]:
+    def other_starts(self) -> dict[str, Path]:
         """Weights files from which networks other than the generator start, by network."""
         return {}
 
@@ -113,7 +113,7 @@ class MethodSpec(Spec):
         """Weights of the generator's losses that the method adds to `terms`, by name of the loss."""
         return {}
 
-    def generator_updates(self, steps: int) -> int:
+    def count_generator_updates(self, steps: int) -> int:
         """Return how many of the first `steps` steps update the generator."""
         return steps
 
@@ -174,9 +174,9 @@ class Method(ABC):
         For the generator: `yield from self.objective.updates(outputs, batch, clock)`.
         """
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
+    def count_masked_pixels(self, batch: Batch) -> dict[str, Tensor]:
         """Return the number of masked pixels of each loss that is a `MaskedSum`, before any forward pass."""
-        return self.objective.counts(batch)
+        return self.objective.count_masked_pixels(batch)
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint, without networks and optimizers: tensors and plain values."""

@@ -162,9 +162,9 @@ class Denoising(Method):
             scalars=self._describe(squared_errors.detach(), index, chosen),
         )
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
+    def count_masked_pixels(self, batch: Batch) -> dict[str, Tensor]:
         """Return the number of masked pixels of each loss that is a `MaskedSum`, whatever samples have terms."""
-        return self.objective.counts(self.parts.crop(batch)[0])
+        return self.objective.count_masked_pixels(self.parts.crop(batch)[0])
 
     def _choose(self, index: Tensor) -> Tensor:
         """Return the positions of the samples that have image losses, int64 `[n]`."""

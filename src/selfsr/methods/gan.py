@@ -49,7 +49,7 @@ class GanSpec(MethodSpec):
         return tuple(self.discriminators)
 
     @property
-    def pretrained(self) -> dict[str, Path]:
+    def other_starts(self) -> dict[str, Path]:
         """Weights files from which discriminators start, by discriminator."""
         return {name: spec.start_from for name, spec in self.discriminators.items() if spec.start_from is not None}
 
@@ -62,7 +62,7 @@ class GanSpec(MethodSpec):
         """Return whether `step`, counted from 1, updates the generator."""
         return step > self.warmup_steps and step % self.generator_every_steps == 0
 
-    def generator_updates(self, steps: int) -> int:
+    def count_generator_updates(self, steps: int) -> int:
         """Return how many of the first `steps` steps update the generator."""
         every = self.generator_every_steps
         return max(0, steps // every - self.warmup_steps // every)
@@ -85,7 +85,7 @@ class GanSpec(MethodSpec):
                     raise ValueError(
                         f"crop_px does not fit {key}: {problem}, got {crop_px} px; change the crop or the discriminator"
                     )
-        if not self.generator_updates(run.steps):
+        if not self.count_generator_updates(run.steps):
             raise ValueError(
                 f"method.warmup_steps and method.generator_every_steps must leave the generator an update in steps "
                 f"{run.steps}, got {self.warmup_steps} and {self.generator_every_steps}; lower them or raise steps"

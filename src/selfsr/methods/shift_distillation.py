@@ -203,9 +203,9 @@ class ShiftDistillation(Method):
                 x = of_x0 * x0 + of_x * x + of_y * y
         return x
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
+    def count_masked_pixels(self, batch: Batch) -> dict[str, Tensor]:
         """Return the number of masked pixels of each loss that is a `MaskedSum`."""
-        return self.objective.counts(self.parts.crop(batch)[0])
+        return self.objective.count_masked_pixels(self.parts.crop(batch)[0])
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint, with a checksum of the teacher."""

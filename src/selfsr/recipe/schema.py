@@ -312,7 +312,7 @@ class Recipe(Spec):
                 f"crop_px must be at least {term.minimum_px} for {key} ({term.kind} with these options), got "
                 f"{smallest}; use larger crops, or change or remove the term"
             )
-        updates = self.method.generator_updates(self.steps)
+        updates = self.method.count_generator_updates(self.steps)
         if isinstance(term.weight, MatchLargest) and term.weight.calibrate_steps > updates:
             raise ValueError(
                 f"{key}.weight.calibrate_steps must be at most {updates}, the updates of the generator in steps "

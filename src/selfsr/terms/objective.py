@@ -133,7 +133,7 @@ class Objective:
             if isinstance(spec, EdgeTermSpec):
                 spec.edges(batch)
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
+    def count_masked_pixels(self, batch: Batch) -> dict[str, Tensor]:
         """Return the number of masked pixels of each term that is a `MaskedSum`, by name."""
         counts = {name: term.count(batch) for name, term in self.terms.items()}
         return {name: count for name, count in counts.items() if count is not None}

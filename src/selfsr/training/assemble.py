@@ -311,7 +311,7 @@ def _build_method(recipe: Recipe, generator: nn.Module, ema: Ema, accelerator: A
     )
     method = recipe.method.build(setup)
     if not resume:
-        for name, path in recipe.method.pretrained.items():
+        for name, path in recipe.method.other_starts.items():
             _print_once(accelerator, f"{name}: {load_into(method.nets[name], path)}")
     return method
 

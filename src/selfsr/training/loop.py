@@ -240,7 +240,7 @@ def losses_to_backward(
 def _total_counts(run: TrainingRun, batches: list[Batch]) -> dict[str, Tensor]:
     if len(batches) == 1 and run.accelerator.num_processes == 1:
         return {}  # each MaskedSum's own count is the total
-    counts = [run.method.counts(batch) for batch in batches]
+    counts = [run.method.count_masked_pixels(batch) for batch in batches]
     sums = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]}
     return {name: run.accelerator.reduce(count, reduction="sum") for name, count in sums.items()}  # pyright: ignore[reportReturnType]
 
