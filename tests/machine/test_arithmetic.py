@@ -1,6 +1,8 @@
 """How a GPU computes: PyTorch's global states inside the context, and those of the user after it."""
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +50,48 @@ def test_states_of_the_user_return_after_an_error() -> None:
         assert before["warn only"]
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def precisions() -> Iterator[list[Any]]:
+    """The places of `fp32_precision`, which are as before after the test."""
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("PyTorch before 2.9 has no fp32_precision")
+    cudnn: Any = torch.backends.cudnn
+    places: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, torch.backends]
+    yield places
+    torch.backends.fp32_precision = "none"
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
+
+
+def read_precisions(places: list[Any]) -> list[str]:
+    return [place.fp32_precision for place in places]
+
+
+def test_a_program_that_mixes_old_and_new_flags_keeps_its_own(precisions: list[Any]) -> None:
+    matmul, conv, *_ = precisions
+    matmul.fp32_precision, conv.fp32_precision = "tf32", "ieee"  # PyTorch refuses to read its older flags now
+    with pytest.raises(RuntimeError):
+        _ = torch.backends.cuda.matmul.allow_tf32
+    before = read_precisions(precisions)
+    with TRUE_FLOAT32.use():
+        assert read_precisions(precisions)[:3] == ["ieee"] * 3
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert read_precisions(precisions) == before
+    with Arithmetic(tf32="all").use():
+        assert read_precisions(precisions)[:3] == ["tf32"] * 3
+    assert read_precisions(precisions) == before
+
+
+def test_tf32_for_everything_does_not_reach_true_float32(precisions: list[Any]) -> None:
+    torch.backends.fp32_precision = "tf32"
+    torch.set_float32_matmul_precision("medium")
+    before = read_precisions(precisions)
+    with TRUE_FLOAT32.use():
+        assert read_precisions(precisions)[:3] == ["ieee"] * 3
+    assert read_precisions(precisions) == before
+    assert torch.get_float32_matmul_precision() == "medium"
 
 
 def test_nested_evaluation_returns_to_the_training() -> None:
