@@ -1,12 +1,17 @@
 """Why the Triton backend cannot run: versions that are too old or broken, and kernels that do not compile."""
 
+import importlib.util
+import os
 import sys
+import warnings
 from types import ModuleType
 
 import pytest
 import torch
 
 from selfsr._ops import backends
+from selfsr.errors import InputError
+from selfsr.pacing import ssim_map
 
 META = torch.empty(0, device="meta")
 
@@ -56,3 +61,29 @@ def test_a_refused_backend_does_not_run_again(monkeypatch: pytest.MonkeyPatch) -
     backends.refuse("triton", "its kernels do not compile here (no C compiler)")
     assert backends.why_not_triton(META) == "its kernels do not compile here (no C compiler)"
     assert backends.choose("x", "auto", META) == "eager"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1",
+    reason="needs Triton as it is installed, whose kernels do not run on tensors of a CPU",
+)
+def test_an_operator_whose_kernels_fail_runs_in_eager_and_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(caller: str, requested: str, tensor: torch.Tensor) -> str:
+        if "triton" not in backends._refused:
+            return "triton"
+        if requested == "triton":
+            raise InputError(f"{caller}: {backends._refused['triton']}")
+        return "eager"
+
+    x, y = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = ssim_map(x, y, backend="eager")
+    monkeypatch.setattr(backends, "choose", choose)
+    told = "^backend 'triton' cannot run because its kernels do not compile here .*; eager runs instead, slower$"
+    with pytest.warns(UserWarning, match=told):
+        assert torch.equal(ssim_map(x, y), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(ssim_map(x, y), expected)
+    monkeypatch.setattr(backends, "_refused", {})
+    with pytest.raises(InputError, match="its kernels do not compile here"):
+        ssim_map(x, y, backend="triton")

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from selfsr._ops.launches import Launch, compile_kernels, drop_duplicates, launch, list_launches
+from selfsr._ops.launches import KernelFailed, Launch, compile_kernels, drop_duplicates, launch, list_launches
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,12 @@ class FakeKernel:
         """Image and count are arguments of a launch, SIZE is a constant."""
 
     def __getitem__(self, grid):
-        return lambda **arguments: self.launched.append((grid, arguments))
+        def run(**arguments):
+            if self.error is not None:
+                raise self.error
+            self.launched.append((grid, arguments))
+
+        return run
 
     def warmup(self, *, grid, **arguments):
         if self.error is not None:
@@ -39,6 +44,24 @@ def test_a_launch_is_listed_and_not_run_inside_list_launches() -> None:
     launch(kernel, 5, count=3)
     assert kernel.launched == [((3,), {"count": 1}), ((5,), {"count": 3})]
     assert launches == [Launch(kernel, {"count": 2})]
+
+
+def test_a_kernel_that_does_not_compile_says_so_in_one_line() -> None:
+    with pytest.raises(KernelFailed, match=r"^Failed to find C compiler\.$"):
+        launch(FakeKernel(RuntimeError("Failed to find\nC compiler.")), 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("out of memory"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+    ],
+)
+def test_errors_of_the_gpu_stay_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        launch(FakeKernel(error), 1)
+    assert raised.value is error
 
 
 def test_other_threads_launch_while_this_one_lists() -> None:

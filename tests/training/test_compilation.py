@@ -1,5 +1,6 @@
 """Compiled networks: which blocks, the same training, the same files, and what happens where compiling fails."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,41 @@ def test_trial_leaves_no_trace(traced: list[int]) -> None:
     assert list(net.state_dict()) == list(before)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@pytest.mark.compile
+def test_a_variant_that_fails_in_a_step_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compile_once(module: torch.fx.GraphModule, _inputs: object) -> object:
+        if calls:
+            raise RuntimeError("no C++\ncompiler")
+        calls.append(1)
+        return module.forward
+
+    calls: list[int] = []
+    monkeypatch.setattr(compilation, "_told_failures", set())
+    net = nn.Conv2d(3, 4, 3)
+    net.compile(dynamic=False, backend=compile_once)
+    for side_px in (8, 9, 10):
+        with compilation.tolerate_failures(True):
+            image = torch.rand(1, 3, side_px, side_px)
+            torch.testing.assert_close(net(image), nn.functional.conv2d(image, net.weight, net.bias))
+    assert capsys.readouterr().err == (
+        "compile: a block does not compile here (no C++ compiler); such blocks run as they are, which is slower\n"
+    )
+
+
+@pytest.mark.compile
+def test_a_failure_in_another_process_leaves_all_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, traced: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compilation, "share_with_all", lambda make: [make(), "no compiler there"])
+    net, autocast = nn.Sequential(nn.Conv2d(3, 4, 3)), contextlib.nullcontext
+    assert not compilation.compile_networks({"g": net}, {"g": {2: torch.rand(1, 3, 8, 8)}}, "default", autocast)
+    assert traced
+    assert "forward" not in net.__dict__
+    assert "default fails here (no compiler there)" in capsys.readouterr().err
 
 
 def test_network_that_samples_refuses_to_be_compiled(tiny: dict) -> None:

@@ -79,6 +79,14 @@ def test_a_kernel_that_fails_leaves_the_run_to_eager_with_the_reason(monkeypatch
     assert backends.why_not_triton(torch.empty(0, device="meta")) == reason
 
 
+def test_a_kernel_that_fails_in_another_process_leaves_all_to_eager(monkeypatch, accelerator) -> None:
+    list_only(monkeypatch, FakeKernel())
+    monkeypatch.setattr(kernels, "share_with_all", lambda make: [make(), "no compiler there"])
+    kernels.prepare_kernels(make_recipe(), accelerator)
+    reason = "its kernels do not compile here (no compiler there)"
+    assert backends.why_not_triton(torch.empty(0, device="meta")) == reason
+
+
 def test_a_kernel_that_fails_stops_a_run_that_asks_for_triton(monkeypatch, accelerator) -> None:
     list_only(monkeypatch, FakeKernel("broken"))
     with pytest.raises(InputError) as caught:

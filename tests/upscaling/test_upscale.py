@@ -332,6 +332,21 @@ def test_16_bit_images_are_upscaled_in_float32(monkeypatch, tmp_path):
     assert np.array_equal(results[0][1], results[0][2])
 
 
+def test_float32_is_never_tf32(tmp_path):
+    class Watched(Doubler):
+        def forward(self, x):
+            allowed.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return super().forward(x)
+
+    allowed = []
+    run = upscaler(Watched())
+    run(torch.rand(1, 3, 8, 8))
+    run.upscale_image(random_image(8, 8, dtype=np.uint16), scratch=tmp_path)
+    assert len(allowed) >= 2
+    assert set(allowed) == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize(
     ("facts", "precision", "message"),
     [

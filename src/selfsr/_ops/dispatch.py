@@ -1,14 +1,18 @@
-"""Run a backend of an operator: import its module, set the device, disable autocast."""
+"""Run a backend of an operator: import its module, set the device, disable autocast, and replace it if it fails."""
 
 import contextlib
+import functools
 import importlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from selfsr._ops import backends
+from selfsr._ops.launches import KernelFailed
 
 
 def load_backend(package: str, caller: str, requested: str, image: Tensor) -> ModuleType:
@@ -32,3 +36,23 @@ def disable_autocast(image: Tensor) -> Iterator[None]:
     device = torch.cuda.device(image.device) if image.is_cuda else contextlib.nullcontext()
     with device, torch.autocast(image.device.type, enabled=False):
         yield
+
+
+def replace_failing_kernels(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an operator's function that runs again without Triton if one of its kernels does not compile.
+
+    With the backend "auto" it runs in eager then, and later calls do so at once. With "triton" it raises an InputError.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except KernelFailed as error:
+            reason = f"its kernels do not compile here ({error})"
+            backends.refuse("triton", reason)
+            result = function(*arguments)
+            warnings.warn(f"backend 'triton' cannot run because {reason}; eager runs instead, slower", stacklevel=2)
+            return result
+
+    return call

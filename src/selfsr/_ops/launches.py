@@ -7,6 +7,7 @@ need no lock of Python.
 
 import contextlib
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import ContextVar
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from selfsr.errors import describe_exception
 
 
 class Launch(NamedTuple):
@@ -40,13 +43,31 @@ class Launch(NamedTuple):
 _listed: ContextVar[list[Launch] | None] = ContextVar("_listed", default=None)
 
 
+class KernelFailed(RuntimeError):
+    """A Triton kernel does not compile here; the message is the compiler's, in one line."""
+
+
 def launch(kernel: Any, programs: int, **arguments: Any) -> None:
-    """Launch `programs` programs of a kernel; inside `list_launches`, only list the launch."""
+    """Launch `programs` programs of a kernel; inside `list_launches`, only list the launch.
+
+    Raises:
+        KernelFailed: the kernel does not compile. Errors of the GPU are raised as they are.
+    """
     listed = _listed.get()
-    if listed is None:
-        kernel[(programs,)](**arguments)
-    else:
+    if listed is not None:
         listed.append(Launch(kernel, arguments))
+        return
+    try:
+        kernel[(programs,)](**arguments)
+    except Exception as error:  # whatever Triton, LLVM, the assembler or a missing C compiler raises
+        if os.environ.get("TRITON_INTERPRET") == "1" or _is_of_gpu(error):
+            raise
+        raise KernelFailed(describe_exception(error)) from error
+
+
+def _is_of_gpu(error: Exception) -> bool:
+    """Return whether an error comes from running a kernel, not from compiling it."""
+    return isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
 
 
 @contextlib.contextmanager

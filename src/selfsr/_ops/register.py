@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from selfsr._ops.dispatch import replace_failing_kernels
+
 
 @functools.cache
 def _library() -> torch.library.Library:
@@ -33,7 +35,7 @@ def operator(name: str, *, fake: Callable[..., Any]) -> Callable[[Callable[..., 
         library.define(
             name + torch.library.infer_schema(function, mutates_args=()), tags=(torch.Tag.pt2_compliant_tag,)
         )
-        library.impl(name, _hide_from_dynamo(function), "CompositeExplicitAutograd")
+        library.impl(name, _hide_from_dynamo(replace_failing_kernels(function)), "CompositeExplicitAutograd")
         torch.library.register_fake(f"selfsr::{name}", fake, lib=library)
         return getattr(torch.ops.selfsr, name).default
 

@@ -338,7 +338,7 @@ def _compile_networks(
         for name in method.nets
     }
     nets, autocast = dict(method.nets.items()), lambda: accelerator.autocast()
-    return compile_networks(nets, samples, recipe.compile, autocast, is_main=accelerator.is_main_process)
+    return compile_networks(nets, samples, recipe.compile, autocast)
 
 
 def _prepare_networks(recipe: Recipe, method: Method, accelerator: Accelerator, *, is_compiled: bool) -> dict[str, Any]:

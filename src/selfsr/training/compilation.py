@@ -5,6 +5,7 @@ are as without.
 """
 
 import contextlib
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from selfsr.console import print_line, progress_bar
 from selfsr.errors import InputError, describe_exception
+from selfsr.machine.distributed import is_first_process, share_with_all
 from selfsr.nets.base import set_scale
 from selfsr.nets.discriminators.layers import SpectralConv2d
 from selfsr.step import GENERATOR
@@ -62,28 +64,27 @@ def compile_networks(
     samples: Mapping[str, Mapping[int, Tensor]],
     choice: CompileChoice,
     autocast: Callable[[], AbstractContextManager[Any]],
-    *,
-    is_main: bool = True,
 ) -> bool:
     """Compile networks in place, and try each with a forward and a backward pass.
 
-    If one does not compile on this machine, all of them run as they are, and the reason is printed once.
+    If one does not compile in one of the processes, all of them run as they are everywhere, and the first process
+    prints the reason.
 
     Args:
         nets: by name, in training mode, not wrapped for several processes.
         samples: for each network an input of each scale, of the sizes and on the device of the training.
         choice: not "off".
         autocast: returns the context of mixed precision.
-        is_main: whether this process prints.
 
     Returns:
         Whether they are compiled.
     """
     _allow_variants()
+    failure: str | None = None
     for net in nets.values():
         _compile_in_place(net, _OPTIONS[choice])
     try:
-        with progress_bar("compiling networks", sum(map(len, samples.values()))) as advance, _quiet():
+        with _show_progress(sum(map(len, samples.values()))) as advance, _quiet():
             for name, net in nets.items():
                 for scale, sample in samples[name].items():
                     set_scale(net, scale)
@@ -94,25 +95,59 @@ def compile_networks(
     except InputError:
         raise
     except Exception as error:  # whatever the compiler, LLVM, a missing C++ compiler or the driver raises
-        for net in nets.values():
-            _restore(net)
-        reason = describe_exception(error)
-        if is_main:
-            print_line(f"compile: {choice} fails here ({reason}); the networks run as they are, which is slower")
-        return False
-    return True
+        failure = _describe_failure(error)
+    failures = [reason for reason in share_with_all(lambda: failure) if reason is not None]
+    if not failures:
+        return True
+    for net in nets.values():
+        _restore(net)
+    if is_first_process():
+        print_line(f"compile: {choice} fails here ({failures[0]}); the networks run as they are, which is slower")
+    return False
+
+
+def _show_progress(passes: int) -> AbstractContextManager[Callable[[], None]]:
+    return progress_bar("compiling networks", passes) if is_first_process() else contextlib.nullcontext(lambda: None)
 
 
 @contextlib.contextmanager
 def tolerate_failures(is_compiled: bool) -> Iterator[None]:
-    """Let a variant of a compiled block that first occurs in a step, and does not compile, run as it is."""
+    """Let a variant of a compiled block that first occurs in a step, and does not compile, run as it is.
+
+    The first such variant of a process is told in one line, instead of the compiler's traceback.
+    """
     if not is_compiled:
         yield
         return
     from torch._dynamo import config
 
-    with config.patch(suppress_errors=True):
-        yield
+    compiler_log = logging.getLogger("torch._dynamo.convert_frame")
+    compiler_log.addFilter(_tell_failure)
+    try:
+        with config.patch(suppress_errors=True):
+            yield
+    finally:
+        compiler_log.removeFilter(_tell_failure)
+
+
+_told_failures: set[str] = set()
+
+
+def _tell_failure(record: logging.LogRecord) -> bool:
+    """Replace the compiler's report of a block that does not compile by one line; let other records pass."""
+    if record.exc_info is None or record.levelno < logging.WARNING:
+        return True
+    error = record.exc_info[1]
+    reason = "unknown reason" if error is None else _describe_failure(error)
+    if not _told_failures:
+        print_line(f"compile: a block does not compile here ({reason}); such blocks run as they are, which is slower")
+    _told_failures.add(reason)
+    return False
+
+
+def _describe_failure(error: BaseException) -> str:
+    """Return the reason of the compiler's backend, without the advice that PyTorch adds to it."""
+    return describe_exception(getattr(error, "inner_exception", None) or error)
 
 
 def _compile_in_place(net: nn.Module, options: dict[str, Any]) -> None:

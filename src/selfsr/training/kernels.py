@@ -12,6 +12,7 @@ from selfsr._ops import backends
 from selfsr._ops.launches import Launch, compile_kernels, drop_duplicates, list_launches
 from selfsr.console import print_line, progress_bar
 from selfsr.errors import InputError, describe_exception
+from selfsr.machine.distributed import is_first_process, share_with_all
 from selfsr.recipe import Recipe
 from selfsr.step import Batch, Clock, Outputs
 from selfsr.terms.similarity import SelfSimilarityTerm
@@ -24,18 +25,26 @@ _DENSITY = 0.2
 def prepare_kernels(recipe: Recipe, accelerator: Accelerator) -> None:
     """Compile the kernels of the recipe's losses in threads, with a progress bar.
 
-    If a kernel does not compile here, print the reason once and let the losses with `backend: auto` use eager.
+    If a kernel does not compile in one of the processes, the losses with `backend: auto` use eager in all of them, and
+    the first process prints the reason.
 
     Raises:
         InputError: a kernel does not compile, and a term has `backend: triton`.
     """
+    failure = _try_to_compile(recipe, accelerator)
+    failures = [reason for reason in share_with_all(lambda: failure) if reason is not None]
+    if failures:
+        _use_eager(recipe, failures[0])
+
+
+def _try_to_compile(recipe: Recipe, accelerator: Accelerator) -> str | None:
+    """Compile the kernels where Triton runs; return the reason if one fails."""
     device = accelerator.device
     if backends.why_not_triton(torch.empty(0, device=device)) is not None or device.type == "cpu":
-        return
+        return None
     launches = list_step_launches(recipe, device, accelerator.num_processes)
     if not launches:
-        return
-    failure = None
+        return None
     # The other processes of a machine find the kernels in the cache on the disk.
     with accelerator.local_main_process_first():
         try:
@@ -45,9 +54,8 @@ def prepare_kernels(recipe: Recipe, accelerator: Accelerator) -> None:
             else:
                 compile_kernels(launches, device, 1)
         except Exception as error:  # whatever Triton, LLVM, the assembler or a missing C compiler raises
-            failure = describe_exception(error)
-    if failure is not None:
-        _use_eager(recipe, failure)
+            return describe_exception(error)
+    return None
 
 
 def list_step_launches(recipe: Recipe, device: torch.device, processes: int) -> list[Launch]:
@@ -77,4 +85,5 @@ def _use_eager(recipe: Recipe, reason: str) -> None:
                 f"method.terms.{name}: backend 'triton' cannot run because {reason}; set backend to auto or eager."
             )
     backends.refuse("triton", reason)
-    print_line(f"GPU kernels: {reason}; the losses use the backend eager, which is slower")
+    if is_first_process():
+        print_line(f"GPU kernels: {reason}; the losses use the backend eager, which is slower")

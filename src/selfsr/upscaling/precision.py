@@ -5,6 +5,7 @@ from torch import Tensor
 
 from selfsr.errors import InputError
 from selfsr.images.resize import imresize
+from selfsr.machine.arithmetic import TRUE_FLOAT32
 from selfsr.machine.device import why_not_bfloat16
 from selfsr.nets.spandrel.precision import keep_image_values_in_float32
 from selfsr.nets.weights.model import Model
@@ -65,7 +66,7 @@ def measure_rounding(network: CastNetwork, lr: Tensor, dtype: torch.dtype) -> fl
     """
     before, outputs = network.dtype, []
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), TRUE_FLOAT32.use():
             for network.dtype in (torch.float32, dtype):
                 outputs.append(network(lr).clamp(0, 1))
     except FloatingPointError:

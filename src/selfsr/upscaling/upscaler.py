@@ -18,6 +18,7 @@ from selfsr.images.exif import add_software
 from selfsr.images.files import DecodedImage, tensor_to_pixels
 from selfsr.images.large import new_array
 from selfsr.images.resize import imresize
+from selfsr.machine.arithmetic import TRUE_FLOAT32
 from selfsr.machine.memory import is_out_of_memory, release_cached_memory
 from selfsr.nets.diffusion.sampling import get_sampling, set_sampling
 from selfsr.nets.weights.model import Model
@@ -145,7 +146,7 @@ class Upscaler:
                 on_position=self._move_noise,
             )
 
-        with torch.inference_mode():
+        with torch.inference_mode(), TRUE_FLOAT32.use():
             sr = self._retry_smaller(attempt, max(lr.shape[-2:]))
             if not self._matches_moments:
                 return sr
@@ -253,7 +254,7 @@ class Upscaler:
                 on_progress=save,
             )
 
-        with torch.inference_mode():
+        with torch.inference_mode(), TRUE_FLOAT32.use():
             self._adopt(partial)
             self._retry_smaller(attempt, max(image.height, image.width))
             if "unfixed" in arrays:
