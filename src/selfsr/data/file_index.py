@@ -135,11 +135,14 @@ def _name_files(paths: Sequence[Path]) -> tuple[Path, list[bytes]]:
 
 
 def _read_stats(paths: Sequence[Path]) -> np.ndarray:
-    """Return size and time of change of each file, int64 `[n, 2]`, in bytes and nanoseconds."""
+    """Return size and time of the last change of each file, int64 `[n, 2]`, in bytes and nanoseconds.
+
+    A copy that keeps the time of the original has another time of its own, that of its status.
+    """
 
     def read(part: Sequence[Path]) -> list[tuple[int, int]]:
         stats = [os.stat(path) for path in part]
-        return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        return [(stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns)) for stat in stats]
 
     # A round trip on a network drive for each file; a thread for each would cost more than the system call.
     step = -(-len(paths) // _THREADS)
