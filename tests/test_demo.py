@@ -55,3 +55,14 @@ def test_the_models_of_a_scale_are_compared_side_by_side(
     assert f"{means['psnr_y']:.2f} dB" in out
     assert "LPIPS is left out: its weights alexnet-owt-7be5be79.pth are not in" in err
     assert "LPIPS" not in out
+
+
+def test_lpips_is_shown_where_its_weights_are(
+    torch_home: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("torchmetrics")
+    (pictures / "small.png").unlink()
+    entries = demo.compare_models(4, pictures, tmp_path / "x4", device="cpu")
+    saved = json.loads((tmp_path / "x4" / "scores.json").read_text())
+    assert all(0 < saved[entry.name]["lpips"] < 1 for entry in entries)
+    assert "LPIPS" in capsys.readouterr().out

@@ -178,7 +178,7 @@ def compare_models(scale: int, photos: Path, out: Path, *, device: str = "auto")
             model.net.to(torch_device)
             upscalers[card.name] = model.upscale
     weights = ARCHITECTURES["alexnet"].weights.path
-    extra = load_metrics(["lpips"], torch_device) if weights.is_file() else {}
+    extra = load_metrics(["lpips"], torch_device, {}) if weights.is_file() else {}
     rows: dict[str, list[torch.Tensor]] = {}
 
     def keep(name: str, lr: torch.Tensor, sr: torch.Tensor, hr: torch.Tensor) -> None:  # noqa: ARG001

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from selfsr.cli import evaluate as evaluate_verb
 from selfsr.cli import upscale as upscale_verb
 from selfsr.errors import InputError
+from selfsr.evaluation.metrics import METRICS, list_extra_metrics
 from selfsr.images.files import DecodedImage, image_to_tensor, read_image, tensor_to_pixels, write_image
 from selfsr.images.resize import bicubic_lr, imresize
 from selfsr.nets.edsr import EdsrSpec
@@ -155,7 +156,7 @@ def test_evaluate_never_breaks_a_name(bench, weights, monkeypatch, terminal):
     name = "4x a name of many words and_one_long_word.safetensors"
     weights = weights.rename(weights.with_name(name))
     loaded = {metric: lambda sr, hr: 0.1234 for metric in ("lpips", "dists")}
-    monkeypatch.setattr("selfsr.evaluation.metrics.load_metrics", lambda names, device: loaded)
+    monkeypatch.setattr("selfsr.evaluation.metrics.load_metrics", lambda names, device, images: loaded)
     environment = {"COLUMNS": "80" if terminal else None, "NO_COLOR": "1", "TERM": "xterm"}  # a pipe is not limited
     environment |= {"FORCE_COLOR": "1"} if terminal else {}
     arguments = ("evaluate", str(weights), "--data", str(bench), "--metric", "lpips", "--metric", "dists")
@@ -172,12 +173,16 @@ def test_evaluate_never_breaks_a_name(bench, weights, monkeypatch, terminal):
 
 
 def test_evaluate_with_all_metrics_fits_into_80_columns(bench, weights, monkeypatch):
-    loaded = {metric: lambda sr, hr: 0.1234 for metric in ("lpips", "dists")}
-    monkeypatch.setattr("selfsr.evaluation.metrics.load_metrics", lambda names, device: loaded)
+    names = list_extra_metrics()
+    loaded = {metric: lambda sr, hr: 0.1234 for metric in names}
+    monkeypatch.setattr("selfsr.evaluation.metrics.load_metrics", lambda names, device, images: loaded)
     environment = {"COLUMNS": "80", "FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb"}
-    arguments = ("evaluate", str(weights), "--data", str(bench), "--metric", "lpips", "--metric", "dists")
+    options = [part for name in names for part in ("--metric", name)]
+    arguments = ("evaluate", str(weights), "--data", str(bench), *options)
     lines = CliRunner(env=environment).invoke(app, arguments).stdout.splitlines()
     assert "tiny.safetensors" in lines[1]
+    shown = {word for line in lines for word in line.split()}
+    assert {word for name in names for word in METRICS[name].title.split()} <= shown
     assert max(len(re.sub(r"\x1b\[[\d;]*m", "", line)) for line in lines) <= 80
 
 

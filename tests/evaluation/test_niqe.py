@@ -111,7 +111,7 @@ def test_parameters_are_found_next_to_the_hub(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "metrics" / "niqe_pris_params.npz"
     with pytest.raises(InputError) as error:
-        load_metrics(["niqe"], CPU)
+        load_metrics(["niqe"], CPU, {})
     assert str(error.value) == (
         f"metrics: expected the parameters of niqe in {path}, got none; put the file niqe_pris_params.npz of BasicSR "
         "(basicsr/metrics in its repository) there, or leave the metric out."
@@ -120,7 +120,7 @@ def test_parameters_are_found_next_to_the_hub(tmp_path: Path, monkeypatch: pytes
     np.savez(path, **make_parameters())
     image = make_image(96, 192)
     expected = niqe(image, as_parameters(make_parameters()))
-    assert load_metrics(["niqe"], CPU)["niqe"](image, torch.zeros_like(image)) == expected
+    assert load_metrics(["niqe"], CPU, {})["niqe"](image, torch.zeros_like(image)) == expected
 
 
 def test_a_bad_file_of_parameters_is_one_sentence(tmp_path: Path) -> None:
@@ -138,6 +138,11 @@ def test_a_bad_file_of_parameters_is_one_sentence(tmp_path: Path) -> None:
         np.savez(path, **{**good, name: bad})
         with pytest.raises(InputError, match=rf"expected {name} of shape \[.*, got {got}; use BasicSR's"):
             read_niqe_parameters(path)
+    np.savez(path, **{**good, "mu_pris_param": np.full((1, 36), np.nan)})
+    with pytest.raises(
+        InputError, match=r"expected finite numbers of mu_pris_param in .*, got NaN or infinity; download"
+    ):
+        read_niqe_parameters(path)
     np.savez(path, mu_pris_param=good["mu_pris_param"])
     with pytest.raises(InputError, match=r"expected cov_pris_param of shape .*, got none; use"):
         read_niqe_parameters(path)

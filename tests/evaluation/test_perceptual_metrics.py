@@ -89,7 +89,7 @@ def test_loaded_metrics_score_with_random_networks(
     path = ARCHITECTURES[network].weights.path
     path.parent.mkdir(parents=True)
     torch.save({f"features.{key}": tensor for key, tensor in layers.state_dict().items()}, path)
-    score = load_metrics([name], CPU)[name]
+    score = load_metrics([name], CPU, {})[name]
     sr, hr = pair(64, 72)
     assert score(hr, hr) == pytest.approx(0, abs=1e-5)
     assert score(sr, hr) > 1e-4
@@ -111,14 +111,14 @@ def test_load_metrics_without_weights_is_one_sentence(
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     weights = ARCHITECTURES[network].weights
     with pytest.raises(InputError, match=rf"^{weights.title}: expected the weights file {weights.file} .*no network"):
-        load_metrics([name], CPU)
+        load_metrics([name], CPU, {})
 
 
 def test_published_scores_of_the_authors_examples(torch_home: Path) -> None:
     def read(name: str) -> torch.Tensor:
         return image_to_tensor(read_image(torch_home / "metrics" / "examples" / f"{name}.png"))
 
-    scores = load_metrics(["lpips", "dists"], CPU)
+    scores = load_metrics(["lpips", "dists"], CPU, {})
     assert scores["lpips"](read("lpips_ex_p0"), read("lpips_ex_ref")) == pytest.approx(0.722, abs=5e-4)
     assert scores["lpips"](read("lpips_ex_p1"), read("lpips_ex_ref")) == pytest.approx(0.138, abs=5e-4)
     assert scores["dists"](read("dists_r0"), read("dists_r1")) == pytest.approx(0.3347, abs=5e-5)
@@ -127,7 +127,7 @@ def test_published_scores_of_the_authors_examples(torch_home: Path) -> None:
 def test_load_metrics_of_unknown_name_lists_the_known_ones() -> None:
     message = r"expected some of self_similarity, lpips, dists, niqe, .*, got 'nique'; did you mean niqe\?"
     with pytest.raises(InputError, match=message):
-        load_metrics(["nique"], CPU)
+        load_metrics(["nique"], CPU, {})
 
 
 def test_evaluate_with_metric_writes_score_and_protocol(tmp_path: Path) -> None:

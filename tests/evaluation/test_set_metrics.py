@@ -57,7 +57,7 @@ def make_images(folder: Path, number: int) -> list[Path]:
 def collect(paths: list[Path], names: list[str], network: nn.Module) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Return the scores of a set by `evaluate_set`, and the features of its outputs and ground truths."""
     pairs = []
-    loaded = {**load_metrics(names, CPU), "spy": lambda sr, hr: pairs.append((sr, hr)) or 0.0}
+    loaded = {**load_metrics(names, CPU, {}), "spy": lambda sr, hr: pairs.append((sr, hr)) or 0.0}
     scores = evaluate_set(
         lambda lr: lr.repeat_interleave(2, 2).repeat_interleave(2, 3) * 0.8,
         "set",
@@ -90,7 +90,7 @@ def test_fid_and_kid_equal_their_definitions(small_network, tmp_path: Path) -> N
 
 def test_sets_do_not_mix_and_no_random_numbers_are_drawn(small_network, tmp_path: Path) -> None:
     first, second = make_images(tmp_path / "a", 4), make_images(tmp_path / "b", 7)[4:]
-    metrics = load_metrics(["fid", "kid"], CPU)
+    metrics = load_metrics(["fid", "kid"], CPU, {})
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
@@ -134,6 +134,7 @@ def test_a_set_of_one_image_is_refused_before_the_first_image(small_network, tmp
     make_images(tmp_path / "many", 2)
     make_images(tmp_path / "one", 1)
     monkeypatch.setattr("selfsr.evaluation.benchmark.score_image", lambda *_: pytest.fail("an image was scored"))
+    monkeypatch.setattr(inception, "load_inception", lambda _: pytest.fail("the network was loaded"))
     data = ["--data", str(tmp_path / "many"), "--data", str(tmp_path / "one")]
     with pytest.raises(InputError) as error:
         CliRunner().invoke(
@@ -147,13 +148,15 @@ def test_a_set_of_one_image_is_refused_before_the_first_image(small_network, tmp
         "add images, or leave the metric out."
     )
     assert str(error.value) == sentence
+    with pytest.raises(InputError, match="in the set one for fid"):
+        load_metrics(["fid"], CPU, {"many": 2, "one": 1})
     with pytest.raises(InputError, match="in the set one for kid"):
         check_set_size(["lpips", "kid"], "one", 1)
     check_set_size(["lpips", "niqe"], "one", 1)
 
 
 def test_a_score_of_fewer_than_two_images_is_undefined(small_network) -> None:
-    for metric in load_metrics(["fid", "kid"], CPU).values():
+    for metric in load_metrics(["fid", "kid"], CPU, {}).values():
         score = metric.start()
         image = torch.rand(1, 3, 20, 20)
         score.add(image, image)
@@ -166,7 +169,7 @@ def test_fid_without_its_network_says_what_is_missing(tmp_path: Path, monkeypatc
     pytest.importorskip("torchmetrics")
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(InputError, match=r'^metrics: expected the packages .* for fid, .* "selfsr\[metrics\]"'):
-        load_metrics(["fid"], CPU)
+        load_metrics(["fid"], CPU, {})
     monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
@@ -176,11 +179,11 @@ def test_fid_without_its_network_says_what_is_missing(tmp_path: Path, monkeypatc
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     file = "weights-inception-2015-12-05-6726825d.pth"
     with pytest.raises(InputError, match=rf"^Inception v3: expected the weights file {file} in .*\(no network\); put"):
-        load_metrics(["kid"], CPU)
+        load_metrics(["kid"], CPU, {})
     path = tmp_path / "hub" / "checkpoints" / file
     torch.save(torch.nn.Linear(2, 2), path)  # a pickle that names a class
     with pytest.raises(InputError, match=r"cannot be read \(it is no file of plain tensors\); download"):
-        load_metrics(["fid"], CPU)
+        load_metrics(["fid"], CPU, {})
 
 
 @pytest.fixture
@@ -199,6 +202,8 @@ def fake_pyiqa(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
             def __call__(self, *images: Tensor) -> Tensor:
                 print("noise on stdout")
+                if name == "topiq_nr":
+                    raise ZeroDivisionError("no patch")
                 calls.append((name, len(images), images[0].dtype))
                 return images[0].mean()[None, None]
 
@@ -232,16 +237,31 @@ def test_pyiqa_is_imported_only_if_it_is_asked_for() -> None:
     assert done.stdout == "False\n"
 
 
-def test_pyiqa_that_is_missing_broken_or_different_is_one_sentence(fake_pyiqa, monkeypatch) -> None:
-    with pytest.raises(InputError, match=r"^metrics: pyiqa:maniqa could not be loaded by pyiqa \(no weights\); let it"):
-        load_metrics(["pyiqa:maniqa"], CPU)
+def test_an_image_that_pyiqa_cannot_score_is_one_sentence(fake_pyiqa, tmp_path: Path) -> None:
+    make_images(tmp_path / "set", 2)
+    result = CliRunner().invoke(
+        app, ["evaluate", "--data", str(tmp_path / "set"), "--bicubic", "--scale", "2", "--metric", "pyiqa:topiq_nr"]
+    )
+    assert result.exit_code == 1
+    assert result.output.count("got an error of pyiqa (no patch); leave the image or the metric out.") == 2
+    assert "Traceback" not in result.output
+
+
+def test_pyiqa_that_is_missing_broken_or_different_is_one_sentence(fake_pyiqa, tmp_path, monkeypatch) -> None:
+    with pytest.raises(InputError, match=r"^metrics: pyiqa:maniqa could not be loaded by pyiqa \(no weights at all\);"):
+        load_metrics(["pyiqa:maniqa"], CPU, {})
     with pytest.raises(InputError, match=r"pyiqa's clipiqa to be better when higher, .* got lower_better=True"):
-        load_metrics(["pyiqa:clipiqa"], CPU)
+        load_metrics(["pyiqa:clipiqa"], CPU, {})
+    monkeypatch.delitem(sys.modules, "pyiqa")
+    (tmp_path / "pyiqa.py").write_text("raise RuntimeError('compiled for another version')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"^metrics: pyiqa:musiq needs .* cannot be imported \(compiled for another"):
+        load_metrics(["pyiqa:musiq"], CPU, {})
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(InputError, match=r"^metrics: pyiqa:musiq needs the package pyiqa, .* pip install pyiqa if its"):
-        load_metrics(["pyiqa:musiq"], CPU)
+        load_metrics(["pyiqa:musiq"], CPU, {})
     with pytest.raises(InputError, match=r"expected some of self_similarity, .*pyiqa:musiq, .* got 'pyiqa:psnr'"):
-        load_metrics(["pyiqa:psnr"], CPU)
+        load_metrics(["pyiqa:psnr"], CPU, {})
 
 
 def test_every_metric_says_which_value_is_better() -> None:

@@ -132,6 +132,13 @@ def test_layers_and_weights_must_be_of_the_network(weights) -> None:
         InputError, match=r"^VGG16: weights must contain features\.12\.weight .*pass torchvision's vgg16"
     ):
         DistsLoss(weights={k: t for k, t in weights["vgg16"].items() if not k.startswith("features.12.")})
+    for bad, got in (
+        (torch.full((64, 3, 3, 3), torch.nan), "got NaN or infinity"),
+        (torch.zeros(64, 3, 3, 3, dtype=torch.int64), r"got numbers of torch\.int64"),
+        ("text", "got a str"),
+    ):
+        with pytest.raises(InputError, match=rf"^VGG16: weights must contain features\.0\.weight .*{got}; pass"):
+            PerceptualLoss(network="vgg16", weights={**weights["vgg16"], "features.0.weight": bad})
     with pytest.raises(InputError, match="at least 31 px on each side for conv5, got"):
         LpipsLoss("alex", weights=weights["alexnet"])(*images(30, 40))
 

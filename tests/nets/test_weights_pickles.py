@@ -239,23 +239,34 @@ def test_vdsr_without_biases_upscales_luma_in_studio_range(vanished, tmp_path):
         load_model(tmp_path / "vdsr.pth")
 
 
-# ---- published pickled modules, where they are next to the images of --data-root
+# ---- published files, where they are in --weights-root and the images in --data-root
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "scale", "psnr"),
-    [("VDSR_twtygqyy_pickled_module.pth", 2, 37.58), ("LapSRN_x4_twtygqyy_pickled_module.pth", 4, 31.62)],
+    [
+        ("VDSR_twtygqyy_pickled_module.pth", 2, 37.58),
+        ("VDSR_twtygqyy_pickled_module.pth", 3, 33.75),
+        ("VDSR_twtygqyy_pickled_module.pth", 4, 31.44),
+        ("LapSRN_x4_twtygqyy_pickled_module.pth", 4, 31.62),
+        ("spanx2_ch48.pth", 2, 38.08),
+        ("spanx4_ch48.pth", 4, 32.20),
+        ("realesr-animevideov3.pth", 4, 28.25),
+        ("RealESRGAN_x4plus_anime_6B_fp16.pth", 4, 25.22),
+        ("CRAFT_x4_ntire24.pth", 4, 32.39),
+        ("DITN_Real_GAN_x4.pth", 4, 25.84),
+    ],
 )
-def test_published_pickled_module_scores_as_published(name, scale, psnr, request, tmp_path):
+def test_published_file_scores_as_measured_by_others(name, scale, psnr, request, tmp_path):
     import json
 
     from selfsr.cli import app
 
     root = Path(request.config.getoption("--data-root"))
-    path = root.parent / "weights" / "generators" / name
+    path = Path(request.config.getoption("--weights-root")) / "generators" / name
     if not path.exists() or not (root / "benchmark" / "Set5").is_dir():
-        pytest.skip(f"needs {name} in ../weights/generators of --data-root, and Set5")
+        pytest.skip(f"needs generators/{name} in --weights-root DIR, and benchmark/Set5 in --data-root DIR")
     out = tmp_path / "scores.json"
     command = ["evaluate", path, "--data", root / "benchmark" / "Set5", "--scale", scale, "--out", out]
     assert not app([*map(str, command), "--device", "cpu"], standalone_mode=False)

@@ -159,15 +159,35 @@ def test_the_mask_of_a_batch_is_thinned_by_the_stride() -> None:
         assert term.count(brought) == expected.sum()
 
 
+def test_torchvisions_file_at_a_path_is_used(torch_home: Path) -> None:
+    images = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for kind in ("perceptual", "lpips", "dists"):
+        options = {"kind": kind} | ({"network": "vgg16"} if kind == "perceptual" else {})
+        if kind != "perceptual":
+            pytest.importorskip("torchmetrics")
+        path = torch_home / "hub" / "checkpoints" / "vgg16-397923af.pth"
+        values = [
+            objective({"x": {**options, "weights": place}}).terms["x"](
+                Outputs(images[0]), Batch(images[1], images[1], None), Clock(1, 1)
+            )
+            for place in (path, None)
+        ]
+        assert torch.equal(*values)
+
+
 def test_unavailable_weights_are_refused_at_build(tmp_path: Path, monkeypatch) -> None:
     missing = tmp_path / "no.pth"
     for kind in ("perceptual", "lpips", "dists", "rank"):
         with pytest.raises(InputError, match=r"no\.pth"):
             objective({"x": {"kind": kind, "weights": missing}})
     torch.save({"conv1_1.weight": torch.zeros(1)}, missing)
-    with pytest.raises(InputError, match=r"^VGG19: weights must contain features\.0\.weight .* got none; pass torch"):
+    with pytest.raises(
+        InputError, match=r"^VGG19: weights .*no\.pth must contain features\.0\.weight .* got none; pass"
+    ):
         objective({"x": {"kind": "perceptual", "weights": missing}})
-    with pytest.raises(InputError, match=r"^AlexNet: weights must contain .*; pass torchvision's alexnet-owt-7be5be79"):
+    with pytest.raises(
+        InputError, match=r"^AlexNet: weights .*no\.pth must .*; pass torchvision's alexnet-owt-7be5be79"
+    ):
         objective({"x": {"kind": "lpips", "network": "alex", "weights": missing}})
     with pytest.raises(InputError, match="expected the weights of RankSRGAN's Ranker_VGG12_296"):
         objective({"x": {"kind": "rank", "weights": missing}})

@@ -110,7 +110,7 @@ def compare(
     from selfsr.comparison.page import render_page
     from selfsr.comparison.run import ComparisonTask
     from selfsr.console import print_line
-    from selfsr.evaluation.metrics import check_set_size, load_metrics
+    from selfsr.evaluation.metrics import load_metrics
     from selfsr.fileio import write_atomic
     from selfsr.machine.device import choose_device
     from selfsr.upscaling.tile_size import parse_tile
@@ -124,9 +124,7 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="selfsr-compare-") as temporary:
         degradation = None if degrade is None else find_degradation("compare", degrade)
         sets = find_inputs(candidates, data or [], lr, chosen_scale, degradation, seed)
-        metrics = dict(load_metrics(chosen, chosen_device))
-        for name, one in sets.items():
-            check_set_size(metrics, name, len(one.names))
+        metrics = dict(load_metrics(chosen, chosen_device, {name: len(one.names) for name, one in sets.items()}))
         task = ComparisonTask(chosen_scale, chosen_device, precision, parsed_tile, metrics)
         kept = None
         if page is not None:

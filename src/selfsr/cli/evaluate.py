@@ -136,7 +136,7 @@ def evaluate(
         lr=lr,
         degraded={} if degrade is None else _choose_inputs(degrade, seed, sets),
         border_px=border,
-        extra=dict(load_metrics(metric or (), chosen_device)),
+        extra=dict(load_metrics(metric or (), chosen_device, {name: len(one.paths) for name, one in sets.items()})),
         device=chosen_device,
     )
     saved = None
@@ -287,7 +287,6 @@ def _score(
 def _check_inputs(task: _Task) -> "tuple[dict[str, list[Path] | None], int]":
     """Return the LR images of each set, or None, and the number of further frames, from the headers of all images."""
     from selfsr.evaluation.files import check_headers
-    from selfsr.evaluation.metrics import check_set_size
     from selfsr.images.pairing import pair_lr
 
     lr_paths: dict[str, list[Path] | None] = {}
@@ -297,7 +296,6 @@ def _check_inputs(task: _Task) -> "tuple[dict[str, list[Path] | None], int]":
         lr_paths[name] = lr_folder and pair_lr(image_set.folder, image_set.paths, lr_folder, task.scale)
         if name in task.degraded:
             task.degraded[name].check(image_set.paths, task.scale)
-        check_set_size(task.extra, name, len(image_set.paths))
         further_frames += check_headers(image_set.paths, lr_paths[name], scale=task.scale, border_px=task.border_px)
     return lr_paths, further_frames
 

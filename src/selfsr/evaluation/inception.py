@@ -126,7 +126,13 @@ def load_inception(name: str) -> nn.Module:
             'install them with pip install "selfsr[metrics]" torch-fidelity, or leave the metric out.'
         ) from error
     path = _WEIGHTS.download()
-    read_tensors(_WEIGHTS, path)  # torch-fidelity itself would run what a pickle asks for
+    tensors = read_tensors(_WEIGHTS, path)  # torch-fidelity itself would run what a pickle asks for
+    for tensor_name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and not tensor.isfinite().all():
+            raise InputError(
+                f"metrics: expected finite weights of Inception v3 for {name} in {path}, got NaN or infinity in "
+                f"{tensor_name}; download {_WEIGHTS.file} again."
+            )
     try:
         # Without antialiasing, as in the network's first code and in published scores.
         metric = FrechetInceptionDistance(_FEATURES, feature_extractor_weights_path=str(path), antialias=False)

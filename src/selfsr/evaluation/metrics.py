@@ -184,23 +184,29 @@ def describe_better(names: Iterable[str]) -> str:
     return " ".join(f"{better.title()} is better: {', '.join(listed)}." for better, listed in titles.items() if listed)
 
 
-def load_metrics(names: Iterable[str], device: torch.device) -> Mapping[str, ImageMetric | SetMetric]:
+def load_metrics(
+    names: Iterable[str], device: torch.device, images_by_set: Mapping[str, int]
+) -> Mapping[str, ImageMetric | SetMetric]:
     """Load extra metrics by name, with their networks on `device`.
 
     Args:
         names: names of `list_extra_metrics`.
         device: the device of the networks.
+        images_by_set: number of images of each set that they will evaluate; checked before anything is downloaded.
 
     Returns:
         By name, functions of `(sr, hr)`, images `[1, 3, H, W]` in [0, 1], or metrics of a set.
 
     Raises:
-        InputError: a name is unknown, a package is not installed, or weights are neither on disk nor downloadable.
+        InputError: a name is unknown, a set has too few images, a package is not installed, or weights are neither on
+            disk nor downloadable.
     """
     names, known = tuple(names), list_extra_metrics()
     for name in names:
         if name not in known:
             raise InputError(f"metrics: expected some of {', '.join(known)}, got {name!r}{suggest(name, known)}")
+    for set_name, images in images_by_set.items():
+        check_set_size(names, set_name, images)
     return {name: load(device) for name in names if (load := METRICS[name].load) is not None}
 
 

@@ -81,6 +81,11 @@ def read_niqe_parameters(path: Path | None = None) -> NiqeParameters:
                 f"metrics: expected {name} of shape {list(shape)} in {path}, got {got}; "
                 f"use BasicSR's {PARAMETERS_FILE}."
             )
+        if not np.isfinite(arrays[name]).all():
+            raise InputError(
+                f"metrics: expected finite numbers of {name} in {path}, got NaN or infinity; download "
+                f"{PARAMETERS_FILE} again."
+            )
     mean, covariance, window = (torch.from_numpy(arrays[name].astype(np.float64)) for name in _SHAPES)
     return NiqeParameters(mean[0], covariance, window)
 

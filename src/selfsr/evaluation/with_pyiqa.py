@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selfsr.console import print_line
-from selfsr.errors import InputError
+from selfsr.errors import InputError, describe_exception
 from selfsr.evaluation.kinds import ImageMetric
 
 _LICENSE = (
@@ -40,8 +40,17 @@ def load_pyiqa(name: str, device: torch.device, *, needs_hr: bool, lower_is_bett
         )
 
     def score(sr: Tensor, hr: Tensor) -> float:
-        with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
-            return float(metric(sr.float(), hr.float()) if needs_hr else metric(sr.float()))
+        images = (sr.float(), hr.float()) if needs_hr else (sr.float(),)
+        try:
+            with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
+                return float(metric(*images))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of any kind: each metric has code of its own
+            raise InputError(
+                f"metrics: expected a score of pyiqa:{name} for an image of {sr.shape[-2]} x {sr.shape[-1]} pixels, "
+                f"got an error of pyiqa ({describe_exception(error)}); leave the image or the metric out."
+            ) from error
 
     return score
 
@@ -50,20 +59,19 @@ def _create(name: str, device: torch.device) -> Any:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # tables are on stdout
             import pyiqa  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
+    except Exception as error:  # a package that it needs may be broken in any way
         raise InputError(
-            f"metrics: pyiqa:{name} needs the package pyiqa, which cannot be imported ({error}); install it with "
-            "pip install pyiqa if its non-commercial license fits your use, or leave the metric out."
+            f"metrics: pyiqa:{name} needs the package pyiqa, which cannot be imported ({describe_exception(error)}); "
+            "install it with pip install pyiqa if its non-commercial license fits your use, or leave the metric out."
         ) from error
     _print_license()
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return pyiqa.create_metric(name, device=device)
     except Exception as error:  # of any kind: it downloads and unpickles by several packages
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"metrics: pyiqa:{name} could not be loaded by pyiqa ({reason}); let it download its weights once with a "
-            "network connection, or leave the metric out."
+            f"metrics: pyiqa:{name} could not be loaded by pyiqa ({describe_exception(error)}); let it download its "
+            "weights once with a network connection, or leave the metric out."
         ) from error
 
 

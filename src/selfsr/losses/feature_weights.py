@@ -72,18 +72,31 @@ def load_tensors(
         weights: tensors by name or the path of a .pth or .safetensors file; None takes the published file.
 
     Raises:
-        InputError: the weights are not available, or a tensor is missing or of another shape.
+        InputError: the weights are not available, or a tensor is missing, of another shape, or has numbers that are not
+            finite.
     """
     tensors = weights if isinstance(weights, Mapping) else _read_file(file, weights)
     for name, tensor in expected.items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            got = f"shape {list(tensors[name].shape)}" if name in tensors else "none"
+        if (fault := _describe_fault(tensors.get(name), tensor)) is not None:
             place = "" if weights is None or isinstance(weights, Mapping) else f" {os.fspath(weights)}"
             raise InputError(
-                f"{file.title}: weights{place} must contain {name} of shape {list(tensor.shape)}, got {got}; "
+                f"{file.title}: weights{place} must contain {name} of shape {list(tensor.shape)}, got {fault}; "
                 f"pass torchvision's {file.file}."
             )
     return {name: tensors[name] for name in expected}
+
+
+def _describe_fault(got: object, expected: Tensor) -> str | None:
+    """Return what came instead of a tensor of real, finite numbers and of the shape of `expected`; None if it came."""
+    if got is None:
+        return "none"
+    if not isinstance(got, Tensor):
+        return f"a {type(got).__name__}"
+    if got.shape != expected.shape:
+        return f"shape {list(got.shape)}"
+    if not got.is_floating_point():
+        return f"numbers of {got.dtype}"
+    return None if got.isfinite().all() else "NaN or infinity"
 
 
 def _read_file(file: FeatureWeights, weights: str | os.PathLike[str] | None) -> Mapping[str, Tensor]:

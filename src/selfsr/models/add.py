@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from selfsr.errors import InputError
-from selfsr.evaluation.metrics import check_set_size, load_metrics
+from selfsr.evaluation.metrics import load_metrics
 from selfsr.evaluation.sets import ImageSet
 from selfsr.fileio import write_atomic
 from selfsr.models.card import write_card
@@ -57,9 +57,7 @@ def add_model(
     if target.suffix != ".safetensors":
         raise InputError(f"models add: expected a file that ends in .safetensors, got {target}; change its suffix.")
     source = _find_weights(run)
-    for title, images in sets.items():
-        check_set_size(metrics, title, len(images.paths))
-    extra = load_metrics(metrics, device)
+    extra = load_metrics(metrics, device, {title: len(images.paths) for title, images in sets.items()})
     metadata = {**hide_metadata(read_metadata(source)), **_describe_run(run, source)}
     metadata |= {"training_data": training_data, "training_data_terms": terms, "license": license}
     with tempfile.TemporaryDirectory(prefix="selfsr-") as name:

@@ -2,6 +2,9 @@
 
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
 
 from selfsr.evaluation.metrics import METRICS, describe_better
 from selfsr.models.shipped import ModelCard
@@ -62,9 +65,12 @@ selfsr models show {card.name} --recipe
 
 
 def describe_training(card: ModelCard) -> str:
-    """Return steps, time and device of the training in one line."""
+    """Return steps, time, device and start of the training in one line."""
+    start = yaml.safe_load(card.recipe).get("start_from")
     time = "" if card.seconds is None else f", {format_time(card.seconds)}"
-    return f"{card.steps:,} steps{time}{f' on {card.device}' if card.device else ''}"
+    return f"{card.steps:,} steps{time}{f' on {card.device}' if card.device else ''}" + (
+        "" if start is None else f", from the weights of {Path(start).stem}"
+    )
 
 
 def format_command(card: ModelCard) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from selfsr import __version__
 from selfsr.errors import InputError, find_similar
-from selfsr.evaluation.metrics import check_set_size, load_metrics
+from selfsr.evaluation.metrics import load_metrics
 from selfsr.evaluation.sets import ImageSet
 from selfsr.fileio import check_writable, write_atomic
 from selfsr.models.card_options import CardOptions
@@ -135,9 +135,7 @@ def export_model(
         check_onnx(network, options.opset)
     pairs = plan_pairs(options.photos)
     _check_targets(folder, _list_names(name, card, options, pairs), options.overwrite)
-    for title, images in options.sets.items():
-        check_set_size(options.metrics, title, len(images.paths))
-    extra = load_metrics(options.metrics, device)
+    extra = load_metrics(options.metrics, device, {title: len(images.paths) for title, images in options.sets.items()})
 
     facts = read_training_facts(source)
     stated = {key: hide_folders_in_json(text) for key, text in _state_network(network.net).items()}

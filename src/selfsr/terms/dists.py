@@ -1,11 +1,9 @@
 """DISTS as a term."""
 
-from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor
-
 from selfsr.losses.dists import DistsLoss
+from selfsr.losses.feature_weights import WeightsSource
 from selfsr.terms.features import FeatureTermSpec
 
 
@@ -14,6 +12,6 @@ class DistsTerm(FeatureTermSpec):
 
     kind: Literal["dists"] = "dists"
 
-    def make_loss(self, weights: Mapping[str, Tensor] | None) -> DistsLoss:
+    def make_loss(self, weights: WeightsSource) -> DistsLoss:
         """Return the loss with `weights`, or with torchvision's."""
         return DistsLoss(weights=weights)

@@ -1,15 +1,13 @@
 """The base of terms that compare features of a trained network."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from selfsr.losses._feature_loss import FeatureLoss
-from selfsr.nets.weights.read import read_weights
+from selfsr.losses.feature_weights import WeightsSource
 from selfsr.spec import expand_home
 from selfsr.terms.base import NetworkTerm, TermSpec
 
@@ -41,8 +39,8 @@ class FeatureTermSpec(TermSpec):
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else expand_home(path)
 
-    def make_loss(self, weights: Mapping[str, Tensor] | None) -> FeatureLoss:
-        """Return the loss; `weights` are the tensors of the weights file, or None for torchvision's."""
+    def make_loss(self, weights: WeightsSource) -> FeatureLoss:
+        """Return the loss; `weights` is a file, or None for torchvision's."""
         raise NotImplementedError
 
     def build(self, device: torch.device) -> NetworkTerm:
@@ -51,7 +49,7 @@ class FeatureTermSpec(TermSpec):
         Raises:
             InputError: the weights are not available, or are those of another network.
         """
-        loss = self.make_loss(None if self.weights is None else read_weights(self.weights).tensors).to(device)
+        loss = self.make_loss(self.weights).to(device)
         layers = loss.network.features
         layers.to(dtype=_DTYPES[self.precision])
         layers.to(memory_format=_LAYOUTS[self.memory_format])  # pyright: ignore[reportCallIssue]

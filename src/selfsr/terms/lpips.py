@@ -1,11 +1,10 @@
 """LPIPS as a term."""
 
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor
 
+from selfsr.losses.feature_weights import WeightsSource
 from selfsr.losses.lpips import LpipsLoss, LpipsNetwork, lpips_minimum_px
 from selfsr.terms.features import FeatureTermSpec
 
@@ -25,6 +24,6 @@ class LpipsTerm(FeatureTermSpec):
         """Smallest side that leaves a pixel at the deepest layer."""
         return lpips_minimum_px(self.network)
 
-    def make_loss(self, weights: Mapping[str, Tensor] | None) -> LpipsLoss:
+    def make_loss(self, weights: WeightsSource) -> LpipsLoss:
         """Return the loss with `weights`, or with torchvision's."""
         return LpipsLoss(self.network, weights=weights)

@@ -1,11 +1,10 @@
 """The perceptual loss as a term."""
 
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, model_validator
-from torch import Tensor
 
+from selfsr.losses.feature_weights import WeightsSource
 from selfsr.losses.features import ARCHITECTURES, check_layers, minimum_px
 from selfsr.losses.perceptual import PerceptualLoss, PerceptualNetwork
 from selfsr.losses.pixel import Criterion
@@ -52,7 +51,7 @@ class PerceptualTerm(FeatureTermSpec):
         """Smallest side that leaves a pixel at the deepest layer."""
         return minimum_px(self.network, self.layers or ARCHITECTURES[self.network].layer_weights)
 
-    def make_loss(self, weights: Mapping[str, Tensor] | None) -> PerceptualLoss:
+    def make_loss(self, weights: WeightsSource) -> PerceptualLoss:
         """Return the loss with `weights`, or with torchvision's."""
         return PerceptualLoss(
             self.layers,

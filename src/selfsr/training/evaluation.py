@@ -83,7 +83,7 @@ class Evaluator:
         self.scales: tuple[int, ...] = recipe.scales
         self.sets: list[_ScaledSet] = _read_sets(recipe)
         self.start: dict[str, Any] | None = None
-        self.extra = load_metrics(self.spec.metrics, device)
+        self.extra = load_metrics(self.spec.metrics, device, {images.name: len(images.hr) for images in self.sets})
         self.seed_samples = SeedSampleWriter(self.architecture, self.channels, choose_seeds(self.spec.seeds))
         self.samples: dict[int, SampleWriter] = {scale: SampleWriter(recipe, folder, scale) for scale in recipe.scales}
 
