@@ -148,7 +148,7 @@ def test_trial_leaves_no_trace(traced: list[int]) -> None:
 
 
 @pytest.mark.compile
-def test_a_variant_that_fails_in_a_step_is_told_in_one_line(
+def test_a_variant_that_fails_in_a_step_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def compile_once(module: torch.fx.GraphModule, _inputs: object) -> object:
@@ -158,7 +158,7 @@ def test_a_variant_that_fails_in_a_step_is_told_in_one_line(
         return module.forward
 
     calls: list[int] = []
-    monkeypatch.setattr(compilation, "_told_failures", set())
+    monkeypatch.setattr(compilation, "_reported_failures", set())
     net = nn.Conv2d(3, 4, 3)
     net.compile(dynamic=False, backend=compile_once)
     for side_px in (8, 9, 10):

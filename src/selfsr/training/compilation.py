@@ -114,7 +114,7 @@ def _show_progress(passes: int) -> AbstractContextManager[Callable[[], None]]:
 def tolerate_failures(is_compiled: bool) -> Iterator[None]:
     """Let a variant of a compiled block that first occurs in a step, and does not compile, run as it is.
 
-    The first such variant of a process is told in one line, instead of the compiler's traceback.
+    The first such variant of a process is reported in one line, instead of the compiler's traceback.
     """
     if not is_compiled:
         yield
@@ -122,26 +122,26 @@ def tolerate_failures(is_compiled: bool) -> Iterator[None]:
     from torch._dynamo import config
 
     compiler_log = logging.getLogger("torch._dynamo.convert_frame")
-    compiler_log.addFilter(_tell_failure)
+    compiler_log.addFilter(_report_failure)
     try:
         with config.patch(suppress_errors=True):
             yield
     finally:
-        compiler_log.removeFilter(_tell_failure)
+        compiler_log.removeFilter(_report_failure)
 
 
-_told_failures: set[str] = set()
+_reported_failures: set[str] = set()
 
 
-def _tell_failure(record: logging.LogRecord) -> bool:
+def _report_failure(record: logging.LogRecord) -> bool:
     """Replace the compiler's report of a block that does not compile by one line; let other records pass."""
     if record.exc_info is None or record.levelno < logging.WARNING:
         return True
     error = record.exc_info[1]
     reason = "unknown reason" if error is None else _describe_failure(error)
-    if not _told_failures:
+    if not _reported_failures:
         print_line(f"compile: a block does not compile here ({reason}); such blocks run as they are, which is slower")
-    _told_failures.add(reason)
+    _reported_failures.add(reason)
     return False
 
 
