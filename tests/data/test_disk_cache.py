@@ -161,11 +161,12 @@ def test_a_single_flipped_bit_is_found(hr: Path, tmp_path: Path) -> None:
     assert_equal(open_store(hr, tmp_path / "cache"), hr)
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(
+def test_a_full_disk_is_one_sentence_over_all_processes_and_loses_nothing(
     hr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = open_store(hr, tmp_path / "cache")
     images.read(0)
+    other = pickle.loads(pickle.dumps(images))  # as a loader process gets it
     write, written = array_cache._write_at, io.BytesIO()
 
     def fill(file, offset: int, data) -> None:
@@ -177,6 +178,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(
     assert_equal(images, hr)
     assert_equal(images, hr)
     assert len(written.getvalue()) == 1  # it does not try again
+    assert_equal(other, hr)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "got a full disk; the run continues, and decodes again what the cache lacks. Make room" in lines[0]

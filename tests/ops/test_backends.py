@@ -4,7 +4,8 @@ import importlib.util
 import os
 import sys
 import warnings
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,17 @@ def test_triton_that_cannot_be_imported_is_the_reason(monkeypatch: pytest.Monkey
     reason = backends.why_not_triton(META)
     assert reason is not None
     assert reason.startswith("triton cannot be imported (import of triton halted")
+
+
+def test_a_gpu_that_is_too_old_is_the_reason_and_auto_is_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "3.8.0")
+    monkeypatch.setattr(backends, "_TRITON_DEVICES", ("cuda",))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda", 0), is_cuda=True)
+    assert backends.why_not_triton(on_gpu) == "cuda:0 has compute capability 6.1, Triton needs 7.0"
+    assert backends.choose("x", "auto", on_gpu) == "eager"
+    with pytest.raises(InputError, match=r"^x: backend 'triton' cannot run because cuda:0 has compute capability 6\.1"):
+        backends.choose("x", "triton", on_gpu)
 
 
 def test_a_refused_backend_does_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:

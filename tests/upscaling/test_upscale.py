@@ -10,13 +10,14 @@ from torch.nn import functional
 
 from selfsr.errors import InputError
 from selfsr.images.files import DecodedImage, image_to_tensor, tensor_to_pixels
+from selfsr.machine.device import why_not_bfloat16
 from selfsr.nets.layers import Float32Conv2d
 from selfsr.nets.weights.model import Model
 from selfsr.upscaling import precision as precision_module
 from selfsr.upscaling import upscaler as upscale_module
 from selfsr.upscaling.alpha import fill_unknown
 from selfsr.upscaling.network import CastNetwork
-from selfsr.upscaling.precision import make_probe, measure_rounding
+from selfsr.upscaling.precision import make_probe, measure_rounding, why_not_float16
 from selfsr.upscaling.tile_size import parse_tile
 from selfsr.upscaling.tiling import self_ensemble
 from selfsr.upscaling.upscaler import Upscaler
@@ -330,6 +331,13 @@ def test_16_bit_images_are_upscaled_in_float32(monkeypatch, tmp_path):
     assert np.array_equal(results[1][0], results[1][1])
     assert not np.array_equal(results[1][0], results[1][2])
     assert np.array_equal(results[0][1], results[0][2])
+
+
+def test_a_gpu_without_half_precision_is_the_reason(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    gpu = torch.device("cuda")
+    assert why_not_float16(gpu) == "the GPU is older than compute capability 7.0"
+    assert why_not_bfloat16(gpu) == "compute capability 6.1 has no bfloat16 units"
 
 
 def test_float32_is_never_tf32(tmp_path):

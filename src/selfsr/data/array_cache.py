@@ -104,6 +104,9 @@ class DiskArrays:
         self._key, self._layouts, self._files = key, layouts, files
         self._checked = np.zeros(len(layouts), bool)
         self._is_full = False
+        self._notice = files.arrays.with_suffix(".full")
+        with contextlib.suppress(OSError):
+            self._notice.unlink(missing_ok=True)
         self._map: mmap.mmap | None = None
         _check_space(key, files.arrays, int(layouts.bytes.sum()))
         self.is_filled: bool = self._probe()
@@ -141,6 +144,8 @@ class DiskArrays:
                 _write_at(file, offset, _MARK.pack(int(self._files.tags[index]), zlib.crc32(data.data)))
         except OSError as error:
             self._is_full = True
+            if not self._is_first_notice():
+                return array
             reason = "a full disk" if error.errno in _FULL else error.strerror or str(error)
             print_line(
                 f"{self._key}: expected to write the cache {self._files.arrays}, got {reason}; the run continues, and "
@@ -149,6 +154,16 @@ class DiskArrays:
             return array
         kept = self.get(index)
         return array if kept is None else kept
+
+    def _is_first_notice(self) -> bool:
+        """Return whether no other process has printed since the start of the run that the cache cannot be written."""
+        try:
+            self._notice.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        except OSError:  # not even an empty file
+            return True
+        return True
 
     def _probe(self) -> bool:
         """Return whether arrays all over the file are there."""

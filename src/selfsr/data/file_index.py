@@ -276,8 +276,9 @@ def _write(place: Path, table: _Table, count_bytes: Callable[[np.ndarray], np.nd
     write_atomic(place / "index.npz", content.getvalue())
     for old in place.glob("arrays-*.bin"):
         if old.name != table.arrays:  # a run that still reads it keeps its content
-            with contextlib.suppress(OSError):
-                old.unlink()
+            for file in (old, old.with_suffix(".full")):
+                with contextlib.suppress(OSError):
+                    file.unlink()
 
 
 def _check_length(path: Path, end: int, key: str) -> None:
