@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from selfsr.errors import InputError
+
 # A name of its own, not the target's with a suffix: a target may already be as long as the file system allows.
 _PREFIX, _SUFFIX = ".selfsr-", ".part"
 
@@ -84,6 +86,24 @@ def check_writable(path: Path) -> None:
     with _removed_on_failure(temporary, path):
         temporary.touch()
         temporary.unlink()
+
+
+def check_replaceable(path: Path, suffixes: tuple[str, ...], option: str) -> None:
+    """Check that a result does not replace a file of another type, such as an image or weights.
+
+    Args:
+        path: the file to write.
+        suffixes: the suffixes of such results; the first one is in the message.
+        option: command and option, such as "evaluate: --out".
+
+    Raises:
+        InputError: the file exists and has another suffix.
+    """
+    if path.is_file() and path.suffix.lower() not in suffixes:
+        raise InputError(
+            f"{option}: expected a new file, or a {suffixes[0]} file to replace, got {path}, which exists; choose "
+            "another name."
+        )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from factories import texture
+from selfsr.cli import app
 from selfsr.comparison import run
 from selfsr.errors import InputError
 from selfsr.evaluation.metrics import METRICS, Metric
@@ -168,6 +169,34 @@ def test_unreadable_image_is_left_out_with_its_name(run_command, models, hr, tmp
     assert status == 1
     assert stderr.count(str(broken)) == 1
     assert list(json.loads(out.read_text())["results"][1]["sets"]["mine"]["images"]) == ["i0", "i2"]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "name"),
+    [
+        ("compare", "-o", "photo.png"),
+        ("compare", "-o", "wide.safetensors"),
+        ("compare", "--json", "page.html"),
+        ("evaluate", "--out", "recipe.yaml"),
+        ("bench", "--json", "net.pth"),
+        ("bench", "--plot", "photo.png"),
+        ("report", "--out", "eval.jsonl"),
+    ],
+)
+def test_a_result_never_replaces_a_file_of_another_type(models, hr, tmp_path, command, option, name):
+    target = tmp_path / name
+    target.write_bytes(b"mine")
+    inputs = {
+        "compare": (models / "wide.safetensors", models / "slim.safetensors", "--data", hr),
+        "evaluate": (models / "wide.safetensors", "--data", hr),
+        "bench": (),
+        "report": (tmp_path,),
+    }
+    with pytest.raises(
+        InputError, match=rf"^{command}: {option}: expected a new file, or a \.\w+ file to replace, got "
+    ):
+        app([command, *map(str, (*inputs[command], option, target))], standalone_mode=False)
+    assert target.read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(

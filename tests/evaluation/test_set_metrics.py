@@ -182,7 +182,7 @@ def test_fid_without_its_network_says_what_is_missing(tmp_path: Path, monkeypatc
         load_metrics(["kid"], CPU, {})
     path = tmp_path / "hub" / "checkpoints" / file
     torch.save(torch.nn.Linear(2, 2), path)  # a pickle that names a class
-    with pytest.raises(InputError, match=r"cannot be read \(it is no file of plain tensors\); download"):
+    with pytest.raises(InputError, match=r"cannot be read \(it is damaged, or no file of plain tensors\);"):
         load_metrics(["fid"], CPU, {})
 
 

@@ -241,8 +241,8 @@ def test_a_setting_that_every_arm_replaces_is_refused(write_study: Callable[...,
     with pytest.raises(InputError) as refused:
         open_study(write_study(arms=arms), ["base.optimizers.g.lr=1"])
     assert str(refused.value) == (
-        "--set base.optimizers.g.lr: expected a setting that an arm of the study leaves to the recipe, got one that "
-        "every arm sets (weak, strong); change the arms in the file."
+        "--set base.optimizers.g.lr: expected a change that has an effect, got one that every arm replaces by its own "
+        "value (weak, strong); change the arms in the file."
     )
 
 

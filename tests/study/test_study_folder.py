@@ -42,6 +42,10 @@ def test_read_plan_needs_only_the_folder(workspace: Path, plan_of: Callable[...,
 
 def test_open_study_refuses_settings_for_a_folder(plan_of: Callable[..., StudyPlan]) -> None:
     write_definition(plan_of(), HERE)
+    with pytest.raises(
+        InputError, match=r"^study: expected a study file, got here/study.yaml, the definition of .* here\.$"
+    ):
+        open_study(HERE / "study.yaml")
     told = "study: --set and --out need a study file, got the study folder here; leave them out."
     assert refusal(lambda: open_study(HERE, ["base.steps=3"])) == told
     assert refusal(lambda: open_study(HERE, [], Path("there"))) == told

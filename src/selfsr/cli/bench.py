@@ -51,8 +51,12 @@ def bench(
     from selfsr.bench.measure import BASELINE, list_implementations
     from selfsr.bench.run import run_bench
     from selfsr.bench.workload import Workload
+    from selfsr.fileio import check_replaceable
     from selfsr.machine.device import choose_device
 
+    for target, suffix, option in ((json, ".json", "--json"), (plot, ".svg", "--plot")):
+        if target is not None:
+            check_replaceable(target, (suffix,), f"bench: {option}")
     torch_device = choose_device(device)
     names = list(backend) if backend else list_implementations(torch_device)[:-1]
     photo = None if image is None else str(image)

@@ -145,7 +145,7 @@ def _check_options(context: typer.Context, data: list[str], metric: list[str] | 
     """Check the options that do not fit together; return the names of the metrics to load."""
     from selfsr.cli.options import refuse_unused
     from selfsr.errors import InputError
-    from selfsr.fileio import check_writable
+    from selfsr.fileio import check_replaceable, check_writable
 
     if not data:
         refuse_unused(context, "degrade", "seed", reason="without --data")
@@ -158,6 +158,10 @@ def _check_options(context: typer.Context, data: list[str], metric: list[str] | 
     for target in targets:
         if target.is_dir():
             raise InputError(f"compare: expected a file to write, got {target}, which is a folder; name a new file.")
+        if target == context.params["page"]:
+            check_replaceable(target, (".html", ".htm"), "compare: -o")
+        else:
+            check_replaceable(target, (".json",), "compare: --json")
         check_writable(target)
     if metric == ["none"] and not data:
         return []

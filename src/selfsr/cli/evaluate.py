@@ -149,7 +149,7 @@ def evaluate(
 def _check_options(context: typer.Context, data: list[str] | None, out: Path | None) -> list[str]:
     """Check that the options fit together; return the values of `--data`."""
     from selfsr.errors import InputError
-    from selfsr.fileio import check_writable
+    from selfsr.fileio import check_replaceable, check_writable
 
     models, bicubic = context.params["models"] or [], context.params["bicubic"]
     if not models and not bicubic:
@@ -182,6 +182,8 @@ def _check_options(context: typer.Context, data: list[str] | None, out: Path | N
         raise InputError(
             f"evaluate: expected a JSON file to write for --out, got {out}, which is not; name a new file."
         )
+    if out is not None:
+        check_replaceable(out, (".json",), "evaluate: --out")
     for target in (out, context.params["save_images"] and context.params["save_images"] / "image.png"):
         if target is not None:
             check_writable(target)  # not after an hour of evaluation

@@ -42,10 +42,12 @@ def report(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Write an HTML page about runs: sample images, scores, curves, pixel weights and self-similarity graphs."""
+    from selfsr.fileio import check_replaceable
     from selfsr.report import write_report
 
     single = len(runs) == 1 and against is None
     page = out or (runs[0] / "report.html" if single else Path("report.html"))
+    check_replaceable(page, (".html", ".htm"), "report: --out")
     if follow:
         _follow(runs, page, against, open_page=open_page)
         return

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from selfsr.errors import InputError
+from selfsr.errors import InputError, describe_exception
 
 _URL = "https://download.pytorch.org/models/"
 
@@ -102,9 +102,9 @@ def _describe_fault(got: object, expected: Tensor) -> str | None:
 def _read_file(file: FeatureWeights, weights: str | os.PathLike[str] | None) -> Mapping[str, Tensor]:
     path = file.download() if weights is None else Path(weights)
     if not path.is_file():
+        fault = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(
-            f"{file.title}: weights must be a weights file, got {path}, which does not exist; "
-            f"pass the path of {file.file}."
+            f"{file.title}: weights must be a weights file, got {path}, which {fault}; pass the path of {file.file}."
         )
     if path.suffix != ".safetensors":
         return read_tensors(file, path)
@@ -140,9 +140,8 @@ def read_tensors(file: FeatureWeights, path: Path) -> Mapping[str, Tensor]:
 
 def _unreadable(file: FeatureWeights, path: Path, error: Exception) -> InputError:
     """Return the error for a file that cannot be read."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    if isinstance(error, pickle.UnpicklingError):  # whose text advises to run what the file asks for
-        reason = "it is no file of plain tensors"
+    # Other texts are about the inside of PyTorch, or advise to run what the file asks for.
+    reason = describe_exception(error) if isinstance(error, OSError) else "it is damaged, or no file of plain tensors"
     return InputError(
         f"{file.title}: {path} must be a weights file, got one that cannot be read ({reason}); "
         f"download {file.file} again."

@@ -199,8 +199,8 @@ def _check_effect(study: Study, settings: Sequence[str]) -> None:
         path = _get_path(setting)
         if all(any(f"{path}.".startswith(f"{own}.") for own in arm.set) for arm in study.arms.values()):
             raise InputError(
-                f"--set base.{path}: expected a setting that an arm of the study leaves to the recipe, got one that "
-                f"every arm sets ({', '.join(study.arms)}); change the arms in the file."
+                f"--set base.{path}: expected a change that has an effect, got one that every arm replaces by its own "
+                f"value ({', '.join(study.arms)}); change the arms in the file."
             )
 
 

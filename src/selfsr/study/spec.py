@@ -172,6 +172,10 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> Study:
     document = read_settings(path)
     if {"network", "method"} <= document.keys() and not {"arms", "seeds"} & document.keys():
         raise InputError(f"study: expected a study file, got {path}, which is a recipe; run `selfsr train {path}`.")
+    if "format" in document and "history" in document:
+        raise InputError(
+            f"study: expected a study file, got {path}, the definition of a study folder; pass {path.parent}."
+        )
     for setting in settings:
         key, text = split_setting(setting, "key=value, such as seeds=[1,2]")
         document[key] = read_value(Study, document, key, text)
