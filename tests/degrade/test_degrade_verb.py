@@ -97,6 +97,19 @@ def test_per_image_writes_one_lr_folder_for_each_draw(photos, tmp_path):
     assert files(tmp_path / "one") == draws[0]
 
 
+def test_contact_sheet_replaces_a_file_only_with_overwrite(photos, tmp_path):
+    sheet = tmp_path / "photo.png"
+    sheet.write_bytes(b"a photo")
+    arguments = [photos, "-o", tmp_path / "lr", "--preset", "ssl_test", "--contact-sheet", sheet]
+    code, output = run(*arguments)
+    assert code != 0
+    assert f"expected a new file for the contact sheet, got {sheet}, which exists; add --overwrite." in output
+    assert sheet.read_bytes() == b"a photo"
+    assert not (tmp_path / "lr").exists()
+    assert run(*arguments, "--overwrite")[0] == 0
+    assert read_image(sheet).pixels.shape[1] == 5 * 264 + 8
+
+
 def test_contact_sheet_shows_hr_and_the_files(photos, tmp_path):
     sheet = tmp_path / "sheet.png"
     code, output = run(photos, "-o", tmp_path / "lr", "--preset", "bsrgan_ssl_test", "--contact-sheet", sheet)

@@ -1,5 +1,6 @@
 """Listing launches of Triton kernels, and compiling their kernels in threads; with stand-ins for kernels."""
 
+import re
 import threading
 
 import pytest
@@ -46,9 +47,10 @@ def test_a_launch_is_listed_and_not_run_inside_list_launches() -> None:
     assert launches == [Launch(kernel, {"count": 2})]
 
 
-def test_a_kernel_that_does_not_compile_says_so_in_one_line() -> None:
-    with pytest.raises(KernelFailed, match=r"^Failed to find C compiler\.$"):
-        launch(FakeKernel(RuntimeError("Failed to find\nC compiler.")), 1)
+@pytest.mark.parametrize("message", ["Failed to find C compiler.", "Cannot find ptxas; set CUDA_HOME"])
+def test_a_kernel_that_does_not_compile_says_so_in_one_line(message: str) -> None:
+    with pytest.raises(KernelFailed, match=f"^{re.escape(message)}$"):
+        launch(FakeKernel(RuntimeError(message.replace(" ", "\n", 1))), 1)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,7 @@ def test_a_kernel_that_does_not_compile_says_so_in_one_line() -> None:
     [
         torch.OutOfMemoryError("out of memory"),
         RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
     ],
 )
 def test_errors_of_the_gpu_stay_as_they_are(error: Exception) -> None:

@@ -182,11 +182,13 @@ def test_unavailable_weights_are_refused_at_build(tmp_path: Path, monkeypatch) -
             objective({"x": {"kind": kind, "weights": missing}})
     torch.save({"conv1_1.weight": torch.zeros(1)}, missing)
     with pytest.raises(
-        InputError, match=r"^VGG19: weights .*no\.pth must contain features\.0\.weight .* got none; pass"
+        InputError,
+        match=r"^method\.terms\.x: VGG19: weights .*no\.pth must contain features\.0\.weight .* got none; pass",
     ):
         objective({"x": {"kind": "perceptual", "weights": missing}})
     with pytest.raises(
-        InputError, match=r"^AlexNet: weights .*no\.pth must .*; pass torchvision's alexnet-owt-7be5be79"
+        InputError,
+        match=r"^method\.terms\.x: AlexNet: weights .*no\.pth must .*; pass torchvision's alexnet-owt-7be5be79",
     ):
         objective({"x": {"kind": "lpips", "network": "alex", "weights": missing}})
     with pytest.raises(InputError, match="expected the weights of RankSRGAN's Ranker_VGG12_296"):

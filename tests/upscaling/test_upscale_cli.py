@@ -63,8 +63,14 @@ def test_max_side_limits_only_larger_outputs(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--outscale", "0"), "upscale: expected a positive factor of the size, got 0; pass one such as 2.5."),
-        (("--outscale", "nan"), "upscale: expected a positive factor of the size, got nan; pass one such as 2.5."),
+        *(
+            (
+                ("--outscale", factor),
+                f"upscale: expected a factor of the size from 1/64 to 64, got {factor}; pass one such as 2.5, or a "
+                "limit in pixels with --max-side.",
+            )
+            for factor in ("0", "nan", "0.0001", "1000")
+        ),
         (
             ("--outscale", "2.5", "--scale", "3"),
             "upscale: with --outscale, expected a --scale of the model, got 3 for two.safetensors, which has x2; "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from selfsr._ops import backends
-from selfsr._ops.launches import KernelFailed
+from selfsr._ops.launches import KernelFailed, describe_kernel_failure
 
 
 def load_backend(package: str, caller: str, requested: str, image: Tensor) -> ModuleType:
@@ -49,7 +49,7 @@ def replace_failing_kernels(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except KernelFailed as error:
-            reason = f"its kernels do not compile here ({error})"
+            reason = describe_kernel_failure(error)
             backends.refuse("triton", reason)
             result = function(*arguments)
             warnings.warn(f"backend 'triton' cannot run because {reason}; eager runs instead, slower", stacklevel=2)

@@ -43,8 +43,17 @@ class Launch(NamedTuple):
 _listed: ContextVar[list[Launch] | None] = ContextVar("_listed", default=None)
 
 
+# How errors of the GPU begin, from PyTorch or Triton's driver, in contrast to those of a compiler.
+_GPU_ERRORS = ("Triton Error [CUDA]", "CUDA error", "CUDA out of memory")
+
+
 class KernelFailed(RuntimeError):
     """A Triton kernel does not compile here; the message is the compiler's, in one line."""
+
+
+def describe_kernel_failure(message: object) -> str:
+    """Return why Triton cannot run, from the message of a compiler."""
+    return f"its kernels do not compile here ({message})"
 
 
 def launch(kernel: Any, programs: int, **arguments: Any) -> None:
@@ -67,7 +76,7 @@ def launch(kernel: Any, programs: int, **arguments: Any) -> None:
 
 def _is_of_gpu(error: Exception) -> bool:
     """Return whether an error comes from running a kernel, not from compiling it."""
-    return isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or str(error).startswith(_GPU_ERRORS)
 
 
 @contextlib.contextmanager

@@ -72,7 +72,7 @@ def degrade(
 
     degradation, scale = _select_degradation(preset, recipe, scale)
     if contact_sheet is not None:
-        _check_contact_sheet(contact_sheet, folder, output)
+        _check_contact_sheet(contact_sheet, folder, output, overwrite=overwrite)
     jobs = plan_jobs(folder, output, scale=scale, per_image=per_image, overwrite=overwrite)
     left_out = describe_left_out([folder])
     with progress_bar(f"Degrading {folder}", len(jobs)) as advance:
@@ -91,8 +91,8 @@ def degrade(
         raise typer.Exit(1)
 
 
-def _check_contact_sheet(sheet: Path, folder: Path, output: Path) -> None:
-    """Check that the contact sheet does not go among the images, where a later call would read it."""
+def _check_contact_sheet(sheet: Path, folder: Path, output: Path, *, overwrite: bool) -> None:
+    """Check that the contact sheet replaces no file, and is not among the images, where a later call would read it."""
     from selfsr.errors import InputError
     from selfsr.images.files import check_format
     from selfsr.images.paths import is_inside
@@ -100,6 +100,10 @@ def _check_contact_sheet(sheet: Path, folder: Path, output: Path) -> None:
     check_format(sheet, height=1, width=1, bits=8, alpha=False)
     if is_inside(sheet, folder) and not (is_inside(output, folder) and is_inside(sheet, output)):
         raise InputError(f"degrade: expected a contact sheet outside of {folder}, got {sheet}; write it elsewhere.")
+    if sheet.exists() and not overwrite:
+        raise InputError(
+            f"degrade: expected a new file for the contact sheet, got {sheet}, which exists; add --overwrite."
+        )
 
 
 def _select_degradation(preset: str | None, recipe: Path | None, scale: int | None) -> "tuple[PresetSpec, int]":

@@ -11,7 +11,7 @@ from selfsr.errors import InputError, describe_value, find_similar, shorten
 from selfsr.recipe.errors import describe_error
 from selfsr.recipe.from_file import replace_network
 from selfsr.recipe.schema import Recipe
-from selfsr.recipe.settings import Setting, check_removal, read_value, split_setting
+from selfsr.recipe.settings import Setting, check_removal, find_setting, read_value, split_setting
 from selfsr.recipe.yaml12 import read_text, read_yaml, write_yaml
 from selfsr.spec import Spec
 
@@ -86,14 +86,8 @@ def parse_settings(
         return model.model_validate(document)
     except ValidationError as error:
         sentence = describe_error(error, model)
-        place = "--set " if _gives(settings, sentence.partition(": ")[0]) else f"{source}: "
+        place = "--set " if find_setting(settings, sentence.partition(": ")[0]) else f"{source}: "
         raise InputError(f"{place}{sentence}") from error
-
-
-def _gives(settings: Sequence[Setting], key: str) -> bool:
-    """Whether one of the settings that a user wrote gives the option at a key, or the options around it."""
-    paths = [setting.partition("=")[0] for setting in settings if isinstance(setting, str)]
-    return any(key == path or key.startswith(f"{path}.") for path in paths)
 
 
 def _apply_setting(document: dict[str, Any], setting: Setting) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -59,6 +59,15 @@ def read_value(model: type[BaseModel], document: Any, path: str, text: str) -> A
     if "\0" in text:
         raise InputError(f"{source}: expected text without the character NUL, got {describe_value(text)}.")
     return text
+
+
+def find_setting(settings: Sequence[Setting], key: str) -> str | None:
+    """Return the path of the setting, among those written as text, that an error at a key is about; None if none is.
+
+    It is a setting of the option at the key, of the options around it, or of an option in it.
+    """
+    paths = [split_setting(setting, "path=value")[0] for setting in settings if isinstance(setting, str)]
+    return next((path for path in paths if f"{key}.".startswith(f"{path}.") or path.startswith(f"{key}.")), None)
 
 
 def check_removal(model: type[BaseModel], document: Any, node: dict[str, Any], path: str) -> None:

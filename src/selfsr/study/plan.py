@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from selfsr.errors import InputError
 from selfsr.models import find_model
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
-from selfsr.recipe.settings import Setting
+from selfsr.recipe.settings import Setting, find_setting
 from selfsr.spec import select_path
 from selfsr.study.differences import describe_differences, find_differences, find_undeclared
 from selfsr.study.spec import ArmCondition, Study
@@ -209,7 +209,8 @@ def _load_arm(path: Path, settings: Sequence[Setting], key: str) -> Recipe:
         return load_recipe(path, settings)
     except InputError as error:
         text = str(error)
-        if any(isinstance(setting, str) and text.startswith(f"--set {_get_path(setting)}") for setting in settings):
+        at = text.removeprefix("--set ").partition(":")[0].partition("=")[0]
+        if text.startswith("--set ") and find_setting(settings, at):
             raise InputError(f"--set base.{text.removeprefix('--set ')}") from error
         raise InputError(f"{key}: {text}") from error
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfsr.errors import RangeCheck
+from selfsr.errors import InputError, RangeCheck
 from selfsr.step import GENERATOR, Batch, Clock, MaskedSum, Outputs, Update
 from selfsr.terms import Term
-from selfsr.terms.base import WeightedMean
+from selfsr.terms.base import BuiltTerm, WeightedMean
 from selfsr.terms.edge import EdgeTermSpec
 from selfsr.terms.loss_weights import LossWeights
 
@@ -23,6 +23,9 @@ class Objective:
         device: device for the networks inside terms.
         ema_forward: maps an input with the EMA generator, without a gradient; None if the run keeps no EMA.
         extra_weights: weights of the losses that a method adds to its terms, by name.
+
+    Raises:
+        InputError: the weights of a term's network are not available; the message begins with the key of the term.
 
     Attributes:
         normalized: names of the terms whose pixel weights are normalized over the complete batch.
@@ -39,7 +42,7 @@ class Objective:
     ) -> None:
         self.check_range: RangeCheck = RangeCheck("train")
         self.specs: Mapping[str, Term] = specs
-        self.terms = {name: spec.build(device) for name, spec in specs.items()}
+        self.terms = {name: _build_term(name, spec, device) for name, spec in specs.items()}
         self.ema_forward = ema_forward if any(spec.needs_ema for spec in specs.values()) else None
         self.normalized: list[str] = [name for name, spec in specs.items() if spec.normalizes]
         self.parts = 1
@@ -145,3 +148,10 @@ class Objective:
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint."""
         self.loss_weights.load(state)
+
+
+def _build_term(name: str, spec: Term, device: torch.device) -> BuiltTerm:
+    try:
+        return spec.build(device)
+    except InputError as error:
+        raise InputError(f"method.terms.{name}: {error}") from error

@@ -9,7 +9,13 @@ import torch
 from accelerate import Accelerator
 
 from selfsr._ops import backends
-from selfsr._ops.launches import Launch, compile_kernels, drop_duplicates, list_launches
+from selfsr._ops.launches import (
+    Launch,
+    compile_kernels,
+    describe_kernel_failure,
+    drop_duplicates,
+    list_launches,
+)
 from selfsr.console import print_line, progress_bar
 from selfsr.errors import InputError, describe_exception
 from selfsr.machine.distributed import is_first_process, share_with_all
@@ -78,7 +84,7 @@ def list_step_launches(recipe: Recipe, device: torch.device, processes: int) -> 
 
 
 def _use_eager(recipe: Recipe, reason: str) -> None:
-    reason = f"its kernels do not compile here ({reason})"
+    reason = describe_kernel_failure(reason)
     for name, term in recipe.method.terms.items():
         if getattr(term, "backend", None) == "triton":
             raise InputError(

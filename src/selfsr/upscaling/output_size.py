@@ -5,17 +5,20 @@ from dataclasses import dataclass
 
 from selfsr.errors import InputError
 
+# Models upscale up to x8 or x16. A larger number is a side in pixels or a mistake, and would write gigabytes.
+_LARGEST_FACTOR = 64
+
 
 @dataclass(frozen=True)
 class OutputSize:
     """The size of each output: a factor of the input's, and a limit of the longer side.
 
     Args:
-        factor: sides of the output, over those of the input; any positive number.
+        factor: sides of the output, over those of the input; 1/64 to 64.
         max_side_px: the longest side that an output may have; both sides of a larger one shrink by the same factor.
 
     Raises:
-        InputError: the factor is not a positive number, or the limit is below 1 px.
+        InputError: the factor is outside of 1/64 to 64, or the limit is below 1 px.
 
     Example:
         >>> OutputSize(2.5).compute(100, 301)
@@ -28,9 +31,10 @@ class OutputSize:
     max_side_px: int | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.factor) and self.factor > 0):
+        if not 1 / _LARGEST_FACTOR <= self.factor <= _LARGEST_FACTOR:  # NaN is in no interval
             raise InputError(
-                f"upscale: expected a positive factor of the size, got {self.factor:g}; pass one such as 2.5."
+                f"upscale: expected a factor of the size from 1/{_LARGEST_FACTOR} to {_LARGEST_FACTOR}, got "
+                f"{self.factor:g}; pass one such as 2.5, or a limit in pixels with --max-side."
             )
         if self.max_side_px is not None and self.max_side_px < 1:
             raise InputError(
