@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfsr.cli.evaluate_options import DegradeSeedOption, EvaluateDegradeOption
+from selfsr.cli.messages import print_last_weights
 from selfsr.cli.options import DeviceOption
 from selfsr.evaluation.metrics import list_extra_metrics, list_metrics_without_hr, list_standard_metrics
 from selfsr.upscaling.options import RequestedPrecision
@@ -116,6 +117,9 @@ def compare(
     from selfsr.upscaling.tile_size import parse_tile
 
     candidates = find_candidates(models or [], None if names is None else names.split(","))
+    for candidate in candidates:
+        if candidate.weights is not None:
+            print_last_weights(candidate.source, candidate.weights)
     chosen = _check_options(context, data or [], metric, [file for file in (page, json_file) if file is not None])
     parsed_tile = parse_tile(tile if tile is not None else "off" if data else "auto")
     chosen_device = choose_device(device)

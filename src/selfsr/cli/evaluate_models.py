@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from selfsr.cli.messages import print_last_weights
 from selfsr.cli.options import refuse_unused
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ def _open(
     from selfsr.upscaling.tile_size import parse_tile
     from selfsr.upscaling.upscaler import Upscaler
 
-    model = load_model(find_model(path), scale)
+    file = find_model(path)
+    print_last_weights(path, file)
+    model = load_model(file, scale)
     if scale not in (None, model.scale):
         raise InputError(
             f"evaluate: expected --scale {model.scale}, the scale of {path}, got {scale}; leave --scale out, "

@@ -27,6 +27,7 @@ from selfsr.cli.export_options import (
     TagOption,
     UrlOption,
 )
+from selfsr.cli.messages import print_last_weights
 from selfsr.cli.options import DeviceOption, refuse_unused
 
 EPILOG = """[bold]Examples[/bold]
@@ -93,7 +94,9 @@ def export(
     from selfsr.models.model_folder import FolderOptions, export_folder, has_pretrained_base
     from selfsr.nets.weights.find import find_model
 
-    if has_pretrained_base(source := find_model(model)):
+    source = find_model(model)
+    print_last_weights(str(model), source)
+    if has_pretrained_base(source):
         refuse_unused(context, *_OF_FILES, reason="for a model on a pretrained base, which becomes a model folder")
         stated = read_card_options(card, author=tuple(author or ()), license=license)
         choices = FolderOptions(base=base, scale=scale, kohya=kohya, merge=merge, overwrite=overwrite)

@@ -34,3 +34,17 @@ def print_left_out(sentences: Iterable[str], further_frames: int = 0) -> None:
             f"Note: {further_frames:,} further frame{'s' if further_frames > 1 else ''} or page"
             f"{'s' if further_frames > 1 else ''} left out; only the first of each file is read."
         )
+
+
+def print_last_weights(model: str, path: Path) -> None:
+    """Print that a run folder stands for its last weights, where it has no best ones.
+
+    Args:
+        model: the model as the user wrote it.
+        path: the file that was found for it.
+    """
+    from selfsr.console import print_line
+
+    folder = Path(model)
+    if path.parent == folder / "weights" and path.stem == "last":
+        print_line(f"Note: {folder} has no weights/best, as before the first evaluation; {path.name} is used.")

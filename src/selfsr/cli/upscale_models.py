@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from selfsr.cli.messages import print_last_weights
 from selfsr.cli.sampling import choose_sampling
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def find_models(models: list[str] | None, size: WantedSize, output: Path | None)
         print_line(f"Model: {card.name}; choose another with -m. List them with: selfsr models list")
         return [card.path]
     paths = [find_model(model) for model in models]
+    for model, path in zip(models, paths, strict=True):
+        print_last_weights(model, path)
     if len(paths) > 1 and output is None:
         raise InputError(
             f"upscale: expected an output folder for {len(paths)} models, got none; name one with --output."
