@@ -8,6 +8,7 @@ import typer
 from selfsr.cli.options import refuse_unused
 
 if TYPE_CHECKING:
+    from selfsr.study.devices import DeviceSlot
     from selfsr.study.plan import PlannedRun, StudyPlan
     from selfsr.study.results import StudyResults
 
@@ -42,7 +43,11 @@ def study(
         bool, typer.Option("--summary", help="Only compute the results of the existing runs again.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the study and print the remaining runs; train nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check the study, try each arm for a few steps, and print the remaining runs and their time.",
+        ),
     ] = False,
     extend: Annotated[
         bool,
@@ -68,14 +73,14 @@ def study(
         refuse_unused(context, "jobs", "no_reports", reason="with --summary")
     if dry_run:
         refuse_unused(context, "no_reports", reason="with --dry-run")
-        choose_slots(device, jobs)  # refuses a device that this machine does not have
+    slots = choose_slots(device, jobs) if dry_run else []  # refuses a device that this machine does not have
     plan, folder = open_study(study, settings or (), out, any_version=summary)
     if summary:
         _print_results(summarize(plan, folder), folder)
         return
     _print_plan(plan, folder)
     if dry_run:
-        _print_remaining(dry_run_study(plan, folder, extend=extend))
+        _try_arms(dry_run_study(plan, folder, extend=extend), slots)
         return
     results, outcome = run_study(plan, folder, device=device, jobs=jobs, reports=not no_reports, extend=extend)
     _print_results(results, folder)
@@ -97,19 +102,31 @@ def _print_plan(plan: "StudyPlan", folder: Path) -> None:
         f"Study {plan.name}: {len(plan.setups)} recipe(s) x {len(plan.changes)} arms x {len(plan.seeds)} seed(s) = "
         f"{len(runs)} runs, {steps:,} steps, in {folder}"
     )
+    if plan.common:
+        print_line(f"  all arms: {describe_changes(plan.common)}")
     for arm, changes in plan.changes.items():
         baseline = " (baseline)" if arm == plan.baseline else ""
         print_line(f"  {arm}{baseline}: {describe_changes(changes)}")
 
 
-def _print_remaining(reached: "list[tuple[PlannedRun, int]]") -> None:
-    """Print the number of remaining runs and steps."""
+def _try_arms(reached: "list[tuple[PlannedRun, int]]", slots: "list[DeviceSlot]") -> None:
+    """Try each arm; print what its runs cost, and the number of remaining runs and steps with their time."""
     from selfsr.console import print_line
+    from selfsr.study.progress import format_duration
+    from selfsr.study.trial import describe_cost, estimate_time_s, try_arms
 
+    costs = try_arms(reached, slots[0].device, lambda run: print_line(f"Trying {run.arm} of {run.setup}"))
+    for (setup, arm), cost in costs.items():
+        run = next(run for run, _ in reached if (run.setup, run.arm) == (setup, arm))
+        print_line(f"  {arm} of {setup}: {describe_cost(run.recipe, cost)}")
     finished = sum(step == run.recipe.steps for run, step in reached)
     started = sum(0 < step < run.recipe.steps for run, step in reached)
     remaining = sum(run.recipe.steps - step for run, step in reached)
-    print_line(f"Finished: {finished} of {len(reached)} runs; started: {started}; {remaining:,} steps remain.")
+    line = f"Finished: {finished} of {len(reached)} runs; started: {started}; {remaining:,} steps remain"
+    if costs:
+        duration = format_duration(estimate_time_s(reached, costs, len(slots)))
+        line += f", about {duration} with {len(slots)} run{'s' if len(slots) > 1 else ''} at once"
+    print_line(f"{line}.")
 
 
 def _print_results(results: "StudyResults", folder: Path) -> None:

@@ -14,6 +14,10 @@ from selfsr.spec import Spec
 ParameterGroup = dict[str, Any]
 _UnitInterval = Annotated[float, Field(ge=0, lt=1)]
 _OpenUnitInterval = Annotated[float, Field(gt=0, lt=1)]
+# Far above what any network trains with, and small enough that no product with it exceeds float32.
+_LARGEST_RATE = 1000
+_LearningRate = Annotated[float, Field(gt=0, le=_LARGEST_RATE)]
+_Epsilon = Annotated[float, Field(gt=0, le=_LARGEST_RATE)]
 _Betas = tuple[_UnitInterval, _UnitInterval]
 
 _LR = "learning rate before the schedule; lower it if the loss becomes NaN"
@@ -26,7 +30,7 @@ class GroupSpec(Spec):
     """A learning rate of its own for some parameters."""
 
     match: str = Field(description='names of the parameters, such as "upsampler.*"; * stands for any characters')
-    lr: PositiveFloat = Field(description="their learning rate before the schedule")
+    lr: _LearningRate = Field(description="their learning rate before the schedule")
 
 
 class _OptimizerSpec(Spec):
@@ -53,11 +57,14 @@ class AdamSpec(_GroupedSpec):
     """Adam (Kingma and Ba, ICLR 2015), optionally with L2 regularization. Use it to reproduce papers."""
 
     kind: Literal["adam"] = "adam"
-    lr: PositiveFloat = Field(1e-4, description=_LR)
+    lr: _LearningRate = Field(1e-4, description=_LR)
     betas: _Betas = Field((0.9, 0.999), description=_BETAS)
-    eps: PositiveFloat = Field(1e-8, description=_EPS)
+    eps: _Epsilon = Field(1e-8, description=_EPS)
     weight_decay: float = Field(
-        0.0, ge=0, description="factor of the L2 regularization, which is added to the gradient; 0 is none"
+        0.0,
+        ge=0,
+        le=_LARGEST_RATE,
+        description="factor of the L2 regularization, which is added to the gradient; 0 is none",
     )
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
@@ -69,10 +76,10 @@ class AdamWSpec(_GroupedSpec):
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019). The usual choice for new runs."""
 
     kind: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = Field(2e-4, description=_LR)
+    lr: _LearningRate = Field(2e-4, description=_LR)
     betas: _Betas = Field((0.9, 0.99), description=_BETAS)
-    eps: PositiveFloat = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, description=_DECAY)
+    eps: _Epsilon = Field(1e-8, description=_EPS)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters."""
@@ -86,13 +93,13 @@ class AdanSpec(_GroupedSpec):
     """
 
     kind: Literal["adan"] = "adan"
-    lr: PositiveFloat = Field(1e-3, description=_LR)
+    lr: _LearningRate = Field(1e-3, description=_LR)
     betas: tuple[_UnitInterval, _UnitInterval, _UnitInterval] = Field(
         (0.98, 0.92, 0.99),
         description="decay rates of the gradient, of its differences, and of the second moment, in [0, 1)",
     )
-    eps: PositiveFloat = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, description=_DECAY)
+    eps: _Epsilon = Field(1e-8, description=_EPS)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters."""
@@ -109,13 +116,13 @@ class ScheduleFreeAdamWSpec(_GroupedSpec):
     """
 
     kind: Literal["adamw_schedule_free"] = "adamw_schedule_free"
-    lr: PositiveFloat = Field(1e-3, description=_LR + "; published advice is 1 to 10 times that of AdamW")
+    lr: _LearningRate = Field(1e-3, description=_LR + "; published advice is 1 to 10 times that of AdamW")
     betas: tuple[_OpenUnitInterval, _UnitInterval] = Field(
         (0.9, 0.999),
         description="share of the averaged weights at which the gradient is taken, and decay rate of the second moment",
     )
-    eps: PositiveFloat = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, description="factor of the weight decay; 0 is none")
+    eps: _Epsilon = Field(1e-8, description=_EPS)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description="factor of the weight decay; 0 is none")
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters."""
@@ -132,11 +139,14 @@ class ProdigySpec(_OptimizerSpec):
 
     kind: Literal["prodigy"] = "prodigy"
     lr: float = Field(
-        1.0, ge=0.1, description="factor of the estimated learning rate, at least 0.1, before the schedule; leave it 1"
+        1.0,
+        ge=0.1,
+        le=_LARGEST_RATE,
+        description="factor of the estimated learning rate, at least 0.1, before the schedule; leave it 1",
     )
     betas: _Betas = Field((0.9, 0.999), description=_BETAS)
-    eps: PositiveFloat = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, description=_DECAY)
+    eps: _Epsilon = Field(1e-8, description=_EPS)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
     d_coef: PositiveFloat = Field(
         1.0, description="factor of the estimate itself; 0.5 to 2, lower if training becomes unstable"
     )
@@ -155,10 +165,10 @@ class SoapSpec(_GroupedSpec):
     """
 
     kind: Literal["soap"] = "soap"
-    lr: PositiveFloat = Field(3e-3, description=_LR)
+    lr: _LearningRate = Field(3e-3, description=_LR)
     betas: _Betas = Field((0.95, 0.95), description=_BETAS)
-    eps: PositiveFloat = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, description=_DECAY)
+    eps: _Epsilon = Field(1e-8, description=_EPS)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
     precondition_frequency: PositiveInt = Field(
         10, description="steps between updates of the eigenbasis; lower is more exact and slower"
     )
@@ -177,11 +187,11 @@ class MuonSpec(_GroupedSpec):
     """
 
     kind: Literal["muon"] = "muon"
-    lr: PositiveFloat = Field(2e-4, description=_LR)
+    lr: _LearningRate = Field(2e-4, description=_LR)
     momentum: _UnitInterval = Field(0.95, description="decay rate of the momentum of matrices, in [0, 1)")
     betas: _Betas = Field((0.9, 0.99), description=_BETAS + ", for vectors")
-    eps: PositiveFloat = Field(1e-8, description=_EPS + "; for vectors")
-    weight_decay: float = Field(0.0, ge=0, description=_DECAY)
+    eps: _Epsilon = Field(1e-8, description=_EPS + "; for vectors")
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters, each split into matrices and vectors."""
@@ -204,9 +214,9 @@ class LionSpec(_GroupedSpec):
     """
 
     kind: Literal["lion"] = "lion"
-    lr: PositiveFloat = Field(5e-5, description=_LR)
+    lr: _LearningRate = Field(5e-5, description=_LR)
     betas: _Betas = Field((0.9, 0.99), description="decay rates of the momentum in the update and after it, in [0, 1)")
-    weight_decay: float = Field(0.0, ge=0, description=_DECAY)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters."""
@@ -221,7 +231,7 @@ class ImportedSpec(_GroupedSpec):
 
     kind: Literal["import"] = "import"
     path: str = Field(description="the class, with its module, such as pytorch_optimizer.Ranger21")
-    lr: PositiveFloat = Field(description=_LR)
+    lr: _LearningRate = Field(description=_LR)
     options: dict[str, Any] = Field({}, description="its other options, by their names in the class")
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:

@@ -1,7 +1,7 @@
 """Resolve a study to its runs, and reject unfair comparisons."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from selfsr.errors import InputError
 from selfsr.models import find_model
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
-from selfsr.recipe.settings import Setting, find_setting
+from selfsr.recipe.settings import Setting, find_setting, split_setting
 from selfsr.spec import select_path
 from selfsr.study.differences import describe_differences, find_differences, find_undeclared
 from selfsr.study.spec import ArmCondition, Study
@@ -69,6 +69,8 @@ class StudyPlan:
         setups: the recipes by name.
         history: one sentence for each extension of the study.
         equal_score: score at which the other metrics are compared, or None.
+        common: the changes of every recipe for every arm, path to value; empty for a plan from a folder, where they are
+            in the recipes.
     """
 
     name: str
@@ -81,6 +83,7 @@ class StudyPlan:
     setups: dict[str, StudySetup]
     history: tuple[str, ...] = ()
     equal_score: float | None = None
+    common: dict[str, Any] = field(default_factory=dict)
 
     def runs(self) -> list[PlannedRun]:
         """Return all runs, seed by seed, so that a study that stops early has complete comparisons."""
@@ -135,6 +138,7 @@ def resolve_study(study: Study, file: str, settings: Sequence[str] = ()) -> Stud
         {arm: spec.note for arm, spec in study.arms.items()},
         setups,
         equal_score=study.equal_score,
+        common={**study.set, **dict(split_setting(setting, "path=value") for setting in settings)},
     )
     _check_names(file, plan.runs())
     return plan
@@ -196,7 +200,7 @@ def _find_recipe(base: str, study_folder: Path) -> Path:
 def _check_effect(study: Study, settings: Sequence[str]) -> None:
     """Check that no setting of the command line is replaced by every arm."""
     for setting in settings:
-        path = _get_path(setting)
+        path, _ = split_setting(setting, "path=value")
         if all(any(f"{path}.".startswith(f"{own}.") for own in arm.set) for arm in study.arms.values()):
             raise InputError(
                 f"--set base.{path}: expected a change that has an effect, got one that every arm replaces by its own "
@@ -213,10 +217,6 @@ def _load_arm(path: Path, settings: Sequence[Setting], key: str) -> Recipe:
         if text.startswith("--set ") and find_setting(settings, at):
             raise InputError(f"--set base.{text.removeprefix('--set ')}") from error
         raise InputError(f"{key}: {text}") from error
-
-
-def _get_path(setting: str) -> str:
-    return setting.partition("=")[0]
 
 
 def _document(recipe: Recipe, without: Sequence[str] = ("name", "seed")) -> dict[str, Any]:

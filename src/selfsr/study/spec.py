@@ -9,6 +9,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, field_validator, model_
 
 from selfsr.errors import InputError, shorten
 from selfsr.evaluation.metrics import list_standard_metrics
+from selfsr.recipe import Recipe
 from selfsr.recipe.reading import parse_settings, read_settings
 from selfsr.recipe.settings import read_value, split_setting
 from selfsr.spec import Name, Spec
@@ -144,6 +145,11 @@ def split_settings(settings: Sequence[str]) -> tuple[list[str], list[str]]:
         path, _ = split_setting(setting, "path=value, such as base.steps=1000 or seeds=[1,2]")
         head, _, rest = path.partition(".")
         if not rest:
+            if path in Recipe.model_fields and path not in Study.model_fields:
+                raise InputError(
+                    f"--set {shorten(setting)}: expected a setting of the study, got one of its recipes; write "
+                    f"--set base.{shorten(setting)}."
+                )
             of_study.append(setting)
         elif head != "base":
             raise InputError(

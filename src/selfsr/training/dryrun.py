@@ -4,8 +4,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from selfsr.console import print_line, print_lines
 from selfsr.data.check import check_folder
 from selfsr.data.spec import FolderSpec, PairsSpec
@@ -44,10 +42,8 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
     """
     print_line(f"Recipe {recipe.name}: valid.")
     print_lines([*describe_paces(recipe), *describe_inputs(recipe)])
-    print_line(f"Data: {_check_data(recipe)} files, all usable.")
-    step_bytes = estimate_step_bytes(recipe, device=device)
-    print_line(_describe_estimate(step_bytes))
-    _check_memory(step_bytes, choose_device(device))
+    print_line(f"Data: {check_data(recipe)} files, all usable.")
+    print_line(_describe_estimate(check_memory(recipe, device)))
     cost = measure_cost(recipe, device=device)
     print_lines(
         [
@@ -65,19 +61,26 @@ def _describe_estimate(step_bytes: int | None) -> str:
     return f"Memory of a step: about {step_bytes / 2**20:,.0f} MB of tensors in each process, estimated."
 
 
-def _check_memory(step_bytes: int | None, device: torch.device) -> None:
-    """Check that the tensors of a step fit into the free memory.
+def check_memory(recipe: Recipe, device: str) -> int | None:
+    """Check that the tensors of a step fit into the free memory; return their bytes, None if they are not estimated.
+
+    Args:
+        recipe: the recipe of the run.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
         InputError: they do not.
     """
-    free = measure_free_bytes(device)
+    step_bytes = estimate_step_bytes(recipe, device=device)
+    chosen = choose_device(device)
+    free = measure_free_bytes(chosen)
     if step_bytes is not None and step_bytes > free:
         raise InputError(
-            f"dry run: expected {step_bytes / 2**20:,.0f} MB of free memory on {device} for a step, got "
+            f"dry run: expected {step_bytes / 2**20:,.0f} MB of free memory on {chosen} for a step, got "
             f"{free / 2**20:,.0f} MB, so no step was run; train on a larger GPU, or lower batch or crop_px, or raise "
             "accumulate."
         )
+    return step_bytes
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,12 @@ def _describe_measurement(evaluation: DryRunEvaluation) -> str:
     )
 
 
-def _check_data(recipe: Recipe) -> int:
-    """Check all training files of all sources; return their number."""
+def check_data(recipe: Recipe) -> int:
+    """Check all training files of all sources; return their number.
+
+    Raises:
+        InputError: one of them cannot be used.
+    """
     return sum(_check_part(recipe, part) for part in recipe.data.parts.values())
 
 
