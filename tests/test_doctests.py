@@ -16,6 +16,7 @@ PUBLIC = [
     "selfsr.pacing.loss",
     "selfsr.losses.artifact",
     "selfsr.losses.best_buddy",
+    "selfsr.losses.checkerboard",
     "selfsr.losses.frequency",
     "selfsr.losses.gradient",
     "selfsr.losses.perceptual",

@@ -88,6 +88,7 @@ def test_losses_run_with_only_torch():
         "from torch.nn.functional import avg_pool2d\n"
         "pixels = [getattr(losses, name)(sr, hr, reduction='mean') for name in ('l1', 'l2', 'charbonnier')]\n"
         "more = [losses.artifact_loss(sr, hr), losses.best_buddy_loss(sr, hr), losses.focal_frequency_loss(sr, hr)]\n"
+        "more += [losses.checkerboard_loss(sr, hr, period_px=2)]\n"
         "more += [losses.gradient_loss(sr, hr), losses.gradient_branch_loss(sr, hr), losses.ssim_loss(sr, hr)]\n"
         "more += [losses.total_variation(sr), losses.rank_loss(sr, lambda x: x.mean((1, 2, 3)))]\n"
         "more += [losses.back_projection_loss(sr, avg_pool2d(hr, 2), lambda x: avg_pool2d(x, 2))]\n"

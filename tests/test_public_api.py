@@ -39,6 +39,7 @@ LOSSES = {
     "best_buddy_loss": "(sr, hr, *, criterion='l1', alpha=1.0, beta=1.0, patch_px=3, scales=(1.0, 0.5, 0.25), "
     "memory_mb=256.0)",
     "charbonnier": "(sr, hr, *, eps=0.001, reduction='none')",
+    "checkerboard_loss": "(sr, hr, *, period_px, window_px=None)",
     "discriminator_losses": "(real, fake, *, objective, form, mean=None)",
     "flat_mask": "(hr, *, window_px=11, threshold=0.025)",
     "edge_l1_loss": "(sr, hr, mask, *, reduction='mean')",

@@ -29,6 +29,7 @@ NEEDED = [
     ("self_similarity", {"search_px": 1, "window_px": 1}, 2),
     ("total_variation", {}, 2),
     ("edge_l1", {}, 2),
+    ("checkerboard", {}, 2),
     ("perceptual", {"layers": {"conv3_4": 1.0}}, 4),
     ("perceptual", {"layers": {"conv1_2": 1.0, "conv5_1": 0.5}}, 16),
     ("perceptual", {"network": "alexnet"}, 31),

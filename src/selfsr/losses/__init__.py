@@ -3,6 +3,7 @@
 from selfsr.losses.adversarial import discriminator_losses, generator_loss, gradient_penalty, r1_penalty
 from selfsr.losses.artifact import artifact_loss, artifact_map
 from selfsr.losses.best_buddy import back_projection_loss, best_buddy_loss, flat_mask
+from selfsr.losses.checkerboard import checkerboard_loss
 from selfsr.losses.dists import DistsLoss
 from selfsr.losses.edge import edge_l1_loss
 from selfsr.losses.frequency import focal_frequency_loss
@@ -23,6 +24,7 @@ __all__ = [
     "back_projection_loss",
     "best_buddy_loss",
     "charbonnier",
+    "checkerboard_loss",
     "discriminator_losses",
     "edge_l1_loss",
     "flat_mask",

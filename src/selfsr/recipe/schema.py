@@ -312,6 +312,11 @@ class Recipe(Spec):
                 f"crop_px must be at least {term.minimum_px} for {key} ({term.kind} with these options), got "
                 f"{smallest}; use larger crops, or change or remove the term"
             )
+        if min(self.scales) < term.smallest_scale:
+            raise ValueError(
+                f"scale must be at least {term.smallest_scale} for {key} ({term.kind}), got {min(self.scales)}; remove "
+                "the term"
+            )
         updates = self.method.count_generator_updates(self.steps)
         if isinstance(term.weight, MatchLargest) and term.weight.calibrate_steps > updates:
             raise ValueError(

@@ -67,11 +67,13 @@ class TermSpec(Spec):
         needs_ema: needs `Outputs.ema_sr`, the output of the EMA generator.
         needs_branch: needs `Outputs.branch`, the second output of the generator.
         takes_masks: uses `Batch.mask` if the data have masks.
+        smallest_scale: the smallest scale at which the loss is defined.
     """
 
     needs_ema: ClassVar[bool] = False
     needs_branch: ClassVar[bool] = False
     takes_masks: ClassVar[bool] = False
+    smallest_scale: ClassVar[int] = 1
 
     weight: Weight = Field(1.0, description="factor of the loss, or how to calibrate it in training")
 

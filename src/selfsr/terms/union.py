@@ -6,6 +6,7 @@ from pydantic import Field
 
 from selfsr.terms.artifact import ArtifactTerm
 from selfsr.terms.best_buddy import BackProjectionTerm, BestBuddyTerm
+from selfsr.terms.checkerboard import CheckerboardTerm
 from selfsr.terms.dists import DistsTerm
 from selfsr.terms.edge import EdgeL1Term
 from selfsr.terms.frequency import FocalFrequencyTerm
@@ -30,6 +31,7 @@ AnyTerm = (
     | GradientBranchTerm
     | BestBuddyTerm
     | ArtifactTerm
+    | CheckerboardTerm
     | SsimTerm
     | MsSsimTerm
     | TotalVariationTerm

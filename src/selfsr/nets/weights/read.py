@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from selfsr.errors import InputError, find_similar
 from selfsr.nets.diffusion.adapters import flatten_osediff
 from selfsr.nets.key_names import unfold_span
+from selfsr.nets.weights.find import is_folder_of_model
 from selfsr.nets.weights.folder import is_model_folder, read_model_folder
 from selfsr.nets.weights.unpickle import RefusedNameError, read_pickle_inertly
 
@@ -271,8 +272,14 @@ def _select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
 def _suggest_path(path: Path) -> str:
     if not path.parent.is_dir():
         return f"its folder {path.parent} does not exist either."
-    names = [p.name for p in path.parent.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file()]
+    names = [p.name for p in sorted(path.parent.iterdir()) if _may_be_model(p)]
     similar = find_similar(path.name, names)
+    if similar is None or Path(similar).suffix.lower() != path.suffix.lower():
+        similar = next((name for name in names if Path(name).stem == path.stem), similar)
     if similar is not None:
         return f"did you mean {path.parent / similar}?"
     return f"check the path; {path.parent.resolve()} has no weights file with a similar name."
+
+
+def _may_be_model(path: Path) -> bool:
+    return is_folder_of_model(path) if path.is_dir() else path.suffix.lower() in _SUFFIXES
