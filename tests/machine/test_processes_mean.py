@@ -1,10 +1,13 @@
 """The mean over processes: its value, and the gradient of a relativistic loss through it."""
 
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from selfsr.losses.adversarial import generator_loss
+from selfsr.machine import distributed
 from selfsr.machine.distributed import mean_over_processes, share_from_first, sum_over_processes
 from two_processes import run_in_two_processes
 
@@ -48,3 +51,15 @@ def test_single_process_gets_its_own_tensor() -> None:
     assert mean_over_processes(value) is value
     assert sum_over_processes(value) is value
     assert share_from_first(lambda: 3.5) == 3.5
+
+
+def test_processes_wait_for_the_first_one_longer_than_gloo_does(monkeypatch) -> None:
+    """FID of a large set lasts longer than the half hour of gloo; the group of messages has a limit of its own."""
+    limits = []
+    monkeypatch.setattr(distributed, "_control_groups", [])
+    monkeypatch.setattr(torch.distributed, "group", SimpleNamespace(WORLD=object()))
+    monkeypatch.setattr(
+        torch.distributed, "new_group", lambda *, backend, timeout: limits.append((backend, timeout)) or "messages"
+    )
+    assert [distributed._get_control_group() for _ in range(2)] == ["messages"] * 2
+    assert limits == [("gloo", timedelta(days=1))]

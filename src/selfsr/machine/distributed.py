@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -52,6 +53,9 @@ class _Mean(torch.autograd.Function):
         return mean_over_processes(gradients[0])
 
 
+# The processes wait for one that does something by itself, such as FID of a large set: gloo's own limit of half an hour
+# would end the run. A process that ends closes its connections, which the others notice at once.
+_LONGEST_WAIT = timedelta(days=1)
 _control_groups: list[tuple[Any, Any]] = []
 
 
@@ -62,7 +66,7 @@ def _get_control_group() -> Any:
     """
     world = distributed.group.WORLD
     if not _control_groups or _control_groups[0][0] is not world:  # a second run in one process has another world
-        _control_groups[:] = [(world, distributed.new_group(backend="gloo"))]
+        _control_groups[:] = [(world, distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT))]
     return _control_groups[0][1]
 
 
