@@ -1,9 +1,11 @@
 """The loop: files of a run, resuming, micro-batches, and values that are not finite."""
 
 import errno
+import itertools
 import math
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,18 @@ def test_samples_of_similar_names_have_folders_of_their_own(tiny: dict, photos: 
 def test_epoch_of_the_first_step_is_one_step(tiny: dict, tmp_path: Path) -> None:
     first = read_lines(train(tiny, tmp_path / "run") / "metrics.jsonl")[0]
     assert first["epoch"] == pytest.approx(1 / 3)
+
+
+def test_a_clock_that_jumps_changes_neither_training_nor_speeds(tiny: dict, tmp_path: Path, monkeypatch) -> None:
+    straight = train(tiny, tmp_path / "straight")
+    hours = itertools.cycle((0, -5, 30, -2000))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * next(hours))
+    jumped = train(tiny, tmp_path / "jumped")
+    assert same_weights(jumped, straight)
+    assert read_log(jumped) == read_log(straight)
+    speeds = [record["steps_per_s"] for record in read_lines(jumped / "metrics.jsonl")]
+    assert all(0.01 < speed < 1e4 for speed in speeds)
 
 
 def test_training_lowers_the_loss(tiny: dict, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from selfsr.evaluation.sets import ImageSet
 from selfsr.fileio import check_writable, write_atomic
 from selfsr.models.card_options import CardOptions
 from selfsr.models.comparison import check_difference, choose_sizes, measure_difference
-from selfsr.models.names import check_model_name
+from selfsr.models.names import check_model_name, describe_unknown_names
 from selfsr.models.onnx_file import check_onnx, make_onnx
 from selfsr.models.openmodeldb import ExportedFile, NetworkFacts, make_entry
 from selfsr.models.pairs import Pair, plan_pairs, write_pair
@@ -226,6 +226,7 @@ class _Contents:
             entry = make_entry(self.name, network, facts, card, self.files, images)
             text = json.dumps(entry, indent=4, ensure_ascii=False) + "\n"
             self.others[f"{self.name}.json"] = text.encode()
+            self.notes += describe_unknown_names(card.tags, card.license)
             if card.url is None:
                 self.notes.append("The OpenModelDB entry has no addresses of the files; add them with --url.")
         else:

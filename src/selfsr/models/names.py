@@ -1,12 +1,24 @@
 """Names as OpenModelDB has them: of models, authors, tags and architectures."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 from selfsr.errors import InputError
 
 _MODEL = re.compile(r"(\d+)x-[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*")
 # The pattern of an SPDX expression, such as "MIT" or "Apache-2.0 OR MIT".
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+# The tags that a maker chooses, of data/tags.json in its repository, and the licenses whose terms it shows.
+_TAGS = (
+    "anime", "anti-aliasing", "cartoon", "colorization", "dds", "debanding", "deblur", "dedither", "dehalo", "denoise",
+    "faces", "game-textures", "general-upscaler", "inpainting", "jpeg", "manga", "photo", "pixel-art", "pretrained",
+    "research", "restoration", "text", "texture-generation", "video-frame",
+)  # fmt: skip
+_LICENSES = (
+    "Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-SA-4.0", "CC0-1.0",
+    "GPL-3.0-only", "MIT", "Unlicense", "WTFPL",
+)  # fmt: skip
 # Where the name of an architecture is not the one that OpenModelDB derives from ours.
 _ARCHITECTURES = {"srresnet": "sr-res-net"}
 
@@ -89,6 +101,29 @@ def check_license(license: str) -> None:
             f"--license: expected an SPDX identifier such as CC-BY-4.0 or MIT, got {license!r}; look it up at "
             "spdx.org/licenses."
         )
+
+
+def describe_unknown_names(tags: Iterable[str], license: str | None) -> list[str]:
+    """Return a sentence for each tag and license that OpenModelDB does not know; it may know more by now.
+
+    Example:
+        >>> describe_unknown_names(["photos"], "MIT OR Apache-2.0")
+        ['OpenModelDB has no tag photos; did you mean photo?']
+    """
+    notes = []
+    for tag in tags:
+        if tag not in _TAGS:
+            near = difflib.get_close_matches(tag, _TAGS, 1)
+            advice = f"did you mean {near[0]}?" if near else f"its tags are {', '.join(_TAGS)}."
+            notes.append(f"OpenModelDB has no tag {tag}; {advice}")
+    for name in re.split(r" OR ", license or ""):
+        if " " in name or "+" in name:
+            notes.append(f"OpenModelDB takes licenses with OR between them, and no {name!r}; change --license.")
+        elif name and name not in _LICENSES:
+            near = difflib.get_close_matches(name, _LICENSES, 1)
+            advice = f"; did you mean {near[0]}?" if near else "."
+            notes.append(f"OpenModelDB lists a model under {name} with the tag Unknown License{advice}")
+    return notes
 
 
 def _join_words(text: str, kept: str = "") -> str:
