@@ -120,8 +120,8 @@ def test_a_checkpoint_during_measurement_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("weight", "sentence"),
     [
-        (-1, "method.terms.pixel.weight: input should be greater than 0, got -1."),
-        ("much", "method.terms.pixel.weight: input should be a valid number, unable to parse string as a number"),
+        (-1, "method.terms.pixel.weight: expected a number greater than 0, got -1."),
+        ("much", "method.terms.pixel.weight: expected a number"),
         ({"match": "largest"}, "method.terms.pixel.weight.calibrate_steps: missing; add it, it has no default."),
         (
             {"match": "largest", "calibrate_step": 5},

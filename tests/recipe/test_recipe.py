@@ -32,8 +32,8 @@ def changed(document: dict, path: str, value) -> dict:
         ("method.terms.pixel.pace.alfa", 1, "my.yaml: method.terms.pixel.pace.alfa: unknown key; did you mean alpha?"),
         ("evaluate.setz", {}, "my.yaml: evaluate.setz: unknown key; did you mean sets?"),
         ("checkpoints.keep", 3, "my.yaml: checkpoints.keep: unknown key; did you mean keep_last?"),
-        ("steps", "many", "steps: input should be a valid integer, unable to parse string as an integer, got 'many'."),
-        ("steps", 0, "my.yaml: steps: input should be greater than 0, got 0."),
+        ("steps", "many", "steps: expected an integer, got 'many'."),
+        ("steps", 0, "my.yaml: steps: expected a number greater than 0, got 0."),
         ("crop_px", 33, "my.yaml: recipe: crop_px must be a multiple of the scale 2, got 33."),
         ("accumulate", 3, "my.yaml: recipe: accumulate must divide batch 4, got 3."),
         ("optimizers", {"d": {"kind": "adam"}}, "networks that the method trains, ['g'], got ['d']"),
@@ -164,7 +164,7 @@ def test_a_setting_inside_a_value_is_refused(tiny: dict, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("setting", "start"),
     [
-        ("batch=x", "--set batch: input should be a valid integer"),
+        ("batch=x", "--set batch: expected an integer"),
         ("evaluate.metrics=[psnr_y]", "--set evaluate.metrics: expected metrics that are computed on request only"),
         ("network={kind: edsr, block: 3}", "--set network.block: unknown key; did you mean blocks?"),
         ("network.blocks=-1", "--set network.blocks: "),

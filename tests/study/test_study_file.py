@@ -225,7 +225,7 @@ def test_refused(write_study: Callable[..., Path], case: str) -> None:
         ("base.step=5", "--set base.step: unknown key; did you mean steps?"),
         (
             "base.clip_norm=x",
-            "--set base.clip_norm: input should be a valid number, unable to parse string as a number, got 'x'.",
+            "--set base.clip_norm: expected a number, got 'x'.",
         ),
         ("base.seed=2", "--set base.seed: every arm runs with the same seeds; list them under seeds."),
     ],

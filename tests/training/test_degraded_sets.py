@@ -126,7 +126,7 @@ def test_an_image_too_small_for_the_degradation_is_refused_before_the_run(blind:
         ({"degrade": "bsrgn"}, "blind.degrade: expected training or one of real_esrgan, "),
         ({"degrade": None}, "blind: seed does nothing without degrade, got 5; remove it"),
         ({"lr": "photos"}, "blind: lr and degrade exclude each other, got both; remove one of them"),
-        ({"seed": -1}, "blind.seed: input should be greater than or equal to 0, got -1"),
+        ({"seed": -1}, "blind.seed: expected a number greater than or equal to 0, got -1"),
         ({"degrade": {"kind": "bsrgan", "jpg": 1}}, "blind.degrade.jpg: unknown key; "),
     ],
 )
@@ -169,9 +169,9 @@ def test_resuming_without_the_start_scores_is_refused(blind: dict, tmp_path: Pat
 @pytest.mark.parametrize(
     ("best_by", "sentence"),
     [
-        ({"psnr_y": 0}, "evaluate.best_by.psnr_y: input should be greater than 0, got 0"),
-        ({"psnr_y": -1}, "evaluate.best_by.psnr_y: input should be greater than 0, got -1"),
-        ({"psnr_y": float("nan")}, "evaluate.best_by.psnr_y: input should be "),
+        ({"psnr_y": 0}, "evaluate.best_by.psnr_y: expected a number greater than 0, got 0"),
+        ({"psnr_y": -1}, "evaluate.best_by.psnr_y: expected a number greater than 0, got -1"),
+        ({"psnr_y": float("nan")}, "evaluate.best_by.psnr_y: expected a "),
         ({"psnry": 1}, "evaluate.best_by: expected one of psnr_y"),
         ({}, "evaluate.best_by: "),
         ({"lpips": 1, "psnr_y": 1}, "evaluate: metrics must contain lpips for best_by, got []; add it"),

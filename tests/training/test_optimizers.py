@@ -234,7 +234,7 @@ def test_prodigy_has_no_groups_and_a_plateau_needs_scores(quick: dict) -> None:
     assert "optimizers.g.groups: unknown key" in recipe_error(quick)
     assert "groups" not in ProdigySpec.model_fields
     quick["optimizers"] = {"g": {"kind": "prodigy", "lr": 1e-4}}  # the rate of another optimizer
-    assert "optimizers.g.lr: input should be greater than or equal to 0.1, got 0.0001" in recipe_error(quick)
+    assert "optimizers.g.lr: expected a number greater than or equal to 0.1, got 0.0001" in recipe_error(quick)
     quick["optimizers"] = {"g": {"kind": "adam"}}
     quick["schedule"] = {"kind": "plateau"}
     assert "evaluate must be set for schedule.kind plateau" in recipe_error(quick)

@@ -9,6 +9,22 @@ from pydantic import BaseModel, Tag, ValidationError
 from selfsr.errors import describe_value, shorten, suggest
 
 _Place = tuple[type[BaseModel] | None, list[int | str], Any]
+# What was expected, by pydantic's types of problems.
+_EXPECTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a mapping, key: value",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "an integer",
+    "int_parsing": "an integer",
+    "int_type": "an integer",
+    "model_attributes_type": "a mapping of options, key: value",
+    "model_type": "a mapping of options, key: value",
+    "path_type": "a path",
+    "string_type": "text",
+}
 _LONGEST = 1500  # characters of a sentence, of which a list of all known layers has the most
 
 
@@ -51,11 +67,21 @@ def _describe_problem(problem: Any, model: type[BaseModel]) -> str:
         least = context["min_length"]
         entries = "entry" if least == 1 else "entries"
         return f"{key}: expected at least {least} {entries}, got {context['actual_length']}; add one."
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+    message = _describe_expectation(kind, problem["msg"])
     # A folder or a name such as 2024 is a number in YAML.
     quotable = kind in ("path_type", "string_type") and isinstance(problem["input"], int | float)
     advice = "; put it in quotes" if quotable else ""
     return f"{key}: {message}, got {describe_value(problem['input'])}{advice}."
+
+
+def _describe_expectation(kind: str, message: str) -> str:
+    """Return what was expected, from the type and the message of a problem."""
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}"
+    limit = re.fullmatch(r"Input should be ((?:greater|less) than .*)", message)
+    if limit:
+        return f"expected a number {limit[1]}"
+    return message[0].lower() + message[1:]
 
 
 def _describe_kind(context: dict[str, Any]) -> str:
