@@ -240,6 +240,22 @@ def format_speed(per_s: float) -> str:
     return f"{per_s:.0f}/s" if per_s >= 100 else f"{per_s:.3g}/s"
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration in words.
+
+    Example:
+        >>> [format_duration(seconds) for seconds in (5, 600, 9000, 400_000)]
+        ['5 s', '10 min', '2.5 h', '4.6 days']
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
 def fit_texts(title: str, note: str, numbers: str) -> tuple[str, str]:
     """Shorten title and note of a progress bar to the terminal, so that numbers and `_NARROWEST_BAR` columns stay.
 

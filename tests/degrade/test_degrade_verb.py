@@ -103,7 +103,7 @@ def test_contact_sheet_replaces_a_file_only_with_overwrite(photos, tmp_path):
     arguments = [photos, "-o", tmp_path / "lr", "--preset", "ssl_test", "--contact-sheet", sheet]
     code, output = run(*arguments)
     assert code != 0
-    assert f"expected a new file for the contact sheet, got {sheet}, which exists; add --overwrite." in output
+    assert f"--contact-sheet: expected a new file, got {sheet}, which exists; choose another name, or add" in output
     assert sheet.read_bytes() == b"a photo"
     assert not (tmp_path / "lr").exists()
     assert run(*arguments, "--overwrite")[0] == 0

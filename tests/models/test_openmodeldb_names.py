@@ -22,13 +22,23 @@ from selfsr.nets.weights import save_weights
         (
             (),
             "CC-BY-4",
-            ["OpenModelDB lists a model under CC-BY-4 with the tag Unknown License; did you mean CC-BY-4.0?"],
+            ["OpenModelDB shows the license CC-BY-4 as Unknown License; did you mean CC-BY-4.0?"],
         ),
-        ((), "Zlib", ["OpenModelDB lists a model under Zlib with the tag Unknown License."]),
+        (
+            (),
+            "Zlib",
+            [
+                "OpenModelDB shows the license Zlib as Unknown License; it knows Apache-2.0, BSD-3-Clause, CC-BY-4.0, "
+                "CC-BY-NC-4.0, CC-BY-NC-SA-4.0, CC-BY-SA-4.0, CC0-1.0, GPL-3.0-only, MIT, Unlicense, WTFPL."
+            ],
+        ),
         (
             (),
             "MIT AND Zlib",
-            ["OpenModelDB takes licenses with OR between them, and no 'MIT AND Zlib'; change --license."],
+            [
+                "OpenModelDB expects a license of SPDX identifiers joined by OR only, got MIT AND Zlib; change the "
+                "license, or its entry."
+            ],
         ),
     ],
 )

@@ -264,7 +264,7 @@ def test_missing_file_suggests_nearest_name(edsr, tmp_path):
     with pytest.raises(InputError, match=r"no such file; did you mean .*weights/best.safetensors\?$"):
         load_model(tmp_path / "weights" / "bast.safetensors")
     with pytest.raises(
-        InputError, match=r"no such file; check the path; .*weights has no weights file with a similar name\.$"
+        InputError, match=r"no such file; check the path; .*weights has no model with a similar name\.$"
     ):
         load_model(tmp_path / "weights" / "x.pth")
     (tmp_path / "weights" / "bast.safetensor.txt").touch()
@@ -273,6 +273,14 @@ def test_missing_file_suggests_nearest_name(edsr, tmp_path):
     (tmp_path / "weights" / "beste.pth").touch()
     with pytest.raises(InputError, match=r"did you mean .*weights/beste.pth\?$"):
         load_model(tmp_path / "weights" / "best.pth")
+    with pytest.raises(InputError, match=r"did you mean .*weights/best.safetensors\?$"):
+        load_model(tmp_path / "weights" / "best.onnx")
+    (tmp_path / "checkpoints" / "step_00000100").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step_00000100" / "state.pt").touch()
+    with pytest.raises(InputError, match=r"did you mean .*checkpoints/step_00000100\?$"):
+        load_model(tmp_path / "checkpoints" / "step_00000090")
+    with pytest.raises(InputError, match=r"did you mean .*/test_missing_file.*\?$"):
+        load_model(tmp_path.with_name(tmp_path.name[:-1] + "x"))
     with pytest.raises(InputError, match=r"no such file; its folder .*wieghts does not exist either"):
         load_model(tmp_path / "wieghts" / "best.safetensors")
     with pytest.raises(InputError, match=r"expected a file, got a folder; give .*weights/best.safetensors\.$"):

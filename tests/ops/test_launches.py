@@ -59,6 +59,7 @@ def test_a_kernel_that_does_not_compile_says_so_in_one_line(message: str) -> Non
         torch.OutOfMemoryError("out of memory"),
         RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA driver error: device not ready"),
     ],
 )
 def test_errors_of_the_gpu_stay_as_they_are(error: Exception) -> None:

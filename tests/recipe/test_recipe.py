@@ -186,6 +186,18 @@ def test_a_wrong_option_beside_settings_is_that_of_the_file(tiny: dict, tmp_path
     assert str(error.value).startswith(f"{path}: batch: ")
 
 
+def test_an_error_of_file_and_setting_together_names_both(tiny: dict, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(changed(tiny, "evaluate.best_by", "lpips")))
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    sentence = str(error.value).removeprefix(f"{path}: ")
+    assert sentence.startswith("evaluate: ")
+    with pytest.raises(InputError) as error:
+        load_recipe(path, ["steps=9", "evaluate.every_steps=1"])
+    assert str(error.value) == f"{path} with --set evaluate.every_steps: {sentence}"
+
+
 def test_yaml_reads_1e_4_as_a_number_and_refuses_duplicate_keys() -> None:
     assert read_yaml("a: 1e-4", "x") == {"a": 1e-4}
     with pytest.raises(InputError, match=r"x line 2: expected valid YAML, got an error: the key 'a' is a duplicate\."):

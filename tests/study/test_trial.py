@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from click.testing import Result
 from typer.testing import CliRunner
@@ -12,7 +13,12 @@ from typer.testing import CliRunner
 from factories import texture
 from selfsr.cli import study as command
 from selfsr.images.files import DecodedImage, write_image
+from selfsr.recipe import load_recipe
+from selfsr.study import open_study, trial
+from selfsr.study.trial import estimate_time_s
 from selfsr.training import dryrun
+from selfsr.training.dryrun import Cost
+from selfsr.training.run_evaluation import DryRunEvaluation
 
 
 @pytest.fixture
@@ -35,8 +41,8 @@ def test_each_arm_is_tried_once_and_nothing_is_written(dry_run, workspace: Path,
     done = dry_run("--set", "base.optimizers.g.lr=2e-3")
     assert done.exit_code == 0, done.output
     assert sorted(workspace.rglob("*")) == before
-    assert done.output.count("Trying plain of tiny") == done.output.count("Trying paced of tiny") == 1
-    assert "all arms: optimizers.g.lr: 2e-3" in done.output
+    assert [done.output.count(f"Trying arm {arm} of recipe tiny") for arm in ("plain", "paced")] == [1, 1]
+    assert "--set: optimizers.g.lr: 2e-3" in done.output
     assert "80 steps remain, about " in done.output
     assert len(checked) == 1  # both arms have the same images
 
@@ -46,7 +52,7 @@ def test_each_arm_is_tried_once_and_nothing_is_written(dry_run, workspace: Path,
     [
         ("base.crop_px=44", "plain", "the size of the crop, got 40 x 48"),
         ("base.evaluate.metrics=[pyiqa:musiq]", "plain", "pip install pyiqa"),
-        ("base.start_from=photos/none.safetensors", "plain", "none.safetensors"),
+        ("base.start_from=tiny.yaml", "plain", "tiny.yaml"),
     ],
 )
 def test_what_would_end_a_run_at_its_start_is_refused(
@@ -65,4 +71,54 @@ def test_a_loss_that_diverges_names_its_arm(dry_run, workspace: Path) -> None:
     refused = dry_run()
     assert refused.exit_code == 1
     assert str(refused.exception).startswith("study: recipe tiny, arm paced: ")
-    assert "NaN" in str(refused.exception) or "infinite" in str(refused.exception)
+    assert "became NaN or infinite at step" in str(refused.exception)
+    assert "; lower the learning rate under set, set clip_norm, or set precision to" in str(refused.exception)
+
+
+def test_what_else_can_end_a_trial(dry_run, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "measure_cost", fail)
+        refused = dry_run()
+    assert str(refused.exception).startswith("study: recipe tiny, arm plain: expected enough free memory for a step,")
+    monkeypatch.setattr(dryrun, "fit", lambda *_, **__: False)  # as after Ctrl-C
+    with pytest.raises(KeyboardInterrupt):
+        dryrun.measure_cost(load_recipe(Path("tiny.yaml")), device="cpu")
+
+
+def test_runs_that_share_a_device_share_its_memory(dry_run, monkeypatch) -> None:
+    monkeypatch.setattr(dryrun, "measure_free_bytes", lambda _: 10 * 2**20)
+    monkeypatch.setattr(dryrun, "estimate_step_bytes", lambda *_, **__: 4 * 2**20)
+    assert dry_run("--jobs", "2").exit_code == 0
+    refused = dry_run("--jobs", "3")
+    assert "expected 4 MB of free memory on cpu for a step of each run, got 3 MB" in str(refused.exception)
+
+
+def test_devices_divide_the_time_up_to_the_longest_run(workspace: Path) -> None:
+    plan, _ = open_study(Path("claim.yaml"))
+    runs = [(run, 0) for run in plan.runs()]
+    cost = Cost(steps_per_s=2.0, evaluation_s=1.0, memory_mb=1, disk_mb=1, evaluation=DryRunEvaluation(2))
+    costs = {(run.setup, run.arm): cost for run, _ in runs}
+    # 20 steps at 2 steps/s, two evaluations at the start and two in training.
+    assert [estimate_time_s(runs, costs, devices) for devices in (1, 2, 9)] == [56, 28, 14]
+    assert estimate_time_s([(runs[0][0], 10), (runs[1][0], 20)], costs, 1) == 6
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "steps=3",
+            "--set steps=3: expected a setting of the study, got one of its recipes; write --set base.steps=3.",
+        ),
+        (
+            "seed=3",
+            "--set seed=3: expected a setting of the study, got one of its recipes; every arm runs with the same "
+            "seeds; list them under seeds.",
+        ),
+    ],
+)
+def test_settings_of_recipes_need_base(dry_run, setting: str, message: str) -> None:
+    assert str(dry_run("--set", setting).exception) == message

@@ -224,7 +224,7 @@ distributed.destroy_process_group()
 @pytest.mark.slow
 @pytest.mark.compile
 def test_compiled_blocks_of_two_processes_train_as_one_process_without(tiny: dict, tmp_path: Path) -> None:
-    """The real compiler below DDP."""
+    """Compile blocks with Inductor and train them under DDP."""
     recipe = make_recipe(tiny, batch=4)
     plain = train(recipe, tmp_path / "plain")
     document = recipe.model_dump(mode="json") | {"compile": "default"}

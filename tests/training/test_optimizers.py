@@ -235,6 +235,9 @@ def test_prodigy_has_no_groups_and_a_plateau_needs_scores(quick: dict) -> None:
     assert "groups" not in ProdigySpec.model_fields
     quick["optimizers"] = {"g": {"kind": "prodigy", "lr": 1e-4}}  # the rate of another optimizer
     assert "optimizers.g.lr: expected a number greater than or equal to 0.1, got 0.0001" in recipe_error(quick)
+    for key in ("lr", "eps", "weight_decay"):  # beyond float32, PyTorch ends with an error of its own
+        large = {**quick, "optimizers": {"g": {"kind": "adamw", key: 1e38}}}
+        assert f"optimizers.g.{key}: expected a number less than or equal to 1000, got 1e+38" in recipe_error(large)
     quick["optimizers"] = {"g": {"kind": "adam"}}
     quick["schedule"] = {"kind": "plateau"}
     assert "evaluate must be set for schedule.kind plateau" in recipe_error(quick)

@@ -63,5 +63,5 @@ def test_output_size_is_the_rounded_product_within_the_limit(factor, max_side_px
     "options", [(0.0, None), (-2.0, None), (float("nan"), None), (float("inf"), None), (65, None), (2, 0)]
 )
 def test_output_size_refuses_what_has_no_size(options):
-    with pytest.raises(InputError, match=r"^upscale: expected a (factor of the size|longest side).*; pass one such as"):
+    with pytest.raises(InputError, match=r"^upscale: expected (an output factor|a longest side).*; pass one such as"):
         OutputSize(*options)

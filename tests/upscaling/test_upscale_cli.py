@@ -66,8 +66,8 @@ def test_max_side_limits_only_larger_outputs(folder: Path) -> None:
         *(
             (
                 ("--outscale", factor),
-                f"upscale: expected a factor of the size from 1/64 to 64, got {factor}; pass one such as 2.5, or a "
-                "limit in pixels with --max-side.",
+                f"upscale: expected an output factor from 1/64 to 64, got {factor}; pass one such as 2.5, or limit "
+                "the size in pixels with --max-side.",
             )
             for factor in ("0", "nan", "0.0001", "1000")
         ),

@@ -44,7 +44,7 @@ _listed: ContextVar[list[Launch] | None] = ContextVar("_listed", default=None)
 
 
 # How errors of the GPU begin, from PyTorch or Triton's driver, in contrast to those of a compiler.
-_GPU_ERRORS = ("Triton Error [CUDA]", "CUDA error", "CUDA out of memory")
+_GPU_ERRORS = ("Triton Error [CUDA]", "CUDA error", "CUDA driver error", "CUDA out of memory")
 
 
 class KernelFailed(RuntimeError):

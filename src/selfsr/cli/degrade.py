@@ -56,7 +56,9 @@ def degrade(
             help=f"Also write a sheet of the first {_SHEET_ROWS} images with at least {_MIN_SHEET_DRAWS} LR versions."
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing images.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing images and the contact sheet.")
+    ] = False,
 ) -> None:
     """Make LR images by random blur, resize, noise and JPEG, as in BSRGAN and Real-ESRGAN.
 
@@ -92,7 +94,7 @@ def degrade(
 
 
 def _check_contact_sheet(sheet: Path, folder: Path, output: Path, *, overwrite: bool) -> None:
-    """Check that the contact sheet replaces no file, and is not among the images, where a later call would read it."""
+    """Check that the contact sheet replaces no file and is outside of the images, where a later call would read it."""
     from selfsr.errors import InputError
     from selfsr.images.files import check_format
     from selfsr.images.paths import is_inside
@@ -102,7 +104,8 @@ def _check_contact_sheet(sheet: Path, folder: Path, output: Path, *, overwrite: 
         raise InputError(f"degrade: expected a contact sheet outside of {folder}, got {sheet}; write it elsewhere.")
     if sheet.exists() and not overwrite:
         raise InputError(
-            f"degrade: expected a new file for the contact sheet, got {sheet}, which exists; add --overwrite."
+            f"degrade: --contact-sheet: expected a new file, got {sheet}, which exists; choose another name, or add "
+            "--overwrite."
         )
 
 

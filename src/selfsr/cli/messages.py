@@ -37,7 +37,7 @@ def print_left_out(sentences: Iterable[str], further_frames: int = 0) -> None:
 
 
 def print_last_weights(model: str, path: Path) -> None:
-    """Print that a run folder stands for its last weights, where it has no best ones.
+    """Print a note if a run folder has no best weights, so that its last ones are used.
 
     Args:
         model: the model as the user wrote it.
@@ -47,4 +47,4 @@ def print_last_weights(model: str, path: Path) -> None:
 
     folder = Path(model)
     if path.parent == folder / "weights" and path.stem == "last":
-        print_line(f"Note: {folder} has no weights/best, as before the first evaluation; {path.name} is used.")
+        print_line(f"Note: {folder} has no weights/best, since it was not evaluated; using weights/{path.name}.")

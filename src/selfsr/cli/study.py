@@ -102,30 +102,31 @@ def _print_plan(plan: "StudyPlan", folder: Path) -> None:
         f"Study {plan.name}: {len(plan.setups)} recipe(s) x {len(plan.changes)} arms x {len(plan.seeds)} seed(s) = "
         f"{len(runs)} runs, {steps:,} steps, in {folder}"
     )
-    if plan.common:
-        print_line(f"  all arms: {describe_changes(plan.common)}")
+    for place, changes in plan.common.items():
+        if changes:
+            print_line(f"  {place}: {describe_changes(changes)}")
     for arm, changes in plan.changes.items():
         baseline = " (baseline)" if arm == plan.baseline else ""
         print_line(f"  {arm}{baseline}: {describe_changes(changes)}")
 
 
-def _try_arms(reached: "list[tuple[PlannedRun, int]]", slots: "list[DeviceSlot]") -> None:
-    """Try each arm; print what its runs cost, and the number of remaining runs and steps with their time."""
-    from selfsr.console import print_line
-    from selfsr.study.progress import format_duration
+def _try_arms(runs: "list[tuple[PlannedRun, int]]", slots: "list[DeviceSlot]") -> None:
+    """Try each arm; print its cost, and the remaining runs, steps and time."""
+    from selfsr.console import format_duration, print_line
     from selfsr.study.trial import describe_cost, estimate_time_s, try_arms
 
-    costs = try_arms(reached, slots[0].device, lambda run: print_line(f"Trying {run.arm} of {run.setup}"))
+    costs = try_arms(runs, slots, lambda run: print_line(f"Trying arm {run.arm} of recipe {run.setup}"))
     for (setup, arm), cost in costs.items():
-        run = next(run for run, _ in reached if (run.setup, run.arm) == (setup, arm))
+        run = next(run for run, _ in runs if (run.setup, run.arm) == (setup, arm))
         print_line(f"  {arm} of {setup}: {describe_cost(run.recipe, cost)}")
-    finished = sum(step == run.recipe.steps for run, step in reached)
-    started = sum(0 < step < run.recipe.steps for run, step in reached)
-    remaining = sum(run.recipe.steps - step for run, step in reached)
-    line = f"Finished: {finished} of {len(reached)} runs; started: {started}; {remaining:,} steps remain"
+    finished = sum(step == run.recipe.steps for run, step in runs)
+    started = sum(0 < step < run.recipe.steps for run, step in runs)
+    remaining = sum(run.recipe.steps - step for run, step in runs)
+    line = f"Finished: {finished} of {len(runs)} runs; started: {started}; {remaining:,} steps remain"
     if costs:
-        duration = format_duration(estimate_time_s(reached, costs, len(slots)))
-        line += f", about {duration} with {len(slots)} run{'s' if len(slots) > 1 else ''} at once"
+        devices = len({slot.label for slot in slots})
+        duration = format_duration(estimate_time_s(runs, costs, devices))
+        line += f", about {duration}" + (f" on {devices} devices" if devices > 1 else "")
     print_line(f"{line}.")
 
 

@@ -41,8 +41,8 @@ UpscaleScaleOption = Annotated[
 OutscaleOption = Annotated[
     float | None,
     typer.Option(
-        help="Factor of the output's size, any number from 1/64 to 64 such as 2.5: bicubic interpolation resizes the "
-        "output of the model. --scale then only selects a scale of the network.",
+        help="Output size divided by input size, from 1/64 to 64, such as 2.5. Bicubic interpolation resizes the "
+        "model's output; --scale then only selects a scale of the network.",
     ),
 ]
 MaxSideOption = Annotated[

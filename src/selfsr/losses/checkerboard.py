@@ -3,7 +3,7 @@
 Networks for a scale s compute s x s output pixels from each input pixel, each by its own weights. If the error differs
 between these positions on average, a pattern with a period of s pixels covers the image: checkerboard artifacts (Odena,
 Dumoulin, Olah, "Deconvolution and Checkerboard Artifacts", Distill 2016). That article has no such loss; this one
-is ours.
+was designed for this project.
 """
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from selfsr.losses._images import prepare_images
 
 
 def checkerboard_loss(sr: Tensor, hr: Tensor, *, period_px: int, window_px: int | None = None) -> Tensor:
-    r"""Return the mean absolute difference between the mean errors at the positions of a periodic grid.
+    """Return the mean absolute deviation of the mean error at each position of a period, (18) of docs/losses.md.
 
     Let `m(p)` be the mean of `sr - hr` over the pixels (y, x) of one window of one channel of one image for which
     `(y mod s, x mod s) = p`, with the period s. Then
@@ -35,8 +35,8 @@ def checkerboard_loss(sr: Tensor, hr: Tensor, *, period_px: int, window_px: int 
         A scalar.
 
     Raises:
-        InputError: the images differ in shape or device or are smaller than a window, or the period or the window is
-            impossible.
+        InputError: the images differ in shape or device or are smaller than a window, `period_px` is below 2, or
+            `window_px` is no positive multiple of it.
 
     >>> import torch
     >>> hr = torch.rand(1, 3, 64, 64)
@@ -52,14 +52,18 @@ def checkerboard_loss(sr: Tensor, hr: Tensor, *, period_px: int, window_px: int 
     if period_px < 2:
         raise InputError(f"{caller}: period_px must be 2 or more, got {period_px}; pass the scale of the network.")
     if window_px is not None and (window_px < period_px or window_px % period_px):
-        raise InputError(f"{caller}: window_px must be a multiple of period_px {period_px}, got {window_px}.")
+        raise InputError(
+            f"{caller}: window_px must be a positive multiple of period_px {period_px}, got {window_px}; pass "
+            f"{max(1, round(window_px / period_px)) * period_px}."
+        )
     images, channels, height, width = sr.shape
     rows_px, columns_px = (
         side // period_px * period_px if window_px is None else window_px for side in (height, width)
     )
     if min(rows_px, columns_px) < period_px or rows_px > height or columns_px > width:
         raise InputError(
-            f"{caller}: images must be at least {window_px or period_px} px high and wide, got {list(sr.shape)}."
+            f"{caller}: images must be at least {window_px or period_px} px high and wide, got {list(sr.shape)}; pass "
+            "larger crops or a smaller window_px."
         )
     down, across = height // rows_px, width // columns_px
     error = (sr - hr)[:, :, : down * rows_px, : across * columns_px]

@@ -53,21 +53,26 @@ class _Mean(torch.autograd.Function):
         return mean_over_processes(gradients[0])
 
 
-# The processes wait for one that does something by itself, such as FID of a large set: gloo's own limit of half an hour
-# would end the run. A process that ends closes its connections, which the others notice at once.
-_LONGEST_WAIT = timedelta(days=1)
-_control_groups: list[tuple[Any, Any]] = []
+# While one process works by itself, such as for FID of a large set, the others wait; gloo's default of half an hour
+# would end the run. They notice at once that a process has ended, but a machine without network only after this time.
+_LONGEST_WORK = timedelta(hours=6)
+_control_groups: dict[timedelta | None, tuple[Any, Any]] = {}
 
 
-def _get_control_group() -> Any:
+def _get_control_group(timeout: timedelta | None = None) -> Any:
     """Return the group for messages between the processes; it works on the CPU and never waits for a GPU.
 
-    All processes must call this in the same order, since the first call makes the group.
+    All processes must call this in the same order, since the first call with a limit makes its group.
+
+    Args:
+        timeout: limit for an answer of the others; None is gloo's own.
     """
     world = distributed.group.WORLD
-    if not _control_groups or _control_groups[0][0] is not world:  # a second run in one process has another world
-        _control_groups[:] = [(world, distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT))]
-    return _control_groups[0][1]
+    known, group = _control_groups.get(timeout, (None, None))
+    if known is not world:  # a second run in one process has another world
+        group = distributed.new_group(backend="gloo", timeout=timeout)
+        _control_groups[timeout] = (world, group)
+    return group
 
 
 def share_from_first(make: Callable[[], T]) -> T:
@@ -89,7 +94,7 @@ def share_from_first(make: Callable[[], T]) -> T:
             outcome[0] = make()
         except (InputError, OSError) as error:
             outcome[1] = error
-    distributed.broadcast_object_list(outcome, src=0, group=_get_control_group())
+    distributed.broadcast_object_list(outcome, src=0, group=_get_control_group(_LONGEST_WORK))
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
@@ -114,7 +119,7 @@ def share_with_all(make: Callable[[], T]) -> list[T]:
     except (InputError, OSError) as error:
         outcome = (None, error)
     outcomes: list[Any] = [None] * process_count()
-    distributed.all_gather_object(outcomes, outcome, group=_get_control_group())
+    distributed.all_gather_object(outcomes, outcome, group=_get_control_group(_LONGEST_WORK))
     for _, error in outcomes:
         if error is not None:
             raise error

@@ -9,7 +9,7 @@ from selfsr.errors import InputError
 _MODEL = re.compile(r"(\d+)x-[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*")
 # The pattern of an SPDX expression, such as "MIT" or "Apache-2.0 OR MIT".
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+-]+)*")
-# The tags that a maker chooses, of data/tags.json in its repository, and the licenses whose terms it shows.
+# The tags that authors choose, from data/tags.json of OpenModelDB's repository, and the licenses whose terms it shows.
 _TAGS = (
     "anime", "anti-aliasing", "cartoon", "colorization", "dds", "debanding", "deblur", "dedither", "dehalo", "denoise",
     "faces", "game-textures", "general-upscaler", "inpainting", "jpeg", "manga", "photo", "pixel-art", "pretrained",
@@ -104,7 +104,11 @@ def check_license(license: str) -> None:
 
 
 def describe_unknown_names(tags: Iterable[str], license: str | None) -> list[str]:
-    """Return a sentence for each tag and license that OpenModelDB does not know; it may know more by now.
+    """Return a note for each tag and license that OpenModelDB does not know. The lists are of November 2026.
+
+    Args:
+        tags: tags in the form that OpenModelDB has.
+        license: an SPDX expression, or None.
 
     Example:
         >>> describe_unknown_names(["photos"], "MIT OR Apache-2.0")
@@ -116,13 +120,16 @@ def describe_unknown_names(tags: Iterable[str], license: str | None) -> list[str
             near = difflib.get_close_matches(tag, _TAGS, 1)
             advice = f"did you mean {near[0]}?" if near else f"its tags are {', '.join(_TAGS)}."
             notes.append(f"OpenModelDB has no tag {tag}; {advice}")
-    for name in re.split(r" OR ", license or ""):
+    for name in (license or "").split(" OR "):
         if " " in name or "+" in name:
-            notes.append(f"OpenModelDB takes licenses with OR between them, and no {name!r}; change --license.")
+            notes.append(
+                f"OpenModelDB expects a license of SPDX identifiers joined by OR only, got {license}; change the "
+                "license, or its entry."
+            )
         elif name and name not in _LICENSES:
             near = difflib.get_close_matches(name, _LICENSES, 1)
-            advice = f"; did you mean {near[0]}?" if near else "."
-            notes.append(f"OpenModelDB lists a model under {name} with the tag Unknown License{advice}")
+            advice = f"did you mean {near[0]}?" if near else f"it knows {', '.join(_LICENSES)}."
+            notes.append(f"OpenModelDB shows the license {name} as Unknown License; {advice}")
     return notes
 
 

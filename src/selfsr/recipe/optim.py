@@ -14,13 +14,13 @@ from selfsr.spec import Spec
 ParameterGroup = dict[str, Any]
 _UnitInterval = Annotated[float, Field(ge=0, lt=1)]
 _OpenUnitInterval = Annotated[float, Field(gt=0, lt=1)]
-# Far above what any network trains with, and small enough that no product with it exceeds float32.
-_LARGEST_RATE = 1000
-_LearningRate = Annotated[float, Field(gt=0, le=_LARGEST_RATE)]
-_Epsilon = Annotated[float, Field(gt=0, le=_LARGEST_RATE)]
+# Far above every useful value. Products with it stay finite in float32 for ordinary weights and gradients.
+_LARGEST_VALUE = 1000
+_LearningRate = Annotated[float, Field(gt=0, le=_LARGEST_VALUE)]
+_Epsilon = Annotated[float, Field(gt=0, le=_LARGEST_VALUE)]
 _Betas = tuple[_UnitInterval, _UnitInterval]
 
-_LR = "learning rate before the schedule; lower it if the loss becomes NaN"
+_LR = "learning rate before the schedule, at most 1000; lower it if the loss becomes NaN"
 _BETAS = "decay rates of the first and second moment of the gradient, in [0, 1)"
 _EPS = "added to the root of the second moment; for losses of images in [0, 255] it is 255 times as large"
 _DECAY = "factor of the decoupled weight decay; 0 is none"
@@ -63,7 +63,7 @@ class AdamSpec(_GroupedSpec):
     weight_decay: float = Field(
         0.0,
         ge=0,
-        le=_LARGEST_RATE,
+        le=_LARGEST_VALUE,
         description="factor of the L2 regularization, which is added to the gradient; 0 is none",
     )
 
@@ -79,7 +79,7 @@ class AdamWSpec(_GroupedSpec):
     lr: _LearningRate = Field(2e-4, description=_LR)
     betas: _Betas = Field((0.9, 0.99), description=_BETAS)
     eps: _Epsilon = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_VALUE, description=_DECAY)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters."""
@@ -99,7 +99,7 @@ class AdanSpec(_GroupedSpec):
         description="decay rates of the gradient, of its differences, and of the second moment, in [0, 1)",
     )
     eps: _Epsilon = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_VALUE, description=_DECAY)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters."""
@@ -122,7 +122,7 @@ class ScheduleFreeAdamWSpec(_GroupedSpec):
         description="share of the averaged weights at which the gradient is taken, and decay rate of the second moment",
     )
     eps: _Epsilon = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description="factor of the weight decay; 0 is none")
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_VALUE, description="factor of the weight decay; 0 is none")
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters."""
@@ -141,12 +141,12 @@ class ProdigySpec(_OptimizerSpec):
     lr: float = Field(
         1.0,
         ge=0.1,
-        le=_LARGEST_RATE,
+        le=_LARGEST_VALUE,
         description="factor of the estimated learning rate, at least 0.1, before the schedule; leave it 1",
     )
     betas: _Betas = Field((0.9, 0.999), description=_BETAS)
     eps: _Epsilon = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_VALUE, description=_DECAY)
     d_coef: PositiveFloat = Field(
         1.0, description="factor of the estimate itself; 0.5 to 2, lower if training becomes unstable"
     )
@@ -168,7 +168,7 @@ class SoapSpec(_GroupedSpec):
     lr: _LearningRate = Field(3e-3, description=_LR)
     betas: _Betas = Field((0.95, 0.95), description=_BETAS)
     eps: _Epsilon = Field(1e-8, description=_EPS)
-    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_VALUE, description=_DECAY)
     precondition_frequency: PositiveInt = Field(
         10, description="steps between updates of the eigenbasis; lower is more exact and slower"
     )
@@ -191,7 +191,7 @@ class MuonSpec(_GroupedSpec):
     momentum: _UnitInterval = Field(0.95, description="decay rate of the momentum of matrices, in [0, 1)")
     betas: _Betas = Field((0.9, 0.99), description=_BETAS + ", for vectors")
     eps: _Epsilon = Field(1e-8, description=_EPS + "; for vectors")
-    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_VALUE, description=_DECAY)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters, each split into matrices and vectors."""
@@ -216,7 +216,7 @@ class LionSpec(_GroupedSpec):
     kind: Literal["lion"] = "lion"
     lr: _LearningRate = Field(5e-5, description=_LR)
     betas: _Betas = Field((0.9, 0.99), description="decay rates of the momentum in the update and after it, in [0, 1)")
-    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_RATE, description=_DECAY)
+    weight_decay: float = Field(0.0, ge=0, le=_LARGEST_VALUE, description=_DECAY)
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """Return the optimizer over groups of parameters."""

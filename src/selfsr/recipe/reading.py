@@ -11,7 +11,7 @@ from selfsr.errors import InputError, describe_value, find_similar, shorten
 from selfsr.recipe.errors import describe_error
 from selfsr.recipe.from_file import replace_network
 from selfsr.recipe.schema import Recipe
-from selfsr.recipe.settings import Setting, check_removal, find_setting, read_value, split_setting
+from selfsr.recipe.settings import Setting, check_removal, find_setting_within, read_value, sets_option, split_setting
 from selfsr.recipe.yaml12 import read_text, read_yaml, write_yaml
 from selfsr.spec import Spec
 
@@ -80,14 +80,17 @@ def parse_settings(
 
     Raises:
         InputError: an option is unknown, missing or wrong; the message begins with `source`, or with `--set` if one of
-            the settings gave the option.
+            the settings gave the option. If a setting gave a part of the options, it has both.
     """
     try:
         return model.model_validate(document)
     except ValidationError as error:
         sentence = describe_error(error, model)
-        place = "--set " if find_setting(settings, sentence.partition(": ")[0]) else f"{source}: "
-        raise InputError(f"{place}{sentence}") from error
+        key = sentence.partition(": ")[0]
+        if sets_option(settings, key):
+            raise InputError(f"--set {sentence}") from error
+        inner = find_setting_within(settings, key)  # the file and the setting together are wrong
+        raise InputError(f"{source}{f' with --set {inner}' if inner else ''}: {sentence}") from error
 
 
 def _apply_setting(document: dict[str, Any], setting: Setting) -> None:

@@ -61,13 +61,18 @@ def read_value(model: type[BaseModel], document: Any, path: str, text: str) -> A
     return text
 
 
-def find_setting(settings: Sequence[Setting], key: str) -> str | None:
-    """Return the path of the setting, among those written as text, that an error at a key is about; None if none is.
+def sets_option(settings: Sequence[Setting], key: str) -> bool:
+    """Return whether one of the settings, among those written as text, gives the option at a key or those around it."""
+    return any(f"{key}.".startswith(f"{path}.") for path in _list_paths(settings))
 
-    It is a setting of the option at the key, of the options around it, or of an option in it.
-    """
-    paths = [split_setting(setting, "path=value")[0] for setting in settings if isinstance(setting, str)]
-    return next((path for path in paths if f"{key}.".startswith(f"{path}.") or path.startswith(f"{key}.")), None)
+
+def find_setting_within(settings: Sequence[Setting], key: str) -> str | None:
+    """Return the path of the first setting, among those written as text, of an option within the one at a key."""
+    return next((path for path in _list_paths(settings) if path.startswith(f"{key}.")), None)
+
+
+def _list_paths(settings: Sequence[Setting]) -> list[str]:
+    return [split_setting(setting, "path=value")[0] for setting in settings if isinstance(setting, str)]
 
 
 def check_removal(model: type[BaseModel], document: Any, node: dict[str, Any], path: str) -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from selfsr import __version__
+from selfsr.console import format_duration
 from selfsr.recipe import dump_recipe
 from selfsr.report.assets import dump_script_json, read_asset, render_template
 from selfsr.report.curves import Chart, ChartBaseline, ChartLine
 from selfsr.study.compare import Curve, compute_band, subtract_curves
 from selfsr.study.plan import StudyPlan
-from selfsr.study.progress import format_duration
 from selfsr.study.results import SetupResult, StudyResults
 from selfsr.study.tables import (
     HOW_EQUAL,

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from selfsr.errors import InputError
 from selfsr.models import find_model
 from selfsr.recipe import Recipe, load_recipe, shipped_recipes
-from selfsr.recipe.settings import Setting, find_setting, split_setting
+from selfsr.recipe.settings import Setting, sets_option, split_setting
 from selfsr.spec import select_path
 from selfsr.study.differences import describe_differences, find_differences, find_undeclared
 from selfsr.study.spec import ArmCondition, Study
@@ -69,8 +69,8 @@ class StudyPlan:
         setups: the recipes by name.
         history: one sentence for each extension of the study.
         equal_score: score at which the other metrics are compared, or None.
-        common: the changes of every recipe for every arm, path to value; empty for a plan from a folder, where they are
-            in the recipes.
+        common: the changes to every recipe, path to value, by their place: `set` of the file, and `--set`. An arm may
+            replace them. Empty for a plan that was read from a folder.
     """
 
     name: str
@@ -83,7 +83,7 @@ class StudyPlan:
     setups: dict[str, StudySetup]
     history: tuple[str, ...] = ()
     equal_score: float | None = None
-    common: dict[str, Any] = field(default_factory=dict)
+    common: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
 
     def runs(self) -> list[PlannedRun]:
         """Return all runs, seed by seed, so that a study that stops early has complete comparisons."""
@@ -138,7 +138,7 @@ def resolve_study(study: Study, file: str, settings: Sequence[str] = ()) -> Stud
         {arm: spec.note for arm, spec in study.arms.items()},
         setups,
         equal_score=study.equal_score,
-        common={**study.set, **dict(split_setting(setting, "path=value") for setting in settings)},
+        common={"set": study.set, "--set": dict(split_setting(setting, "path=value") for setting in settings)},
     )
     _check_names(file, plan.runs())
     return plan
@@ -214,9 +214,9 @@ def _load_arm(path: Path, settings: Sequence[Setting], key: str) -> Recipe:
     except InputError as error:
         text = str(error)
         at = text.removeprefix("--set ").partition(":")[0].partition("=")[0]
-        if text.startswith("--set ") and find_setting(settings, at):
+        if text.startswith("--set ") and sets_option(settings, at):
             raise InputError(f"--set base.{text.removeprefix('--set ')}") from error
-        raise InputError(f"{key}: {text}") from error
+        raise InputError(f"{key}: {text.replace(' with --set ', ' with --set base.', 1)}") from error
 
 
 def _document(recipe: Recipe, without: Sequence[str] = ("name", "seed")) -> dict[str, Any]:

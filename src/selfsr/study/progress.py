@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from selfsr.console import console, print_line
+from selfsr.console import console, format_duration, print_line
 from selfsr.study.plan import PlannedRun
 
 
@@ -38,9 +38,15 @@ class TimeEstimate:
         common = sum(self._seconds.values()) / total
         costs = {s: self._seconds[s] / self._steps[s] for s in self._steps if self._steps[s]}
         left = [(run.recipe.steps - done[run.name]) * costs.get(run.setup, common) for run in self._runs]
-        unfinished = [seconds for seconds in left if seconds > 0]
-        # A run cannot be divided between slots, so the longest one is a lower bound.
-        return max(sum(unfinished) / self._slots, max(unfinished, default=0.0))
+        return divide_time([seconds for seconds in left if seconds > 0], self._slots)
+
+
+def divide_time(times_s: Sequence[float], slots: int) -> float:
+    """Return the time of runs of which `slots` train at once, in seconds, from the time of each.
+
+    A run cannot be divided between slots, so the longest one is a lower bound.
+    """
+    return max(sum(times_s) / slots, max(times_s, default=0.0))
 
 
 class StudyProgress:
@@ -100,14 +106,3 @@ class StudyProgress:
         finished = sum(done[run.name] >= run.recipe.steps for run in self._runs)
         left = self._left.seconds_left(done)
         return f"{finished} of {len(self._runs)} runs", f"about {format_duration(left)} left" if left else ""
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in words, such as "5 s" or "2.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

@@ -146,9 +146,9 @@ def split_settings(settings: Sequence[str]) -> tuple[list[str], list[str]]:
         head, _, rest = path.partition(".")
         if not rest:
             if path in Recipe.model_fields and path not in Study.model_fields:
+                advice = _SET_BY_STUDY.get(path, f"write --set base.{setting}")
                 raise InputError(
-                    f"--set {shorten(setting)}: expected a setting of the study, got one of its recipes; write "
-                    f"--set base.{shorten(setting)}."
+                    f"--set {shorten(setting)}: expected a setting of the study, got one of its recipes; {advice}."
                 )
             of_study.append(setting)
         elif head != "base":

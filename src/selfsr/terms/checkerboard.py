@@ -11,20 +11,21 @@ from selfsr.terms.base import TermSpec
 
 
 class CheckerboardTerm(TermSpec):
-    """Differences between the mean errors at the positions in the grid of the input; against periodic patterns."""
+    """Penalize patterns that repeat with the scale: the mean error must be equal at all positions in an LR pixel."""
 
     smallest_scale: ClassVar[int] = 2
 
     kind: Literal["checkerboard"] = "checkerboard"
     window_periods: PositiveInt | None = Field(
         8,
-        description="side of the windows in which errors are averaged, in periods (pixels of LR); smaller windows find "
-        "patterns that change over the image and average less noise away. null, and a smaller crop, are one window",
+        description="side of the windows over which errors are averaged, in LR pixels; small windows find patterns "
+        "that change over the image, large ones average more noise away. null, or a window larger than the crop, "
+        "averages over the complete crop",
     )
 
     @property
     def minimum_px(self) -> int:
-        """One pixel of LR, at the smallest scale."""
+        """The smallest period."""
         return self.smallest_scale
 
     def __call__(self, outputs: Outputs, batch: Batch, clock: Clock) -> Tensor:

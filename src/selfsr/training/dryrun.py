@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfsr.console import print_line, print_lines
+from selfsr.console import format_duration, print_line, print_lines
 from selfsr.data.check import check_folder
 from selfsr.data.spec import FolderSpec, PairsSpec
 from selfsr.errors import InputError
@@ -61,24 +61,28 @@ def _describe_estimate(step_bytes: int | None) -> str:
     return f"Memory of a step: about {step_bytes / 2**20:,.0f} MB of tensors in each process, estimated."
 
 
-def check_memory(recipe: Recipe, device: str) -> int | None:
-    """Check that the tensors of a step fit into the free memory; return their bytes, None if they are not estimated.
+def check_memory(recipe: Recipe, device: str, runs: int = 1) -> int | None:
+    """Check that a step fits into the free memory; return its estimated bytes.
 
     Args:
         recipe: the recipe of the run.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        runs: number of such runs that share the device.
+
+    Returns:
+        The bytes of the tensors of a step of one run; None if they are not estimated.
 
     Raises:
         InputError: they do not.
     """
     step_bytes = estimate_step_bytes(recipe, device=device)
     chosen = choose_device(device)
-    free = measure_free_bytes(chosen)
+    free = measure_free_bytes(chosen) // runs
     if step_bytes is not None and step_bytes > free:
         raise InputError(
-            f"dry run: expected {step_bytes / 2**20:,.0f} MB of free memory on {chosen} for a step, got "
-            f"{free / 2**20:,.0f} MB, so no step was run; train on a larger GPU, or lower batch or crop_px, or raise "
-            "accumulate."
+            f"dry run: expected {step_bytes / 2**20:,.0f} MB of free memory on {chosen} for a step of each run, "
+            f"got {free / 2**20:,.0f} MB, so no step was run; train on a larger GPU, or lower batch or crop_px, or "
+            "raise accumulate."
         )
     return step_bytes
 
@@ -101,6 +105,19 @@ class Cost:
     disk_mb: float
     evaluation: DryRunEvaluation
 
+    def estimate_s(self, recipe: Recipe, after_step: int = 0) -> float:
+        """Return the time of a run after a step, with its evaluations, in seconds."""
+        training_s = (recipe.steps - after_step) / self.steps_per_s
+        return training_s + count_evaluations(recipe, after_step) * self.evaluation_s
+
+
+def count_evaluations(recipe: Recipe, after_step: int = 0) -> int:
+    """Return the number of evaluations of a run after a step, each of all sets."""
+    if recipe.evaluate is None:
+        return 0
+    # At its start a run evaluates the network and bicubic upscaling.
+    return recipe.evaluate.count_evaluations(recipe.steps, after_step) + (2 if after_step == 0 else 0)
+
 
 def measure_cost(recipe: Recipe, *, device: str = "auto") -> Cost:
     """Train `STEPS` steps, evaluate a few images and save in a temporary folder; return the estimated cost.
@@ -112,11 +129,13 @@ def measure_cost(recipe: Recipe, *, device: str = "auto") -> Cost:
     Raises:
         InputError: something that the recipe names is missing or does not fit.
         Diverged: a loss or a gradient became NaN or infinite.
+        KeyboardInterrupt: Ctrl-C stopped the steps.
     """
     evaluation = DryRunEvaluation(_IMAGES_PER_SET)
     with tempfile.TemporaryDirectory(prefix="selfsr-") as name:
         folder = Path(name)
-        fit(_shorten(recipe), folder, device=device, dry_run=evaluation)
+        if not fit(_shorten(recipe), folder, device=device, dry_run=evaluation):
+            raise KeyboardInterrupt
         records = Jsonl(folder / "metrics.jsonl", STEPS).read()
         size_mb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     typical = [record["steps_per_s"] for record in records if record["step"] > WARMUP_STEPS]
@@ -132,12 +151,11 @@ def measure_cost(recipe: Recipe, *, device: str = "auto") -> Cost:
 def _describe_cost(recipe: Recipe, cost: Cost) -> str:
     """Return the estimated time of training and of all evaluations."""
     rate = cost.steps_per_s
-    training = f"{rate:.3g} steps/s: {recipe.steps:,} steps take about {_format_time(recipe.steps / rate)}"
+    training = f"{rate:.3g} steps/s: {recipe.steps:,} steps take about {format_duration(recipe.steps / rate)}"
     if recipe.evaluate is None:
         return f"{training}."
-    # At the start the run evaluates twice, the network and bicubic upscaling.
-    evaluations = 2 + recipe.evaluate.count_evaluations(recipe.steps)
-    return f"{training}, and {evaluations:,} evaluations about {_format_time(evaluations * cost.evaluation_s)} more."
+    evaluations = count_evaluations(recipe)
+    return f"{training}, and {evaluations:,} evaluations about {format_duration(evaluations * cost.evaluation_s)} more."
 
 
 def _describe_measurement(evaluation: DryRunEvaluation) -> str:
@@ -182,6 +200,7 @@ def _shorten(recipe: Recipe) -> Recipe:
         "steps": STEPS,
         "method": recipe.method.with_costliest_step(),
         "log": recipe.log.model_copy(update={"every_steps": WARMUP_STEPS}),
+        "checkpoints": recipe.checkpoints.model_copy(update={"every_steps": STEPS}),
     }
     if recipe.evaluate:
         changes["evaluate"] = recipe.evaluate.model_copy(update={"every_steps": STEPS})
@@ -194,11 +213,3 @@ def _check_options(data: FolderSpec | PairsSpec, scale: int, crop_px: int) -> st
     options += "" if data.small == "error" else f" --small {data.small}"
     options += "" if lr is None else f" --lr {lr} --scale {scale}"
     return options + ("" if data.masks is None else f" --masks {data.masks}")
-
-
-def _format_time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -15,7 +15,16 @@ from selfsr.runfolder.log import stack_scalars
 
 
 class Diverged(RuntimeError):
-    """A loss or a gradient is not finite. Nothing is saved after it, so the last checkpoint is good."""
+    """A loss or a gradient is not finite. Nothing is saved after it, so the last checkpoint is good.
+
+    Args:
+        message: what became not finite, the last checkpoint, and what to do.
+        event: only what became not finite, and in which step.
+    """
+
+    def __init__(self, message: str, event: str = "") -> None:
+        super().__init__(message)
+        self.event: str = event or message
 
 
 class FiniteGuard:
@@ -57,10 +66,11 @@ class FiniteGuard:
         names = " and ".join(dict.fromkeys(bad))
         paths = list_checkpoints(folder)
         last_good = f"the last good checkpoint is {paths[-1]}" if paths else "no checkpoint was written before it"
+        event = f"{names} became NaN or infinite at step {first:.0f}"
         raise Diverged(
-            f"train: {names} became NaN or infinite at step {first:.0f}; {last_good}. "
-            "Lower the learning rate, set clip_norm, or set precision to float32; then "
-            f"{'continue with --resume' if paths else 'start the run again'}."
+            f"train: {event}; {last_good}. Lower the learning rate, set clip_norm, or set precision to float32; then "
+            f"{'continue with --resume' if paths else 'start the run again'}.",
+            event,
         )
 
 

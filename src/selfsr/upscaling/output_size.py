@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from selfsr.errors import InputError
 
-# Models upscale up to x8 or x16. A larger number is a side in pixels or a mistake, and would write gigabytes.
+# Models upscale by at most 16. A larger factor is a mistake, often a side in pixels, and would write gigabytes.
 _LARGEST_FACTOR = 64
 
 
@@ -14,11 +14,11 @@ class OutputSize:
     """The size of each output: a factor of the input's, and a limit of the longer side.
 
     Args:
-        factor: sides of the output, over those of the input; 1/64 to 64.
+        factor: output side divided by input side, from 1/64 to 64.
         max_side_px: the longest side that an output may have; both sides of a larger one shrink by the same factor.
 
     Raises:
-        InputError: the factor is outside of 1/64 to 64, or the limit is below 1 px.
+        InputError: the factor is not in [1/64, 64], or the limit is below 1 px.
 
     Example:
         >>> OutputSize(2.5).compute(100, 301)
@@ -33,8 +33,8 @@ class OutputSize:
     def __post_init__(self) -> None:
         if not 1 / _LARGEST_FACTOR <= self.factor <= _LARGEST_FACTOR:  # NaN is in no interval
             raise InputError(
-                f"upscale: expected a factor of the size from 1/{_LARGEST_FACTOR} to {_LARGEST_FACTOR}, got "
-                f"{self.factor:g}; pass one such as 2.5, or a limit in pixels with --max-side."
+                f"upscale: expected an output factor from 1/{_LARGEST_FACTOR} to {_LARGEST_FACTOR}, got "
+                f"{self.factor:g}; pass one such as 2.5, or limit the size in pixels with --max-side."
             )
         if self.max_side_px is not None and self.max_side_px < 1:
             raise InputError(

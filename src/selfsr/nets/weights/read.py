@@ -272,13 +272,14 @@ def _select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
 def _suggest_path(path: Path) -> str:
     if not path.parent.is_dir():
         return f"its folder {path.parent} does not exist either."
-    names = [p.name for p in sorted(path.parent.iterdir()) if _may_be_model(p)]
+    siblings = sorted(path.parent.iterdir(), key=lambda sibling: (sibling.is_dir(), sibling.name))
+    names = [sibling.name for sibling in siblings if _may_be_model(sibling)]
     similar = find_similar(path.name, names)
     if similar is None or Path(similar).suffix.lower() != path.suffix.lower():
         similar = next((name for name in names if Path(name).stem == path.stem), similar)
     if similar is not None:
         return f"did you mean {path.parent / similar}?"
-    return f"check the path; {path.parent.resolve()} has no weights file with a similar name."
+    return f"check the path; {path.parent.resolve()} has no model with a similar name."
 
 
 def _may_be_model(path: Path) -> bool:
