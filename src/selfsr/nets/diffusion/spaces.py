@@ -346,22 +346,27 @@ def relocate_folders(options: dict[str, Any], folder: Path) -> dict[str, Any]:
         options: of any network, as a weights file states them.
         folder: the folder of the weights file.
     """
-    space = options.get("space")
-    if isinstance(space, dict):
-        return {**options, "space": _relocate(space, "autoencoder", folder, ("network", "space"))}
-    return _relocate(options, "base", folder, ("network",))
+    part, key, section = _find_folder_option(options)
+    relocated = _relocate(part, key, folder, section)
+    return relocated if part is options else {**options, "space": relocated}
 
 
 def describe_search(options: dict[str, Any]) -> str:
     """Return a sentence about where the autoencoder or base of a weights file is searched; "" if it is there."""
-    space = options.get("space")
-    path = space.get("autoencoder") if isinstance(space, dict) else options.get("base")
+    part, key, _ = _find_folder_option(options)
+    path = part.get(key)
     if not isinstance(path, str) or Path(path).exists():
         return ""
     return (
         " It is searched next to the weights file, where recipe.yaml of its run has it, and in the current folder: "
         "copy it there, or link it."
     )
+
+
+def _find_folder_option(options: dict[str, Any]) -> tuple[dict[str, Any], str, tuple[str, ...]]:
+    """Return the options with the folder of autoencoder or base, its key in them, and their place in a recipe."""
+    space = options.get("space")
+    return (space, "autoencoder", ("network", "space")) if isinstance(space, dict) else (options, "base", ("network",))
 
 
 def _relocate(options: dict[str, Any], key: str, folder: Path, section: tuple[str, ...]) -> dict[str, Any]:
