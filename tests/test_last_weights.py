@@ -12,7 +12,7 @@ from selfsr.images.files import DecodedImage, write_image
 from selfsr.nets.edsr import EdsrSpec
 from selfsr.nets.weights import save_weights
 
-NOTE = "has no weights/best, since it was not evaluated; using weights/last.safetensors."
+NOTE = "has no weights/best; using weights/last.safetensors."
 
 
 @pytest.fixture

@@ -110,7 +110,9 @@ def test_load_metrics_without_weights_is_one_sentence(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     weights = ARCHITECTURES[network].weights
-    with pytest.raises(InputError, match=rf"^{weights.title}: expected the weights file {weights.file} .*no network"):
+    with pytest.raises(
+        InputError, match=rf"^metrics: \w+: {weights.title}: expected the weights file {weights.file} .*no network"
+    ):
         load_metrics([name], CPU, {})
 
 

@@ -178,7 +178,9 @@ def test_fid_without_its_network_says_what_is_missing(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     file = "weights-inception-2015-12-05-6726825d.pth"
-    with pytest.raises(InputError, match=rf"^Inception v3: expected the weights file {file} in .*\(no network\); put"):
+    with pytest.raises(
+        InputError, match=rf"^metrics: \w+: Inception v3: expected the weights file {file} in .*\(no network\); put"
+    ):
         load_metrics(["kid"], CPU, {})
     path = tmp_path / "hub" / "checkpoints" / file
     torch.save(torch.nn.Linear(2, 2), path)  # a pickle that names a class

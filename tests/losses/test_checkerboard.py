@@ -89,13 +89,15 @@ def test_half_precision_is_computed_in_float32() -> None:
     ("options", "message"),
     [
         ({"period_px": 1}, "period_px must be 2 or more, got 1; pass the scale of the network."),
+        ({"period_px": 2.0}, "period_px must be an integer, got 2.0."),
+        ({"period_px": 4, "window_px": "8"}, "window_px must be an integer, got '8'."),
         ({"period_px": 4, "window_px": 6}, "window_px must be a positive multiple of period_px 4, got 6; pass 8."),
         ({"period_px": 4, "window_px": 0}, "window_px must be a positive multiple of period_px 4, got 0; pass 4."),
         ({"period_px": 4, "window_px": 20}, f"images must be at least 20 px {SMALL}"),
         ({"period_px": 20}, f"images must be at least 20 px {SMALL}"),
     ],
 )
-def test_impossible_options_are_refused(options: dict[str, int], message: str) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as refused:
         checkerboard_loss(*images(), **options)
     assert str(refused.value) == f"checkerboard_loss: {message}"

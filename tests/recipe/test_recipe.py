@@ -10,6 +10,8 @@ import yaml
 from factories import recipe_error
 from selfsr.errors import InputError
 from selfsr.recipe import dump_recipe, load_recipe, parse_recipe, read_yaml, shipped_recipes
+from selfsr.recipe.reading import parse_settings
+from selfsr.study.spec import Study
 from selfsr.training.loop import fit
 
 
@@ -184,6 +186,13 @@ def test_a_wrong_option_beside_settings_is_that_of_the_file(tiny: dict, tmp_path
     with pytest.raises(InputError) as error:
         load_recipe(path, ["steps=9"])
     assert str(error.value).startswith(f"{path}: batch: ")
+
+
+def test_a_wrong_entry_of_a_list_is_one_problem() -> None:
+    document = {"name": "a", "base": "x", "arms": {"p": {}, "q": {}}, "seeds": [-1]}
+    with pytest.raises(InputError) as error:
+        parse_settings(Study, document, "s.yaml")
+    assert str(error.value) == "s.yaml: seeds.0: expected a number greater than or equal to 0, got -1."
 
 
 def test_an_error_of_file_and_setting_together_names_both(tiny: dict, tmp_path: Path) -> None:

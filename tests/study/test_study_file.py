@@ -152,7 +152,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown setting of an arm": (
         {"arms": {"plain": None, "b": {"set": {"method.terms.pixel.pase": None}}}},
-        "arms.b: tiny.yaml: method.terms.pixel.pase: unknown key; did you mean pace?",
+        "arms.b.set: method.terms.pixel.pase: unknown key; did you mean pace?",
     ),
     "unknown key": (
         {"seed": [1]},

@@ -118,7 +118,37 @@ def test_devices_divide_the_time_up_to_the_longest_run(workspace: Path) -> None:
             "--set seed=3: expected a setting of the study, got one of its recipes; every arm runs with the same "
             "seeds; list them under seeds.",
         ),
+        (
+            "schedule.warmup_steps=2",
+            "--set schedule.warmup_steps=2: expected a setting of the study, got one of its recipes; write "
+            "--set base.schedule.warmup_steps=2.",
+        ),
     ],
 )
 def test_settings_of_recipes_need_base(dry_run, setting: str, message: str) -> None:
     assert str(dry_run("--set", setting).exception) == message
+
+
+def test_ctrl_c_stops_the_dry_run_with_a_line(dry_run, monkeypatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trial, "measure_cost", stop)
+    stopped = dry_run()
+    assert stopped.exit_code == 130
+    assert "Stopped the dry run; nothing was written." in stopped.output
+
+
+def test_advice_about_recipes_has_the_names_of_the_study(dry_run) -> None:
+    refused = dry_run("--set", "base.schedule={kind: cosine, warmup_steps: 50}")
+    assert "add --set base.schedule.warmup_steps=2, or raise steps" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [("set: {batc: 2}", "claim.yaml: set: batc"), ("set: {steps: twenty}", "claim.yaml: set: steps")],
+)
+def test_a_wrong_change_is_at_its_place_in_the_study(dry_run, workspace: Path, line: str, place: str) -> None:
+    study = workspace / "claim.yaml"
+    study.write_text(f"{study.read_text()}{line}\n")
+    assert str(dry_run().exception).startswith(f"{place}: ")

@@ -127,7 +127,7 @@ def export(
         card,
         author=tuple(author or ()),
         license=license,
-        tags=tuple(tag or ()),
+        tags=tuple(dict.fromkeys(tag or ())),
         description=description,
         url=url,
     )

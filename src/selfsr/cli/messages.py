@@ -1,6 +1,7 @@
 """Messages that several commands print."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,4 +48,18 @@ def print_last_weights(model: str, path: Path) -> None:
 
     folder = Path(model)
     if path.parent == folder / "weights" and path.stem == "last":
-        print_line(f"Note: {folder} has no weights/best, since it was not evaluated; using weights/{path.name}.")
+        print_line(f"Note: {folder} has no weights/best; using weights/{path.name}.")
+
+
+@contextlib.contextmanager
+def explain_stopped_dry_run() -> Iterator[None]:
+    """Print a line if Ctrl-C stops a dry run, and exit with status 130."""
+    import typer
+
+    from selfsr.console import print_line
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_line("Stopped the dry run; nothing was written.")
+        raise typer.Exit(130) from None

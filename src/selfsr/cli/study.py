@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfsr.cli.messages import explain_stopped_dry_run
 from selfsr.cli.options import refuse_unused
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def study(
         return
     _print_plan(plan, folder)
     if dry_run:
-        _try_arms(dry_run_study(plan, folder, extend=extend), slots)
+        with explain_stopped_dry_run():
+            _try_arms(dry_run_study(plan, folder, extend=extend), slots)
         return
     results, outcome = run_study(plan, folder, device=device, jobs=jobs, reports=not no_reports, extend=extend)
     _print_results(results, folder)

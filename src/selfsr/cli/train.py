@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from selfsr.cli.messages import explain_stopped_dry_run
 from selfsr.cli.options import LogOption, refuse_unused
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ def train(
         )
         return
     if dry_run:
-        dryrun.dry_run(loaded, device=device)
+        with explain_stopped_dry_run():
+            dryrun.dry_run(loaded, device=device)
         return
     choice = "auto" if resume == "auto" else resume is not None
     run_recipe(loaded, folder, device=device, log=log, resume=choice, report=not no_report)

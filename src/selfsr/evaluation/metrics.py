@@ -207,7 +207,17 @@ def load_metrics(
             raise InputError(f"metrics: expected some of {', '.join(known)}, got {name!r}{suggest(name, known)}")
     for set_name, images in images_by_set.items():
         check_set_size(names, set_name, images)
-    return {name: load(device) for name in names if (load := METRICS[name].load) is not None}
+    return {name: _load(name, load, device) for name in names if (load := METRICS[name].load) is not None}
+
+
+def _load(
+    name: str, load: Callable[[torch.device], ImageMetric | SetMetric], device: torch.device
+) -> ImageMetric | SetMetric:
+    try:
+        return load(device)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith("metrics: ") else f"metrics: {name}: {text}") from error
 
 
 def check_set_size(names: Iterable[str], set_name: str, images: int) -> None:

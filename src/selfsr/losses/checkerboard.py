@@ -49,6 +49,10 @@ def checkerboard_loss(sr: Tensor, hr: Tensor, *, period_px: int, window_px: int 
     """
     caller = "checkerboard_loss"
     sr, hr = prepare_images(caller, sr=sr, hr=hr)
+    sizes: dict[str, object] = {"period_px": period_px, "window_px": window_px}
+    for name, value in sizes.items():
+        if value is not None and not isinstance(value, int):
+            raise InputError(f"{caller}: {name} must be an integer, got {value!r}.")
     if period_px < 2:
         raise InputError(f"{caller}: period_px must be 2 or more, got {period_px}; pass the scale of the network.")
     if window_px is not None and (window_px < period_px or window_px % period_px):

@@ -15,9 +15,13 @@ class Interruption:
 
     Slurm sends SIGUSR1 before the end of a job, with `--signal=USR1@60`. A torchrun that is killed leaves its processes
     behind, which nobody watches; they also stop after the step.
+
+    Args:
+        saves: whether the run saves after the step; only for the message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, saves: bool = True) -> None:
+        self._saves = saves
         self._is_requested = False
         self._launcher: int | None = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._previous_handlers: dict[int, object] = {}
@@ -45,4 +49,5 @@ class Interruption:
         if self._is_requested:
             raise KeyboardInterrupt
         self._is_requested: bool = True
-        print_line("Stopping after this step, then saving; press Ctrl-C again to stop at once.")
+        saving = ", then saving" if self._saves else ""
+        print_line(f"Stopping after this step{saving}; press Ctrl-C again to stop at once.")

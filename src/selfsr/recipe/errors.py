@@ -30,7 +30,7 @@ _LONGEST = 1500  # characters of a sentence, of which a list of all known layers
 
 def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
     """Return one sentence about the first problem of a document that `model` refused, and the number of others."""
-    problems = error.errors(include_url=False)
+    problems = [problem for problem in error.errors(include_url=False) if not _follows(problem, error)]
     # An unknown key is often the misspelled form of a missing one, so it comes first.
     problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
     sentence = _describe_problem(problems[0], model)
@@ -38,6 +38,13 @@ def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
     sentence = shorten(sentence, _LONGEST)
     more = len(problems) - 1
     return sentence + (f" ({more} more {'problem' if more == 1 else 'problems'} after this one.)" if more else "")
+
+
+def _follows(problem: Any, error: ValidationError) -> bool:
+    """Return whether a list is too short only because its wrong entries do not count."""
+    place = problem["loc"]
+    others = (other["loc"] for other in error.errors(include_url=False))
+    return problem["type"] == "too_short" and any(loc[: len(place)] == place and loc != place for loc in others)
 
 
 def _describe_problem(problem: Any, model: type[BaseModel]) -> str:

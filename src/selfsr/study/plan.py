@@ -1,6 +1,7 @@
 """Resolve a study to its runs, and reject unfair comparisons."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -113,10 +114,12 @@ def resolve_study(study: Study, file: str, settings: Sequence[str] = ()) -> Stud
     for name, entry in study.entries.items():
         common = [*{**study.set, **entry.set}.items(), *settings]
         path = _find_recipe(entry.base, Path(file).parent)
-        base = _load_arm(path, common, f"{file}: {'base' if study.recipes is None else f'recipes.{name}'}")
+        places = dict.fromkeys(study.set, f"{file}: set") | dict.fromkeys(entry.set, f"{file}: recipes.{name}.set")
+        base = _load_arm(path, common, f"{file}: {'base' if study.recipes is None else f'recipes.{name}'}", places)
         arms = {}
         for arm, spec in study.arms.items():
-            arms[arm] = _load_arm(path, [*common, *spec.set.items()], f"{file}: arms.{arm}")
+            own = places | dict.fromkeys(spec.set, f"{file}: arms.{arm}.set")
+            arms[arm] = _load_arm(path, [*common, *spec.set.items()], f"{file}: arms.{arm}", own)
             _check_declared(file, name, arm, base, arms[arm], spec.set)
         setups[name] = StudySetup(name, _check_evaluation_set(file, name, base, study.evaluation_set), arms)
         _check_fairness(file, setups[name], study)
@@ -208,15 +211,33 @@ def _check_effect(study: Study, settings: Sequence[str]) -> None:
             )
 
 
-def _load_arm(path: Path, settings: Sequence[Setting], key: str) -> Recipe:
+def _load_arm(path: Path, settings: Sequence[Setting], key: str, places: Mapping[str, str]) -> Recipe:
+    """Read a recipe and apply the settings of an arm to it.
+
+    Args:
+        path: the recipe.
+        settings: the changes to it.
+        key: where the study names the recipe, for messages.
+        places: where the study file sets an option, by the option.
+    """
     try:
         return load_recipe(path, settings)
     except InputError as error:
         text = str(error)
         at = text.removeprefix("--set ").partition(":")[0].partition("=")[0]
         if text.startswith("--set ") and sets_option(settings, at):
-            raise InputError(f"--set base.{text.removeprefix('--set ')}") from error
-        raise InputError(f"{key}: {text.replace(' with --set ', ' with --set base.', 1)}") from error
+            raise InputError(name_study_settings(text)) from error
+        sentence = text.removeprefix(f"{path}: ")
+        option = sentence.partition(": ")[0]
+        place = next((places[own] for own in reversed(list(places)) if f"{option}.".startswith(f"{own}.")), None)
+        if place is not None and sentence != text:
+            raise InputError(f"{place}: {name_study_settings(sentence)}") from error
+        raise InputError(f"{key}: {name_study_settings(text)}") from error
+
+
+def name_study_settings(text: str) -> str:
+    """Return a message about a recipe with the names that its settings have for `selfsr study`."""
+    return re.sub(r"--set ('?)(?!base\.)", r"--set \1base.", text)
 
 
 def _document(recipe: Recipe, without: Sequence[str] = ("name", "seed")) -> dict[str, Any]:

@@ -151,6 +151,11 @@ def split_settings(settings: Sequence[str]) -> tuple[list[str], list[str]]:
                     f"--set {shorten(setting)}: expected a setting of the study, got one of its recipes; {advice}."
                 )
             of_study.append(setting)
+        elif head in Recipe.model_fields:
+            raise InputError(
+                f"--set {shorten(setting)}: expected a setting of the study, got one of its recipes; write "
+                f"--set base.{setting}."
+            )
         elif head != "base":
             raise InputError(
                 f"--set {shorten(setting)}: expected base.path=value for all recipes or key=value for the study; "

@@ -9,7 +9,7 @@ from selfsr.errors import InputError
 from selfsr.machine.memory import is_out_of_memory
 from selfsr.recipe import Recipe
 from selfsr.study.devices import DeviceSlot
-from selfsr.study.plan import PlannedRun
+from selfsr.study.plan import PlannedRun, name_study_settings
 from selfsr.study.progress import divide_time
 from selfsr.training.dryrun import Cost, check_data, check_memory, measure_cost
 from selfsr.training.guard import Diverged
@@ -58,7 +58,7 @@ def _name_arm(run: PlannedRun) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{place}: {error}") from error
+        raise InputError(f"{place}: {name_study_settings(str(error))}") from error
     except Diverged as error:
         advice = "lower the learning rate under set, set clip_norm, or set precision to float32."
         raise InputError(f"{place}: {error.event}; {advice}") from error

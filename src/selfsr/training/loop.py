@@ -87,7 +87,7 @@ def _fit(
     with (
         contextlib.closing(run.loader),
         contextlib.closing(choose_source(run.loader, run.accelerator.device)) as source,
-        Interruption() as interruption,
+        Interruption(saves=dry_run is None) as interruption,
         _progress(run) as advance,
     ):
         if evaluation and run.step == 0 and not dry_run:
