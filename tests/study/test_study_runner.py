@@ -36,7 +36,7 @@ def stub(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     # The image folders are empty, so that no arm can be tried; tests/study/test_trial.py tries arms.
     cost = Cost(steps_per_s=2.0, evaluation_s=1.0, memory_mb=100.0, disk_mb=1.0, evaluation=DryRunEvaluation(2))
     monkeypatch.setattr(trial, "check_data", lambda recipe: 0)
-    monkeypatch.setattr(trial, "check_memory", lambda recipe, device, runs: None)
+    monkeypatch.setattr(trial, "estimate_step_bytes", lambda recipe, device: None)
     monkeypatch.setattr(trial, "measure_cost", lambda recipe, device: cost)
     return lambda todo: monkeypatch.setenv("STUB", json.dumps(todo))
 

@@ -90,7 +90,7 @@ def test_what_else_can_end_a_trial(dry_run, monkeypatch) -> None:
 
 def test_runs_that_share_a_device_share_its_memory(dry_run, monkeypatch) -> None:
     monkeypatch.setattr(dryrun, "measure_free_bytes", lambda _: 10 * 2**20)
-    monkeypatch.setattr(dryrun, "estimate_step_bytes", lambda *_, **__: 4 * 2**20)
+    monkeypatch.setattr(trial, "estimate_step_bytes", lambda *_, **__: 4 * 2**20)
     assert dry_run("--jobs", "2").exit_code == 0
     refused = dry_run("--jobs", "3")
     assert "expected 4 MB of free memory on cpu for a step of each run, got 3 MB" in str(refused.exception)

@@ -13,10 +13,10 @@ from selfsr.losses._images import prepare_images
 
 
 def checkerboard_loss(sr: Tensor, hr: Tensor, *, period_px: int, window_px: int | None = None) -> Tensor:
-    """Return the mean absolute deviation of the mean error at each position of a period, (18) of docs/losses.md.
+    """Return the mean absolute deviation of the mean error at each position of a period.
 
-    Let `m(p)` be the mean of `sr - hr` over the pixels (y, x) of one window of one channel of one image for which
-    `(y mod s, x mod s) = p`, with the period s. Then
+    Equation (18) of docs/losses.md. Let `m(p)` be the mean of `sr - hr` over the pixels (y, x) of one window of one
+    channel of one image for which `(y mod s, x mod s) = p`, with the period s. Then
 
         L = mean |m(p) - mean_p m(p)|
 

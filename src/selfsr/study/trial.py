@@ -13,6 +13,7 @@ from selfsr.study.plan import PlannedRun, name_study_settings
 from selfsr.study.progress import divide_time
 from selfsr.training.dryrun import Cost, check_data, check_memory, measure_cost
 from selfsr.training.guard import Diverged
+from selfsr.training.memory import estimate_step_bytes
 
 # A recipe of the study and one of its arms, by name.
 ArmKey = tuple[str, str]
@@ -46,8 +47,9 @@ def try_arms(
             if data not in checked:
                 check_data(run.recipe)
                 checked.append(data)
-            check_memory(run.recipe, slots[0].device, sharing)
-            costs[key] = measure_cost(run.recipe, device=slots[0].device)
+            device = slots[0].device
+            check_memory(estimate_step_bytes(run.recipe, device=device), device, sharing)
+            costs[key] = measure_cost(run.recipe, device=device)
     return costs
 
 

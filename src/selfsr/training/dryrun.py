@@ -43,7 +43,9 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> None:
     print_line(f"Recipe {recipe.name}: valid.")
     print_lines([*describe_paces(recipe), *describe_inputs(recipe)])
     print_line(f"Data: {check_data(recipe)} files, all usable.")
-    print_line(_describe_estimate(check_memory(recipe, device)))
+    step_bytes = estimate_step_bytes(recipe, device=device)
+    print_line(_describe_estimate(step_bytes))
+    check_memory(step_bytes, device)
     cost = measure_cost(recipe, device=device)
     print_lines(
         [
@@ -61,30 +63,26 @@ def _describe_estimate(step_bytes: int | None) -> str:
     return f"Memory of a step: about {step_bytes / 2**20:,.0f} MB of tensors in each process, estimated."
 
 
-def check_memory(recipe: Recipe, device: str, runs: int = 1) -> int | None:
-    """Check that a step fits into the free memory; return its estimated bytes.
+def check_memory(step_bytes: int | None, device: str, runs: int = 1) -> None:
+    """Check that the tensors of a step fit into the free memory.
 
     Args:
-        recipe: the recipe of the run.
+        step_bytes: the estimated bytes of a step; None if they are not estimated.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         runs: number of such runs that share the device.
-
-    Returns:
-        The bytes of the tensors of a step of one run; None if they are not estimated.
 
     Raises:
         InputError: they do not.
     """
-    step_bytes = estimate_step_bytes(recipe, device=device)
     chosen = choose_device(device)
     free = measure_free_bytes(chosen) // runs
     if step_bytes is not None and step_bytes > free:
+        each = " of each run" if runs > 1 else ""
         raise InputError(
-            f"dry run: expected {step_bytes / 2**20:,.0f} MB of free memory on {chosen} for a step of each run, "
-            f"got {free / 2**20:,.0f} MB, so no step was run; train on a larger GPU, or lower batch or crop_px, or "
-            "raise accumulate."
+            f"dry run: expected {step_bytes / 2**20:,.0f} MB of free memory on {chosen} for a step{each}, got "
+            f"{free / 2**20:,.0f} MB, so no step was run; train on a larger GPU, or lower batch or crop_px, or raise "
+            "accumulate."
         )
-    return step_bytes
 
 
 @dataclass(frozen=True)

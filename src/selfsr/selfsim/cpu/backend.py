@@ -46,7 +46,8 @@ def window_distances(padded: Tensor, pixels: Pixels, geometry: Geometry) -> Tens
     # Rows for the classes (cy, 0), then for (0, cx): each serves several displacements.
     edges = np.empty((2 * window, count), q.dtype)
     if f:
-        energy = np.square(_view_images(layout)).sum(1).reshape(-1)
+        with np.errstate(over="ignore"):  # values of a diverged network: the loss is not finite, as in PyTorch
+            energy = np.square(_view_images(layout)).sum(1).reshape(-1)
         batch_positions = pixels.image.numpy() * layout.stride + layout.positions
         reach = geometry.half_search - f
         run(
