@@ -62,6 +62,7 @@ def test_every_run_is_trained_once_and_never_again(stub: Callable) -> None:
         "--device", "cpu",
     ]  # fmt: skip
     assert "4 runs, 80 steps, in studies/claim" in done.output
+    assert "tiny-paced-seed2: started (log: studies/claim/logs/tiny-paced-seed2.log)" in done.output
     assert 'href="runs/tiny-plain-seed1/report.html"' in (FOLDER / "study.html").read_text()
     again = study(str(FOLDER))
     assert (again.exit_code, len(calls())) == (0, 4)

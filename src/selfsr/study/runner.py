@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from selfsr.console import console
+from selfsr.console import console, print_line
 from selfsr.fileio import write_atomic
 from selfsr.machine.interruption import Interruption
 from selfsr.recipe import dump_recipe
@@ -68,6 +68,8 @@ def run_all(
             while active or (waiting and not interruption.stop_requested):
                 while waiting and free and not interruption.stop_requested:
                     active.append(_Job(waiting.popleft(), folder, free.popleft(), lock, reports))
+                    if not console.is_terminal:  # a file has no bar that names the active runs
+                        print_line(f"{active[-1].run.name}: started (log: {active[-1].log})")
                 time.sleep(_POLL_S)
                 for job in list(active):
                     if interruption.stop_requested:
