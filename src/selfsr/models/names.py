@@ -1,10 +1,9 @@
 """Names as OpenModelDB has them: of models, authors, tags and architectures."""
 
-import difflib
 import re
 from collections.abc import Iterable
 
-from selfsr.errors import InputError
+from selfsr.errors import InputError, suggest
 
 _MODEL = re.compile(r"(\d+)x-[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*")
 # The pattern of an SPDX expression, such as "MIT" or "Apache-2.0 OR MIT".
@@ -117,9 +116,7 @@ def describe_unknown_names(tags: Iterable[str], license: str | None) -> list[str
     notes = []
     for tag in tags:
         if tag not in _TAGS:
-            near = difflib.get_close_matches(tag, _TAGS, 1)
-            advice = f"did you mean {near[0]}?" if near else f"its tags are {', '.join(_TAGS)}."
-            notes.append(f"OpenModelDB has no tag {tag}; {advice}")
+            notes.append(f"OpenModelDB has no tag {tag}{suggest(tag, _TAGS, 'its tags are ' + ', '.join(_TAGS))}")
     for name in (license or "").split(" OR "):
         if " " in name or "+" in name:
             notes.append(
@@ -127,9 +124,8 @@ def describe_unknown_names(tags: Iterable[str], license: str | None) -> list[str
                 "license, or its entry."
             )
         elif name and name not in _LICENSES:
-            near = difflib.get_close_matches(name, _LICENSES, 1)
-            advice = f"did you mean {near[0]}?" if near else f"it knows {', '.join(_LICENSES)}."
-            notes.append(f"OpenModelDB shows the license {name} as Unknown License; {advice}")
+            advice = suggest(name, _LICENSES, "it knows " + ", ".join(_LICENSES))
+            notes.append(f"OpenModelDB shows the license {name} as Unknown License{advice}")
     return notes
 
 

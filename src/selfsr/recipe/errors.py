@@ -2,6 +2,7 @@
 
 import re
 import types
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
@@ -30,7 +31,8 @@ _LONGEST = 1500  # characters of a sentence, of which a list of all known layers
 
 def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
     """Return one sentence about the first problem of a document that `model` refused, and the number of others."""
-    problems = [problem for problem in error.errors(include_url=False) if not _follows(problem, error)]
+    found = error.errors(include_url=False)
+    problems = [problem for problem in found if not _follows(problem, found)]
     # An unknown key is often the misspelled form of a missing one, so it comes first.
     problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
     sentence = _describe_problem(problems[0], model)
@@ -40,11 +42,10 @@ def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
     return sentence + (f" ({more} more {'problem' if more == 1 else 'problems'} after this one.)" if more else "")
 
 
-def _follows(problem: Any, error: ValidationError) -> bool:
+def _follows(problem: Any, others: Sequence[Any]) -> bool:
     """Return whether a list is too short only because its wrong entries do not count."""
-    place = problem["loc"]
-    others = (other["loc"] for other in error.errors(include_url=False))
-    return problem["type"] == "too_short" and any(loc[: len(place)] == place and loc != place for loc in others)
+    place, places = problem["loc"], [other["loc"] for other in others]
+    return problem["type"] == "too_short" and any(loc[: len(place)] == place and loc != place for loc in places)
 
 
 def _describe_problem(problem: Any, model: type[BaseModel]) -> str:

@@ -144,18 +144,13 @@ def split_settings(settings: Sequence[str]) -> tuple[list[str], list[str]]:
     for setting in settings:
         path, _ = split_setting(setting, "path=value, such as base.steps=1000 or seeds=[1,2]")
         head, _, rest = path.partition(".")
-        if not rest:
-            if path in Recipe.model_fields and path not in Study.model_fields:
-                advice = _SET_BY_STUDY.get(path, f"write --set base.{setting}")
-                raise InputError(
-                    f"--set {shorten(setting)}: expected a setting of the study, got one of its recipes; {advice}."
-                )
-            of_study.append(setting)
-        elif head in Recipe.model_fields:
+        if head in Recipe.model_fields and head not in Study.model_fields:
+            advice = _SET_BY_STUDY.get(path, f"write --set base.{setting}")
             raise InputError(
-                f"--set {shorten(setting)}: expected a setting of the study, got one of its recipes; write "
-                f"--set base.{setting}."
+                f"--set {shorten(setting)}: expected a setting of the study, got one of its recipes; {advice}."
             )
+        if not rest:
+            of_study.append(setting)
         elif head != "base":
             raise InputError(
                 f"--set {shorten(setting)}: expected base.path=value for all recipes or key=value for the study; "
